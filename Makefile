@@ -1,0 +1,44 @@
+# graftlab: `make help` lists the commands.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install train test test-all check bench base clean
+
+help:  ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: $(STAMP)  ## Create .venv and install the pinned dependencies
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $(STAMP)
+
+train: install  ## Train an adapter on the embedded default (ARGS="lora.rank=8" adds overrides)
+	$(BIN)/python train.py $(ARGS)
+
+test: install  ## Run the tests (no network, no GPU)
+	$(BIN)/python -m pytest $(ARGS)
+
+test-all: install  ## Run every test, the slow ones too
+	$(BIN)/python -m pytest -m '' $(ARGS)
+
+check: install  ## Lint, format and type checks, as CI runs them
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install  ## Measure training throughput and memory side by side
+	$(BIN)/python benchmarks/train_throughput.py $(ARGS)
+
+base: install  ## Rebuild the embedded base model from its recipe
+	$(BIN)/python -m graftlab.demo.pretrain $(ARGS)
+
+clean:  ## Remove caches and build products (run folders stay)
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

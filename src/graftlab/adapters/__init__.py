@@ -1,0 +1,1 @@
+"""What is trainable: LoRA and its relatives, through PEFT."""

@@ -1,0 +1,1 @@
+"""Records, no tensors: read conversations, check them, split them."""

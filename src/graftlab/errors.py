@@ -1,0 +1,88 @@
+"""What graftlab says when something is wrong: one message, the place, and what would be right.
+
+    GraftlabError            exit code 2, printed without a traceback
+    ├── ConfigError          a key, a value, an option that does not exist
+    ├── DataError            rows of a data file; carries every problem, not the first
+    ├── ModelError           a model folder, its tokenizer, template or targets
+    ├── LeakError            packed documents see each other: training is refused
+    └── ResumeError          a checkpoint of another base, other data or another configuration
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class GraftlabError(Exception):
+    """Base of every error that is the user's to mend; the message says how."""
+
+
+class ConfigError(GraftlabError, ValueError):
+    """A configuration key or value that cannot be."""
+
+
+class DataError(GraftlabError):
+    """Problems in data files; each is one line `file:line: what is wrong`."""
+
+    def __init__(self, summary: str, problems: Sequence[str] = (), *, shown: int = 20) -> None:
+        self.summary = summary
+        self.problems = list(problems)
+        lines = [summary, *(f"  {problem}" for problem in self.problems[:shown])]
+        if len(self.problems) > shown:
+            lines.append(f"  ... and {len(self.problems) - shown} more")
+        super().__init__("\n".join(lines))
+
+
+class ModelError(GraftlabError):
+    """A base model, tokenizer or template that cannot be used as configured."""
+
+
+class LeakError(GraftlabError):
+    """Documents of one packed row influence each other."""
+
+
+class ResumeError(GraftlabError):
+    """A checkpoint that does not belong to this run."""
+
+
+class MissingExtra(GraftlabError):
+    """An optional package is not installed; the message is the install line."""
+
+    def __init__(self, package: str, extra: str, why: str) -> None:
+        super().__init__(f"{why} needs {package}. Install it with: pip install 'graftlab[{extra}]'")
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """' Did you mean `x`?' for the closest choice, or '' when nothing is close."""
+    close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
+    return f" Did you mean `{close[0]}`?" if close else ""
+
+
+def require_choice(key: str, value: object, choices: Sequence[str]) -> None:
+    """Raise ConfigError unless `value` is one of `choices`."""
+    if value not in choices:
+        hint = did_you_mean(str(value), choices)
+        raise ConfigError(f"{key}={value} is not one of {', '.join(choices)}.{hint}")
+
+
+def require_range(
+    key: str,
+    value: float | None,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+) -> None:
+    """Raise ConfigError unless the number (None passes) lies in the stated range."""
+    if value is None:
+        return
+    bounds = [
+        (least is None or value >= (least or 0), f"at least {least}"),
+        (most is None or value <= (most or 0), f"at most {most}"),
+        (above is None or value > (above or 0), f"above {above}"),
+    ]
+    failed = [text for holds, text in bounds if not holds]
+    if failed or value != value:
+        wanted = " and ".join(text for holds, text in bounds if "None" not in text)
+        raise ConfigError(f"{key}={value} is out of range: it must be {wanted}.")

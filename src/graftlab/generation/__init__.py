@@ -1,0 +1,1 @@
+"""Decoding: sampling parameters and side-by-side replies."""

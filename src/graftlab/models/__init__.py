@@ -1,0 +1,1 @@
+"""The frozen base behind one small protocol."""

@@ -1,0 +1,1 @@
+"""What is minimised: stateless dataclasses with `terms(policy, batch)`."""

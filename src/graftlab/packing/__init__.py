@@ -1,0 +1,1 @@
+"""Documents into rows, rows into flat micro-batches, and attention that keeps documents apart."""

@@ -1,0 +1,71 @@
+"""The verb `train`: from a spec to an adapter folder and a result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from graftlab.adapters.peft import Lora
+from graftlab.data.source import DataSpec
+from graftlab.errors import require_choice, require_range
+from graftlab.generation.sampling import Generation
+from graftlab.models.base import ModelSpec
+from graftlab.objectives.base import Objective
+from graftlab.packing.plan import Packing
+from graftlab.tracking.loggers import Loggers
+from graftlab.training.checkpoint import Checkpointing
+from graftlab.training.optim import OptimizerSpec
+from graftlab.training.precision import Precision
+from graftlab.training.schedule import Schedule
+from graftlab.training.trainer import TrainerSpec
+from graftlab.training.watch import Callbacks
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainSpec:
+    """Everything a training run is made of; `conf/train.yaml` fills it."""
+
+    model: ModelSpec
+    data: DataSpec
+    objective: Objective
+    optimizer: OptimizerSpec
+    precision: Precision = field(default_factory=Precision)
+    packing: Packing = field(default_factory=Packing)
+    lora: Lora = field(default_factory=Lora)
+    schedule: Schedule = field(default_factory=Schedule)
+    trainer: TrainerSpec = field(default_factory=TrainerSpec)
+    callbacks: Callbacks = field(default_factory=Callbacks)
+    logger: Loggers = field(default_factory=Loggers)
+    generation: Generation = field(default_factory=Generation)
+    checkpoint: Checkpointing = field(default_factory=Checkpointing)
+    epochs: int = 3
+    """Passes over the training data."""
+    lr: float = 1e-3
+    """Peak learning rate."""
+    seed: int = 0
+    """Seed of data order, dropout and (unless lora.seed) initialisation."""
+    batch_size: int = 1
+    """Packed rows per micro-batch (and per process)."""
+    accumulate: int = 1
+    """Micro-batches per optimizer step."""
+    max_steps: int | None = None
+    """Stop after this many optimizer steps; the schedule is laid out for them."""
+    max_minutes: float | None = None
+    """Stop cleanly after this many minutes of training."""
+    resume: str | None = None
+    """auto: finish the unfinished run of this configuration; or a run folder."""
+    compile: str = "auto"
+    """Compile each decoder layer: auto (where the planned steps repay it), on or off."""
+    name: str | None = None
+    """A name for people; W&B and the card show it."""
+    run_dir: str = "outputs/run"
+    """Where the run writes; the door sets it to Hydra's run folder."""
+
+    def __post_init__(self) -> None:
+        require_range("epochs", self.epochs, least=1)
+        require_range("lr", self.lr, above=0)
+        require_range("seed", self.seed, least=0)
+        require_range("batch_size", self.batch_size, least=1)
+        require_range("accumulate", self.accumulate, least=1)
+        require_range("max_steps", self.max_steps, least=1)
+        require_range("max_minutes", self.max_minutes, above=0)
+        require_choice("compile", self.compile, ("auto", "on", "off"))

@@ -1,0 +1,1 @@
+"""Loggers and the files a run leaves behind."""

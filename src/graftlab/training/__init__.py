@@ -1,0 +1,1 @@
+"""Lightning lives here: module, optimizer, precision, callbacks, checkpoints."""

@@ -1,0 +1,90 @@
+"""In which dtype weights are stored, compute runs and the optimizer steps, and why.
+
+    name         base stored   adapter   compute            optimizer step
+    fp32         fp32          fp32      fp32               fp32
+    bf16-mixed   bf16          fp32      bf16 autocast      fp32
+    bf16         bf16          bf16      bf16               compensated: 16 more bits kept apart
+    fp16-mixed   fp16          fp32      fp16 autocast      fp32, scaled loss (CUDA)
+
+A frozen weight loses nothing by being stored in the dtype autocast would round it to anyway.
+A *trained* bf16 weight is another matter: 8 bits of mantissa swallow updates below 0.4 % of the
+weight, which is why plain bf16 adapters degenerate; see `training/compensated.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from graftlab.errors import ConfigError, require_choice
+
+if TYPE_CHECKING:
+    import torch
+
+PRECISIONS = ("auto", "fp32", "bf16-mixed", "bf16", "fp16-mixed")
+
+
+@dataclass(kw_only=True, slots=True)
+class Precision:
+    """`precision=auto|fp32|bf16-mixed|bf16|fp16-mixed`."""
+
+    name: str = "auto"
+    """auto takes bf16-mixed where the device has bf16 arithmetic, else fp32."""
+
+    def __post_init__(self) -> None:
+        require_choice("precision", self.name, PRECISIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A precision on a device: dtypes, the autocast context, and the reason for people."""
+
+    name: str
+    base_dtype: torch.dtype
+    adapter_dtype: torch.dtype
+    autocast: Callable[[], AbstractContextManager[Any]]
+    reason: str
+
+
+def resolve(precision: Precision, device: torch.device) -> Resolved:
+    """Settle `auto` and the dtypes. Raises ConfigError for fp16-mixed without CUDA."""
+    import torch
+
+    name, reason = precision.name, "as configured"
+    if name == "auto":
+        name, reason = _best(device)
+    if name == "fp16-mixed" and device.type != "cuda":
+        raise ConfigError(
+            f"precision=fp16-mixed needs CUDA for its scaled loss, and this run is on {device.type}: "
+            "use bf16-mixed or fp32."
+        )
+    compute = {"bf16-mixed": torch.bfloat16, "fp16-mixed": torch.float16}.get(name)
+    stored = compute or {"bf16": torch.bfloat16}.get(name, torch.float32)
+
+    def autocast() -> AbstractContextManager[Any]:
+        if compute is None:
+            return nullcontext()
+        # The weight cache would hold bf16 copies of fp32 weights over the whole micro-batch.
+        return torch.autocast(device.type, dtype=compute, cache_enabled=False)
+
+    adapter = torch.bfloat16 if name == "bf16" else torch.float32
+    return Resolved(name, stored, adapter, autocast, reason)
+
+
+def _best(device: torch.device) -> tuple[str, str]:
+    """bf16-mixed where the hardware multiplies bf16, else fp32; with the reason."""
+    import torch
+
+    if device.type == "cuda":
+        has, what = torch.cuda.is_bf16_supported(including_emulation=False), "the GPU"
+    elif device.type == "mps":
+        has, what = True, "MPS"
+    else:
+        capabilities = torch.cpu.get_capabilities()
+        has = any(capabilities.get(flag, False) for flag in ("amx_bf16", "avx512_bf16", "bf16"))
+        what = "the processor"
+    if has:
+        return "bf16-mixed", f"auto: {what} has bf16 arithmetic"
+    return "fp32", f"auto: {what} has no bf16 arithmetic"

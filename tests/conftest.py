@@ -1,0 +1,59 @@
+"""What every test shares: a quiet, offline process with its own caches, and miniature model folders."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+# Read by the libraries when they are imported, so set before any test module is.
+SCRATCH = Path(tempfile.mkdtemp(prefix="graftlab-tests-"))
+os.environ.update(
+    {
+        "GRAFTLAB_CACHE": str(SCRATCH / "graftlab"),
+        "HF_HOME": str(SCRATCH / "huggingface"),
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TOKENIZERS_PARALLELISM": "false",
+        "WANDB_MODE": "offline",
+        "WANDB_SILENT": "true",
+        "TORCHINDUCTOR_CACHE_DIR": str(SCRATCH / "inductor"),
+    }
+)
+os.environ.pop("WANDB_API_KEY", None)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # miniatures are too small to share between cores
+
+
+def pytest_sessionfinish() -> None:
+    import shutil
+
+    shutil.rmtree(SCRATCH, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def make_miniature(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`make_miniature("qwen2")` is the folder of that architecture, written once per test run.
+
+    Read-only by agreement: a test that changes a folder copies it first.
+    """
+    from miniatures import miniature
+
+    folders: dict[str, Path] = {}
+
+    def folder(kind: str) -> Path:
+        if kind not in folders:
+            folders[kind] = miniature(kind, tmp_path_factory.mktemp("miniatures") / kind)
+        return folders[kind]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def qwen2_folder(make_miniature: Callable[[str], Path]) -> Path:
+    """The miniature most tests use."""
+    return make_miniature("qwen2")
