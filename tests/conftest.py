@@ -6,8 +6,14 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    import torch
+
+    from graftlab.models.base import Base
 
 # Read by the libraries when they are imported, so set before any test module is.
 SCRATCH = Path(tempfile.mkdtemp(prefix="graftlab-tests-"))
@@ -57,3 +63,17 @@ def make_miniature(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
 def qwen2_folder(make_miniature: Callable[[str], Path]) -> Path:
     """The miniature most tests use."""
     return make_miniature("qwen2")
+
+
+@pytest.fixture(scope="session")
+def make_base(make_miniature: Callable[[str], Path]) -> Callable[..., Base]:
+    """`make_base("llama")` loads that miniature anew: fp32 on the CPU unless told otherwise."""
+    import torch
+
+    from graftlab.models.hf import HFModel
+
+    def base(kind: str = "qwen2", dtype: torch.dtype = torch.float32) -> Base:
+        spec = HFModel(path=str(make_miniature(kind)))
+        return spec.load(dtype=dtype, device=torch.device("cpu"))
+
+    return base

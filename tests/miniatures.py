@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from graftlab.types import Batch
+
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 WINDOW = 16
 
@@ -145,3 +147,45 @@ def save_tokenizer(folder: Path) -> int:
     tokenizer.chat_template = CHATML
     tokenizer.save_pretrained(folder)
     return len(tokenizer)
+
+
+def flat_batch(lengths: list[int], *, vocab_size: int = 400, seed: int = 0) -> Batch:
+    """A flat micro-batch of random documents; the last third of each one's positions is labelled."""
+    import torch
+
+    from graftlab.types import IGNORE, Batch
+
+    generator = torch.Generator().manual_seed(seed)
+    ids, labels = [], []
+    for length in lengths:
+        tokens = torch.randint(3, vocab_size, (length + 1,), generator=generator)
+        target = tokens[1:].clone()
+        target[: length - max(1, length // 3)] = IGNORE
+        ids.append(tokens[:-1])
+        labels.append(target)
+    flat = torch.cat(labels)
+    return Batch(
+        input_ids=torch.cat(ids)[None],
+        labels=flat[None],
+        positions=torch.cat([torch.arange(n) for n in lengths])[None],
+        boundaries=torch.tensor([0, *lengths]).cumsum(0).to(torch.int32),
+        step_units=int((flat != IGNORE).sum()),
+    )
+
+
+def single_documents(batch: Batch) -> list[Batch]:
+    """The documents of `batch`, each in a micro-batch of its own."""
+    import torch
+
+    from graftlab.types import Batch
+
+    return [
+        Batch(
+            input_ids=batch.input_ids[:, place],
+            labels=batch.labels[:, place],
+            positions=batch.positions[:, place],
+            boundaries=torch.tensor([0, place.stop - place.start], dtype=torch.int32),
+            step_units=batch.step_units,
+        )
+        for place in batch.documents()
+    ]

@@ -1,11 +1,11 @@
 """What graftlab says when something is wrong: one message, the place, and what would be right.
 
-    GraftlabError            exit code 2, printed without a traceback
-    ├── ConfigError          a key, a value, an option that does not exist
-    ├── DataError            rows of a data file; carries every problem, not the first
-    ├── ModelError           a model folder, its tokenizer, template or targets
-    ├── LeakError            packed documents see each other: training is refused
-    └── ResumeError          a checkpoint of another base, other data or another configuration
+GraftlabError            exit code 2, printed without a traceback
+├── ConfigError          a key, a value, an option that does not exist
+├── DataError            rows of a data file; carries every problem, not the first
+├── ModelError           a model folder, its tokenizer, template or targets
+├── LeakError            packed documents see each other: training is refused
+└── ResumeError          a checkpoint of another base, other data or another configuration
 """
 
 from __future__ import annotations
@@ -44,6 +44,14 @@ class LeakError(GraftlabError):
 
 class ResumeError(GraftlabError):
     """A checkpoint that does not belong to this run."""
+
+
+class Interrupted(Exception):
+    """A signal ended the run after a whole step, which is saved; `exit_code` is 128 + signal."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class MissingExtra(GraftlabError):

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Batch:
     def documents(self) -> Iterator[slice]:
         """The documents' extents as slices into the N positions."""
         edges = self.boundaries.tolist()
-        for start, end in zip(edges[:-1], edges[1:], strict=True):
+        for start, end in pairwise(edges):
             yield slice(start, end)
 
     def to(self, device: torch.device | str) -> Batch:

@@ -10,7 +10,7 @@ from graftlab.errors import ConfigError
 from graftlab.generation.frame import SHIPPED, Frame, load_frame
 from graftlab.types import Conversation, Message
 
-PROMPTS = ["the stock market", "{input}", "{0} {x!r} {{}} %s $HOME", 'a "b", c=\'d\'\n(e) {', "\\n"]
+PROMPTS = ["the stock market", "{input}", "{0} {x!r} {{}} %s $HOME", "a \"b\", c='d'\n(e) {", "\\n"]
 
 
 def ask(*turns: tuple[str, str]) -> Conversation:
@@ -81,5 +81,5 @@ def test_a_bad_file_is_named_with_the_fix(tmp_path: Path, content: str, wanted: 
 
 
 def test_an_unknown_name_lists_the_shipped_ones() -> None:
-    with pytest.raises(ConfigError, match="systems-theologian.*Did you mean"):
+    with pytest.raises(ConfigError, match=r"systems-theologian.*Did you mean"):
         load_frame("system-theologian")

@@ -27,7 +27,9 @@ def test_a_loop_is_near_one(loop: str) -> None:
     assert repetition(loop) > 0.9
 
 
-@pytest.mark.parametrize("text", [PROSE, PROSE.upper(), "これは、静かな録音です。弦と金管と、辛抱強い太鼓。"])
+@pytest.mark.parametrize(
+    "text", [PROSE, PROSE.upper(), "これは、静かな録音です。弦と金管と、辛抱強い太鼓。"]
+)
 def test_prose_is_near_zero(text: str) -> None:
     assert repetition(text) < 0.05
 

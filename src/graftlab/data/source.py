@@ -1,11 +1,55 @@
-"""Where conversations come from: what every data choice shares, and the choices themselves."""
+"""Where conversations come from: what every data choice shares, and the choices themselves.
+
+files ──▶ rows ──▶ shape ──▶ checks ──▶ system prompt ──▶ train | valid
+            └── every problem, with file and line: one DataError, or rejects.jsonl
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from graftlab.errors import ConfigError, require_choice, require_range
+from graftlab.data.check import problems_in, reserved_pattern
+from graftlab.data.files import locate, read_rows
+from graftlab.data.shapes import Parsed, RowProblem, parse_row
+from graftlab.data.split import content_hash, validation_mask
+from graftlab.errors import ConfigError, DataError, require_choice, require_range
+from graftlab.types import Conversation, Message
+
+
+@dataclass(slots=True)
+class Dataset:
+    """Checked conversations and what happened on the way."""
+
+    train: list[Conversation]
+    valid: list[Conversation]
+    formats: dict[str, int]  # rows per recognised shape
+    rejected: int = 0
+    notes: list[str] = field(default_factory=list)  # lines for the log
+
+
+@dataclass(frozen=True, slots=True)
+class _Reject:
+    source: str
+    line: int
+    reason: str
+    row: Any
+
+
+@dataclass(slots=True)
+class _FileSet:
+    """What one of `data.train` and `data.valid` holds; `hashes` run beside `conversations`."""
+
+    conversations: list[Conversation] = field(default_factory=list)
+    hashes: list[int] = field(default_factory=list)
+    formats: Counter[str] = field(default_factory=Counter)
+    rejects: list[_Reject] = field(default_factory=list)
+    files: int = 0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -17,15 +61,15 @@ class DataSpec:
     valid: Any = None
     """Files with validation conversations; null splits them off `train` by `valid_fraction`."""
     valid_fraction: float = 0.1
-    """Share of `train` kept for validation when `valid` is null; by content hash, stable when rows are added."""
+    """Share of `train` held out when `valid` is null; by content hash, so stable under new rows."""
     system_prompt: str | None = None
     """System turn for rows that have none (Alpaca triples, for instance)."""
     default_instruction: str | None = None
     """Put in front of every system prompt, for models that were tuned with such a line."""
     on_invalid: str = "error"
-    """error: refuse the data set, listing every bad row; skip: go on, and keep them in rejects.jsonl."""
+    """error: refuse the data, listing every bad row; skip: go on, keep them in rejects.jsonl."""
     over_limit: str = "drop"
-    """A conversation longer than packing.max_length: drop (counted) or error. Never cut silently."""
+    """Conversations over packing.max_length: drop (counted) or error. Never cut silently."""
     train_turns: str = "all"
     """Train all assistant turns of a conversation, or only the last."""
     limit: int | None = None
@@ -38,6 +82,129 @@ class DataSpec:
         require_range("data.valid_fraction", self.valid_fraction, least=0, most=0.9)
         require_range("data.limit", self.limit, least=1)
 
+    def check(self) -> None:
+        """Raise ConfigError unless every configured file exists; reads none of them."""
+        self._files()
+
+    def load(
+        self, *, reserved: frozenset[str] = frozenset(), rejects: Path | None = None
+    ) -> Dataset:
+        """Read, check and split. `reserved` are strings no content may hold (a tokenizer's).
+
+        With `on_invalid=skip` bad rows are written to `rejects` as {source, line, reason, row}.
+        Raises ConfigError for missing files and DataError listing every bad row.
+        """
+        train_files, valid_files = self._files()
+        pattern = reserved_pattern(reserved)
+        self._check_prompts(pattern)
+        train = self._read(train_files, pattern)
+        valid = self._read(valid_files, pattern)
+        bad = [*train.rejects, *valid.rejects]
+        notes = [_summary("data.train", train)]
+        if valid_files:
+            notes.append(_summary("data.valid", valid))
+        if bad:
+            notes.append(self._settle(bad, len(train.hashes) + len(valid.hashes), rejects))
+        if not train.conversations:
+            raise DataError("data.train holds no conversation that can be trained.", _lines(bad))
+        if valid_files:
+            train_set, valid_set = train.conversations, valid.conversations
+            if shared := len(set(train.hashes) & set(valid.hashes)):
+                notes.append(f"data.valid: {shared} conversations are in data.train as well")
+        else:
+            train_set, valid_set = self._split(train)
+            notes.append(
+                f"data.valid_fraction={self.valid_fraction}: {len(valid_set)} of "
+                f"{len(train.conversations)} conversations held out by content hash"
+            )
+        formats = dict(train.formats + valid.formats)
+        return Dataset(train_set, valid_set, formats, len(bad), notes)
+
+    def _files(self) -> tuple[list[Path], list[Path]]:
+        valid = locate("data.valid", self.valid) if self.valid else []
+        return locate("data.train", self.train), valid
+
+    def _check_prompts(self, reserved: re.Pattern[str] | None) -> None:
+        for key in ("system_prompt", "default_instruction"):
+            found = reserved.search(getattr(self, key) or "") if reserved else None
+            if found:
+                raise ConfigError(f"data.{key} contains the reserved token {found.group()}.")
+
+    def _read(self, files: list[Path], reserved: re.Pattern[str] | None) -> _FileSet:
+        found = _FileSet(files=len(files))
+        for path in files:
+            for item in self._rows(path, reserved):
+                if isinstance(item, _Reject):
+                    found.rejects.append(item)
+                    continue
+                shape, conversation, value = item
+                found.formats[shape] += 1
+                found.conversations.append(conversation)
+                found.hashes.append(value)
+                if self.limit is not None and len(found.conversations) == self.limit:
+                    return found
+        return found
+
+    def _rows(
+        self, path: Path, reserved: re.Pattern[str] | None
+    ) -> Iterator[_Reject | tuple[str, Conversation, int]]:
+        source = str(path)
+        for row in read_rows(path):
+            if row.problem is not None:
+                yield _Reject(source, row.line, row.problem, row.value)
+                continue
+            try:
+                parsed = parse_row(row.value)
+            except RowProblem as problem:
+                yield _Reject(source, row.line, str(problem), row.value)
+                continue
+            if problems := problems_in(parsed.messages, reserved=reserved):
+                yield _Reject(source, row.line, "; ".join(problems), row.value)
+                continue
+            messages = self._with_system(parsed)
+            conversation = Conversation(messages, source, row.line, parsed.tools)
+            # Hashed as read, so that another system prompt does not deal the split anew.
+            yield parsed.shape, conversation, content_hash(parsed.messages)
+
+    def _with_system(self, parsed: Parsed) -> tuple[Message, ...]:
+        messages, system = parsed.messages, self.system_prompt
+        if messages[0].role == "system":
+            system, messages = messages[0].content, messages[1:]
+        parts = [part for part in (self.default_instruction, system) if part]
+        return (Message("system", " ".join(parts)), *messages) if parts else messages
+
+    def _split(self, train: _FileSet) -> tuple[list[Conversation], list[Conversation]]:
+        held = validation_mask(train.hashes, self.valid_fraction)
+        pairs = list(zip(train.conversations, held, strict=True))
+        return [c for c, out in pairs if not out], [c for c, out in pairs if out]
+
+    def _settle(self, bad: list[_Reject], good: int, rejects: Path | None) -> str:
+        """Refuse the bad rows, or put them aside; returns the line for the log."""
+        if self.on_invalid == "error":
+            raise DataError(
+                f"{len(bad)} of {len(bad) + good} rows cannot be trained "
+                "(data.on_invalid=skip leaves them out and lists them in rejects.jsonl):",
+                _lines(bad),
+            )
+        if rejects is None:
+            return f"{len(bad)} rows left out (data.on_invalid=skip)"
+        rejects.parent.mkdir(parents=True, exist_ok=True)
+        with rejects.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            for row in bad:
+                entry = {"source": row.source, "line": row.line, "reason": row.reason}
+                file.write(json.dumps({**entry, "row": row.row}, ensure_ascii=False) + "\n")
+        return f"{len(bad)} rows left out (data.on_invalid=skip), listed in {rejects}"
+
+
+def _lines(bad: list[_Reject]) -> list[str]:
+    return [f"{row.source}:{row.line}: {row.reason}" for row in bad]
+
+
+def _summary(key: str, found: _FileSet) -> str:
+    shapes = ", ".join(f"{name} {count}" for name, count in found.formats.most_common())
+    files = "1 file" if found.files == 1 else f"{found.files} files"
+    return f"{key}: {len(found.conversations)} conversations from {files} ({shapes or 'none'})"
+
 
 @dataclass(kw_only=True, slots=True)
 class JsonlData(DataSpec):
@@ -46,9 +213,22 @@ class JsonlData(DataSpec):
     def __post_init__(self) -> None:
         DataSpec.__post_init__(self)
         if not self.train:
-            raise ConfigError("data.train is not set: data=jsonl needs data.train=FILE (JSONL or a JSON array).")
+            raise ConfigError(
+                "data.train is not set: data=jsonl needs data.train=FILE (JSONL or a JSON array)."
+            )
 
 
 @dataclass(kw_only=True, slots=True)
 class DemoData(DataSpec):
     """`data=demo`: music-track metadata in, short commentary out; made by this repository."""
+
+    def __post_init__(self) -> None:
+        DataSpec.__post_init__(self)
+        if self.train or self.valid:
+            raise ConfigError("data=demo brings its own files: use data=jsonl data.train=FILE.")
+
+    def _files(self) -> tuple[list[Path], list[Path]]:
+        from importlib.resources import files
+
+        demo = Path(str(files("graftlab") / "assets" / "demo"))
+        return [demo / "train.jsonl"], [demo / "valid.jsonl"]

@@ -1,4 +1,4 @@
-"""From a conversation to a reply: Hugging Face `generate` with a KV cache, told everything by us."""
+"""From a conversation to a reply: Hugging Face `generate` with a KV cache, every setting ours."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def generate(
     on the conversation and `generation` alone. Raises ModelError when the prompt leaves no room in
     the model's context; where less than `max_new_tokens` is left, the reply ends with the context.
     """
-    prompt = tokenizer.render(conversation.messages, tools=conversation.tools, generation_prompt=True)
+    prompt = tokenizer.render(
+        conversation.messages, tools=conversation.tools, generation_prompt=True
+    )
     config = to_hf(
         generation,
         stop_ids=tokenizer.stop_ids,
@@ -79,7 +81,9 @@ def generate(
     )
 
 
-def to_hf(generation: Generation, *, stop_ids: tuple[int, ...], max_new_tokens: int) -> GenerationConfig:
+def to_hf(
+    generation: Generation, *, stop_ids: tuple[int, ...], max_new_tokens: int
+) -> GenerationConfig:
     """Our parameters as Hugging Face's, each said outright: its own defaults include top_k=50."""
     drawn: dict[str, Any] = {"do_sample": False}
     if generation.temperature > 0:
@@ -101,9 +105,7 @@ def to_hf(generation: Generation, *, stop_ids: tuple[int, ...], max_new_tokens: 
 
 def _room(base: Base, length: int, where: str) -> int:
     """Tokens that the model's context still holds behind a prompt of `length` tokens."""
-    context: int | None = getattr(
-        base.model.config.get_text_config(), "max_position_embeddings", None
-    )
+    context: int | None = getattr(base.config, "max_position_embeddings", None)
     if context is not None and length >= context:
         raise ModelError(
             f"{where}: the prompt has {length} tokens, and {base.name} has room for {context} "

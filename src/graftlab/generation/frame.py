@@ -53,7 +53,9 @@ class Frame:
         ):
             raise ConfigError("constraints must be a list of texts, one rule each.")
         if (count := self.input.count(SLOT)) != 1:
-            raise ConfigError(f"input must hold {SLOT} exactly once, where the prompt goes: it holds it {count} times.")
+            raise ConfigError(
+                f"input must hold {SLOT} exactly once, where the prompt goes: it holds it {count} times."
+            )
 
     def user_turn(self, prompt: str) -> str:
         """The framed user turn; `prompt` is inserted as it is, braces and all."""
@@ -113,5 +115,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} is not a frame: it must be a mapping with system and instruction.")
+        raise ConfigError(
+            f"{path} is not a frame: it must be a mapping with system and instruction."
+        )
     return content

@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from graftlab.models.base import ModelSpec
+from graftlab.errors import ConfigError, ModelError, did_you_mean
+from graftlab.models.base import Base, ModelSpec
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from graftlab.text.tokenizer import Tokenizer
+
+# Everything a base needs, and no second copy of the weights in another format.
+HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py", "*.tiktoken"]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -19,3 +31,119 @@ class HFModel(ModelSpec):
     """Commit, branch or tag of the hub id; pin a commit for runs that must repeat."""
     trust_remote_code: bool = False
     """Run Python code that ships with the model. Off unless you have read that code."""
+
+    def __post_init__(self) -> None:
+        ModelSpec.__post_init__(self)
+        if (self.path is None) == (self.hub is None):
+            raise ConfigError(
+                "model=hf needs exactly one of model.path=DIR (a folder written by "
+                "save_pretrained) and model.hub=ID (such as Qwen/Qwen2.5-0.5B-Instruct)."
+            )
+        if self.revision is not None and self.hub is None:
+            raise ConfigError("model.revision belongs to model.hub; a folder has no revisions.")
+
+    @property
+    def name(self) -> str:
+        """For people: the hub id, or the folder's name."""
+        return self.hub or self.folder().name
+
+    def check(self) -> None:
+        if self.hub is None:
+            check_folder(self.folder())
+
+    def folder(self) -> Path:
+        if self.hub is not None:
+            return _download(self.hub, self.revision)
+        folder = Path(self.path or "").expanduser()
+        if not folder.is_dir():
+            parent = folder.parent
+            siblings = [p.name for p in parent.iterdir() if p.is_dir()] if parent.is_dir() else []
+            hint = did_you_mean(folder.name, siblings)
+            raise ModelError(f"model.path={self.path}: there is no such folder.{hint}")
+        return folder.resolve()
+
+    def load_tokenizer(self) -> Tokenizer:
+        from graftlab.text.tokenizer import load_tokenizer
+
+        return load_tokenizer(
+            self.folder(), template=self.template, trust_remote_code=self.trust_remote_code
+        )
+
+    def load(self, *, dtype: torch.dtype, device: torch.device) -> Base:
+        from graftlab.models.fingerprint import fingerprint
+
+        folder = self.folder()
+        check_folder(folder)
+        model = _from_pretrained(
+            folder, dtype=dtype, device=device, trust_remote_code=self.trust_remote_code
+        )
+        return Base(
+            model,
+            name=self.name,
+            source=self.hub or str(folder),
+            folder=folder,
+            fingerprint=fingerprint(folder),
+            attention=self.attention,
+        )
+
+
+def check_folder(folder: Path) -> None:
+    """Whether `folder` holds a text model in safetensors; reads headers only. Raises ModelError."""
+    from graftlab.models.weights import read_json, stored_tensors
+
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} has no config.json: is it a model folder?")
+    config = read_json(folder / "config.json")
+    if "model_type" not in config:
+        raise ModelError(f"{folder}/config.json names no model_type: is it a model folder?")
+    if "vision_config" in config or "audio_config" in config:
+        raise ModelError(
+            f"{folder} is a {config['model_type']} model with more than text. "
+            "Use the text-only checkpoint of the same family."
+        )
+    stored_tensors(folder)
+
+
+def _from_pretrained(
+    folder: Path, *, dtype: torch.dtype, device: torch.device, trust_remote_code: bool
+) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM
+
+    from graftlab.packing.attention import ATTENTION, register
+
+    register()
+    # On the CPU nothing is said: a device map would only add accelerate's hooks.
+    place = {} if device.type == "cpu" else {"device_map": {"": device}}
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            attn_implementation=ATTENTION,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            **place,
+        )
+    except (ValueError, OSError, KeyError, ImportError) as error:
+        hint = "" if trust_remote_code else " (model.trust_remote_code is off)"
+        raise ModelError(f"{folder} cannot be loaded{hint}: {error}") from error
+    absent = sorted(report["missing_keys"])
+    if absent:
+        raise ModelError(
+            f"{folder} lacks {len(absent)} tensors of a {type(model).__name__}, which would start "
+            f"random: {', '.join(absent[:3])}. Is it an adapter or an encoder?"
+        )
+    return model
+
+
+def _download(hub: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(hub, revision=revision, allow_patterns=HUB_FILES))
+    except Exception as error:  # the hub client raises a dozen unrelated types
+        raise ModelError(
+            f"model.hub={hub} is neither in the local cache nor could it be downloaded: {error} "
+            "Without a network, copy the folder here and use model.path=DIR."
+        ) from error

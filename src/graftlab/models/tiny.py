@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from graftlab.errors import ConfigError
+from graftlab.models.base import ModelSpec
 from graftlab.models.hf import HFModel
+
+ASSET = Path(__file__).parent.parent / "assets" / "tiny"
 
 
 @dataclass(kw_only=True, slots=True)
 class TinyModel(HFModel):
     """`model=tiny`: needs no path, no network and no GPU."""
+
+    template: str | None = "chatml"
+    """Chat template: the tiny base was pretrained with ChatML."""
+
+    def __post_init__(self) -> None:
+        ModelSpec.__post_init__(self)
+        if self.path or self.hub or self.revision:
+            raise ConfigError("model=tiny ships with graftlab; use model=hf for path and hub.")
+
+    @property
+    def name(self) -> str:
+        return "tiny"
+
+    def folder(self) -> Path:
+        return ASSET

@@ -1,8 +1,8 @@
 """Rows of documents into flat micro-batches, and the divisor of every optimizer step.
 
-    rows       [A B]  [C]  [D E]  [F]          from `packing/plan.py`
-    batches    A B C | D E F                   batch_size=2: two rows laid end to end, no padding
-    step       \\_______________/               accumulate=2: step_units = labels of A..F
+rows       [A B]  [C]  [D E]  [F]          from `packing/plan.py`
+batches    A B C | D E F                   batch_size=2: two rows laid end to end, no padding
+step       \\_______________/               accumulate=2: step_units = labels of A..F
 """
 
 from __future__ import annotations

@@ -1,13 +1,30 @@
-"""The verb `inspect`: the tokens as the model will see them, the packing, the token budget."""
+"""The verb `inspect`: the tokens as the model will see them, the packing, the token budget.
+
+Run as:  graftlab inspect model=hf model.path=DIR data=jsonl data.train=FILE
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from graftlab.data.source import DataSpec
 from graftlab.errors import require_range
 from graftlab.models.base import ModelSpec
 from graftlab.packing.plan import Packing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from graftlab.data.budget import Budget, Spread
+
+_NO_LIMIT = 2**31 - 1
+_ROWS_DRAWN, _ROW_WIDTH = 8, 40
 
 
 @dataclass(kw_only=True, slots=True)
@@ -28,3 +45,162 @@ class InspectSpec:
         require_range("batch_size", self.batch_size, least=1)
         require_range("accumulate", self.accumulate, least=1)
         require_range("rows", self.rows, least=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One document, token by token."""
+
+    where: str
+    tokens: list[tuple[str, bool]]  # (piece, trained)
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What `inspect` found in the training data."""
+
+    notes: list[str]
+    shown: list[Shown]
+    spreads: list[Spread]
+    budget: Budget
+    lengths: np.ndarray  # (n,) tokens of the documents within the limit
+    plan: list[list[int]]  # documents per packed row
+    longest: list[tuple[str, int]]  # documents over the limit: where, tokens
+
+
+def run(spec: InspectSpec, *, console: Console | None = None) -> Inspection:
+    """Read, encode and plan the configured data, and print it; the weights are never touched.
+
+    Raises ConfigError, DataError or ModelError as training would, but for documents over the limit,
+    which are counted.
+    """
+    from rich.console import Console
+
+    spec.data.check()
+    found = look(spec)
+    show(found, console or Console())
+    return found
+
+
+def look(spec: InspectSpec) -> Inspection:
+    """The inspection without printing."""
+    from graftlab.data.budget import budget, spreads
+    from graftlab.packing.plan import plan_rows
+    from graftlab.text.encode import encode
+    from graftlab.text.show import shown_tokens
+
+    tokenizer = spec.model.load_tokenizer()
+    data = spec.data.load(reserved=tokenizer.reserved)
+    turns, limit = spec.data.train_turns, spec.packing.max_length
+    tokens = encode(data.train, tokenizer, max_length=_NO_LIMIT, train_turns=turns, progress=True)
+    where = [data.train[source].where for source in tokens.sources]
+    inside = tokens.lengths <= limit
+    lengths, num_labels = tokens.lengths[inside], tokens.num_labels[inside]
+    plan = plan_rows(lengths.tolist(), spec.packing)
+    over = [(where[i], int(tokens.lengths[i])) for i in (~inside).nonzero()[0]]
+    return Inspection(
+        notes=[*tokenizer.notes, *data.notes],
+        shown=[
+            Shown(where[i], shown_tokens(tokens[i], tokenizer))
+            for i in range(min(spec.rows, len(tokens)))
+        ],
+        spreads=spreads(tokens.parts),
+        budget=budget(
+            lengths,
+            num_labels,
+            plan,
+            max_length=limit,
+            batch_size=spec.batch_size,
+            accumulate=spec.accumulate,
+            over_limit=len(over),
+        ),
+        lengths=lengths,
+        plan=plan,
+        longest=sorted(over, key=lambda item: -item[1]),
+    )
+
+
+def show(found: Inspection, console: Console) -> None:
+    """Print notes, tokens, the packing layout and the budget."""
+    from rich.text import Text
+
+    from graftlab.text.show import as_text
+
+    for note in found.notes:
+        console.print(note, style="dim", markup=False, highlight=False)
+    colour = console.is_terminal and not console.no_color
+    for shown in found.shown:
+        trained = sum(mark for _, mark in shown.tokens)
+        legend = "green" if colour else "in ⟦ ⟧"
+        title = f"{shown.where}: {trained} of {len(shown.tokens)} tokens trained ({legend})"
+        console.rule(Text(title))
+        console.print(as_text(shown.tokens, colour=colour), soft_wrap=not colour)
+    console.rule("packing")
+    console.print(layout(found.plan, found.lengths, found.budget.max_length))
+    console.rule("token budget")
+    console.print(_spread_table(found.spreads))
+    console.print(_budget_table(found.budget))
+    for where, count in found.longest[:5]:
+        console.print(f"over the limit: {where} has {count} tokens", markup=False, highlight=False)
+
+
+def layout(plan: Sequence[Sequence[int]], lengths: np.ndarray, max_length: int) -> Text:
+    """Packed rows drawn to scale, evenly chosen from the plan: a letter per document, dots free.
+
+    A document too short for a cell of its own still gets one.
+    """
+    from rich.text import Text
+
+    text = Text(no_wrap=True)
+    chosen = range(0, len(plan), max(1, -(-len(plan) // _ROWS_DRAWN)))
+    for number in chosen:
+        row = plan[number]
+        cells = ""
+        for place, document in enumerate(row):
+            width = max(1, round(int(lengths[document]) / max_length * _ROW_WIDTH))
+            cells += chr(ord("A") + place % 26) * width
+        used = sum(int(lengths[document]) for document in row)
+        drawn = cells[:_ROW_WIDTH].ljust(_ROW_WIDTH, "·")
+        text.append(f"{number:>6}  {drawn}  {used}/{max_length}, {len(row)} documents\n")
+    if len(chosen) < len(plan):
+        text.append(f"        {len(chosen)} of {len(plan)} rows drawn\n")
+    return text
+
+
+def _spread_table(spreads: Sequence[Spread]) -> Table:
+    from rich.table import Table
+
+    table = Table("tokens per document", *(), box=None, pad_edge=False)
+    for name in ("median", "mean", "p75", "p95", "max"):
+        table.add_column(name, justify="right")
+    for spread in spreads:
+        values = (spread.median, spread.mean, spread.p75, spread.p95, spread.max)
+        table.add_row(spread.part, *(f"{value:,.0f}" for value in values))
+    return table
+
+
+def _budget_table(budget: Budget) -> Table:
+    from rich.table import Table
+
+    share = budget.trained_tokens / budget.tokens if budget.tokens else 0.0
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column()
+    limit = f"longer than packing.max_length={budget.max_length}"
+    rows = [
+        ("documents", f"{budget.documents:,}", ""),
+        ("over the limit", f"{budget.over_limit:,}", limit),
+        ("tokens per epoch", f"{budget.tokens:,}", f"{share:.0%} of them trained"),
+        ("packed rows", f"{budget.rows:,}", f"{budget.density:.1%} full"),
+        ("samples per row", f"{budget.documents_per_row:.2f}", ""),
+        ("effective batch", f"{budget.effective_batch:.1f}", "documents per optimizer step"),
+        ("tokens per step", f"{budget.tokens_per_step:,.0f}", ""),
+        ("trained per step", f"{budget.trained_tokens_per_step:,.0f}", "tokens"),
+        ("steps per epoch", f"{budget.steps_per_epoch:,}", ""),
+        ("packing saves", f"{budget.gain_over_max_length:.2f}x", "over padding to max_length"),
+        ("", f"{budget.gain_over_batch:.2f}x", "over padding within the batch"),
+    ]
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -1,13 +1,34 @@
-"""The verb `sample`: base and adapter answer the same prompts, side by side."""
+"""The verb `sample`: base and adapter answer the same prompts, side by side.
+
+Run as: graftlab sample adapter=RUN prompt="Tell me about this record"
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from graftlab.errors import ConfigError, require_range
+from graftlab.errors import ConfigError, ModelError, require_choice, require_range
 from graftlab.generation.sampling import Generation
 from graftlab.models.base import ModelSpec
 from graftlab.training.precision import Precision
+
+if TYPE_CHECKING:
+    import torch
+
+    from graftlab.adapters.base import Adapter
+    from graftlab.adapters.store import AdapterSource
+    from graftlab.generation.prompts import Prompt
+    from graftlab.generation.show import Answer
+    from graftlab.models.base import Base
+    from graftlab.text.tokenizer import Tokenizer
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -25,7 +46,7 @@ class SampleSpec:
     system: str | None = None
     """System turn for `prompt`."""
     frame: str | None = None
-    """A persona frame (YAML: system, instruction, constraints) to put the prompt into."""
+    """A persona frame (a YAML file, or the name of a shipped one) to put the prompt into."""
     scale: float = 1.0
     """Adapter strength: 0 is the base, 1 as trained, 0.7 softer."""
     compare: bool = True
@@ -44,5 +65,169 @@ class SampleSpec:
     def __post_init__(self) -> None:
         require_range("scale", self.scale, least=0)
         require_range("limit", self.limit, least=1)
+        require_choice("device", self.device, ("auto", "cpu", "cuda", "mps"))
         if (self.prompt is None) == (self.prompts is None):
             raise ConfigError('Give either prompt="..." or prompts=FILE.jsonl.')
+        if self.adapter is None and self.model is None:
+            raise ConfigError(
+                "Give adapter=RUN, or model=tiny (or another) to sample a base alone."
+            )
+        if self.adapter is None and self.scale != 1:
+            raise ConfigError(f"scale={self.scale} needs an adapter: give adapter=RUN.")
+        if self.system is not None and (self.prompts is not None or self.frame is not None):
+            other = "prompts" if self.prompts is not None else "frame"
+            raise ConfigError(f"system belongs to a plain prompt; {other} brings its own.")
+
+
+def run(spec: SampleSpec) -> list[Answer]:
+    """Answer every prompt, show the answers as they come, and return them.
+
+    Raises ConfigError, ModelError or DataError with the fix: a missing file, an adapter that was
+    trained on another base, rows that cannot be asked, a prompt too long for the model.
+    """
+    from graftlab.adapters.store import find_adapter
+    from graftlab.generation.decode import generate
+    from graftlab.generation.show import Answer, Screen
+    from graftlab.models.cache import lend
+    from graftlab.tracking.console import console, say
+    from graftlab.training.device import pick_device
+    from graftlab.training.precision import resolve
+
+    source = find_adapter(spec.adapter) if spec.adapter else None
+    model = spec.model or _trained_model(source)
+    tokenizer = _tokenizer(source, model)
+    prompts = _prompts(spec, source, reserved=tokenizer.reserved)
+    device = pick_device(spec.device)
+    precision = resolve(spec.precision, device)
+    answers = []
+    with _jsonl(spec.out) as write, lend(model, dtype=precision.base_dtype, device=device) as base:
+        adapter = _load(base, source, dtype=precision.adapter_dtype)
+        who = f"{base.name} with {spec.adapter}" if adapter else base.name
+        say(f"{who}, {precision.name} on {device.type}")
+        voices = _voices(spec, adapter)
+        screen = Screen(console(), stream=spec.stream)
+        for index, prompt in enumerate(prompts, start=1):
+            screen.ask(prompt.conversation, index=index, total=len(prompts))
+            replies = {}
+            for name, voice in voices.items():
+                speak = partial(generate, base, tokenizer, prompt.conversation, spec.generation)
+                with voice(), precision.autocast():
+                    replies[name] = screen.hear(name, speak)
+            answers.append(Answer(prompt, replies))
+            screen.show(answers[-1])
+            write(record(answers[-1], scale=spec.scale))
+    return answers
+
+
+def record(answer: Answer, *, scale: float) -> dict[str, Any]:
+    """One row of the `out` file."""
+    conversation, replies = answer.prompt.conversation, answer.replies
+    return {
+        "prompt": [message.as_dict() for message in conversation.messages],
+        "base": replies["base"].text if "base" in replies else None,
+        "adapter": replies["adapter"].text if "adapter" in replies else None,
+        "reference": answer.prompt.reference,
+        "scale": scale if "adapter" in replies else None,
+        "tokens": {name: reply.num_tokens for name, reply in replies.items()},
+        "stopped": {name: reply.stopped for name, reply in replies.items()},
+        "seconds": {name: round(reply.seconds, 3) for name, reply in replies.items()},
+        "where": conversation.where,
+    }
+
+
+def _trained_model(source: AdapterSource | None) -> ModelSpec:
+    """The base that the adapter's `run.yaml` names."""
+    from graftlab.choices import restore
+
+    assert source is not None, "a spec without adapter has a model"
+    described = source.run().get("model")
+    if described is None:
+        named = source.config().get("base_model_name_or_path")
+        raise ConfigError(
+            f"{source.path} has no run.yaml that says which base it belongs to (its "
+            f"adapter_config.json names {named}): give model=hf model.path=DIR."
+        )
+    model = restore(ModelSpec, described, path="model")  # type: ignore[type-abstract]
+    try:
+        model.check()
+    except ModelError as error:
+        raise ModelError(
+            f"{error} The adapter was trained on it; if it lies elsewhere now, give "
+            "model=hf model.path=DIR."
+        ) from error
+    return model
+
+
+def _tokenizer(source: AdapterSource | None, model: ModelSpec) -> Tokenizer:
+    """What the adapter was trained with, if its folder has it; else the model's own."""
+    from graftlab.text.tokenizer import load_tokenizer
+
+    if source is None or not any((source.folder / name).is_file() for name in TOKENIZER_FILES):
+        return model.load_tokenizer()
+    trusted = getattr(model, "trust_remote_code", False)
+    return load_tokenizer(source.folder, trust_remote_code=trusted)
+
+
+def _prompts(
+    spec: SampleSpec, source: AdapterSource | None, *, reserved: frozenset[str]
+) -> list[Prompt]:
+    """The questions: framed if asked, with the system prompt the adapter saw in training."""
+    from graftlab.generation.frame import load_frame
+    from graftlab.generation.prompts import read_prompts, text_prompt, with_system
+
+    if spec.prompts is not None:
+        prompts = read_prompts(spec.prompts, reserved=reserved, limit=spec.limit)
+    else:
+        prompts = [text_prompt(spec.prompt or "", system=spec.system, reserved=reserved)]
+    if spec.frame is not None:
+        frame = load_frame(spec.frame)
+        prompts = [replace(p, conversation=frame.apply(p.conversation)) for p in prompts]
+    data = source.run().get("data", {}) if source else {}
+    system, instruction = data.get("system_prompt"), data.get("default_instruction")
+    return [with_system(p, system=system, instruction=instruction) for p in prompts]
+
+
+def _load(base: Base, source: AdapterSource | None, *, dtype: torch.dtype) -> Adapter | None:
+    from graftlab.adapters.peft import load_adapter
+
+    if source is None:
+        return None
+    trained_on = source.base_fingerprint()
+    if trained_on not in (None, base.fingerprint):
+        raise ModelError(
+            f"{source.path} was trained on another base (fingerprint {trained_on}) than "
+            f"{base.name} ({base.fingerprint}): its replies would mean nothing. Leave model= out "
+            "to take the base it was trained on."
+        )
+    return load_adapter(base, source, dtype=dtype)
+
+
+def _voices(
+    spec: SampleSpec, adapter: Adapter | None
+) -> dict[str, Callable[[], AbstractContextManager[None]]]:
+    """Who answers, in order, each with the context in which the base speaks as that."""
+    if adapter is None:
+        return {"base": nullcontext}
+    compared = {"base": adapter.disabled} if spec.compare else {}
+    return {**compared, "adapter": partial(adapter.scaled, spec.scale)}
+
+
+@contextmanager
+def _jsonl(out: str | None) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A function that writes a row to `out` at once, or does nothing when there is no file."""
+    if out is None:
+        yield lambda row: None
+        return
+    path = Path(out).expanduser()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"out={out} cannot be written: {error.strerror}.") from error
+    with file:
+
+        def write(row: dict[str, Any]) -> None:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.flush()
+
+        yield write

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from graftlab.adapters.peft import Lora
 from graftlab.data.source import DataSpec
@@ -11,7 +12,10 @@ from graftlab.generation.sampling import Generation
 from graftlab.models.base import ModelSpec
 from graftlab.objectives.base import Objective
 from graftlab.packing.plan import Packing
+from graftlab.tracking.console import say
+from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.loggers import Loggers
+from graftlab.tracking.result import Result
 from graftlab.training.checkpoint import Checkpointing
 from graftlab.training.optim import OptimizerSpec
 from graftlab.training.precision import Precision
@@ -69,3 +73,24 @@ class TrainSpec:
         require_range("max_steps", self.max_steps, least=1)
         require_range("max_minutes", self.max_minutes, above=0)
         require_choice("compile", self.compile, ("auto", "on", "off"))
+
+
+def run(spec: TrainSpec) -> Result:
+    """Train as configured and leave a run folder behind; a finished one is only reported.
+
+    Raises GraftlabError (with the fix) for what the user can mend, and Interrupted after a signal,
+    when the run is saved and can go on with `resume=auto`.
+    """
+    folder = RunFolder(Path(spec.run_dir))
+    if folder.finished:
+        say(f"Already finished: {folder.path} (train anew without resume).")
+        return Result.read(folder.path / "result.json")
+    if spec.trainer.needs_launch:
+        from graftlab.training.ranks import launch
+
+        launch(spec, folder)
+        return Result.read(folder.path / "result.json")
+
+    from graftlab.training.run import execute
+
+    return execute(spec, folder)

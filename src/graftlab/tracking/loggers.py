@@ -1,8 +1,18 @@
-"""Experiment loggers: W&B, TensorBoard, CSV, in any combination."""
+"""Experiment loggers: W&B and TensorBoard, in any combination, beside the run's own CSV."""
 
 from __future__ import annotations
 
+import os
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from graftlab.errors import require_choice
+
+Metrics = dict[str, float]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -20,6 +30,9 @@ class WandbLogs:
     mode: str = "auto"
     """auto (online with a key, else offline), online, offline or disabled."""
 
+    def __post_init__(self) -> None:
+        require_choice("logger.wandb.mode", self.mode, ("auto", "online", "offline", "disabled"))
+
 
 @dataclass(kw_only=True, slots=True)
 class TensorBoardLogs:
@@ -34,4 +47,137 @@ class Loggers:
     """
 
     wandb: WandbLogs | None = None
+    """Log to Weights & Biases."""
     tensorboard: TensorBoardLogs | None = None
+    """Log to TensorBoard."""
+
+    def open(
+        self, folder: Path, *, name: str, config: dict[str, Any], history: Sequence[Metrics]
+    ) -> list[Tracker]:
+        """Start the configured loggers; `history` holds the rows a resumed run already has."""
+        trackers: list[Tracker] = []
+        if self.wandb is not None:
+            trackers.append(WandbTracker(self.wandb, folder, name=name, config=config))
+        if self.tensorboard is not None:
+            trackers.append(TensorBoardTracker(folder / "tensorboard"))
+        for tracker in trackers:
+            for row in history if tracker.replays else ():
+                tracker.log(row)
+        return trackers
+
+
+class Tracker(ABC):
+    """Where rows and samples go besides the run folder."""
+
+    replays = False
+    """Whether a resumed run sends the rows before its checkpoint again."""
+    where = ""
+    """What people are told about where to look."""
+
+    @abstractmethod
+    def log(self, row: Metrics) -> None:
+        """One row of the history, at `row["step"]`."""
+
+    @abstractmethod
+    def samples(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Sampled replies: dictionaries with step, prompt, base, adapter and reference."""
+
+    @abstractmethod
+    def finish(self, exit_code: int) -> None:
+        """Flush and close; called however the run ended."""
+
+
+class WandbTracker(Tracker):
+    """One W&B run, the same one when the folder is resumed."""
+
+    def __init__(self, spec: WandbLogs, folder: Path, *, name: str, config: dict[str, Any]) -> None:
+        import wandb
+
+        mode = spec.mode
+        if mode == "auto":
+            mode = "online" if _wandb_key() else "offline"
+        identifier = folder / "wandb_id.txt"
+        if not identifier.exists():
+            identifier.write_text(secrets.token_hex(4), encoding="utf-8")
+        self.run = wandb.init(
+            project=spec.project,
+            entity=spec.entity,
+            group=spec.group,
+            tags=spec.tags,
+            name=name,
+            id=identifier.read_text(encoding="utf-8"),
+            dir=folder,
+            config=flat(config),
+            mode=mode,
+            resume="allow" if mode == "online" else None,
+            settings=wandb.Settings(silent=True, console="off", init_timeout=60),
+        )
+        # An offline run cannot ask the server what it has, and a killed one may have lost its
+        # last rows: a resumed run therefore writes all of them again.
+        self.replays = mode == "offline"
+        self.where = {
+            "online": f"W&B: {self.run.url}",
+            "offline": f"W&B (offline): wandb sync {folder / 'wandb'}/offline-run-*",
+        }.get(mode, "W&B: disabled")
+
+    def log(self, row: Metrics) -> None:
+        self.run.log({k: v for k, v in row.items() if k != "step"}, step=int(row["step"]))
+
+    def samples(self, rows: Sequence[dict[str, Any]]) -> None:
+        import wandb
+
+        columns = ["step", "prompt", "base", "adapter", "reference"]
+        table = wandb.Table(columns=columns, data=[[row[c] for c in columns] for row in rows])
+        self.run.log({"samples": table}, step=self.run.step)
+
+    def finish(self, exit_code: int) -> None:
+        self.run.finish(exit_code=exit_code)
+
+
+class TensorBoardTracker(Tracker):
+    """Scalars and sample texts as TensorBoard events."""
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer: Any = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+        self.where = f"TensorBoard: tensorboard --logdir {folder}"
+
+    def log(self, row: Metrics) -> None:
+        for key, value in row.items():
+            if key != "step":
+                self.writer.add_scalar(key, value, int(row["step"]))
+
+    def samples(self, rows: Sequence[dict[str, Any]]) -> None:
+        for index, row in enumerate(rows):
+            text = f"**{row['prompt']}**\n\nbase: {row['base']}\n\nadapter: {row['adapter']}"
+            self.writer.add_text(f"sample/{index}", text, int(row["step"]))
+
+    def finish(self, exit_code: int) -> None:
+        self.writer.close()
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested configuration as dotted keys: what W&B's run table can filter and sort."""
+    leaves: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            leaves.update(flat(value, f"{prefix}{key}."))
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves
+
+
+def _wandb_key() -> bool:
+    """Whether W&B could log in without asking: a key in the environment or in netrc."""
+    if os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
+        return False
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    import netrc
+
+    path = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    try:
+        return netrc.netrc(path).authenticators("api.wandb.ai") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

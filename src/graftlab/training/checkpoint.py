@@ -1,18 +1,30 @@
-"""Checkpoints: adapter, optimizer and progress only; atomic, synced, refused if foreign."""
+"""Checkpoints: adapter, optimizer and progress only; atomic, synced, refused if foreign.
+
+    checkpoints/step-000120-valid-1.234567.ckpt      validated at this step
+    checkpoints/step-000150.ckpt                     saved between two validations
+
+The names are the index: nothing else has to be kept in step with the files.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from graftlab.errors import ConfigError, require_range
+from graftlab.tracking.folder import publish
+
+PATTERN = re.compile(r"step-(\d+)(?:-valid-(-?[\d.]+(?:e[+-]\d+)?))?\.ckpt")
 
 
 @dataclass(kw_only=True, slots=True)
 class Checkpointing:
     """The `checkpoint` node: when to save and what to keep."""
 
-    every_epochs: int = 1
+    every_epochs: int | None = 1
     """Save after every N epochs; the end of the run is always saved."""
     every_steps: int | None = None
     """Also save after every N optimizer steps."""
@@ -22,5 +34,80 @@ class Checkpointing:
     def __post_init__(self) -> None:
         require_range("checkpoint.every_epochs", self.every_epochs, least=1)
         require_range("checkpoint.every_steps", self.every_steps, least=1)
-        if self.keep != "all" and not (isinstance(self.keep, int) and self.keep >= 1):
-            raise ConfigError(f"checkpoint.keep={self.keep} must be a number of at least 1, or all.")
+        number = isinstance(self.keep, int) and not isinstance(self.keep, bool) and self.keep >= 1
+        if self.keep != "all" and not number:
+            raise ConfigError(
+                f"checkpoint.keep={self.keep} must be a number of at least 1, or all."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """One checkpoint file."""
+
+    step: int
+    valid_loss: float | None
+    path: Path
+
+    def load(self) -> dict[str, Any]:
+        """The content, tensors on the CPU; nothing but tensors and plain data is unpickled."""
+        import torch
+
+        content: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+        return content
+
+
+class CheckpointStore:
+    """The checkpoint files of one run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def saved(self) -> list[Saved]:
+        """All whole checkpoints, oldest first."""
+        found = []
+        for path in self.folder.glob("step-*.ckpt"):
+            if match := PATTERN.fullmatch(path.name):
+                loss = float(match[2]) if match[2] else None
+                found.append(Saved(int(match[1]), loss, path))
+        return sorted(found, key=lambda saved: (saved.step, saved.path.name))
+
+    def last(self) -> Saved | None:
+        """The newest checkpoint: where a resumed run goes on."""
+        saved = self.saved()
+        return saved[-1] if saved else None
+
+    def best(self) -> Saved | None:
+        """The lowest validation loss (the earliest of equals); the last if none was validated."""
+        ranked = self._ranked()
+        return ranked[0] if ranked else self.last()
+
+    def _ranked(self) -> list[Saved]:
+        validated = [saved for saved in self.saved() if saved.valid_loss is not None]
+        return sorted(validated, key=lambda saved: (saved.valid_loss, saved.step))
+
+    def path(self, step: int, valid_loss: float | None) -> Path:
+        suffix = "" if valid_loss is None else f"-valid-{valid_loss:.6f}"
+        return self.folder / f"step-{step:06d}{suffix}.ckpt"
+
+    def partial(self, path: Path) -> Path:
+        """Where a checkpoint is written before it is whole."""
+        return path.with_name(f".{path.name}.partial")
+
+    def publish(self, path: Path) -> None:
+        """Make a completely written partial file durable under its name."""
+        partial = self.partial(path)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        publish(partial, path)
+
+    def prune(self, keep: Any) -> None:
+        """Remove what a crash left half written, and all but the best `keep` and the last."""
+        for partial in self.folder.glob(".*.partial"):
+            partial.unlink()
+        if keep == "all":
+            return
+        kept = {saved.path for saved in [*self._ranked()[:keep], *self.saved()[-1:]]}
+        for saved in self.saved():
+            if saved.path not in kept:
+                saved.path.unlink()

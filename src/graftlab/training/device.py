@@ -15,7 +15,9 @@ def pick_device(name: str = "auto", *, local_rank: int = 0) -> torch.device:
     if name == "auto":
         name = "cuda" if cuda else "mps" if mps else "cpu"
     if (name == "cuda" and not cuda) or (name == "mps" and not mps):
-        raise ConfigError(f"trainer.accelerator={name}, but PyTorch sees no such device here: use auto.")
+        raise ConfigError(
+            f"trainer.accelerator={name}, but PyTorch sees no such device here: use auto."
+        )
     return torch.device(name, local_rank) if name == "cuda" else torch.device(name)
 
 

@@ -31,7 +31,7 @@ class OptimizerSpec(ABC):
 
 @dataclass(kw_only=True, slots=True)
 class AdamW(OptimizerSpec):
-    """`optimizer=adamw` (arXiv 1711.05101); bf16 parameters get the compensated step."""
+    """`optimizer=adamw` (arXiv 1711.05101); bf16 parameters get its exact split form."""
 
     weight_decay: float = 0.01
     """Decoupled weight decay of matrices (DoRA's magnitudes are left alone)."""
@@ -52,7 +52,7 @@ class AdamW(OptimizerSpec):
     def build(self, named: Named, *, lr: float) -> torch.optim.Optimizer:
         import torch
 
-        from graftlab.training.compensated import CompensatedAdamW
+        from graftlab.training.split import SplitAdamW
 
         matrices = [parameter for _, parameter in named if parameter.ndim >= 2]
         vectors = [parameter for _, parameter in named if parameter.ndim < 2]
@@ -63,7 +63,7 @@ class AdamW(OptimizerSpec):
         ]
         betas = (self.beta1, self.beta2)
         if any(parameter.dtype == torch.bfloat16 for _, parameter in named):
-            return CompensatedAdamW(groups, lr=lr, betas=betas, eps=self.eps)
+            return SplitAdamW(groups, lr=lr, betas=betas, eps=self.eps)
         return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=self.eps)
 
 
@@ -79,7 +79,9 @@ class CustomOptimizer(OptimizerSpec):
     def __post_init__(self) -> None:
         OptimizerSpec.__post_init__(self)
         if not self.target.startswith("torch.optim."):
-            raise ConfigError(f"optimizer.target={self.target}: only classes under torch.optim are allowed.")
+            raise ConfigError(
+                f"optimizer.target={self.target}: only classes under torch.optim are allowed."
+            )
 
     def optimizer_class(self) -> type[torch.optim.Optimizer]:
         """The class named by `target`. Raises ConfigError for a wrong name or argument."""
@@ -91,7 +93,9 @@ class CustomOptimizer(OptimizerSpec):
         found = getattr(torch.optim, name, None)
         if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
             hint = did_you_mean(name, [n for n in dir(torch.optim) if n[0].isupper()])
-            raise ConfigError(f"optimizer.target={self.target} is no optimizer of torch.optim.{hint}")
+            raise ConfigError(
+                f"optimizer.target={self.target} is no optimizer of torch.optim.{hint}"
+            )
         known = set(inspect.signature(found).parameters) - {"params", "lr"}
         for key in self.arguments:
             if key not in known:
@@ -106,8 +110,8 @@ class CustomOptimizer(OptimizerSpec):
 
         if any(parameter.dtype == torch.bfloat16 for _, parameter in named):
             raise ConfigError(
-                "precision=bf16 trains bf16 weights, which only optimizer=adamw does without losing "
-                "small updates: use optimizer=adamw, or precision=bf16-mixed."
+                "precision=bf16 trains bf16 weights, which only optimizer=adamw does without "
+                "losing small updates: use optimizer=adamw, or precision=bf16-mixed."
             )
         factory: Any = self.optimizer_class()
         optimizer: torch.optim.Optimizer = factory([p for _, p in named], lr=lr, **self.arguments)

@@ -8,7 +8,7 @@
 
 A frozen weight loses nothing by being stored in the dtype autocast would round it to anyway.
 A *trained* bf16 weight is another matter: 8 bits of mantissa swallow updates below 0.4 % of the
-weight, which is why plain bf16 adapters degenerate; see `training/compensated.py`.
+weight, which is why plain bf16 adapters degenerate; see `training/split.py`.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def resolve(precision: Precision, device: torch.device) -> Resolved:
         name, reason = _best(device)
     if name == "fp16-mixed" and device.type != "cuda":
         raise ConfigError(
-            f"precision=fp16-mixed needs CUDA for its scaled loss, and this run is on {device.type}: "
-            "use bf16-mixed or fp32."
+            f"precision=fp16-mixed needs CUDA for its scaled loss, and this run is on "
+            f"{device.type}: use bf16-mixed or fp32."
         )
     compute = {"bf16-mixed": torch.bfloat16, "fp16-mixed": torch.float16}.get(name)
     stored = compute or {"bf16": torch.bfloat16}.get(name, torch.float32)

@@ -15,7 +15,7 @@ class Schedule:
     """`schedule=cosine|linear|constant|warmup|wsd`; at most one of the three warm-ups is given."""
 
     shape: str = "cosine"
-    """After the warm-up: cosine or linear to `final_factor`, constant, or wsd (constant, then decay)."""
+    """After the warm-up: cosine, linear, constant, or wsd (constant, then a linear decay)."""
     warmup_steps: int | None = None
     """Warm-up length in optimizer steps."""
     warmup_ratio: float | None = None

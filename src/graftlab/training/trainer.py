@@ -1,10 +1,18 @@
-"""On what the run runs: device, number of processes, strategy."""
+"""On what the run runs: device, number of processes, strategy; and the Lightning trainer for it."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from graftlab.errors import require_choice, require_range
+from graftlab.errors import ConfigError, require_choice, require_range
+
+if TYPE_CHECKING:
+    import lightning
+    import torch
+
+    from graftlab.training.precision import Resolved
 
 
 @dataclass(kw_only=True, slots=True)
@@ -16,13 +24,13 @@ class TrainerSpec:
     devices: int = 1
     """Processes (one device each) on this machine."""
     num_nodes: int = 1
-    """Machines."""
+    """Machines; with more than one, start the same command under torchrun on each."""
     strategy: str = "single"
     """single, ddp or fsdp2."""
     threads: int | None = None
     """CPU threads for matrix work; null leaves PyTorch's choice."""
     log_every: int = 1
-    """Optimizer steps between two log lines."""
+    """Optimizer steps between two rows of the training log."""
 
     def __post_init__(self) -> None:
         require_choice("trainer.accelerator", self.accelerator, ("auto", "cpu", "cuda", "mps"))
@@ -31,3 +39,56 @@ class TrainerSpec:
         require_range("trainer.num_nodes", self.num_nodes, least=1)
         require_range("trainer.threads", self.threads, least=1)
         require_range("trainer.log_every", self.log_every, least=1)
+        if self.strategy == "single" and self.devices * self.num_nodes > 1:
+            raise ConfigError(
+                f"trainer.devices={self.devices} needs a strategy for several processes: "
+                "use trainer=ddp or trainer=fsdp2."
+            )
+
+    @property
+    def needs_launch(self) -> bool:
+        """Whether this process still has to start the run's own processes."""
+        return self.strategy != "single" and "RANK" not in os.environ
+
+    def build(
+        self,
+        *,
+        device: torch.device,
+        precision: Resolved,
+        accumulate: int,
+        max_steps: int,
+        callbacks: list[Any],
+    ) -> lightning.Trainer:
+        """A Lightning trainer that only loops: validation, logs, checkpoints are our callbacks.
+
+        Epochs are the loader's business; the trainer knows the number of optimizer steps alone,
+        so a checkpoint taken on an epoch's last step resumes like any other.
+        """
+        import lightning
+        from lightning.pytorch.strategies import ModelParallelStrategy
+
+        strategies: dict[str, Any] = {
+            "single": "auto",
+            "ddp": "ddp",
+            "fsdp2": ModelParallelStrategy(save_distributed_checkpoint=False),
+        }
+        # Autocast is the module's own, the same in training, validation and the probe; only fp16
+        # needs Lightning's plugin, for the loss scaler.
+        return lightning.Trainer(
+            accelerator="gpu" if device.type == "cuda" else device.type,
+            devices=self.devices,
+            num_nodes=self.num_nodes,
+            strategy=strategies[self.strategy],
+            precision="16-mixed" if precision.name == "fp16-mixed" else "32-true",
+            accumulate_grad_batches=accumulate,
+            max_steps=max_steps,
+            max_epochs=-1,
+            limit_val_batches=0,
+            callbacks=callbacks,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            inference_mode=False,
+        )

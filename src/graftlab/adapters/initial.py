@@ -1,0 +1,65 @@
+"""Initial adapter weights: a function of (seed, module name), the same on every device."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from graftlab.adapters.base import NAME
+
+if TYPE_CHECKING:
+    from graftlab.adapters.base import Adapter
+
+
+@torch.no_grad()
+def initialise(adapter: Adapter, kind: str, *, seed: int) -> None:
+    """Draw A and B of every adapted module; all three kinds start with B @ A = 0.
+
+    default: A Kaiming-uniform as `nn.Linear`, B zero; gaussian: A normal with std 1 / rank, B zero;
+    orthogonal: neither is zero, but they live in orthogonal halves of the rank space.
+    """
+    for name, layer in adapter.layers.items():
+        generator = torch.Generator().manual_seed(name_seed(seed, name))
+        lora_a, lora_b = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
+        first, second = _draw(kind, lora_a.shape, lora_b.shape, generator)
+        lora_a.copy_(first)
+        lora_b.copy_(second)
+        if NAME in layer.lora_magnitude_vector:
+            dora = layer.lora_magnitude_vector[NAME]
+            dtype = dora.weight.dtype
+            dora.update_layer(
+                base_layer=layer.get_base_layer(),
+                lora_A=lora_a.float(),
+                lora_B=lora_b.float(),
+                scaling=layer.scaling[NAME],
+            )
+            dora.weight.data = dora.weight.data.to(dtype)
+
+
+def name_seed(seed: int, name: str) -> int:
+    """A generator seed of 63 bits from the seed and the module's name."""
+    digest = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def _draw(
+    kind: str, shape_a: torch.Size, shape_b: torch.Size, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """A of shape (rank, in) and B of shape (out, rank), fp32 on the CPU."""
+    lora_a, lora_b = torch.empty(shape_a), torch.zeros(shape_b)
+    if kind == "gaussian":
+        nn.init.normal_(lora_a, std=1 / shape_a[0], generator=generator)
+    elif kind == "orthogonal":
+        rank = shape_a[0]
+        basis = torch.linalg.qr(torch.randn(rank, rank, generator=generator)).Q
+        half_a, half_b = basis[: rank // 2], basis[rank // 2 :]
+        # PEFT's scale of a tenth keeps the two random factors at the size of the default init.
+        lora_a = half_a.T @ torch.randn(rank // 2, shape_a[1], generator=generator) / 10
+        lora_b = torch.randn(shape_b[0], rank // 2, generator=generator) @ half_b / 10
+    else:
+        nn.init.kaiming_uniform_(lora_a, a=math.sqrt(5), generator=generator)
+    return lora_a, lora_b

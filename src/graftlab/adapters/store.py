@@ -1,0 +1,142 @@
+"""Where adapters come from: wherever `adapter=` is taken, a run, an adapter folder or a checkpoint.
+
+RUN/                          a run folder: its adapter/ is meant (the best one)
+RUN/adapter-final/            an adapter folder, ours or PEFT's
+RUN/checkpoints/last.ckpt     a checkpoint: keys "adapter", "adapter_config" and "run"
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftlab.errors import ModelError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+RUN = "run.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterSource(ABC):
+    """A trained adapter on disk; nothing heavy is read until it is asked for."""
+
+    path: Path
+
+    @property
+    @abstractmethod
+    def folder(self) -> Path:
+        """The folder the adapter lies in."""
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """What `adapter_config.json` holds. Raises ModelError."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights under PEFT's names, on the CPU. Raises ModelError."""
+
+    @abstractmethod
+    def run(self) -> dict[str, Any]:
+        """The resolved configuration of the run that trained it; {} when it is not known."""
+
+    @abstractmethod
+    def base_fingerprint(self) -> str | None:
+        """The fingerprint of the base it was trained on; None when others made it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FolderSource(AdapterSource):
+    """An adapter folder in PEFT's format."""
+
+    @property
+    def folder(self) -> Path:
+        return self.path
+
+    def config(self) -> dict[str, Any]:
+        from graftlab.models.weights import read_json
+
+        return dict(read_json(self.path / CONFIG))
+
+    def tensors(self) -> dict[str, Tensor]:
+        from safetensors.torch import load_file
+
+        file = self.path / WEIGHTS
+        if not file.is_file():
+            raise ModelError(f"{self.path} has an {CONFIG} but no {WEIGHTS}.")
+        return load_file(file)
+
+    def run(self) -> dict[str, Any]:
+        import yaml
+
+        file = self.path / RUN
+        if not file.is_file():
+            return {}
+        return dict(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
+
+    def base_fingerprint(self) -> str | None:
+        from safetensors import safe_open
+
+        with safe_open(self.path / WEIGHTS, framework="numpy") as file:
+            return (file.metadata() or {}).get("base_fingerprint")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSource(AdapterSource):
+    """The adapter inside a training checkpoint."""
+
+    @property
+    def folder(self) -> Path:
+        return self.path.parent
+
+    def config(self) -> dict[str, Any]:
+        return dict(_checkpoint(self.path)["adapter_config"])
+
+    def tensors(self) -> dict[str, Tensor]:
+        return dict(_checkpoint(self.path)["adapter"])
+
+    def run(self) -> dict[str, Any]:
+        return dict(_checkpoint(self.path).get("run") or {})
+
+    def base_fingerprint(self) -> str | None:
+        return (_checkpoint(self.path).get("identity") or {}).get("base")
+
+
+def find_adapter(path: str) -> AdapterSource:
+    """The adapter meant by `path`. Raises ModelError saying what was looked for."""
+    place = Path(path).expanduser()
+    if place.is_file():
+        if place.suffix == ".ckpt":
+            return CheckpointSource(place.resolve())
+        if place.name in (CONFIG, WEIGHTS):
+            return find_adapter(str(place.parent))
+        raise ModelError(f"{path} is neither a folder nor a .ckpt checkpoint.")
+    if not place.is_dir():
+        siblings = [p.name for p in place.parent.iterdir()] if place.parent.is_dir() else []
+        hint = did_you_mean(place.name, siblings)
+        raise ModelError(f"there is no adapter at {path}: no such file or folder.{hint}")
+    for folder in (place, place / "adapter"):
+        if (folder / CONFIG).is_file():
+            return FolderSource(folder.resolve())
+    others = sorted(str(p.parent) for p in place.glob(f"*/{CONFIG}"))
+    others += sorted(str(p) for p in place.glob("**/*.ckpt"))
+    hint = f" It does hold: {', '.join(others[:4])}." if others else ""
+    raise ModelError(f"{path} holds neither {CONFIG} nor adapter/{CONFIG}.{hint}")
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # a torn file fails in pickle, zip or torch's own ways
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"{path} is not a readable checkpoint: {reason}") from error
+    if not isinstance(content, dict) or not {"adapter", "adapter_config"} <= content.keys():
+        raise ModelError(f"{path} is not a graftlab checkpoint: it holds no adapter.")
+    return content

@@ -1,0 +1,169 @@
+"""Which modules an adapter goes on, from the names in the safetensors header alone.
+
+    model.layers.7.self_attn.q_proj.weight
+                   ^^^^^^^^^           attention: a part of the path says attn or attention
+                             ^^^^^^    the name PEFT is given, longer only where it is ambiguous
+
+Fused projections (`qkv_proj`, `gate_up_proj`, `c_attn`) are found like any other: an architecture
+needs no list of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graftlab.errors import ConfigError, did_you_mean
+from graftlab.models.weights import read_json, stored_tensors
+
+if TYPE_CHECKING:
+    from graftlab.adapters.peft import Lora
+
+IN_LAYER = re.compile(r"(?:.*?\.)?(\d+)\.(.+)")
+ATTENTION = re.compile(r"attn|attention")
+FEED_FORWARD = re.compile(r"mlp|ffn|feed_forward|feedforward")
+ROUTER = re.compile(r"(^|\.)(gate|router)$")
+EMBEDDING = re.compile(r"(^|\.)(embed_\w+|\w*embeddings?|wte|wpe)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What PEFT is told: module name endings, and the decoder layers (None for all)."""
+
+    modules: list[str]
+    layers: list[int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Modules:
+    """A model's matrices as its files name them."""
+
+    inside: dict[str, str]  # full name -> path within its decoder layer
+    outside: list[str]  # the head, for instance
+    everything: frozenset[str]  # every module that holds a tensor, and their parents
+    num_layers: int
+
+    @property
+    def leaves(self) -> list[str]:
+        return sorted({path.rsplit(".", 1)[-1] for path in [*self.inside.values(), *self.outside]})
+
+
+def check_targets(folder: Path, lora: Lora) -> None:
+    """Raise ConfigError where `lora.targets`, `.layers` or `.modules_to_save` match nothing."""
+    resolve_targets(folder, lora)
+
+
+def resolve_targets(folder: Path, lora: Lora) -> Targets:
+    """`lora.targets` for the model in `folder`; weights are not read.
+
+    Raises ConfigError naming the key and what there is.
+    """
+    modules = read_modules(folder)
+    _check_saved(modules, lora.modules_to_save)
+    layers = _last_layers(modules, lora.layers)
+    if isinstance(lora.targets, str):
+        return Targets(_preset(modules, lora.targets), layers)
+    return Targets(_listed(modules, list(lora.targets), within_layers=layers is not None), layers)
+
+
+def read_modules(folder: Path) -> Modules:
+    """The matrices of the model in `folder`, by reading headers. Raises ModelError."""
+    tensors = stored_tensors(folder)
+    names = {name.rsplit(".", 1)[0] for name in tensors}
+    matrices = [
+        name.removesuffix(".weight")
+        for name, tensor in tensors.items()
+        if name.endswith(".weight") and len(tensor.shape) == 2
+    ]
+    if read_json(folder / "config.json").get("tie_word_embeddings") and "lm_head" not in names:
+        matrices.append("lm_head")  # one tensor, two modules: only the embedding is stored
+        names.add("lm_head")
+    inside, outside, num_layers = {}, [], 0
+    for name in matrices:
+        found = IN_LAYER.fullmatch(name)
+        if found and ".experts." not in name and not ROUTER.search(name):
+            inside[name] = found[2]
+        elif not found and not EMBEDDING.search(name):
+            outside.append(name)
+        if found:
+            num_layers = max(num_layers, int(found[1]) + 1)
+    parents = {name.rsplit(".", depth)[0] for name in names for depth in range(name.count(".") + 1)}
+    return Modules(inside, outside, frozenset(names | parents), num_layers)
+
+
+def _preset(modules: Modules, preset: str) -> list[str]:
+    attention = {n for n, path in modules.inside.items() if _within(ATTENTION, path)}
+    feed_forward = {n for n, path in modules.inside.items() if _within(FEED_FORWARD, path)}
+    chosen = {
+        "attn": attention,
+        "attn-mlp": attention | feed_forward,
+        "all-linear": set(modules.inside),
+        # What attn-mlp finds, unless the names tell nothing about one of the two.
+        "auto": attention | feed_forward if attention and feed_forward else set(modules.inside),
+    }[preset]
+    if not chosen:
+        raise ConfigError(
+            f"lora.targets={preset} matches no module of this model. There are: "
+            f"{', '.join(modules.leaves)}. Give a list: lora.targets=[...]"
+        )
+    return _shortest(modules, chosen)
+
+
+def _within(pattern: re.Pattern[str], path: str) -> bool:
+    containers, _, _ = path.rpartition(".")
+    return bool(pattern.search(containers))
+
+
+def _shortest(modules: Modules, chosen: set[str]) -> list[str]:
+    """Last parts of the chosen names; the path within the layer where others share that part."""
+    others = {path.rsplit(".", 1)[-1] for n, path in modules.inside.items() if n not in chosen}
+    others |= {name.rsplit(".", 1)[-1] for name in modules.outside}
+    paths = {modules.inside[name] for name in chosen}
+    leaves = {path: path.rsplit(".", 1)[-1] for path in paths}
+    return sorted({path if leaf in others else leaf for path, leaf in leaves.items()})
+
+
+def _listed(modules: Modules, targets: list[str], *, within_layers: bool) -> list[str]:
+    candidates = list(modules.inside) if within_layers else [*modules.inside, *modules.outside]
+    for target in targets:
+        if any(_ends_with(name, target) for name in candidates):
+            continue
+        if EMBEDDING.search(target):
+            raise ConfigError(
+                f"lora.targets: {target} is an embedding. Train it in full instead: "
+                f"lora.modules_to_save=[{target}]"
+            )
+        where = "the chosen layers of this model" if within_layers else "this model"
+        raise ConfigError(
+            f"lora.targets: {target} matches no linear module of {where}."
+            f"{did_you_mean(target, modules.leaves)} There are: {', '.join(modules.leaves)}."
+        )
+    return sorted(set(targets))
+
+
+def _last_layers(modules: Modules, count: int | None) -> list[int] | None:
+    if count is None:
+        return None
+    if count > modules.num_layers:
+        raise ConfigError(
+            f"lora.layers={count}: this model has {modules.num_layers} decoder layers; "
+            "null adapts all of them."
+        )
+    return list(range(modules.num_layers - count, modules.num_layers))
+
+
+def _check_saved(modules: Modules, names: list[str]) -> None:
+    for wanted in names:
+        if not any(_ends_with(name, wanted) for name in modules.everything):
+            leaves = sorted({name.rsplit(".", 1)[-1] for name in modules.everything})
+            leaves = [leaf for leaf in leaves if not leaf.isdigit()]
+            raise ConfigError(
+                f"lora.modules_to_save: {wanted} matches no module of this model."
+                f"{did_you_mean(wanted, leaves)} There are: {', '.join(leaves)}."
+            )
+
+
+def _ends_with(name: str, ending: str) -> bool:
+    return name == ending or name.endswith(f".{ending}")

@@ -1,0 +1,124 @@
+"""The one table of choices that come as different classes, and specs as plain dictionaries.
+
+Adding an objective (or a base, a data source, an optimizer) means one file with its dataclass, one
+line here, one YAML file in `conf/` and one test. `dump` and `restore` carry a spec to `run.yaml`
+and back; a node whose class is a choice says which one under the key `choice`:
+
+    dump(HFModel(path="qwen"))  ->  {"choice": "hf", "path": "qwen", ...}
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from graftlab.data.source import DataSpec, DemoData, JsonlData
+from graftlab.errors import ConfigError, did_you_mean
+from graftlab.models.base import ModelSpec
+from graftlab.models.hf import HFModel
+from graftlab.models.tiny import TinyModel
+from graftlab.objectives.base import Objective
+from graftlab.objectives.ce import CrossEntropy
+from graftlab.training.optim import AdamW, CustomOptimizer, OptimizerSpec
+
+CHOICES: dict[str, dict[str, type]] = {
+    "data": {"demo": DemoData, "jsonl": JsonlData},
+    "model": {"hf": HFModel, "tiny": TinyModel},
+    "objective": {"sft": CrossEntropy},
+    "optimizer": {"adamw": AdamW, "custom": CustomOptimizer},
+}
+"""Group -> choice -> class. A choice is also the name of its YAML file in `conf/<group>/`."""
+
+BASES: dict[str, type] = {
+    "data": DataSpec,
+    "model": ModelSpec,
+    "objective": Objective,
+    "optimizer": OptimizerSpec,
+}
+"""Group -> the base class that its choices share, as spec fields declare it."""
+
+MARK = "choice"
+
+Spec = TypeVar("Spec")
+
+
+def dump(spec: Any) -> Any:
+    """`spec` as plain dictionaries, lists and scalars, in field order; `restore` reads it back."""
+    if isinstance(spec, Mapping):
+        return {str(key): dump(value) for key, value in spec.items()}
+    if isinstance(spec, list | tuple):
+        return [dump(item) for item in spec]
+    if not dataclasses.is_dataclass(spec):
+        return spec
+    mark = {MARK: name} if (name := choice_of(type(spec))) else {}
+    return mark | {f.name: dump(getattr(spec, f.name)) for f in dataclasses.fields(spec)}
+
+
+def restore(cls: type[Spec], data: Mapping[str, Any], *, path: str = "") -> Spec:
+    """The spec that `dump` wrote; keys left out take their defaults.
+
+    `path` is the dotted place of `data` in its file, for messages. Raises ConfigError for an
+    unknown key or choice, and whatever the class itself refuses.
+    """
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{path or cls.__name__} must hold keys, not {data!r}.")
+    values = dict(data)
+    target = _chosen(cls, values, path)
+    hints = field_types(target)
+    unknown = [name for name in values if name not in hints]
+    if unknown:
+        where = f"{path}." if path else ""
+        hint = did_you_mean(unknown[0], hints)
+        raise ConfigError(f"`{where}{unknown[0]}` is not a key of {target.__name__}.{hint}")
+    for name, value in values.items():
+        nested = nested_spec(hints[name])
+        if nested is not None and value is not None:
+            values[name] = restore(nested, value, path=f"{path}.{name}" if path else name)
+    try:
+        return target(**values)
+    except TypeError as error:
+        raise ConfigError(f"{path or target.__name__}: {error}") from error
+
+
+def choice_of(cls: type) -> str | None:
+    """The name under which CHOICES lists exactly this class, or None."""
+    for options in CHOICES.values():
+        for name, listed in options.items():
+            if listed is cls:
+                return name
+    return None
+
+
+def choices_under(base: type) -> dict[str, type]:
+    """The choices of the group that shares `base`, or nothing when it is not such a base."""
+    return next((CHOICES[group] for group, shared in BASES.items() if shared is base), {})
+
+
+@cache
+def field_types(cls: type) -> dict[str, Any]:
+    """Field name -> resolved type of a spec class, in field order."""
+    hints = get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def nested_spec(hint: Any) -> type | None:
+    """The spec class in a field's type (`Lora`, `EarlyStopping | None`), or None."""
+    for candidate in (hint, *get_args(hint)):
+        if isinstance(candidate, type) and dataclasses.is_dataclass(candidate):
+            return candidate
+    return None
+
+
+def _chosen(cls: type, values: dict[str, Any], path: str) -> type:
+    """Take the mark out of `values` and return the class it names."""
+    options = choices_under(cls)
+    if not options:
+        return cls
+    name = values.pop(MARK, None)
+    if name not in options:
+        where = path or cls.__name__
+        hint = did_you_mean(str(name), options)
+        raise ConfigError(f"{where}.{MARK}={name} is not one of {', '.join(options)}.{hint}")
+    return options[name]

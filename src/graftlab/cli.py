@@ -1,0 +1,178 @@
+"""The door: `graftlab <verb> ...` and `python train.py ...`.
+
+Everything is composed, built and checked before anything runs. Exit codes:
+
+    0    done
+    1    a crash of ours, with its traceback; or a job of a sweep failed
+    2    something to mend on the command line, in a file or a folder: one message, no traceback
+    130  Ctrl-C
+    143  SIGTERM, after the run has saved
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from graftlab import __version__
+from graftlab.config import VERBS, conf_dir
+from graftlab.door.keys import check_words
+from graftlab.door.launch import Outcome, launch, resume_words, through_hydra
+from graftlab.door.menu import Menu, menu
+from graftlab.door.verify import Door, verify, verify_sweep
+from graftlab.door.words import Word, read_words
+from graftlab.errors import ConfigError, GraftlabError, did_you_mean
+
+
+def main(argv: Sequence[str] | None = None, *, call: str | None = None) -> int:
+    """Answer a command line, `argv` without the program's name; returns the exit code.
+
+    `call` is how this door is called in messages, such as `python train.py`.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    name = call or " ".join(
+        ["graftlab", *arguments[:1]] if arguments[:1] and arguments[0] in VERBS else ["graftlab"]
+    )
+    try:
+        return _answer(arguments, name)
+    except GraftlabError as error:
+        _tell(name, str(error))
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except Exception:
+        traceback.print_exc()
+        return 1
+
+
+def _answer(arguments: list[str], call: str) -> int:
+    verb, rest = _verb(arguments)
+    if verb is None:
+        return 0
+    flags, typed = _flags(rest)
+    extra = Path(flags.config_dir) if flags.config_dir else None
+    if extra is not None and not extra.is_dir():
+        raise ConfigError(f"--config-dir {extra}: there is no such folder.")
+    conf = conf_dir()
+    choices = menu(verb, [conf, *([extra] if extra else [])])
+    door = Door(choices, conf, extra)
+    if flags.help:
+        print(_help(choices, typed, call))
+        return 0
+    if flags.hydra is not None:
+        through_hydra(door, [*flags.hydra, *typed], _nothing)
+        return 0
+    words = check_words(read_words(typed, verb), choices, multirun=flags.multirun)
+    if flags.cfg:
+        _show(door, flags, words)
+        return 0
+    check = verify_sweep if flags.multirun else verify
+    spec = check(door, door.overrides(words))
+    words += resume_words(spec, words, multirun=flags.multirun)
+    return _report(launch(door, words, multirun=flags.multirun), multirun=flags.multirun)
+
+
+def _report(outcome: Outcome, *, multirun: bool) -> int:
+    """The exit code; a single run's error is raised again, a sweep's are counted."""
+    if not outcome.failed:
+        return 0
+    if not multirun:
+        raise next(iter(outcome.failed.values()))
+    print(f"{len(outcome.failed)} of {outcome.jobs} jobs failed:", file=sys.stderr)
+    for name in outcome.failed:
+        print(f"  {name}", file=sys.stderr)
+    return 1
+
+
+def _verb(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """The verb and what follows it; None when the answer was given without one."""
+    from graftlab.door.helps import overview
+
+    first = arguments[0] if arguments else "--help"
+    if first in ("-h", "--help"):
+        print(overview())
+    elif first == "--version":
+        print(f"graftlab {__version__}")
+    elif first in ("-sc", "--shell-completion"):
+        return _complete(arguments)
+    elif first in VERBS:
+        return first, arguments[1:]
+    else:
+        hint = did_you_mean(first, VERBS) or f" Verbs: {', '.join(VERBS)}."
+        raise ConfigError(f"`{first}` is not a verb.{hint}")
+    return None, []
+
+
+def _complete(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """Completion calls the program without a verb; the line being typed has it."""
+    line = os.environ.get("COMP_LINE", "")
+    program, _, rest = line.partition(" ")
+    verb, gap, tail = rest.lstrip().partition(" ")
+    if not any(word.startswith("query=") for word in arguments):
+        return "train", arguments
+    if verb not in VERBS or not gap:
+        print(" ".join(name for name in VERBS if name.startswith(verb)))
+        return None, []
+    os.environ["COMP_LINE"] = f"{program} {tail}"
+    return verb, arguments
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}. Values are given as key=value; flags: see --help.")
+
+
+def _flags(rest: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Flags apart from words, wherever they stand."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--version", action="version", version=f"graftlab {__version__}")
+    parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
+    parser.add_argument("-p", "--package")
+    parser.add_argument("--resolve", action="store_true")
+    parser.add_argument("-cd", "--config-dir")
+    for flag in (("-sc", "--shell-completion"), ("--hydra-help",), ("-i", "--info")):
+        parser.add_argument(*flag, dest="hydra", action="append_const", const=flag[-1])
+    parser.add_argument("words", nargs="*")
+    flags = parser.parse_intermixed_args(rest)
+    return flags, flags.words
+
+
+def _help(choices: Menu, typed: Sequence[str], call: str) -> str:
+    from graftlab.door.helps import group_help, verb_help
+
+    group = typed[0].partition("=")[0] if typed else None
+    if group is None:
+        return verb_help(choices, call)
+    if group not in choices.under(""):
+        raise ConfigError(f"`{group}` is not a group.{did_you_mean(group, choices.under(''))}")
+    return group_help(choices, group, call)
+
+
+def _show(door: Door, flags: argparse.Namespace, words: Sequence[Word]) -> None:
+    """`--cfg job`: Hydra shows the configuration; the run folder is only known when it runs."""
+    folder = ["run_dir=${hydra:run.dir}"] if flags.resolve and door.menu.verb == "train" else []
+    package = ["--package", flags.package] if flags.package else []
+    resolve = ["--resolve"] if flags.resolve else []
+    overrides = [*door.overrides(words), *folder]
+    through_hydra(door, ["--cfg", flags.cfg, *package, *resolve, *overrides], _nothing)
+
+
+def _nothing(cfg: object) -> None:
+    """What Hydra is given to run where it only shows something."""
+
+
+def _tell(call: str, message: str) -> None:
+    lines = message.splitlines()
+    gap = "\n  " if len(lines) > 1 else " "
+    print(f"{call}:{gap}" + "\n  ".join(lines), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""YAML in, specs out: where `conf/` lies, the schemas it is checked against, and building.
+
+The schema is the class: `conf/<verb>.yaml` starts from the dataclass of its verb, and what Hydra
+composes becomes that dataclass in one call of `build`. Nothing behind the door sees a DictConfig.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftlab.choices import CHOICES
+from graftlab.tasks.inspect import InspectSpec
+from graftlab.tasks.sample import SampleSpec
+from graftlab.tasks.train import TrainSpec
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+VERBS: dict[str, type] = {"train": TrainSpec, "sample": SampleSpec, "inspect": InspectSpec}
+"""Verb -> its spec; the verb is also the name of `conf/<verb>.yaml` and of `graftlab.tasks.<verb>`."""
+
+
+def conf_dir() -> Path:
+    """The folder of YAML groups: inside the installed package, or at the root of the repository."""
+    installed = Path(__file__).parent / "conf"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "conf"
+
+
+@cache
+def register() -> None:
+    """Make the schemas known to Hydra, as `schema/<verb>` and `schema/<group>/<choice>`."""
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    for verb, spec in VERBS.items():
+        store.store(group="schema", name=verb, node=spec)
+    for group, options in CHOICES.items():
+        for name, cls in options.items():
+            store.store(group=f"schema/{group}", name=name, node=cls)
+
+
+def compose(
+    verb: str, overrides: Sequence[str] = (), *, conf: Path | None = None, hydra: bool = False
+) -> DictConfig:
+    """The configuration of one run: `conf/<verb>.yaml` with Hydra `overrides` applied.
+
+    With `hydra`, Hydra's own node is kept. Raises Hydra's and OmegaConf's errors as they are.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    register()
+    folder = str((conf or conf_dir()).resolve())
+    with initialize_config_dir(config_dir=folder, version_base="1.3"):
+        return hydra_compose(verb, overrides=list(overrides), return_hydra_config=hydra)
+
+
+def build(cfg: DictConfig) -> Any:
+    """The spec that `cfg` describes; every class checks itself on the way."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_object(cfg)

@@ -1,0 +1,69 @@
+"""What makes a conversation trainable: roles in order, content that is there, nothing reserved."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from graftlab.errors import did_you_mean
+from graftlab.types import ROLES, Message
+
+
+def reserved_pattern(reserved: Iterable[str]) -> re.Pattern[str] | None:
+    """Matches any of the reserved strings, longest first; None when there are none."""
+    ordered = sorted(filter(None, reserved), key=lambda token: (-len(token), token))
+    return re.compile("|".join(map(re.escape, ordered))) if ordered else None
+
+
+def problems_in(
+    messages: Sequence[Message],
+    *,
+    reserved: re.Pattern[str] | None = None,
+    last: str = "assistant",
+) -> list[str]:
+    """Everything that is wrong with a conversation, in words; empty when it can be trained.
+
+    `last` is whose turn must end it: the assistant's to train on, the user's to answer.
+    """
+    if not messages:
+        return ["the conversation has no turns"]
+    problems = [*_role_problems(messages, last)]
+    for number, message in enumerate(messages, 1):
+        name = f"turn {number} ({message.role})"
+        if not message.content.strip():
+            problems.append(f"{name} is empty")
+        if reserved is not None and (found := reserved.search(message.content)):
+            problems.append(
+                f"{name} contains the reserved token {found.group()}, "
+                "which the model would read as structure: remove or reword it"
+            )
+        if not message.content.isascii() and _lone_surrogate(message.content):
+            problems.append(f"{name} holds half a UTF-16 pair (a broken \\ud... escape)")
+    return problems
+
+
+def _role_problems(messages: Sequence[Message], last: str) -> list[str]:
+    problems, expected = [], "user"
+    for number, message in enumerate(messages, 1):
+        role = message.role
+        if role not in ROLES:
+            hint = did_you_mean(role, ROLES)
+            return [f"turn {number} has the role `{role}`, not system, user or assistant.{hint}"]
+        if role == "system":
+            if number > 1:
+                problems.append(f"turn {number} is a system turn: only the first may be")
+            continue
+        if role != expected:
+            problems.append(f"turn {number} is {role} where {expected} was due: turns alternate")
+        expected = "assistant" if role == "user" else "user"
+    if messages[-1].role != last:
+        problems.append(f"the last turn is {messages[-1].role}: it must be the {last}'s")
+    return problems
+
+
+def _lone_surrogate(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False

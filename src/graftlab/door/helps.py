@@ -1,0 +1,143 @@
+"""`--help`: the choices of a verb, and its keys with the docstrings of its spec."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import shutil
+import textwrap
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from graftlab import __version__
+from graftlab.choices import CHOICES, field_types, nested_spec
+from graftlab.config import VERBS
+from graftlab.door.menu import Menu
+
+FLAGS = {
+    "-m, --multirun": "run one job for every value of keys given several, as in lr=1e-4,1e-3",
+    "-c, --cfg job": "show the configuration instead of running it (--resolve fills in references)",
+    "-cd, --config-dir DIR": "a folder of your own options, laid out like conf/",
+    "-sc install=bash": "shell completion: eval the printed line (zsh and fish too)",
+    "-h, --help [GROUP]": "this text, or the keys of one group",
+    "--version": "the version of graftlab",
+}
+
+
+def overview() -> str:
+    """What `graftlab --help` says: the verbs."""
+    lines = [f"graftlab {__version__}: LoRA adapters on a frozen language model.", ""]
+    lines += ["Usage: graftlab VERB [group=option ...] [key=value ...] [flags]", "", "Verbs"]
+    lines += _table({verb: verb_summary(verb) for verb in VERBS})
+    return "\n".join([*lines, "", "More: graftlab VERB --help"])
+
+
+def verb_help(menu: Menu, call: str) -> str:
+    """What `graftlab VERB --help` says: usage, choices, keys, flags."""
+    lines = [f"{call}: {verb_summary(menu.verb)}", ""]
+    lines += [f"Usage: {call} [group=option ...] [key=value ...] [flags]"]
+    lines += ["", "Choices, as group=option (* is the default)"]
+    lines += _table({group: _options(menu, group) for group in menu.groups})
+    lines += ["", "Keys, as key=value"]
+    plain = {name for name in field_types(menu.spec) if name not in menu.groups}
+    docs = field_docs(menu.spec)
+    rows = {}
+    for name in field_types(menu.spec):
+        if name in plain and name != "run_dir":
+            default = menu.values.get(name)
+            shown = f"{name}=..." if isinstance(default, dict) else f"{name}={_plain(default)}"
+            rows[shown] = docs.get(name) or f"keys of its own: {call} --help {name}"
+    lines += _table(rows)
+    example = "lora" if "lora" in menu.groups else "model"
+    lines += ["", f"Keys of a group, as group.key=value: {call} --help {example}"]
+    return "\n".join([*lines, "", "Flags", *_table(FLAGS)])
+
+
+def group_help(menu: Menu, group: str, call: str) -> str:
+    """What `graftlab VERB --help GROUP` says: the options of a group and the keys under it."""
+    lines = []
+    if group in menu.groups:
+        lines += [f"{call} {group}=OPTION: {_options(menu, group)}"]
+    hint = menu.find(group)
+    nested = nested_spec(hint) if hint is not None else None
+    if nested is None:
+        return "\n".join(lines)
+    classes = CHOICES[group] if group in CHOICES else {"": nested}
+    for option, cls in classes.items():
+        title = f"Keys with {group}={option}" if option else "Keys"
+        lines += ["", title, *_table(_rows(cls, f"{group}."))]
+    return "\n".join(lines).lstrip("\n")
+
+
+def verb_summary(verb: str) -> str:
+    """The first line of the task module's docstring, without 'The verb ...:'."""
+    doc = inspect.getdoc(importlib.import_module(f"graftlab.tasks.{verb}")) or ""
+    return doc.splitlines()[0].partition(": ")[2] or doc.splitlines()[0]
+
+
+@cache
+def field_docs(cls: type) -> dict[str, str]:
+    """Field -> the docstring under it, read from the source; inherited fields included."""
+    docs: dict[str, str] = {}
+    for owner in reversed(cls.__mro__[:-1]):
+        source = inspect.getsourcefile(owner)
+        if source is None:
+            continue
+        for node in _module(source).body:
+            if isinstance(node, ast.ClassDef) and node.name == owner.__name__:
+                docs |= _docs_in(node)
+    return docs
+
+
+@cache
+def _module(source: str) -> ast.Module:
+    return ast.parse(Path(source).read_text(encoding="utf-8"))
+
+
+def _docs_in(node: ast.ClassDef) -> dict[str, str]:
+    docs = {}
+    for field, below in zip(node.body, node.body[1:], strict=False):
+        if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
+            continue
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            docs[field.target.id] = " ".join(str(below.value.value).split())
+    return docs
+
+
+def _rows(cls: type, start: str) -> dict[str, str]:
+    rows: dict[str, str] = {}
+    docs = field_docs(cls)
+    for name, hint in field_types(cls).items():
+        nested = nested_spec(hint)
+        if nested is not None:
+            rows |= _rows(nested, f"{start}{name}.")
+        else:
+            rows[f"{start}{name}"] = docs.get(name, "")
+    return rows or {"(none)": ""}
+
+
+def _options(menu: Menu, group: str) -> str:
+    chosen = menu.defaults[group]
+    return "  ".join(o + ("*" if o == chosen else "") for o in menu.groups[group])
+
+
+def _plain(value: Any) -> str:
+    return (
+        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    )
+
+
+def _table(rows: dict[str, str]) -> list[str]:
+    """Two columns; the second wraps at the width of the terminal."""
+    width = min(shutil.get_terminal_size((100, 24)).columns, 110)
+    first = max(len(name) for name in rows) + 4
+    lines = []
+    for name, text in rows.items():
+        wrapped = textwrap.wrap(
+            text, max(width - first, 30), break_on_hyphens=False, break_long_words=False
+        )
+        lines.append(f"  {name.ljust(first - 2)}{wrapped[0] if wrapped else ''}".rstrip())
+        lines += [" " * first + more for more in wrapped[1:]]
+    return lines

@@ -1,0 +1,162 @@
+"""Every key and every option on the command line, checked before anything is composed.
+
+Hydra accepts `+lora.rnak=8` and answers `lora.rnak=8` with advice to write just that. Here both are
+refused with the key that was probably meant, and all mistakes are told at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from graftlab.choices import nested_spec
+from graftlab.door.menu import Menu, is_free
+from graftlab.door.words import Word
+from graftlab.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+
+def check_words(words: Sequence[Word], menu: Menu, *, multirun: bool) -> list[Word]:
+    """The words, ready for Hydra; raises ConfigError naming every one that cannot be."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    problems: list[str] = []
+    ready: list[Word] = []
+    for word in words:
+        if not word.key:
+            problems.append(_not_a_pair(word.typed, menu))
+            continue
+        if not _known(word.key, menu):
+            problems.append(unknown_key(word.key, menu))
+            continue
+        try:
+            override = parser.parse_override(word.hydra)
+        except HydraException:
+            problems.append(
+                f"`{word.typed}`: the value cannot be read. Put a text with special characters "
+                f"into quotes of its own: {word.key}='\"...\"'."
+            )
+            continue
+        problems.extend(_problems(word, override, menu, multirun))
+        ready.append(_into_free(word, menu))
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
+    return ready
+
+
+def unknown_key(key: str, menu: Menu) -> str:
+    """What to say about a key that no choice of this verb has."""
+    parent, _, name = key.rpartition(".")
+    if parent and (hint := menu.find(parent)) is not None and nested_spec(hint) is None:
+        return f"`{key}`: {parent} holds a value and has no keys of its own."
+    known = menu.keys()
+    siblings = menu.under(parent)
+    close = difflib.get_close_matches(name, siblings, n=1, cutoff=0.6)
+    namesakes = [other for other in known if other.rpartition(".")[2] == name]
+    if close:
+        hint_text = f" Did you mean `{f'{parent}.' if parent else ''}{close[0]}`?"
+    elif namesakes:
+        hint_text = f" Did you mean {' or '.join(f'`{other}`' for other in namesakes)}?"
+    else:
+        hint_text = did_you_mean(key, [*known, *menu.groups])
+    if not hint_text:
+        place = f"{parent} has" if siblings and parent else f"`graftlab {menu.verb}` has"
+        hint_text = f" {place}: {', '.join(siblings or menu.under(''))}."
+    return f"`{key}` is not a key of graftlab {menu.verb}.{hint_text}"
+
+
+def _known(key: str, menu: Menu) -> bool:
+    hydra = key == "hydra" or key.startswith(("hydra.", "hydra/"))
+    return hydra or key in menu.groups or menu.find(key) is not None
+
+
+def _problems(word: Word, override: Override, menu: Menu, multirun: bool) -> Iterator[str]:
+    key = override.key_or_group
+    if key in menu.groups:
+        yield from _group_problems(word, override, menu)
+    elif override.is_hydra_override():
+        return
+    elif override.is_delete():
+        yield f"`{word.typed}`: a key cannot be taken away; {key}=null empties it where it may be empty."
+    elif override.is_add() and not _inside_free(key, menu):
+        yield f"`{word.typed}`: {key} is there already; write it without the +."
+    elif key == "run_dir":
+        yield (
+            "`run_dir` follows Hydra's run folder: choose that with hydra.run.dir=DIR, "
+            "or hydra.sweep.dir=DIR with -m."
+        )
+    if override.is_sweep_override() and not multirun:
+        yield (
+            f"`{word.typed}` holds several values: add -m to run one job for each, "
+            "or write a list as [a,b]."
+        )
+
+
+def _group_problems(word: Word, override: Override, menu: Menu) -> Iterator[str]:
+    group = override.key_or_group
+    options = menu.groups[group]
+    named = ", ".join(options)
+    if override.is_delete() or override.is_add() or override.is_force_add():
+        yield f"`{word.typed}`: write {group}=OPTION with one of {named}."
+        return
+    for option in _options(override):
+        if not isinstance(option, str):
+            yield f"`{word.typed}`: {group} takes one of {named}."
+        elif option not in options:
+            elsewhere = [
+                f"{other}={option}" for other, all_ in menu.groups.items() if option in all_
+            ]
+            hint = did_you_mean(option, options)
+            if elsewhere and not hint:
+                hint = f" Did you mean `{elsewhere[0]}`?"
+            yield f"{group}={option} is not one of {named}.{hint}"
+
+
+def _options(override: Override) -> Iterator[Any]:
+    """The options an override of a group names: one, a list of them, or a sweep over either."""
+    from hydra.core.override_parser.types import Glob, Override, QuotedString
+
+    if isinstance(override._value, Glob):
+        return
+    values = override.sweep_iterator() if override.is_discrete_sweep() else [override.value()]
+    for value in values:
+        for item in value if isinstance(value, list) else [value]:
+            yield item.text if isinstance(item, QuotedString) else Override._convert_value(item)
+
+
+def _inside_free(key: str, menu: Menu) -> bool:
+    """Whether a key lies inside a dictionary that takes any key, such as optimizer.arguments."""
+    parents = key.split(".")[:-1]
+    return any(
+        (hint := menu.find(".".join(parents[: n + 1]))) is not None and is_free(hint)
+        for n in range(len(parents))
+    )
+
+
+def _into_free(word: Word, menu: Menu) -> Word:
+    """Hydra wants a + for new keys of a free dictionary; people need not know."""
+    hint = menu.find(word.key)
+    free = _inside_free(word.key, menu) or (hint is not None and is_free(hint))
+    if free and not word.hydra.startswith("+"):
+        return dataclasses.replace(word, hydra=f"++{word.hydra}")
+    return word
+
+
+def _not_a_pair(typed: str, menu: Menu) -> str:
+    """What to say about a word that is no key=value."""
+    owners = [group for group, options in menu.groups.items() if typed in options]
+    names = menu.under("")
+    close = difflib.get_close_matches(typed, names, n=1, cutoff=0.6)
+    if owners:
+        hint = f" Did you mean `{owners[0]}={typed}`?"
+    elif close:
+        hint = f" Did you mean `{close[0]}=...`?"
+    else:
+        hint = ""
+    return f"`{typed}` is not of the form key=value.{hint}"

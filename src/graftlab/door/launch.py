@@ -1,0 +1,175 @@
+"""Running through Hydra: one job or a sweep, each in its folder, failures told by job.
+
+Hydra makes the run folder, keeps `.hydra/` in it, and hands jobs to its launcher. Errors do not pass
+through it (it would shorten their tracebacks); they are collected here and told by the door.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftlab.config import build, register
+from graftlab.door.verify import Door, sweep_values
+from graftlab.door.words import Word, quote
+from graftlab.errors import ConfigError, GraftlabError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+RUNS = Path("outputs")
+SWEEPS = Path("multirun")
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of the jobs of one command."""
+
+    jobs: int = 0
+    failed: dict[str, Exception] = field(default_factory=dict)
+    """Job, in words -> what ended it."""
+
+
+def launch(door: Door, words: Sequence[Word], *, multirun: bool) -> Outcome:
+    """Run the job, or with `multirun` every job of the sweep. Never raises what a job raised."""
+    outcome, home, typed = Outcome(), os.getpid(), list(sys.argv)
+    swept = {w.typed: w.key for w in words if len(sweep_values(w.hydra, door.menu)) > 1}
+
+    def job(cfg: DictConfig) -> Any:
+        outcome.jobs += 1
+        name = "run"
+        try:
+            if multirun:
+                name, sys.argv = _one_job(typed, swept)
+            else:
+                sys.argv = typed
+            return _run(door.menu.verb, cfg, multirun=multirun)
+        except Exception as error:
+            # In another process (a parallel launcher) the exception itself must travel.
+            if os.getpid() != home:
+                raise
+            outcome.failed[name] = error
+            if multirun:
+                _tell(name, error)
+            return None
+
+    flags = ["--multirun"] if multirun else []
+    through_hydra(door, [*flags, *door.overrides(words)], job)
+    return outcome
+
+
+def through_hydra(door: Door, arguments: Sequence[str], job: Any) -> None:
+    """Hydra's own entry point with these arguments; its errors come out whole."""
+    import hydra
+
+    register()
+    main = hydra.main(
+        version_base="1.3", config_path=str(door.conf.resolve()), config_name=door.menu.verb
+    )
+    with _environment([sys.argv[0], *arguments]):
+        main(job)()
+
+
+def resume_words(spec: Any, words: Sequence[Word], *, multirun: bool) -> list[Word]:
+    """What to add so that Hydra works in the folder of the run (or sweep) to be finished."""
+    folder_key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
+    given = any(word.key == folder_key for word in words)
+    resume = getattr(spec, "resume", None)
+    if resume is None or (given and resume == "auto"):
+        return []
+    if resume != "auto":
+        return [_folder_word(folder_key, _existing(resume, multirun, given))]
+    from graftlab.choices import dump
+    from graftlab.tracking.folder import find_run, identity
+
+    root = SWEEPS if multirun else RUNS
+    found = find_run(root, identity(dump(spec))) if root.is_dir() else None
+    if found is None:
+        return []
+    return [_folder_word(folder_key, found.path.parent if multirun else found.path)]
+
+
+def _existing(resume: str, multirun: bool, given: bool) -> Path:
+    if multirun:
+        raise ConfigError(
+            f"resume={resume} is one run's folder; a sweep (-m) is finished with resume=auto."
+        )
+    if given:
+        raise ConfigError(f"resume={resume} is the run folder: leave hydra.run.dir out.")
+    folder = Path(resume).expanduser()
+    if not folder.is_dir():
+        raise ConfigError(f"resume={resume}: there is no such folder. resume=auto looks for one.")
+    return folder
+
+
+def _folder_word(key: str, folder: Path) -> Word:
+    return Word(f"{key}={folder}", key, f"{key}={quote(str(folder))}")
+
+
+def _run(verb: str, cfg: DictConfig, *, multirun: bool) -> Any:
+    """Build the spec, fill in what only Hydra knows, and call the task."""
+    from hydra.core.hydra_config import HydraConfig
+
+    spec = build(cfg)
+    if multirun and verb == "train":
+        _place_in_sweep(spec, Path(HydraConfig.get().sweep.dir))
+    return importlib.import_module(f"graftlab.tasks.{verb}").run(spec)
+
+
+def _place_in_sweep(spec: Any, sweep: Path) -> None:
+    """Group the jobs of a sweep, and let a resumed job go on in its own folder."""
+    if spec.logger.wandb is not None and spec.logger.wandb.group is None:
+        spec.logger.wandb.group = sweep.name
+    if spec.resume == "auto":
+        from graftlab.choices import dump
+        from graftlab.tracking.folder import find_run, identity
+
+        found = find_run(sweep, identity(dump(spec)))
+        if found is not None:
+            spec.run_dir = str(found.path)
+
+
+def _one_job(typed: Sequence[str], swept: dict[str, str]) -> tuple[str, list[str]]:
+    """The current job's name for people, and the command line that runs it alone.
+
+    `swept` is what was typed -> its key. Lightning starts the other processes of a job with
+    `sys.argv`: that must not be the sweep.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra = HydraConfig.get()
+    own = {override.split("=")[0].lstrip("+"): override for override in hydra.overrides.task}
+    values = {word: own[key] for word, key in swept.items()}
+    alone = [values.get(word, word) for word in typed if word not in ("-m", "--multirun")]
+    return f"job {hydra.job.num} ({' '.join(values.values()) or 'nothing swept'})", alone
+
+
+def _tell(name: str, error: Exception) -> None:
+    """A failed job is told at once, while the others go on."""
+    if isinstance(error, GraftlabError):
+        print(f"{name} failed: {error}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+        print(f"{name} failed: {type(error).__name__}: {error}", file=sys.stderr)
+
+
+@contextmanager
+def _environment(argv: list[str]) -> Iterator[None]:
+    """Arguments for Hydra's parser, and its errors unshortened; both put back afterwards."""
+    before, shortened = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv, os.environ["HYDRA_FULL_ERROR"] = argv, "1"
+    try:
+        yield
+    finally:
+        sys.argv = before
+        if shortened is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = shortened

@@ -1,0 +1,126 @@
+"""Before anything runs: compose, build, and look whether the files are there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graftlab.config import build, compose
+from graftlab.door.explain import explain, optional_parents, switched_off
+from graftlab.door.menu import Menu
+from graftlab.door.words import Word
+from graftlab.errors import ConfigError, GraftlabError
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """One verb with its menu and the folders its YAML comes from."""
+
+    menu: Menu
+    conf: Path
+    extra: Path | None = None
+    """A folder of the user's own options (`--config-dir`)."""
+
+    def overrides(self, words: Sequence[Word]) -> list[str]:
+        """The words for Hydra, with the user's folder on its search path."""
+        from graftlab.door.words import quote
+
+        search = (
+            [f"hydra.searchpath=[{quote(f'file://{self.extra.resolve()}')}]"] if self.extra else []
+        )
+        return [*search, *(word.hydra for word in words)]
+
+
+def verify(door: Door, overrides: Sequence[str]) -> Any:
+    """The spec of one job, composed, built, and its files looked for.
+
+    Raises GraftlabError with one message for people.
+    """
+    spec = _built(door, overrides)
+    check_files(spec)
+    return spec
+
+
+def verify_sweep(door: Door, overrides: Sequence[str]) -> Any:
+    """The spec of a sweep's first job, after every swept value was verified, one at a time."""
+    first, others = _one_at_a_time(overrides, door.menu)
+    spec = verify(door, first)
+    for job in others:
+        verify(door, job)
+    return spec
+
+
+def check_files(spec: Any) -> None:
+    """Raise GraftlabError for a missing data file or model folder, or targets that match nothing."""
+    data, model, lora = (getattr(spec, name, None) for name in ("data", "model", "lora"))
+    if data is not None:
+        data.check()
+    if model is None:
+        return
+    model.check()
+    if lora is not None and getattr(model, "hub", None) is None:
+        from graftlab.adapters.targets import check_targets
+
+        check_targets(model.folder(), lora)
+
+
+def _built(door: Door, overrides: Sequence[str]) -> Any:
+    try:
+        cfg = compose(door.menu.verb, overrides, conf=door.conf)
+        if "run_dir" in cfg:
+            cfg.run_dir = ""  # known only once Hydra has made the folder
+        return build(cfg)
+    except GraftlabError:
+        raise
+    except Exception as error:
+        message = explain(error, door.menu, overrides) or _switched_off(door, overrides)
+        if message is None:
+            raise
+        raise ConfigError(message) from error
+
+
+def _switched_off(door: Door, overrides: Sequence[str]) -> str | None:
+    """OmegaConf fails on a key inside a null node without naming it: find it."""
+    from omegaconf import OmegaConf
+
+    inside = {o: optional_parents(o.lstrip("+").split("=")[0], door.menu) for o in overrides}
+    if not any(inside.values()):
+        return None
+    cfg = compose(door.menu.verb, [o for o in overrides if not inside[o]], conf=door.conf)
+    for override, parents in inside.items():
+        for parent in parents:
+            if OmegaConf.select(cfg, parent) is None:
+                key = override.lstrip("+").split("=")[0]
+                return switched_off(key, parent, door.menu)
+    return None
+
+
+def _one_at_a_time(overrides: Sequence[str], menu: Menu) -> tuple[list[str], Iterator[list[str]]]:
+    """The first job of a sweep, and for every other swept value the first job with that value."""
+    values = [sweep_values(override, menu) for override in overrides]
+    first = [options[0] for options in values]
+    others = (
+        [*first[:place], option, *first[place + 1 :]]
+        for place, options in enumerate(values)
+        for option in options[1:]
+    )
+    return first, others
+
+
+def sweep_values(override: str, menu: Menu) -> list[str]:
+    """An override as its jobs get it: itself, or one override per swept value."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Glob, IntervalSweep
+
+    parsed = OverridesParser.create().parse_override(override)
+    key = parsed.get_key_element()
+    swept = parsed._value
+    if isinstance(swept, Glob):
+        return [f"{key}={option}" for option in swept.filter(menu.groups[parsed.key_or_group])]
+    if isinstance(swept, IntervalSweep):
+        return [f"{key}={swept.start}"]
+    if parsed.is_discrete_sweep():
+        return [f"{key}={value}" for value in parsed.sweep_string_iterator()]
+    return [override]

@@ -1,0 +1,125 @@
+"""Words of a command line, as Hydra's grammar reads them.
+
+Hydra parses values: commas sweep, brackets make lists, quotes vanish. Free text and paths must not
+be parsed, so their values are quoted here, once, and arrive as they were typed:
+
+    prompt=Hello, "world" (a=b)      ->   prompt='Hello, "world" (a=b)'
+    lr=1e-3,1e-4                     ->   lr=1e-3,1e-4                      (a sweep, with -m)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+TEXT = frozenset({"prompt", "system"})
+"""Keys whose value is text to the last character; even `null` is a word."""
+
+PATHS = frozenset(
+    {
+        "adapter",
+        "data.default_instruction",
+        "data.system_prompt",
+        "data.train",
+        "data.valid",
+        "frame",
+        "logger.wandb.entity",
+        "logger.wandb.group",
+        "logger.wandb.project",
+        "lora.from_run",
+        "model.hub",
+        "model.path",
+        "model.revision",
+        "model.template",
+        "name",
+        "out",
+        "prompts",
+        "resume",
+    }
+)
+"""Keys that hold paths and names; a bare `null` clears them. They never sweep."""
+
+LISTS = frozenset({"data.train", "data.valid"})
+"""Paths that may also be given as a list: data.train=[a.jsonl,b.jsonl]."""
+
+FOLDERS = frozenset({"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"})
+"""Hydra's own folders: quoted like paths, but ${now:...} keeps its meaning."""
+
+ALIASES = {"lora.from": "lora.from_run"}
+"""Keys as people write them -> fields (`from` is a word of Python)."""
+
+POSITIONAL = {"sample": "adapter"}
+"""Verb -> the key that a word without `key=` stands for."""
+
+MASKED = "\x1a???"
+"""Stands for the text `???`, which OmegaConf would read as "not given"; `config.build` undoes it."""
+
+_WORD = re.compile(r"(?P<prefix>\+{0,2}|~)(?P<key>[^=+~]+)=(?P<text>.*)", re.DOTALL)
+_REMOVAL = re.compile(r"~(?P<key>[^=+~]+)")
+_ITEM = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|([^,]*?))\s*(?:,|$)""", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word of the command line: as typed, and as Hydra gets it."""
+
+    typed: str
+    key: str
+    hydra: str
+
+
+def read_words(arguments: Sequence[str], verb: str) -> list[Word]:
+    """Every argument that is no flag, with positionals mapped and free text quoted."""
+    return [_read(argument, verb) for argument in arguments]
+
+
+def quote(text: str, *, interpolate: bool = False) -> str:
+    """`text` as a quoted value of Hydra's grammar that comes out as `text` again.
+
+    Unless `interpolate`, OmegaConf's `${...}` is escaped as well.
+    """
+    if text == "???":
+        text = MASKED
+    if not interpolate:
+        text = re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + "\\${", text)
+    # Hydra unescapes backslashes only in front of a quote, the closing one included.
+    text = re.sub(r"(\\*)('|\Z)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text)
+    return f"'{text}'"
+
+
+def _read(argument: str, verb: str) -> Word:
+    if verb in POSITIONAL and _is_path(argument):
+        key = POSITIONAL[verb]
+        return Word(argument, key, f"{key}={quote(argument)}")
+    if (removal := _REMOVAL.fullmatch(argument)) is not None:
+        return Word(argument, removal["key"], argument)
+    match = _WORD.fullmatch(argument)
+    if match is None:
+        return Word(argument, "", argument)
+    key = ALIASES.get(match["key"], match["key"])
+    return Word(argument, key, f"{match['prefix']}{key}={_value(key, match['text'])}")
+
+
+def _value(key: str, text: str) -> str:
+    if key in TEXT:
+        return quote(text)
+    if key in LISTS and text.startswith("[") and text.endswith("]"):
+        return "[" + ",".join(quote(item) for item in _items(text[1:-1])) + "]"
+    if key in PATHS:
+        return text if text == "null" else quote(text)
+    if key in FOLDERS:
+        # Lightning starts its second process with these words, already quoted.
+        quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+        return text if quoted else quote(text, interpolate=True)
+    return text
+
+
+def _items(text: str) -> list[str]:
+    found = ["".join(match.groups("")) for match in _ITEM.finditer(text)]
+    return [item for item in found if item]
+
+
+def _is_path(argument: str) -> bool:
+    return "=" not in argument or ("/" in argument.split("=")[0] and Path(argument).exists())

@@ -1,0 +1,106 @@
+"""What is asked: conversations that end with a user turn, and the answer to compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from graftlab.data.check import problems_in, reserved_pattern
+from graftlab.data.files import locate, read_rows
+from graftlab.data.shapes import RowProblem, parse_row
+from graftlab.errors import ConfigError, DataError
+from graftlab.types import Conversation, Message
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One question."""
+
+    conversation: Conversation
+    """Ends with a user turn."""
+    reference: str | None = None
+    """The answer in the file, when it has one."""
+
+
+def read_prompts(
+    files: str, *, reserved: frozenset[str] = frozenset(), limit: int | None = None
+) -> list[Prompt]:
+    """Questions from files in the shapes of training data; a last assistant turn is left out.
+
+    Rows may lack the answer altogether. Raises ConfigError for a missing file and DataError
+    listing every row that cannot be asked (at most the first `limit` questions are read).
+    """
+    prompts: list[Prompt] = []
+    problems: list[str] = []
+    for found in _rows(locate("prompts", files), reserved):
+        if isinstance(found, str):
+            problems.append(found)
+            continue
+        prompts.append(found)
+        if limit is not None and len(prompts) == limit:
+            break
+    if problems:
+        raise DataError(f"prompts={files}: {len(problems)} rows cannot be asked:", problems)
+    return prompts
+
+
+def text_prompt(
+    text: str, *, system: str | None = None, reserved: frozenset[str] = frozenset()
+) -> Prompt:
+    """One user turn, with a system turn if given. Raises ConfigError when it cannot be asked."""
+    messages = (*([Message("system", system)] if system else []), Message("user", text))
+    if problems := problems_in(messages, reserved=reserved_pattern(reserved), last="user"):
+        raise ConfigError("prompt: " + "; ".join(problems))
+    return Prompt(Conversation(messages, "prompt", 1))
+
+
+def with_system(
+    prompt: Prompt, *, system: str | None = None, instruction: str | None = None
+) -> Prompt:
+    """The prompt as training data would have been read: `data.system_prompt` where a conversation
+    has no system turn, `data.default_instruction` in front of it."""
+    messages = prompt.conversation.messages
+    if messages[0].role == "system":
+        system, messages = messages[0].content, messages[1:]
+    if parts := [part for part in (instruction, system) if part]:
+        messages = (Message("system", " ".join(parts)), *messages)
+    conversation = prompt.conversation
+    return replace(
+        prompt,
+        conversation=Conversation(
+            messages, conversation.source, conversation.line, conversation.tools
+        ),
+    )
+
+
+def _rows(paths: list[Path], reserved: frozenset[str]) -> Iterator[Prompt | str]:
+    """Each row as a prompt, or as the line that says why it is none."""
+    pattern = reserved_pattern(reserved)
+    for path in paths:
+        for row in read_rows(path):
+            where = f"{path}:{row.line}"
+            if row.problem is not None:
+                yield f"{where}: {row.problem}"
+                continue
+            try:
+                parsed = parse_row(_answerable(row.value))
+            except RowProblem as problem:
+                yield f"{where}: {problem}"
+                continue
+            *question, last = parsed.messages or (Message("user", ""),)
+            answer = last.content if last.role == "assistant" else None
+            messages = tuple(question) if answer is not None else parsed.messages
+            if problems := problems_in(messages, reserved=pattern, last="user"):
+                yield f"{where}: {'; '.join(problems)}"
+            else:
+                conversation = Conversation(messages, str(path), row.line, parsed.tools)
+                yield Prompt(conversation, answer or None)
+
+
+def _answerable(row: Any) -> Any:
+    """An Alpaca row may come without its output."""
+    if isinstance(row, dict) and "instruction" in row:
+        return {"output": "", **row}
+    return row

@@ -1,0 +1,48 @@
+"""A base's fingerprint: quick for tens of gigabytes, different for another or a finetuned model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from graftlab.models.weights import StoredTensor, read_json, stored_tensors
+
+BLOCK = 4096  # bytes read at each sampled place
+PLACES = 8  # sampled places in a large tensor
+WHOLE = 65_536  # tensors up to this many bytes are read whole
+
+# Said by the tool that wrote the folder, not by the model.
+VOLATILE = frozenset({"_name_or_path", "transformers_version", "torch_dtype", "dtype"})
+
+
+def fingerprint(folder: Path) -> str:
+    """16 hex digits from the config, every tensor's name, dtype and shape, and sampled bytes.
+
+    Small tensors are hashed whole, large ones at `PLACES` evenly spread places: training changes
+    nearly every element, so a single finetuned tensor shows. Editing one element of a large
+    tensor by hand may not. Sharding differently does not change it. Raises ModelError.
+    """
+    config = read_json(folder / "config.json")
+    described = {key: value for key, value in config.items() if key not in VOLATILE}
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    streams = {}
+    try:
+        for name, tensor in sorted(stored_tensors(folder).items()):
+            if tensor.file not in streams:
+                streams[tensor.file] = tensor.file.open("rb")
+            digest.update(f"\0{name}:{tensor.dtype}:{tensor.shape}\0".encode())
+            for start, length in _blocks(tensor):
+                streams[tensor.file].seek(start)
+                digest.update(streams[tensor.file].read(length))
+    finally:
+        for stream in streams.values():
+            stream.close()
+    return digest.hexdigest()[:16]
+
+
+def _blocks(tensor: StoredTensor) -> list[tuple[int, int]]:
+    if tensor.num_bytes <= WHOLE:
+        return [(tensor.offset, tensor.num_bytes)]
+    last = tensor.num_bytes - BLOCK
+    return [(tensor.offset + last * place // (PLACES - 1), BLOCK) for place in range(PLACES)]

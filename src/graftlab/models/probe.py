@@ -1,0 +1,150 @@
+"""Before training: do packed documents really not see each other, on this very model?
+
+    row          A A A A A | B B B B B B B | C C C
+    changed row  X X X X X | B B B B B B B | C C C      B and C must not move by a single bit
+    alone                    B B B B B B B              B must be what it is in company
+
+Transformers isolates documents only under conditions that are easy to miss, and hybrids with
+convolutions or recurrences not at all; nothing but running the model tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from graftlab.adapters.base import Adapter
+from graftlab.errors import LeakError
+from graftlab.models.base import Base
+from graftlab.types import IGNORE, Batch
+
+LENGTHS = (23, 41, 17)  # tokens of the documents A, B and C
+TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 6e-2}
+"""Largest relative distance (L2) between packed and alone that rounding explains, by dtype."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the model computes for documents B and C: hidden states (T, D) and logits (T, V)."""
+
+    hidden: Tensor
+    logits: Tensor
+
+
+@torch.no_grad()
+def check_isolation(
+    base: Base,
+    adapter: Adapter | None,
+    *,
+    autocast: Callable[[], AbstractContextManager[object]],
+    seed: int = 0,
+) -> str:
+    """Run the model on a packed row, a changed one, and alone; returns a line for the log.
+
+    `autocast` makes the context training computes in. The adapter's weights are stirred for the
+    probe (a fresh adapter does nothing) and put back exactly. Raises LeakError.
+    """
+    a, b, c, other = _documents(base.vocab_size, seed)
+    with _stirred(adapter, seed), base.evaluating(), torch.compiler.set_stance("force_eager"):
+        with autocast():
+            packed = _see(base, [a, b, c], skip=1)
+            changed = _see(base, [other, b, c], skip=1)
+            alone = _join(_see(base, [b]), _see(base, [c]))
+            tolerance = TOLERANCE[_compute_dtype(base)]
+    moved = {
+        "hidden states": (changed.hidden - packed.hidden).abs().max().item(),
+        "logits": (changed.logits - packed.logits).abs().max().item(),
+    }
+    if any(moved.values()):  # NaN counts as moved
+        raise LeakError(_leak(base, moved))
+    distance = max(_distance(packed.hidden, alone.hidden), _distance(packed.logits, alone.logits))
+    if not distance <= tolerance:
+        raise LeakError(_unlike(base, distance, tolerance))
+    return (
+        f"documents are isolated (attention: {base.backend}): changing one leaves "
+        f"the others bit-identical; packed is within {distance:.0e} of alone"
+    )
+
+
+def _documents(vocab_size: int, seed: int) -> list[Tensor]:
+    """Documents A, B, C of random tokens, and an A that differs everywhere."""
+    generator = torch.Generator().manual_seed(seed)
+    a, b, c = (torch.randint(vocab_size, (n,), generator=generator) for n in LENGTHS)
+    return [a, b, c, (a + vocab_size // 2) % vocab_size]
+
+
+def _see(base: Base, documents: list[Tensor], *, skip: int = 0) -> _Seen:
+    """Hidden states and logits of all documents but the first `skip`."""
+    ids = torch.cat(documents)
+    lengths = [len(document) for document in documents]
+    batch = Batch(
+        input_ids=ids[None],
+        labels=torch.full_like(ids, IGNORE)[None],
+        positions=torch.cat([torch.arange(n) for n in lengths])[None],
+        boundaries=torch.tensor([0, *lengths]).cumsum(0).to(torch.int32),
+        step_units=1,
+    )
+    hidden = base.hidden(batch.to(base.device))[0, sum(lengths[:skip]) :]
+    return _Seen(hidden, base.logits(hidden))
+
+
+def _join(first: _Seen, second: _Seen) -> _Seen:
+    hidden = torch.cat([first.hidden, second.hidden])
+    return _Seen(hidden, torch.cat([first.logits, second.logits]))
+
+
+def _compute_dtype(base: Base) -> torch.dtype:
+    kind = base.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else base.dtype
+
+
+def _distance(ours: Tensor, theirs: Tensor) -> float:
+    return ((ours.float() - theirs.float()).norm() / theirs.float().norm()).item()
+
+
+@contextmanager
+def _stirred(adapter: Adapter | None, seed: int) -> Iterator[None]:
+    """Every adapter weight moved by a little noise; the very same tensors come back."""
+    if adapter is None:
+        yield
+        return
+    generator = torch.Generator().manual_seed(seed)
+    kept = [(parameter, parameter.data) for _, parameter in adapter.named_parameters()]
+    for parameter, data in kept:
+        noise = torch.randn(data.shape, generator=generator).to(data.device, data.dtype)
+        parameter.data = data + 0.02 * noise
+    try:
+        yield
+    finally:
+        for parameter, data in kept:
+            parameter.data = data
+
+
+def _leak(base: Base, moved: dict[str, float]) -> str:
+    amounts = " and ".join(f"{what} by up to {by:.2g}" for what, by in moved.items())
+    return (
+        f"{base.name}: documents in one packed row see each other. Changing the first document "
+        f"moved the {amounts} in the ones after it. {_cure(base)}"
+    )
+
+
+def _unlike(base: Base, distance: float, tolerance: float) -> str:
+    return (
+        f"{base.name}: a document packed with others is not computed as it is alone: the outputs "
+        f"are {distance:.2g} apart (relative L2; rounding explains {tolerance:.0e}). {_cure(base)}"
+    )
+
+
+def _cure(base: Base) -> str:
+    mixers = {str(kind) for kind in getattr(base.config, "layer_types", None) or ()}
+    hybrid = sorted(kind for kind in mixers if not kind.endswith("attention") or "linear" in kind)
+    why = f"Its {', '.join(hybrid)} layers carry state across documents. " if hybrid else ""
+    other = "" if hybrid else f"Attention was {base.backend}; model.attention=dense may serve. "
+    return (
+        f"{why}{other}Training one document at a time is safe: "
+        "packing=none batch_size=1 (accumulate=N keeps the effective batch)."
+    )

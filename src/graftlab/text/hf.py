@@ -1,0 +1,149 @@
+"""Hugging Face tokenizers with their own chat template."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from graftlab.errors import ModelError
+from graftlab.text.template import plain, refusal, template_text
+from graftlab.text.tokenizer import Tokenizer, fingerprint_of
+from graftlab.types import Message
+
+_PROBES = (
+    "Hello world, it's 1984: don't panic!  Two  spaces,\ta tab.",
+    "def f(x):\n    return x ** 2 if x != 3.14159 else [1_000]\n\n\n",
+    "Größe, naïve, déjà-vu — “quotes” … 漢字とかな 한국어 Привет مرحبا",
+    " leading and trailing 🎵🎶 e\u0301 \u00a0nbsp ",
+    "https://example.org/a?b=c&d=%20 SNAKE_case camelCase 12345678",
+)
+
+
+class HFTokenizer(Tokenizer):
+    """What `AutoTokenizer` gives, checked against the tokenizer file itself.
+
+    transformers picks a class by the model's type and may rebuild the pre-tokenizer, silently
+    giving other ids than `tokenizer.json`. The file is what the base was trained with, so where the
+    two differ the file is used, a note says so, and `save` writes it so that it is read as it is.
+    """
+
+    def __init__(
+        self, folder: Path, *, template: str | None = None, trust_remote_code: bool = False
+    ) -> None:
+        self._inner = _load(folder, trust_remote_code)
+        self._use_file_if_different(folder / "tokenizer.json")
+        if template is not None:
+            self._inner.chat_template = template_text(template, markers=self._is_token)
+        if not self._inner.chat_template:
+            raise ModelError(
+                f"the tokenizer in {folder} brings no chat template (a base model?): set "
+                "model.template=chatml, or a Jinja file."
+            )
+        own = self._inner.chat_template
+        self.template = own if isinstance(own, str) else json.dumps(own, sort_keys=True)
+        self.vocab_size = len(self._inner)
+        self._backend = getattr(self._inner, "backend_tokenizer", None)
+        if self._backend is not None:
+            self._backend.no_truncation()
+            self._backend.no_padding()
+        added = self._inner.added_tokens_decoder.items()
+        special = {token.content: index for index, token in added if token.special}
+        special |= dict(
+            zip(self._inner.all_special_tokens, self._inner.all_special_ids, strict=True)
+        )
+        others = {token.content: index for index, token in added if not token.special}
+        self._settle_markers(special, others, self._inner.eos_token)
+        rules = self._backend.to_str() if self._backend else sorted(self._inner.get_vocab().items())
+        self.fingerprint = fingerprint_of("hf", rules, self.template, self.markers)
+
+    def _is_token(self, token: str) -> bool:
+        return token in self._inner.get_vocab()
+
+    def _use_file_if_different(self, file: Path) -> None:
+        if not file.is_file():
+            return
+        from tokenizers import Tokenizer as FileTokenizer
+        from transformers import PreTrainedTokenizerFast
+
+        direct = FileTokenizer.from_file(str(file))
+        direct.no_truncation()
+        direct.no_padding()
+        wanted = [direct.encode(text, add_special_tokens=False).ids for text in _PROBES]
+        given = [self._inner.encode(text, add_special_tokens=False) for text in _PROBES]
+        if wanted == given:
+            return
+        inner = self._inner
+        named = {key: str(value) for key, value in inner.special_tokens_map.items()}
+        self._inner = PreTrainedTokenizerFast(tokenizer_object=direct, **named)
+        self._inner.chat_template = inner.chat_template
+        self.notes = (
+            f"tokenizer: transformers' {type(inner).__name__} splits text otherwise than "
+            f"{file.name} does ({sum(map(len, given))} against {sum(map(len, wanted))} tokens on "
+            "probe sentences); the file is used as it is",
+        )
+
+    def render_text(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[dict[str, Any]] = (),
+        generation_prompt: bool,
+    ) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            text = self._inner.apply_chat_template(
+                plain(messages),
+                tools=list(tools) or None,
+                add_generation_prompt=generation_prompt,
+                tokenize=False,
+            )
+        except TemplateError as error:
+            raise refusal(error, messages) from None
+        assert isinstance(text, str)
+        return text
+
+    def encode_text(self, texts: Sequence[str]) -> list[list[int]]:
+        if self._backend is None:
+            return [self._inner.encode(text, add_special_tokens=False) for text in texts]
+        encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        text = self._inner.decode(
+            list(ids), skip_special_tokens=skip_special, clean_up_tokenization_spaces=False
+        )
+        assert isinstance(text, str)
+        return text
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        shown = []
+        for index, raw in zip(ids, self._inner.convert_ids_to_tokens(list(ids)), strict=True):
+            text = self.decode([index], skip_special=False)
+            # SentencePiece-like vocabularies lose a leading space when decoded one by one.
+            lost = raw.startswith("\u2581") and not text.startswith(" ")
+            shown.append(raw if "\ufffd" in text else f" {text}" if lost else text)
+        return shown
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._inner.save_pretrained(folder)
+
+
+def _load(folder: Path, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=trust_remote_code, local_files_only=True
+        )
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        hint = ""
+        if "trust_remote_code" in str(error) and not trust_remote_code:
+            hint = " Read that code first; then model.trust_remote_code=true runs it."
+        first = str(error).strip().splitlines()[:1]
+        raise ModelError(
+            f"the tokenizer in {folder} does not load: {' '.join(first)}{hint}"
+        ) from error

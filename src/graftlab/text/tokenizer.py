@@ -1,0 +1,151 @@
+"""What every tokenizer can do, and how one is loaded from a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from graftlab.errors import ModelError
+from graftlab.text.template import literal_markers
+from graftlab.types import Message
+
+_QUESTION, _ANSWER = "graftlab asks", "graftlab answers"
+
+
+class Tokenizer(ABC):
+    """A vocabulary with its chat template: conversations to ids and back.
+
+    `markers` are the strings that always become one token of their own, wherever they stand, and
+    split the text around them (<|im_start|>, </s>, ...). The stop marker is the first of them that
+    the template puts after an assistant's content; generation ends there and it is trained.
+    """
+
+    fingerprint: str  # of vocabulary, rules and template
+    vocab_size: int
+    template: str  # Jinja source
+    reserved: frozenset[str]  # strings that message content may not hold
+    markers: Mapping[str, int]
+    stop: str  # the marker that ends an assistant turn
+    stop_ids: tuple[int, ...]  # ids generation stops at; the template's stop marker first
+    notes: tuple[str, ...] = ()  # lines for the log
+
+    @abstractmethod
+    def render_text(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[dict[str, Any]] = (),
+        generation_prompt: bool,
+    ) -> str:
+        """The conversation as one text. Raises ModelError when the template refuses it."""
+
+    @abstractmethod
+    def encode_text(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of rendered texts; markers become their tokens and nothing is added."""
+
+    @abstractmethod
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """Text of `ids`."""
+
+    @abstractmethod
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """One string to show per token."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write what `load_tokenizer(folder)` needs to give the same tokenizer back."""
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[dict[str, Any]] = (),
+        generation_prompt: bool,
+    ) -> list[int]:
+        """The conversation as ids, with or without the header that asks for the next answer."""
+        text = self.render_text(messages, tools=tools, generation_prompt=generation_prompt)
+        return self.encode_text([text])[0]
+
+    def _settle_markers(
+        self, special: Mapping[str, int], others: Mapping[str, int], eos: str | None
+    ) -> None:
+        """Set `markers`, `reserved`, `stop` and `stop_ids`; called once the template renders.
+
+        `special` are the vocabulary's control tokens, `others` further tokens that are matched
+        whole: those count as markers where the template writes them.
+        Raises ModelError when the template has no stop marker or its mask cannot be derived.
+        """
+        written = {t: i for t, i in others.items() if t.strip() and t in self.template}
+        self.markers = {**written, **special}
+        self.reserved = frozenset(special) | literal_markers(self.template)
+        self.stop = self._find_stop()
+        stop_ids = [self.markers[self.stop]]
+        if eos is not None and eos in self.markers and self.markers[eos] not in stop_ids:
+            stop_ids.append(self.markers[eos])
+        self.stop_ids = tuple(stop_ids)
+
+    def _find_stop(self) -> str:
+        question = Message("user", _QUESTION)
+        turn = self.render_text([question, Message("assistant", _ANSWER)], generation_prompt=False)
+        prompt = self.render_text([question], generation_prompt=True)
+        if not turn.startswith(prompt):
+            raise ModelError(
+                "no assistant mask can be derived from this chat template: asking for an answer "
+                f"renders {prompt[-60:]!r}, which is not how the answer's turn then begins. "
+                "Give a template where it is, with model.template=FILE (or model.template=chatml)."
+            )
+        after = turn[turn.rfind(_ANSWER) + len(_ANSWER) :]
+        found = marker_pattern(self.markers).search(after)
+        if _ANSWER not in turn or found is None:
+            raise ModelError(
+                "the chat template ends an assistant turn with "
+                f"{after!r}, which holds no token of its own in this vocabulary: the model could "
+                "not learn to stop. Use a template that writes {{ eos_token }} after the "
+                "assistant's content (model.template=FILE), or model.template=chatml."
+            )
+        return found.group()
+
+
+def marker_pattern(markers: Mapping[str, int]) -> re.Pattern[str]:
+    """Matches any marker, longest first; matches nothing when there are none."""
+    ordered = sorted(markers, key=lambda token: (-len(token), token))
+    return re.compile("|".join(map(re.escape, ordered)) if ordered else r"(?!)")
+
+
+def fingerprint_of(*parts: object) -> str:
+    """A short hash of JSON-able parts."""
+    data = json.dumps(parts, ensure_ascii=False, sort_keys=True, default=str)
+    return hashlib.sha256(data.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def load_tokenizer(
+    folder: Path, *, template: str | None = None, trust_remote_code: bool = False
+) -> Tokenizer:
+    """The tokenizer that lies in `folder` (or a bare SentencePiece `.model` file).
+
+    `template` is a known name (`chatml`) or a Jinja file; None takes the folder's own.
+    Raises ModelError when there is no tokenizer, no template, or one without a stop token.
+    """
+    if folder.is_file():
+        from graftlab.text.spm import SentencePieceTokenizer
+
+        return SentencePieceTokenizer(folder, template=template)
+    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    if names & {"tokenizer.json", "tokenizer_config.json"}:
+        from graftlab.text.hf import HFTokenizer
+
+        return HFTokenizer(folder, template=template, trust_remote_code=trust_remote_code)
+    if "tokenizer.model" in names:
+        from graftlab.text.spm import SentencePieceTokenizer
+
+        return SentencePieceTokenizer(folder / "tokenizer.model", template=template)
+    state = "holds no" if folder.is_dir() else "does not exist, so there is no"
+    raise ModelError(
+        f"{folder} {state} tokenizer: expected tokenizer.json, tokenizer_config.json or "
+        "tokenizer.model there."
+    )

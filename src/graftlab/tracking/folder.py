@@ -1,0 +1,141 @@
+"""The run folder: what lies where, whose run it is, and whether it is finished.
+
+RUN/
+  run.yaml               the resolved configuration (no secrets)
+  adapter/               the best adapter, in PEFT's format, with run.yaml, card.md, tokenizer
+  adapter-final/         the adapter as the last step left it
+  checkpoints/           what `resume=auto` goes on from
+  train_log.csv .json    one row per logged step
+  samples.md             replies of base and adapter to held-out prompts
+  time_metrics.json      setup, train and total seconds, steps/s, tokens/s
+  result.json            written last: its presence means the run is finished
+  rejects.jsonl          rows of the data that were refused, with the reason (if any)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+BUDGETS = ("run_dir", "resume", "logger", "max_minutes", "name")
+"""Keys that do not change what a run computes, and so are not part of its identity."""
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write and sync a file so that a reader sees the old or the new content, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    publish(temporary, path)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Rename onto `path` durably: the folder's entry is synced too."""
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_json(path: Path, value: object) -> None:
+    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def identity(config: dict[str, Any]) -> str:
+    """Hash of what decides a run's result; `config` is `choices.dump(spec)`."""
+    decisive = {key: value for key, value in config.items() if key not in BUDGETS}
+    canonical = json.dumps(decisive, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A run folder of a given identity."""
+
+    path: Path
+    finished: bool
+
+
+def find_run(root: Path, wanted: str) -> Found | None:
+    """The newest unfinished run of this identity below `root`, else the newest finished one."""
+    newest: dict[bool, tuple[float, Path]] = {}
+    for file in root.rglob("run.yaml"):
+        folder = file.parent
+        if folder.name == "adapter" or folder.name == "adapter-final":
+            continue
+        try:
+            config = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+        except (OSError, yaml.YAMLError):
+            continue
+        if not isinstance(config, dict) or identity(config) != wanted:
+            continue
+        finished, when = (folder / "result.json").exists(), file.stat().st_mtime
+        if finished not in newest or when > newest[finished][0]:
+            newest[finished] = (when, folder)
+    for finished in (False, True):
+        if finished in newest:
+            return Found(newest[finished][1], finished)
+    return None
+
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class RunFolder:
+    """Paths of one run, and its beginning and end."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / "result.json").exists()
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def adapter(self) -> Path:
+        return self.path / "adapter"
+
+    @property
+    def final(self) -> Path:
+        return self.path / "adapter-final"
+
+    def begin(self, config: dict[str, Any]) -> None:
+        """Create the folder and write `run.yaml`, unless a resumed run has it already."""
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        if not (self.path / "run.yaml").exists():
+            write_atomic(
+                self.path / "run.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+            )
+
+    @contextmanager
+    def building(self, target: Path) -> Iterator[Path]:
+        """A folder to fill that appears at `target` whole or not at all."""
+        import shutil
+
+        temporary = target.with_name(f".{target.name}.partial")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+        if target.exists():
+            shutil.rmtree(target)
+        publish(temporary, target)

@@ -1,0 +1,75 @@
+"""The run's own memory: `train_log.csv`, one row per logged step, cut back when resuming."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from pathlib import Path
+
+from graftlab.tracking.folder import write_atomic, write_json
+
+COLUMNS = (
+    "step",
+    "epoch",
+    "loss",
+    "valid_loss",
+    "learning_rate",
+    "grad_norm",
+    "tokens",
+    "trained_tokens",
+    "seconds",
+    "tokens_per_second",
+    "trained_tokens_per_second",
+    "share_of_peak",
+)
+"""Step 0 holds the base's validation loss; `tokens` and `seconds` count from the start."""
+
+TIMES = frozenset({"seconds", "tokens_per_second", "trained_tokens_per_second", "share_of_peak"})
+"""Columns that differ between two runs of the same configuration."""
+
+Row = dict[str, float]
+
+
+class History:
+    """Rows by step, in memory and on disk. Metrics an objective adds get columns of their own."""
+
+    def __init__(self, path: Path, *, extra: tuple[str, ...] = ()) -> None:
+        """`path` is the CSV file; existing rows are read, as a resumed run needs them."""
+        self.path = path
+        self.columns = (*COLUMNS, *(name for name in extra if name not in COLUMNS))
+        self.rows: list[Row] = []
+        if path.exists():
+            with path.open(encoding="utf-8", newline="") as file:
+                for raw in csv.DictReader(file):
+                    if None in raw.values() or None in raw:
+                        continue  # a line that a crash left half written
+                    self.rows.append({k: _number(k, v) for k, v in raw.items() if v != ""})
+
+    def cut_back(self, step: int) -> None:
+        """Forget everything after `step`: the resumed run will write it again."""
+        self.rows = [row for row in self.rows if row["step"] <= step]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_atomic(self.path, text.getvalue())
+
+    def add(self, row: Row) -> None:
+        """Append one row."""
+        self.rows.append(row)
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            csv.DictWriter(file, self.columns, lineterminator="\n").writerow(row)
+
+    def sync(self) -> None:
+        """Make what was added durable; called before a checkpoint that relies on it."""
+        with self.path.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def write_json(self) -> None:
+        """The same rows as `train_log.json`, for tools that prefer it."""
+        write_json(self.path.with_suffix(".json"), self.rows)
+
+
+def _number(column: str, text: str) -> float:
+    return int(text) if column in ("step", "tokens", "trained_tokens") else float(text)

@@ -1,0 +1,104 @@
+"""`result.json`: what a run achieved and what it cost; and how that is shown."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from graftlab.tracking.console import console
+from graftlab.tracking.folder import write_json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The numbers of a finished run; losses are nats per trained token."""
+
+    score: float | None
+    """Best validation loss over the whole validation set; null without validation data."""
+    baseline: float | None
+    """The base's own validation loss."""
+    adapter: str
+    """Folder of the best adapter."""
+    steps: int
+    """Optimizer steps taken."""
+    best_step: int
+    """The step `adapter` is from."""
+    epochs: float
+    """Passes over the training data."""
+    tokens: int
+    """Training tokens processed, without padding."""
+    trained_tokens: int
+    """Labelled tokens among them."""
+    tokens_per_second: float
+    """Of training steps only, without the first ones, which compile."""
+    packing_density: float
+    """Share of row capacity filled by documents."""
+    peak_rss_mb: float
+    """Largest resident memory of the process."""
+    trainable_parameters: int
+    precision: str
+    compiled: bool
+    stopped: str | None
+    """Why the run ended before its last step; null if it did not."""
+
+    def write(self, path: Path) -> None:
+        write_json(path, asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> Result:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return cls(**{field.name: data[field.name] for field in fields(cls)})
+
+
+def peak_rss_mb() -> float:
+    """Largest resident set of this process so far, in MiB."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def show_result(result: Result, samples: Sequence[dict[str, Any]], lies: Sequence[str]) -> None:
+    """The last screen: loss before and after, the same prompts answered twice, where things are."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    losses = Table(title="validation loss (nats per trained token)", title_justify="left")
+    for heading in ("base", "tuned", "change", "best step", "tokens/s", "peak memory"):
+        losses.add_column(heading, justify="right")
+    change = "-"
+    if result.score is not None and result.baseline:
+        change = (
+            f"{result.score - result.baseline:+.3f} ({result.score / result.baseline - 1:+.0%})"
+        )
+    losses.add_row(
+        _loss(result.baseline),
+        _loss(result.score),
+        change,
+        f"{result.best_step} of {result.steps}",
+        f"{result.tokens_per_second:,.0f}",
+        f"{result.peak_rss_mb:,.0f} MiB",
+    )
+    console().print(losses)
+    for sample in samples:
+        table = Table(title=escape(_short(sample["prompt"])), title_justify="left", show_lines=True)
+        table.add_column("base", ratio=1)
+        table.add_column("adapter", ratio=1)
+        table.add_row(escape(_short(sample["base"])), escape(_short(sample["adapter"])))
+        console().print(table)
+    if result.stopped:
+        console().print(f"stopped early: {escape(result.stopped)}", highlight=False)
+    for line in lies:
+        console().print(escape(line), highlight=False, soft_wrap=True)
+
+
+def _loss(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _short(text: str, *, limit: int = 600) -> str:
+    return text if len(text) <= limit else text[:limit] + " ..."

@@ -1,0 +1,15 @@
+"""What happens around an optimizer step, in this order; each is one small Lightning callback.
+
+    Recorder       measures the step and opens its row
+    Validator      validation loss into the row
+    Sampler        replies to held-out prompts, repetition alarm
+    Stopper        early stopping, plateau, time limit: may end the run
+    Signals        SIGTERM or Ctrl-C arrived: ends the run, resumable
+    Scribe         the row goes to train_log.csv and the loggers
+    Checkpointer   saves, when due or when the run ends
+    ProgressBar    shows it
+
+All of them act in `on_train_batch_end` of the micro-batch that ends an optimizer step, so a
+checkpoint always holds a whole step with everything that belongs to it, and a resumed run goes on
+with the next one.
+"""

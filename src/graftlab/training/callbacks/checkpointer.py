@@ -1,0 +1,91 @@
+"""Checkpointer and Signals: a run that is stopped, however it is stopped, goes on later."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from graftlab.errors import Interrupted
+from graftlab.training.callbacks.base import StepCallback
+from graftlab.training.callbacks.recorder import Recorder
+from graftlab.training.callbacks.watchers import due
+
+if TYPE_CHECKING:
+    from graftlab.tracking.history import History
+    from graftlab.training.checkpoint import Checkpointing, CheckpointStore
+    from graftlab.training.module import AdapterModule
+
+
+class Signals(Callback):
+    """SIGTERM and the first Ctrl-C stop after the current step; a second Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = number
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Taken over here because Lightning installs handlers of its own when fitting begins.
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._note)
+        except ValueError:  # not the main thread: nobody signals us there
+            self._previous = {}
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+
+class Checkpointer(StepCallback):
+    """Saves whole optimizer steps: when due, when the run ends, when a signal arrives."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        spec: Checkpointing,
+        store: CheckpointStore,
+        history: History,
+        signals: Signals,
+    ) -> None:
+        self.recorder, self.spec, self.store = recorder, spec, store
+        self.history, self.signals = history, signals
+
+    def after_step(self, trainer: Trainer, module: AdapterModule) -> None:
+        plan, step = self.recorder.plan, trainer.global_step
+        every = {"every_epochs": self.spec.every_epochs, "every_steps": self.spec.every_steps}
+        number = self._signal(trainer)
+        ends = trainer.should_stop or step >= plan.total_steps or number is not None
+        if ends or due(step, plan, **every) or self.recorder.best_step == step:
+            self.save(trainer)
+        if number is not None:
+            name = signal.Signals(number).name
+            raise Interrupted(f"{name}: stopped and saved after step {step}.", 128 + number)
+
+    def save(self, trainer: Trainer) -> None:
+        """Write the checkpoint of the finished step; it appears whole or not at all."""
+        path = self.store.path(trainer.global_step, self.recorder.row.get("valid_loss"))
+        if trainer.is_global_zero:
+            self.history.sync()  # the rows up to this step are part of it
+        trainer.save_checkpoint(self.store.partial(path))
+        if trainer.is_global_zero:
+            self.store.publish(path)
+            self.store.prune(self.spec.keep)
+
+    def _signal(self, trainer: Trainer) -> int | None:
+        """The signal any process received, so that all stop after the same step."""
+        received = self.signals.received
+        if trainer.world_size > 1:
+            import torch
+
+            mine = torch.tensor(float(received or 0), device=trainer.strategy.root_device)
+            received = int(trainer.strategy.reduce(mine, reduce_op="max")) or None
+        return received

@@ -1,0 +1,169 @@
+"""Recorder and Scribe: what a step measured, as one row of the history."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import LightningModule, Trainer
+
+from graftlab.tracking.history import History, Row
+from graftlab.training.callbacks.base import StepCallback
+
+if TYPE_CHECKING:
+    from graftlab.tracking.loggers import Tracker
+    from graftlab.training.module import AdapterModule
+    from graftlab.training.plan import StepPlan
+    from graftlab.types import Batch
+
+WARM_STEPS = 2
+"""Steps after a start that throughput leaves out: they compile, and fault memory in."""
+
+
+KEPT = (
+    "step",
+    "stop_reason",
+    "baseline",
+    "best_loss",
+    "best_step",
+    "tokens",
+    "trained_tokens",
+    "seconds",
+    "steady",
+)
+"""What a checkpoint keeps of the recorder, besides the open window."""
+
+
+class Recorder(StepCallback):
+    """Counts tokens and time, and keeps the row of the step in progress."""
+
+    def __init__(self, plan: StepPlan, *, peak: float, flops_per_token: float) -> None:
+        """`peak`: matrix FLOP/s of the device; `flops_per_token`: of one training step."""
+        self.plan, self.peak, self.flops_per_token = plan, peak, flops_per_token
+        self.row: Row = {}
+        self.step_loss = 0.0  # of the step in progress alone; the row's loss is since the last row
+        self.due = False  # whether this step's row is to be written whatever `log_every` says
+        self.stop_reason: str | None = None
+        self.baseline: float | None = None  # the base's validation loss
+        self.best_loss, self.best_step = float("inf"), 0
+        self.step = 0
+        self.tokens = self.trained_tokens = 0
+        self.seconds = 0.0  # of training steps, over all starts
+        self._window: dict[str, float] = {}  # sums since the last written row
+        self.steady = [0, 0.0]  # tokens and seconds of the steps after each start's warm ones
+        self._steps_here = 0
+        self._begin = self._origin = 0.0
+
+    @property
+    def elapsed(self) -> float:
+        """Wall-clock seconds since training started here, validation and all."""
+        return time.perf_counter() - self._origin
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of training steps only, without the first ones of this start when there are others."""
+        tokens, seconds = self.steady if self.steady[1] else (self.tokens, self.seconds)
+        return tokens / seconds if seconds else 0.0
+
+    @property
+    def steps_per_second(self) -> float:
+        return self.step / self.seconds if self.seconds else 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._origin = time.perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        if batch.micro_step == 0:
+            self._begin = time.perf_counter()
+
+    def after_step(self, trainer: Trainer, module: AdapterModule) -> None:
+        seconds = time.perf_counter() - self._begin
+        self.step_loss = module.means["loss"]
+        self._count(seconds, module.tokens, module.units)
+        for name, mean in module.means.items():
+            self._window[name] = self._window.get(name, 0.0) + mean * module.units
+        self._window["units"] = self._window.get("units", 0.0) + module.units
+        units = self._window["units"]
+        speed = module.tokens / seconds
+        self.due, self.step = False, trainer.global_step
+        self.row = {
+            "step": self.step,
+            "epoch": trainer.global_step / self.plan.steps_per_epoch,
+            **{name: self._window[name] / units for name in module.means},
+            "learning_rate": module.lr * module.factor(trainer.global_step - 1),
+            "grad_norm": module.grad_norm,
+            "tokens": self.tokens,
+            "trained_tokens": self.trained_tokens,
+            "seconds": self.seconds,
+            "tokens_per_second": speed,
+            "trained_tokens_per_second": module.units / seconds,
+            "share_of_peak": speed * self.flops_per_token / self.peak / trainer.world_size,
+        }
+
+    def _count(self, seconds: float, tokens: int, units: int) -> None:
+        self.tokens += tokens
+        self.trained_tokens += units
+        self.seconds += seconds
+        self._steps_here += 1
+        if self._steps_here > WARM_STEPS:
+            self.steady[0] += tokens
+            self.steady[1] += seconds
+
+    def close_window(self) -> None:
+        """The row was written: the next one starts its means anew."""
+        self._window = {}
+
+    def validated(self, loss: float) -> None:
+        """Put a validation loss into the row and remember the best."""
+        self.row["valid_loss"], self.due = loss, True
+        if loss < self.best_loss:
+            self.best_loss, self.best_step = loss, int(self.row["step"])
+
+    def stop(self, trainer: Trainer, reason: str) -> None:
+        """End the run after this step; the first reason is the one told."""
+        self.stop_reason = self.stop_reason or reason
+        trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"window": dict(self._window), **{name: getattr(self, name) for name in KEPT}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._window = dict(state_dict["window"])
+        for name in KEPT:
+            setattr(self, name, state_dict[name])
+
+
+class Scribe(StepCallback):
+    """Writes the step's row to `train_log.csv` and every logger."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        history: History,
+        trackers: Sequence[Tracker],
+        *,
+        log_every: int,
+    ) -> None:
+        self.recorder, self.history, self.trackers = recorder, history, trackers
+        self.log_every = log_every
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        baseline = self.recorder.baseline
+        if trainer.global_step == 0 and trainer.is_global_zero and baseline is not None:
+            self.write({"step": 0, "epoch": 0.0, "valid_loss": baseline})
+
+    def after_step(self, trainer: Trainer, module: AdapterModule) -> None:
+        step, last = trainer.global_step, trainer.global_step >= self.recorder.plan.total_steps
+        if self.recorder.due or last or trainer.should_stop or step % self.log_every == 0:
+            if trainer.is_global_zero:
+                self.write(self.recorder.row)
+            self.recorder.close_window()
+
+    def write(self, row: Row) -> None:
+        """One row to the file and the loggers."""
+        self.history.add(row)
+        for tracker in self.trackers:
+            tracker.log(row)

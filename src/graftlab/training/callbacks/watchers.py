@@ -1,0 +1,133 @@
+"""Validator, Sampler and Stopper: what is looked at while training, and what may end it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import LightningModule, Trainer
+
+from graftlab.training.callbacks.base import StepCallback
+from graftlab.training.callbacks.recorder import Recorder
+
+if TYPE_CHECKING:
+    from graftlab.training.module import AdapterModule
+    from graftlab.training.plan import StepPlan
+    from graftlab.training.samples import SampleBook
+    from graftlab.training.watch import Callbacks
+
+
+def due(step: int, plan: StepPlan, *, every_epochs: int | None, every_steps: int | None) -> bool:
+    """Whether something that happens every N epochs or steps happens after this step."""
+    if every_steps is not None and step % every_steps == 0:
+        return True
+    return every_epochs is not None and step % (every_epochs * plan.steps_per_epoch) == 0
+
+
+class Validator(StepCallback):
+    """Measures the base before the first step, then the adapter when due and at the last step."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        spec: Callbacks,
+        *,
+        base: Callable[[], float],
+        tuned: Callable[[], float],
+    ) -> None:
+        self.recorder, self.spec = recorder, spec.validation
+        self.base, self.tuned = base, tuned
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step == 0:
+            self.recorder.baseline = self.base()
+
+    def after_step(self, trainer: Trainer, module: AdapterModule) -> None:
+        plan, step = self.recorder.plan, trainer.global_step
+        every = {"every_epochs": self.spec.every_epochs, "every_steps": self.spec.every_steps}
+        if step >= plan.total_steps or due(step, plan, **every):
+            self.recorder.validated(self.tuned())
+
+
+class Sampler(StepCallback):
+    """Answers held-out prompts while training; warns of degenerate text, or stops at it."""
+
+    def __init__(
+        self, recorder: Recorder, spec: Callbacks, *, book: SampleBook, warn: Callable[[str], None]
+    ) -> None:
+        self.recorder, self.spec, self.book, self.warn = recorder, spec, book, warn
+
+    def after_step(self, trainer: Trainer, module: AdapterModule) -> None:
+        samples, step = self.spec.samples, trainer.global_step
+        every = {"every_epochs": samples.every_epochs, "every_steps": samples.every_steps}
+        if not due(step, self.recorder.plan, **every):
+            return
+        worst, alarm = self.book.draw(step), self.spec.repetition
+        if alarm is not None and worst > alarm.threshold:
+            message = f"step {step}: {worst:.0%} of a sampled reply repeats itself"
+            self.warn(f"{message}. Lower lr, train for fewer epochs, or use precision=bf16-mixed.")
+            if alarm.stop:
+                self.recorder.stop(trainer, message)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": list(self.book.rows)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.book.rows = list(state_dict["rows"])
+
+
+class Stopper(StepCallback):
+    """Early stopping, plateau of the smoothed training loss, and the time limit."""
+
+    def __init__(self, recorder: Recorder, spec: Callbacks, *, max_minutes: float | None) -> None:
+        self.recorder, self.spec, self.max_minutes = recorder, spec, max_minutes
+        self.spent = 0.0  # seconds of earlier starts
+        self.best_valid, self.misses = float("inf"), 0
+        self.smooth: float | None = None
+        self.best_smooth, self.best_smooth_step = float("inf"), 0
+
+    def after_step(self, trainer: Trainer, module: AdapterModule) -> None:
+        for reason in (self._early(), self._plateau(trainer.global_step), self._late()):
+            if reason is not None:
+                self.recorder.stop(trainer, reason)
+
+    def _early(self) -> str | None:
+        spec, loss = self.spec.early_stopping, self.recorder.row.get("valid_loss")
+        if spec is None or loss is None:
+            return None
+        if loss < self.best_valid - spec.min_delta:
+            self.best_valid, self.misses = loss, 0
+        else:
+            self.misses += 1
+        if self.misses < spec.patience:
+            return None
+        return f"early stopping: no better validation loss in {self.misses} validations"
+
+    def _plateau(self, step: int) -> str | None:
+        spec = self.spec.plateau
+        if spec is None:
+            return None
+        loss, past = self.recorder.step_loss, self.smooth
+        self.smooth = loss if past is None else spec.smoothing * past + (1 - spec.smoothing) * loss
+        if self.smooth < self.best_smooth - spec.min_delta:
+            self.best_smooth, self.best_smooth_step = self.smooth, step
+        if step < spec.min_steps or step - self.best_smooth_step < spec.patience:
+            return None
+        return f"plateau: the training loss has not fallen for {spec.patience} steps"
+
+    def _late(self) -> str | None:
+        if self.max_minutes is None or self.spent + self.recorder.elapsed < 60 * self.max_minutes:
+            return None
+        return f"max_minutes={self.max_minutes:g} reached"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "spent": self.spent + self.recorder.elapsed,
+            "valid": [self.best_valid, self.misses],
+            "smooth": [self.smooth, self.best_smooth, self.best_smooth_step],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.spent = state_dict["spent"]
+        self.best_valid, self.misses = state_dict["valid"]
+        self.smooth, self.best_smooth, self.best_smooth_step = state_dict["smooth"]

@@ -1,0 +1,128 @@
+"""The end of a run: adapter folders, samples, and `result.json` as the very last file."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from graftlab.choices import dump
+from graftlab.tracking.card import card
+from graftlab.tracking.folder import RunFolder, write_atomic, write_json
+from graftlab.tracking.result import Result, peak_rss_mb, show_result
+from graftlab.training.checkpoint import Saved
+from graftlab.training.device import device_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from graftlab.text.encode import TokenSet
+    from graftlab.training.fit import Fit
+    from graftlab.training.run import Data
+
+
+@dataclass(kw_only=True, slots=True)
+class Finish:
+    """Turns the last and the best checkpoint into what a finished run leaves behind."""
+
+    fit: Fit
+    folder: RunFolder
+    data: Data
+    compiled: bool
+    writes: bool
+    """Whether this process is the one that writes."""
+
+    def run(self, *, setup_seconds: float, started: float) -> Result:
+        """Save the final and the best adapter, sample the best one, write the result last."""
+        fit = self.fit
+        best, last = fit.store.best(), fit.store.last()
+        assert best is not None, "a run ends with a checkpoint"
+        assert last is not None
+        fit.module.policy.base.model.to(fit.device)  # Lightning moves it to the CPU when it is done
+        fit.restore(last)
+        result = self._result(best)
+        if self.writes:
+            self._save(self.folder.final, result)
+        fit.restore_adapter(best)
+        if fit.book.conversations:
+            fit.book.draw(best.step)  # by every process: a sharded base answers only together
+        if not self.writes:
+            return result
+        self._save(self.folder.adapter, result)
+        if fit.book.rows:
+            fit.book.write(self.folder.path / "samples.md")
+            for tracker in fit.trackers:
+                tracker.samples(fit.book.rows)
+        self._write_times(setup_seconds, started)
+        fit.history.write_json()
+        result.write(self.folder.path / "result.json")
+        show_result(result, fit.book.last(), self._places())
+        return result
+
+    def _result(self, best: Saved) -> Result:
+        fit, recorder = self.fit, self.fit.recorder
+        losses = {int(row["step"]): row.get("valid_loss") for row in fit.history.rows}
+        return Result(
+            score=losses.get(best.step),
+            baseline=recorder.baseline,
+            adapter=str(self.folder.adapter),
+            steps=recorder.step,
+            best_step=best.step,
+            epochs=recorder.step / fit.plan.steps_per_epoch,
+            tokens=recorder.tokens,
+            trained_tokens=recorder.trained_tokens,
+            tokens_per_second=recorder.tokens_per_second,
+            packing_density=fit.plan.packing_density,
+            peak_rss_mb=peak_rss_mb(),
+            trainable_parameters=fit.module.adapter.num_trainable,
+            precision=fit.precision.name,
+            compiled=self.compiled,
+            stopped=recorder.stop_reason,
+        )
+
+    def _save(self, target: Path, result: Result) -> None:
+        """One adapter folder: PEFT's files, the tokenizer and template, run.yaml and card.md."""
+        fit = self.fit
+        base = fit.module.policy.base
+        with self.folder.building(target) as folder:
+            fit.module.adapter.save(folder)
+            self.data.tokenizer.save(folder)
+            config = yaml.safe_dump(dump(fit.spec), sort_keys=False, allow_unicode=True)
+            write_atomic(folder / "run.yaml", config)
+            facts: dict[str, Any] = {
+                "base fingerprint": base.fingerprint,
+                "training data": _named(self.data.train),
+                "device": device_name(fit.device),
+                "precision": f"{fit.precision.name} ({fit.precision.reason})",
+            }
+            if self.data.valid:
+                facts["validation data"] = _named(self.data.valid)
+            write_atomic(folder / "card.md", card(result, base=base.source, facts=facts))
+
+    def _write_times(self, setup_seconds: float, started: float) -> None:
+        recorder = self.fit.recorder
+        write_json(
+            self.folder.path / "time_metrics.json",
+            {
+                "setup_seconds": setup_seconds,
+                "train_seconds": recorder.seconds,
+                "total_seconds": time.perf_counter() - started,
+                "steps_per_second": recorder.steps_per_second,
+                "tokens_per_second": recorder.tokens_per_second,
+            },
+        )
+
+    def _places(self) -> list[str]:
+        path = self.folder.path
+        return [
+            f"adapter:  {self.folder.adapter}",
+            f"run:      {path} (train_log.csv, samples.md, result.json)",
+            *(tracker.where for tracker in self.fit.trackers),
+            f'try it:   graftlab sample adapter={path} prompt="..."',
+        ]
+
+
+def _named(tokens: TokenSet) -> str:
+    return f"{len(tokens)} documents, hash {tokens.fingerprint}"

@@ -1,0 +1,140 @@
+"""The Lightning module: objective sums in, optimizer steps out; adapter-only checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import lightning
+import torch
+
+from graftlab.errors import GraftlabError, ResumeError
+
+if TYPE_CHECKING:
+    from graftlab.adapters.base import Adapter
+    from graftlab.objectives.base import Objective
+    from graftlab.objectives.policy import Policy
+    from graftlab.training.optim import OptimizerSpec
+    from graftlab.types import Batch
+
+
+class NonFiniteError(GraftlabError):
+    """The loss or the gradient is not a number any more; nothing was updated with it."""
+
+
+class AdapterModule(lightning.LightningModule):
+    """Trains a policy's adapter.
+
+    The loss returned for a micro-batch is `sum / step_units * accumulate * world_size`: Lightning
+    divides by `accumulate` and DDP averages over `world_size`, so what reaches the optimizer is
+    the sum over all labels of the step divided by their number, however they were batched.
+    """
+
+    strict_loading = False  # the frozen base is not in the checkpoint; its fingerprint is
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        objective: Objective,
+        optimizer: OptimizerSpec,
+        lr: float,
+        factor: Callable[[int], float],
+        autocast: Callable[[], AbstractContextManager[Any]],
+        seed: int,
+        identity: dict[str, str],
+        config: dict[str, Any],
+    ) -> None:
+        """`identity` names the base, data and settings a checkpoint must share to be resumed;
+        `config` is the run's configuration as plain data, kept in every checkpoint.
+        """
+        super().__init__()
+        self.policy, self.objective, self.spec = policy, objective, optimizer
+        self.lr, self.factor, self.autocast = lr, factor, autocast
+        self.seed, self.identity, self.config = seed, identity, config
+        self.network = policy.base.model  # registered, so that strategies place and wrap it
+        self.sums: dict[str, torch.Tensor] = {}  # of the current optimizer step
+        self.means: dict[str, float] = {}  # of the last finished optimizer step
+        self.units = self.tokens = 0
+        self.grad_norm = 0.0
+
+    @property
+    def adapter(self) -> Adapter:
+        assert self.policy.adapter is not None
+        return self.policy.adapter
+
+    def training_step(self, batch: Batch, _index: int) -> torch.Tensor:
+        world, rank = self.trainer.world_size, self.trainer.global_rank
+        if batch.micro_step == 0:
+            self.sums, self.units, self.tokens = {}, batch.step_units, 0
+        self.tokens += batch.num_tokens
+        micro_step = batch.micro_step * world + rank
+        self.adapter.set_step(seed=self.seed, step=self.global_step, micro_step=micro_step)
+        with self.autocast():
+            terms = self.objective.terms(self.policy, batch)
+        for name, value in terms.items():
+            self.sums[name] = self.sums.get(name, 0) + value.detach()
+        return terms["loss"] * (self.trainer.accumulate_grad_batches * world / batch.step_units)
+
+    def _finish_step(self) -> None:
+        """Settle `means` (per trained token) and `tokens` of the step, over all processes."""
+        names = sorted(self.sums)
+        sums = torch.stack([self.sums[name].double() for name in names])
+        sums = torch.cat([sums, sums.new_tensor([self.tokens])])
+        if self.trainer.world_size > 1:
+            sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        *totals, tokens = sums.tolist()  # waits for the device
+        self.means = {name: total / self.units for name, total in zip(names, totals, strict=True)}
+        self.tokens = int(tokens)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.spec.build(self.adapter.named_parameters(), lr=self.lr)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip to the global norm, and refuse to step on a gradient that is not finite.
+
+        Under fp16's loss scaling an overflowing gradient is normal: the scaler skips that step.
+        """
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        limit = self.spec.clip_norm or float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        self.grad_norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        self._finish_step()
+        loss = self.means["loss"]
+        scaled = self.trainer.precision_plugin.precision == "16-mixed"
+        if loss - loss != 0 or (not scaled and self.grad_norm - self.grad_norm != 0):
+            raise NonFiniteError(
+                f"Step {self.global_step + 1}: the loss is {loss} and the gradient norm "
+                f"{self.grad_norm}; stopped before the update. The last checkpoint is good. "
+                "Lower lr, lengthen the warm-up, or look at the rows of this step."
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        adapter = self.adapter
+        checkpoint["state_dict"] = {}
+        checkpoint["adapter"] = adapter.state_dict()
+        checkpoint["adapter_config"] = adapter.config_dict()
+        checkpoint["run"] = self.config
+        checkpoint["identity"] = dict(self.identity)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the adapter back. Raises ResumeError for another base, data or configuration."""
+        saved = checkpoint["identity"]
+        other = [name for name, value in self.identity.items() if saved.get(name) != value]
+        if other:
+            raise ResumeError(
+                f"The checkpoint was written with other {' and '.join(other)}: it cannot be "
+                "resumed here. Use the same, or lora.from=RUN to start anew from its adapter."
+            )
+        self.adapter.load_state_dict(checkpoint["adapter"])

@@ -1,0 +1,74 @@
+"""How many rows, micro-batches and optimizer steps a run has, settled before it starts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from graftlab.errors import DataError
+from graftlab.packing.loader import PackedLoader
+from graftlab.packing.plan import Packing, density, plan_rows
+
+if TYPE_CHECKING:
+    from graftlab.text.encode import TokenSet
+    from graftlab.training.schedule import Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """The run in numbers; `train` and `valid` are this process's loaders."""
+
+    train: PackedLoader
+    valid: PackedLoader | None
+    packing_density: float
+    epochs: int
+    steps_per_epoch: int
+    total_steps: int
+    warmup_steps: int
+    tokens_per_step: float  # over all processes
+
+    def epoch_of(self, step: int) -> float:
+        """Epochs completed after `step` optimizer steps, as a fraction."""
+        return step / self.steps_per_epoch
+
+
+def plan_steps(
+    train: TokenSet,
+    valid: TokenSet | None,
+    *,
+    packing: Packing,
+    schedule: Schedule,
+    batch_size: int,
+    accumulate: int,
+    epochs: int,
+    max_steps: int | None,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> StepPlan:
+    """Pack both sets and count the steps. Raises DataError if there is nothing to train on.
+
+    With `max_steps` beyond `epochs`, the epochs are extended to reach it: the number of steps is
+    what such a run asked for.
+    """
+    if len(train) == 0:
+        raise DataError("No training documents are left: every one was dropped or too long.")
+    share = {"batch_size": batch_size, "rank": rank, "world_size": world_size}
+    rows = plan_rows(train.lengths.tolist(), packing)
+    loader = PackedLoader(train, rows, accumulate=accumulate, seed=seed, **share)
+    valid_loader = None
+    if valid is not None and len(valid):
+        valid_rows = plan_rows(valid.lengths.tolist(), packing)
+        valid_loader = PackedLoader(valid, valid_rows, seed=None, **share)
+    total = max_steps or epochs * loader.steps
+    return StepPlan(
+        train=loader,
+        valid=valid_loader,
+        packing_density=density(train.lengths.tolist(), rows, packing.max_length),
+        epochs=math.ceil(total / loader.steps),
+        steps_per_epoch=loader.steps,
+        total_steps=total,
+        warmup_steps=schedule.warmup(total_steps=total, steps_per_epoch=loader.steps),
+        tokens_per_step=float(train.lengths.sum()) / loader.steps,
+    )

@@ -1,0 +1,342 @@
+"""A run from specification to result; the stations of the walk, in order.
+
+read_data       conversations -> tokens
+plan_steps      tokens -> rows -> optimizer steps
+open_policy     base lent, adapter attached, documents proven isolated
+Fit.run         baseline, optimizer steps, checkpoints
+finish          best adapter, samples, result.json
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from graftlab.adapters.peft import attach
+from graftlab.adapters.targets import check_targets
+from graftlab.choices import dump
+from graftlab.errors import ConfigError
+from graftlab.models.allocator import tune_allocator
+from graftlab.models.cache import lend
+from graftlab.models.compile import compile_layers, plan_compile, restore_layers
+from graftlab.models.probe import check_isolation
+from graftlab.objectives.policy import Policy
+from graftlab.text.encode import encode
+from graftlab.tracking.console import say
+from graftlab.tracking.folder import RunFolder, identity
+from graftlab.tracking.history import History
+from graftlab.tracking.result import Result
+from graftlab.training.callbacks.recorder import Recorder
+from graftlab.training.checkpoint import CheckpointStore, Saved
+from graftlab.training.device import device_name, matrix_peak, pick_device
+from graftlab.training.finish import Finish
+from graftlab.training.fit import Fit
+from graftlab.training.flops import flops_per_token
+from graftlab.training.module import AdapterModule
+from graftlab.training.plan import StepPlan, plan_steps
+from graftlab.training.precision import Resolved, resolve
+from graftlab.training.samples import SampleBook
+
+if TYPE_CHECKING:
+    from graftlab.adapters.base import Adapter
+    from graftlab.tasks.train import TrainSpec
+    from graftlab.text.encode import TokenSet
+    from graftlab.text.tokenizer import Tokenizer
+    from graftlab.tracking.loggers import Tracker
+    from graftlab.types import Conversation
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where this process stands: device, rank, number of processes."""
+
+    device: torch.device
+    rank: int
+    world_size: int
+
+    @classmethod
+    def settle(cls, spec: TrainSpec) -> Place:
+        """Pick the device and the number of threads; torchrun's variables say the rank."""
+        tune_allocator()
+        if spec.trainer.threads is not None:
+            torch.set_num_threads(spec.trainer.threads)
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        several = spec.trainer.strategy != "single"
+        return cls(
+            pick_device(spec.trainer.accelerator, local_rank=local),
+            int(os.environ.get("RANK", "0")) if several else 0,
+            int(os.environ.get("WORLD_SIZE", "1")) if several else 1,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Both sets as tokens, and the conversations that are sampled from."""
+
+    tokenizer: Tokenizer
+    train: TokenSet
+    valid: TokenSet | None
+    prompts: list[Conversation]
+
+    @property
+    def fingerprint(self) -> str:
+        return self.train.fingerprint + (self.valid.fingerprint if self.valid else "")
+
+
+def execute(spec: TrainSpec, folder: RunFolder) -> Result:
+    """Train `spec` in `folder`, going on from its last checkpoint if there is one."""
+    started = time.perf_counter()
+    resume = _claim(spec, folder)
+    place = Place.settle(spec)
+    precision = resolve(spec.precision, place.device)
+    check_targets(spec.model.folder(), spec.lora)
+    data = read_data(spec, folder, tell=place.rank == 0)
+    plan = plan_steps(
+        data.train,
+        data.valid,
+        packing=spec.packing,
+        schedule=spec.schedule,
+        batch_size=spec.batch_size,
+        accumulate=spec.accumulate,
+        epochs=spec.epochs,
+        max_steps=spec.max_steps,
+        seed=spec.seed,
+        rank=place.rank,
+        world_size=place.world_size,
+    )
+    compiled, compile_reason = plan_compile(
+        spec.compile,
+        planned_steps=plan.total_steps - (resume.step if resume else 0),
+        tokens_per_step=plan.tokens_per_step / place.world_size,
+        device=place.device,
+    )
+    with open_adapter(spec, precision, place) as adapter:
+        probe = check_isolation(adapter.base, adapter, autocast=precision.autocast)
+        if place.rank == 0:
+            _show_choices(
+                spec,
+                plan,
+                adapter,
+                data,
+                precision,
+                place,
+                compile_reason=compile_reason,
+                probe=probe,
+            )
+        fit = _assemble(spec, folder, data, plan, adapter, precision, place)
+        exit_code = 1
+        try:
+            setup_seconds = time.perf_counter() - started
+            _train(fit, resume, compiled=compiled)
+            finish = Finish(
+                fit=fit, folder=folder, data=data, compiled=compiled, writes=place.rank == 0
+            )
+            result = finish.run(setup_seconds=setup_seconds, started=started)
+            exit_code = 0
+        finally:
+            for tracker in fit.trackers:
+                tracker.finish(exit_code)
+        return result
+
+
+def _claim(spec: TrainSpec, folder: RunFolder) -> Saved | None:
+    """The checkpoint to go on from. Raises ConfigError when the folder holds somebody's run."""
+    last = CheckpointStore(folder.checkpoints).last()
+    if last is not None and spec.resume is None:
+        raise ConfigError(
+            f"{folder.path} holds an unfinished run (step {last.step}): add resume=auto to finish "
+            "it, or choose another hydra.run.dir."
+        )
+    folder.begin(dump(spec))
+    return last
+
+
+def read_data(spec: TrainSpec, folder: RunFolder, *, tell: bool = True) -> Data:
+    """Conversations, checked and encoded; the log says what was recognised, dropped and refused."""
+    tokenizer = spec.model.load_tokenizer()
+    dataset = spec.data.load(reserved=tokenizer.reserved, rejects=folder.path / "rejects.jsonl")
+
+    def tokens(conversations: Sequence[Conversation], name: str) -> TokenSet:
+        encoded = encode(
+            conversations,
+            tokenizer,
+            max_length=spec.packing.max_length,
+            over_limit=spec.data.over_limit,
+            train_turns=spec.data.train_turns,
+            progress=tell,
+        )
+        if encoded.dropped and tell:
+            say(
+                f"{name}: {len(encoded.dropped)} documents are longer than "
+                f"packing.max_length={spec.packing.max_length} and were dropped."
+            )
+        return encoded
+
+    for note in dataset.notes if tell else ():
+        say(note)
+    train = tokens(dataset.train, "train")
+    valid = tokens(dataset.valid, "valid") if dataset.valid else None
+    return Data(tokenizer, train, valid, dataset.valid[: spec.callbacks.samples.prompts])
+
+
+@contextmanager
+def open_adapter(spec: TrainSpec, precision: Resolved, place: Place) -> Iterator[Adapter]:
+    """The base, lent, with the adapter in it; the base goes back as it came."""
+    with lend(spec.model, dtype=precision.base_dtype, device=place.device) as base:
+        adapter = attach(base, spec.lora, seed=spec.seed, dtype=precision.adapter_dtype)
+        base.set_checkpointing(spec.model.gradient_checkpointing)
+        try:
+            yield adapter
+        finally:
+            base.set_checkpointing(False)
+            adapter.detach()
+
+
+def _assemble(
+    spec: TrainSpec,
+    folder: RunFolder,
+    data: Data,
+    plan: StepPlan,
+    adapter: Adapter,
+    precision: Resolved,
+    place: Place,
+) -> Fit:
+    """Module, recorder, history, loggers and samples of this process."""
+    config = dump(spec)
+    module = AdapterModule(
+        policy=Policy(adapter.base, adapter),
+        objective=spec.objective,
+        optimizer=spec.optimizer,
+        lr=spec.lr,
+        factor=partial(
+            spec.schedule.factor, warmup=plan.warmup_steps, total_steps=plan.total_steps
+        ),
+        autocast=precision.autocast,
+        seed=spec.seed,
+        identity={
+            "base": adapter.base.fingerprint,
+            "data": data.fingerprint,
+            "configuration": identity(config),
+        },
+        config=config,
+    )
+    lengths, labels = data.train.lengths, data.train.num_labels
+    recorder = Recorder(
+        plan,
+        peak=matrix_peak(place.device, precision.base_dtype),
+        flops_per_token=flops_per_token(
+            adapter.base,
+            num_trainable=adapter.num_trainable,
+            mean_length=float(lengths.mean()),
+            labelled_share=float(labels.sum() / lengths.sum()),
+        ),
+    )
+    store = CheckpointStore(folder.checkpoints)
+    last = store.last()
+    history = History(folder.path / "train_log.csv")
+    trackers: Sequence[Tracker] = ()
+    if place.rank == 0:
+        store.prune(spec.checkpoint.keep)
+        history.cut_back(last.step if last else -1)
+        name = spec.name or folder.path.name
+        trackers = spec.logger.open(folder.path, name=name, config=config, history=history.rows)
+    book = SampleBook(
+        adapter,
+        data.tokenizer,
+        data.prompts,
+        generation=spec.generation,
+        autocast=precision.autocast,
+    )
+    return Fit(
+        spec=spec,
+        plan=plan,
+        module=module,
+        precision=precision,
+        device=place.device,
+        recorder=recorder,
+        history=history,
+        trackers=trackers,
+        store=store,
+        book=book,
+    )
+
+
+def _train(fit: Fit, resume: Saved | None, *, compiled: bool) -> None:
+    """Fit, unless the checkpoint is already the run's end: then it was killed while finishing."""
+    if resume is not None and fit.ended(resume):
+        return
+    base = fit.module.policy.base
+    if compiled:
+        compile_layers(base)
+    try:
+        fit.run(resume)
+    finally:
+        if compiled:
+            restore_layers(base)
+
+
+def _show_choices(
+    spec: TrainSpec,
+    plan: StepPlan,
+    adapter: Adapter,
+    data: Data,
+    precision: Resolved,
+    place: Place,
+    *,
+    compile_reason: str,
+    probe: str,
+) -> None:
+    """What was chosen and why, before anything is spent."""
+    from rich.table import Table
+
+    from graftlab.tracking.console import console
+
+    base = adapter.base
+    share = adapter.num_trainable / base.num_parameters
+    labels = int(data.train.num_labels.sum())
+    tokens = int(data.train.lengths.sum())
+    processes = f", {place.world_size} processes" if place.world_size > 1 else ""
+    valid = f"; {len(data.valid)} for validation" if data.valid else "; no validation data"
+    table = Table(title="this run", title_justify="left", show_header=False, box=None)
+    table.add_column(style="bold")
+    table.add_column()
+    lora = spec.lora
+    rows: list[tuple[str, Any]] = [
+        ("base", f"{base.name}, {base.num_parameters / 1e6:,.1f}M parameters, frozen"),
+        (
+            "adapter",
+            f"rank {lora.rank}, alpha {lora.effective_alpha:g}, "
+            f"{adapter.num_trainable:,} trainable parameters ({share:.2%} of the base)",
+        ),
+        ("device", device_name(place.device) + processes),
+        ("precision", f"{precision.name} ({precision.reason})"),
+        ("attention", probe),
+        ("compile", compile_reason),
+        (
+            "data",
+            f"{len(data.train)} documents, {tokens:,} tokens, {labels:,} trained "
+            f"({labels / tokens:.0%}){valid}",
+        ),
+        (
+            "packing",
+            f"{spec.packing.strategy}, {len(plan.train.rows)} rows of at most "
+            f"{spec.packing.max_length}, density {plan.packing_density:.1%}",
+        ),
+        (
+            "steps",
+            f"{plan.total_steps} ({plan.steps_per_epoch} per epoch, {plan.warmup_steps} warm-up), "
+            f"about {plan.tokens_per_step:,.0f} tokens each",
+        ),
+    ]
+    for name, value in rows:
+        table.add_row(name, value)
+    console().print(table, highlight=False)
+    sys.stdout.flush()

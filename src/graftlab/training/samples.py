@@ -1,0 +1,83 @@
+"""Replies to held-out prompts by base and adapter: `samples.md`, the W&B table, the last screen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftlab.errors import GraftlabError
+from graftlab.generation.decode import generate
+from graftlab.generation.repetition import repetition
+from graftlab.tracking.folder import write_atomic
+
+if TYPE_CHECKING:
+    from graftlab.adapters.base import Adapter
+    from graftlab.generation.sampling import Generation
+    from graftlab.text.tokenizer import Tokenizer
+    from graftlab.types import Conversation
+
+Sample = dict[str, Any]
+
+
+class SampleBook:
+    """Draws and keeps the samples of a run; the base answers each prompt only once."""
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        tokenizer: Tokenizer,
+        conversations: Sequence[Conversation],
+        *,
+        generation: Generation,
+        autocast: Callable[[], AbstractContextManager[Any]],
+    ) -> None:
+        """`conversations` are whole; their last answer becomes the reference."""
+        self.adapter, self.tokenizer, self.generation = adapter, tokenizer, generation
+        self.conversations, self.autocast = list(conversations), autocast
+        self.rows: list[Sample] = []
+        self._base_replies: dict[int, str] = {}
+
+    def draw(self, step: int) -> float:
+        """Sample every prompt after `step` steps; returns the worst repetition (0 to 1)."""
+        worst = 0.0
+        for index, conversation in enumerate(self.conversations):
+            if index not in self._base_replies:
+                with self.adapter.disabled():
+                    self._base_replies[index] = self._reply(conversation)
+            reply = self._reply(conversation)
+            worst = max(worst, repetition(reply))
+            question = conversation.without_last_answer().messages
+            self.rows.append(
+                {
+                    "step": step,
+                    "prompt": question[-1].content,
+                    "base": self._base_replies[index],
+                    "adapter": reply,
+                    "reference": conversation.messages[-1].content,
+                }
+            )
+        return worst
+
+    def _reply(self, conversation: Conversation) -> str:
+        question = conversation.without_last_answer()
+        try:
+            with self.autocast():
+                return generate(self.adapter.base, self.tokenizer, question, self.generation).text
+        except GraftlabError as error:  # a prompt that fills the context ends no training run
+            return f"(no reply: {error})"
+
+    def last(self) -> list[Sample]:
+        """The samples of the latest step drawn."""
+        return self.rows[-len(self.conversations) :] if self.rows else []
+
+    def write(self, path: Path) -> None:
+        """All samples as Markdown, newest first."""
+        parts = ["# Samples\n"]
+        for row in reversed(self.rows):
+            parts.append(f"## Step {row['step']}\n")
+            for who in ("prompt", "base", "adapter", "reference"):
+                quoted = "\n".join(f"> {line}" for line in str(row[who]).splitlines())
+                parts.append(f"**{who}**\n\n{quoted}\n")
+        write_atomic(path, "\n".join(parts))

@@ -1,0 +1,217 @@
+"""Replies are what the model says: exact when greedy, reproducible when drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import GenerationConfig
+
+from graftlab.adapters.base import Adapter
+from graftlab.adapters.peft import Lora, attach
+from graftlab.errors import ConfigError, ModelError
+from graftlab.generation.decode import Reply, generate
+from graftlab.generation.sampling import Generation
+from graftlab.models.base import Base
+from graftlab.models.cache import lend
+from graftlab.models.hf import HFModel
+from graftlab.text.tokenizer import Tokenizer, load_tokenizer
+from graftlab.types import Conversation, Message
+from miniatures import miniature
+
+ASK = Conversation((Message("system", "Be brief."), Message("user", "Which year was it made?")))
+GREEDY = Generation(max_new_tokens=24)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(qwen2_folder: Path) -> Tokenizer:
+    return load_tokenizer(qwen2_folder)
+
+
+@pytest.fixture
+def base(qwen2_folder: Path) -> Iterator[Base]:
+    with lend(HFModel(path=str(qwen2_folder)), dtype=torch.float32, device=CPU) as base:
+        yield base
+
+
+@pytest.fixture
+def adapter(base: Base) -> Iterator[Adapter]:
+    """An adapter that says something: B is not zero."""
+    adapter = attach(base, Lora(rank=4, dropout=0.5), seed=1, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for _, parameter in adapter.named_parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    yield adapter
+    adapter.detach()
+
+
+def by_hand(base: Base, tokenizer: Tokenizer, conversation: Conversation, steps: int) -> list[int]:
+    """Greedy decoding without cache, without `generate`."""
+    prompt = tokenizer.render(conversation.messages, generation_prompt=True)
+    ids = list(prompt)
+    was_training = base.model.training
+    base.model.eval()
+    with torch.no_grad(), base.plain():
+        for _ in range(steps):
+            logits = base.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
+            ids.append(int(logits.argmax()))
+            if ids[-1] in tokenizer.stop_ids:
+                break
+    base.model.train(was_training)
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "gemma3", "granite"])
+def test_greedy_equals_argmax_without_cache(kind: str, tmp_path: Path) -> None:
+    # With tied embeddings a random Gemma only repeats what it reads.
+    folder = miniature(kind, tmp_path, tie_word_embeddings=False)
+    tokenizer = load_tokenizer(folder)
+    with lend(HFModel(path=str(folder)), dtype=torch.float32, device=CPU) as base:
+        expected = by_hand(base, tokenizer, ASK, 24)
+        reply = generate(base, tokenizer, ASK, GREEDY)
+    assert len(set(expected)) > 3  # the miniature says more than one thing
+    assert reply.num_tokens == len(expected)
+    assert reply.text == tokenizer.decode(expected).rstrip("\ufffd")
+    assert reply.seconds > 0
+    assert reply.tokens_per_second > 0
+
+
+def test_greedy_ignores_the_folders_sampling_defaults(base: Base, tokenizer: Tokenizer) -> None:
+    expected = generate(base, tokenizer, ASK, GREEDY).text
+    own = GenerationConfig(
+        do_sample=True, temperature=5.0, repetition_penalty=9.0, suppress_tokens=list(range(300))
+    )
+    before, base.model.generation_config = base.model.generation_config, own
+    try:
+        assert generate(base, tokenizer, ASK, GREEDY).text == expected
+        assert base.model.generation_config is own
+    finally:
+        base.model.generation_config = before
+
+
+def test_a_drawn_reply_depends_on_its_seed_alone(base: Base, tokenizer: Tokenizer) -> None:
+    def draw(seed: int) -> str:
+        torch.manual_seed(torch.randint(10**6, ()).item())  # the world around it moves
+        return generate(
+            base, tokenizer, ASK, Generation(max_new_tokens=16, temperature=1.0, seed=seed)
+        ).text
+
+    assert draw(1) == draw(1)
+    assert len({draw(seed) for seed in range(4)}) == 4
+
+
+def test_the_training_stream_is_untouched(base: Base, tokenizer: Tokenizer) -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    generate(base, tokenizer, ASK, Generation(max_new_tokens=4, temperature=1.0, seed=3))
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize(
+    "support", [{"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}, {"temperature": 1e-4}]
+)
+def test_the_narrowest_support_is_greedy(
+    base: Base, tokenizer: Tokenizer, support: dict[str, float]
+) -> None:
+    free = Generation(max_new_tokens=24, temperature=3.0, seed=5)
+    narrow = Generation(**{"max_new_tokens": 24, "temperature": 3.0, "seed": 5, **support})  # type: ignore[arg-type]
+    greedy = generate(base, tokenizer, ASK, GREEDY).text
+    assert generate(base, tokenizer, ASK, free).text != greedy
+    assert generate(base, tokenizer, ASK, narrow).text == greedy
+
+
+@pytest.mark.parametrize(("support", "size"), [({"top_k": 3}, 3), ({}, 60)])
+def test_the_support_is_as_wide_as_asked(
+    base: Base, tokenizer: Tokenizer, support: dict[str, int], size: int
+) -> None:
+    """The first token of many draws; without a top_k, more than Hugging Face's default of 50."""
+    first: list[list[int]] = []
+    original = tokenizer.decode
+
+    class Spy:
+        stop_ids = tokenizer.stop_ids
+        render = staticmethod(tokenizer.render)
+
+        def decode(self, ids: list[int]) -> str:
+            first.append(list(ids))
+            return original(ids)
+
+    for seed in range(150 if size > 3 else 40):
+        drawn = Generation(max_new_tokens=1, temperature=20.0, seed=seed, **support)  # type: ignore[arg-type]
+        generate(base, Spy(), ASK, drawn)  # type: ignore[arg-type]
+    seen = {ids[0] for ids in first}
+    assert len(seen) == 3 if size == 3 else len(seen) > size
+
+
+def test_streamed_pieces_join_to_the_reply(base: Base, tokenizer: Tokenizer) -> None:
+    hot = Generation(max_new_tokens=120, temperature=1.5, seed=0)  # random bytes, mostly
+    pieces: list[str] = []
+    reply = generate(base, tokenizer, ASK, hot, on_text=pieces.append)
+    assert "".join(pieces) == reply.text
+    assert 1 < len(pieces) <= reply.num_tokens
+    assert reply == Reply(reply.text, reply.num_tokens, reply.stopped, reply.seconds)
+    assert generate(base, tokenizer, ASK, hot).text == reply.text
+
+
+def test_adapter_strength(base: Base, tokenizer: Tokenizer, adapter: Adapter) -> None:
+    tuned = generate(base, tokenizer, ASK, GREEDY).text
+    with adapter.disabled():
+        plain = generate(base, tokenizer, ASK, GREEDY).text
+    with adapter.scaled(0.0):
+        zero = generate(base, tokenizer, ASK, GREEDY).text
+    with adapter.scaled(1.0):
+        full = generate(base, tokenizer, ASK, GREEDY).text
+    assert plain == zero != tuned == full
+
+
+def test_generation_inside_training(base: Base, tokenizer: Tokenizer, adapter: Adapter) -> None:
+    """In train mode, with dropout and checkpointing on: no dropout in the reply, modes restored."""
+    base.model.eval()
+    expected = generate(base, tokenizer, ASK, GREEDY).text
+    base.set_checkpointing(True)
+    base.model.train()
+    modes = [module.training for module in base.model.modules()]
+    assert generate(base, tokenizer, ASK, GREEDY).text == expected
+    assert [module.training for module in base.model.modules()] == modes
+    assert all(parameter.requires_grad for _, parameter in adapter.named_parameters())
+    base.set_checkpointing(False)
+
+
+def test_stopping(base: Base, tokenizer: Tokenizer) -> None:
+    cut = generate(base, tokenizer, ASK, Generation(max_new_tokens=3))
+    assert (cut.num_tokens, cut.stopped) == (3, False)
+    ids = by_hand(base, tokenizer, ASK, 24)
+    later = next(index for index, id in enumerate(ids) if id != ids[0])
+
+    class Stops:
+        stop_ids = (ids[later],)
+        render = staticmethod(tokenizer.render)
+        decode = staticmethod(tokenizer.decode)
+
+    ended = generate(base, Stops(), ASK, GREEDY)  # type: ignore[arg-type]
+    assert (ended.num_tokens, ended.stopped) == (later + 1, True)
+
+
+def test_context(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    length = len(tokenizer.render(ASK.messages, generation_prompt=True))
+    for context, room in ((length + 5, 5), (length, 0)):
+        folder = miniature("qwen2", tmp_path / str(context), max_position_embeddings=context)
+        with lend(HFModel(path=str(folder)), dtype=torch.float32, device=CPU) as base:
+            if room:
+                assert generate(base, tokenizer, ASK, GREEDY).num_tokens <= room
+            else:
+                with pytest.raises(ModelError, match=f"{length} tokens.*Shorten"):
+                    generate(base, tokenizer, ASK, GREEDY)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": -1}, {"top_k": 0}, {"top_p": 0}, {"min_p": 2}, {"max_new_tokens": 0}]
+)
+def test_a_value_out_of_range_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=f"generation.{next(iter(wrong))}"):
+        Generation(**wrong)  # type: ignore[arg-type]

@@ -1,0 +1,276 @@
+"""`graftlab sample`: base and adapter answer, side by side, from an adapter folder alone."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from miniatures import miniature
+from rich.console import Console
+
+from graftlab.adapters.peft import Lora, attach
+from graftlab.choices import dump
+from graftlab.errors import ConfigError, DataError, ModelError
+from graftlab.generation.sampling import Generation
+from graftlab.models.cache import lend
+from graftlab.models.hf import HFModel
+from graftlab.tasks.sample import SampleSpec, run
+from graftlab.training.precision import Precision
+
+GENERATION = Generation(max_new_tokens=12)
+QUESTION = "Which year was the record made?"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder as training leaves it: adapter, tokenizer and run.yaml in `adapter/`."""
+    model_folder = miniature("qwen2", tmp_path_factory.mktemp("base"), tie_word_embeddings=False)
+    model = HFModel(path=str(model_folder))
+    folder = tmp_path_factory.mktemp("run")
+    with lend(model, dtype=torch.float32, device=torch.device("cpu")) as base:
+        adapter = attach(base, Lora(rank=4), seed=1, dtype=torch.float32)
+        generator = torch.Generator().manual_seed(2)
+        with torch.no_grad():
+            for _, parameter in adapter.named_parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+        adapter.save(folder / "adapter")
+        identity = {"base": base.fingerprint, "data": "x"}
+        torch.save(
+            {
+                "adapter": adapter.state_dict(),
+                "adapter_config": adapter.config_dict(),
+                "run": {"model": dump(model)},
+                "identity": identity,
+            },
+            folder / "step-000001.ckpt",
+        )
+    model.load_tokenizer().save(folder / "adapter")
+    config = {
+        "model": dump(model),
+        "data": {"system_prompt": "You know music.", "default_instruction": "Two voices talk."},
+    }
+    (folder / "adapter" / "run.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> Callable[..., io.StringIO]:
+    """Put a console of a given kind in place of the real one; returns what it writes to."""
+
+    def install(*, terminal: bool = False, width: int = 120) -> io.StringIO:
+        text = io.StringIO()
+        fake = Console(file=text, force_terminal=terminal, width=width, color_system=None)
+        monkeypatch.setattr("graftlab.tracking.console.console", lambda: fake)
+        return text
+
+    return install
+
+
+def spec(trained: Path | None, **changes: Any) -> SampleSpec:
+    adapter = {"adapter": str(trained)} if trained else {}
+    plain = {"prompt": QUESTION} if "prompts" not in changes else {}
+    fixed: dict[str, Any] = {
+        "generation": GENERATION,
+        "precision": Precision(name="fp32"),
+        "device": "cpu",
+    }
+    return SampleSpec(**{**fixed, **adapter, **plain, **changes})
+
+
+def texts(answers: list[Any]) -> list[dict[str, str]]:
+    return [{name: reply.text for name, reply in a.replies.items()} for a in answers]
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Iterator[Path]:
+    """Every shape of training data, with and without the answer."""
+    rows = [
+        [{"role": "system", "content": "Own."}, {"role": "user", "content": "one"}],
+        {"messages": [{"role": "user", "content": "two"}, {"role": "assistant", "content": "2"}]},
+        {"conversations": [{"from": "human", "value": "three"}, {"from": "gpt", "value": "3"}]},
+        {"instruction": "four", "input": "", "output": "4"},
+        {"instruction": "five", "input": "more"},
+    ]
+    file = tmp_path / "questions.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    yield file
+
+
+def test_base_and_adapter_side_by_side(trained: Path, screen: Callable[..., io.StringIO]) -> None:
+    shown = screen()
+    (answer,) = run(spec(trained))
+    assert list(answer.replies) == ["base", "adapter"]
+    assert answer.replies["base"].text != answer.replies["adapter"].text
+    lines = shown.getvalue().splitlines()
+    assert QUESTION in shown.getvalue()
+    assert any("base" in line and "adapter" in line for line in lines)
+    assert any(line.count("tokens/s") == 2 for line in lines)
+
+
+def test_a_narrow_screen_stacks(trained: Path, screen: Callable[..., io.StringIO]) -> None:
+    shown = screen(width=60)
+    run(spec(trained))
+    assert not any(line.count("tokens/s") == 2 for line in shown.getvalue().splitlines())
+    assert shown.getvalue().count("tokens/s") == 2
+
+
+def test_streaming_writes_the_same_texts(
+    trained: Path, screen: Callable[..., io.StringIO]
+) -> None:
+    silent = run(spec(trained, stream=False))
+    shown = screen(terminal=True)
+    streamed = run(spec(trained, stream=True))
+    assert texts(streamed) == texts(silent)
+    for name, text in texts(silent)[0].items():
+        assert f"\n{name}\n" in shown.getvalue()
+        printable = [part for part in text.split() if part.isascii() and part.isprintable()]
+        assert printable
+        assert all(part in shown.getvalue() for part in printable)
+
+
+@pytest.mark.parametrize("place", [".", "adapter", "step-000001.ckpt"])
+def test_every_kind_of_adapter_path(trained: Path, place: str) -> None:
+    expected = texts(run(spec(trained, model=trained_model(trained))))
+    assert texts(run(spec(trained / place))) == expected
+
+
+def trained_model(trained: Path) -> HFModel:
+    config = yaml.safe_load((trained / "adapter" / "run.yaml").read_text(encoding="utf-8"))
+    return HFModel(path=config["model"]["path"])
+
+
+def test_the_base_alone(trained: Path) -> None:
+    (answer,) = run(spec(None, model=trained_model(trained)))
+    assert list(answer.replies) == ["base"]
+
+
+def test_strength(trained: Path) -> None:
+    ((zero,), (full,), (soft,)) = (run(spec(trained, scale=s)) for s in (0.0, 1.0, 0.5))
+    assert zero.replies["adapter"].text == zero.replies["base"].text
+    assert len({a.replies["adapter"].text for a in (zero, full, soft)}) == 3
+
+
+def test_without_comparison(trained: Path) -> None:
+    (answer,) = run(spec(trained, compare=False))
+    assert list(answer.replies) == ["adapter"]
+
+
+def test_the_system_prompt_is_that_of_training(trained: Path) -> None:
+    def system(**changes: Any) -> str:
+        (answer,) = run(spec(trained, compare=False, **changes))
+        assert answer.prompt.conversation.messages[-1].content.endswith(QUESTION)
+        return answer.prompt.conversation.messages[0].content
+
+    assert system() == "Two voices talk. You know music."
+    assert system(system="You are new.") == "Two voices talk. You are new."
+    assert system(frame="systems-theologian").startswith("Two voices talk. You are the Systems")
+
+
+def test_a_file_of_prompts(
+    trained: Path, questions: Path, tmp_path: Path, screen: Callable[..., io.StringIO]
+) -> None:
+    shown = screen(width=140)
+    out = tmp_path / "new" / "replies.jsonl"
+    answers = run(spec(trained, prompts=str(questions), out=str(out), scale=0.5))
+    asked = [a.prompt.conversation.messages for a in answers]
+    assert [m[-1].content for m in asked] == ["one", "two", "three", "four", "five\n\nmore"]
+    assert all(m[-1].role == "user" for m in asked)
+    assert asked[0][0].content == "Two voices talk. Own."
+    assert [a.prompt.reference for a in answers] == [None, "2", "3", "4", None]
+    assert sum("reference" in line for line in shown.getvalue().splitlines()) == 3
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [row["where"] for row in rows] == [f"{questions}:{n}" for n in range(1, 6)]
+    for row, answer in zip(rows, answers, strict=True):
+        assert row["prompt"] == [m.as_dict() for m in answer.prompt.conversation.messages]
+        assert [{"base": row["base"], "adapter": row["adapter"]}] == texts([answer])
+        assert row["reference"] == answer.prompt.reference
+        assert row["tokens"] == {n: r.num_tokens for n, r in answer.replies.items()}
+        assert row["scale"] == 0.5
+
+
+def test_limit_and_greedy_repeat(trained: Path, questions: Path) -> None:
+    first = run(spec(trained, prompts=str(questions), limit=2))
+    assert len(first) == 2
+    assert texts(first) == texts(run(spec(trained, prompts=str(questions), limit=2)))
+
+
+def test_another_base_is_refused(trained: Path, tmp_path: Path) -> None:
+    other = HFModel(path=str(miniature("qwen2", tmp_path, seed=9, tie_word_embeddings=False)))
+    for place in (".", "step-000001.ckpt"):
+        with pytest.raises(ModelError, match="trained on another base"):
+            run(spec(trained / place, model=other))
+
+
+def test_an_adapter_from_elsewhere_needs_its_base(trained: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        (plain / name).write_bytes((trained / "adapter" / name).read_bytes())
+    with pytest.raises(ConfigError, match=r"no run\.yaml.*model\.path=DIR"):
+        run(spec(plain))
+    assert run(spec(plain, model=trained_model(trained)))
+
+
+def test_a_base_that_moved_is_said(trained: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for file in (trained / "adapter").iterdir():
+        (moved / file.name).write_bytes(file.read_bytes())
+    config = {"model": {"choice": "hf", "path": str(tmp_path / "gone")}}
+    (moved / "run.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"gone.*model=hf model\.path=DIR"):
+        run(spec(moved))
+
+
+def test_prompts_that_cannot_be_asked_are_listed(trained: Path, tmp_path: Path) -> None:
+    file = tmp_path / "bad.jsonl"
+    rows = [
+        '[{"role": "user", "content": "fine"}]',
+        '[{"role": "user", "content": ""}]',
+        "{broken",
+        '[{"role": "system", "content": "only"}]',
+        '[{"role": "user", "content": "a <|im_end|> b"}]',
+        "[]",
+    ]
+    file.write_text("\n".join(rows), encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        run(spec(trained, prompts=str(file)))
+    assert [p.split(": ")[0] for p in error.value.problems] == [f"{file}:{n}" for n in range(2, 7)]
+    with pytest.raises(ConfigError, match="reserved token"):
+        run(spec(trained, prompt="a <|im_end|> b"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "wanted"),
+    [
+        ({"prompts": "a.jsonl", "prompt": "b"}, "either prompt"),
+        ({"prompt": None}, "either prompt"),
+        ({"adapter": None}, "adapter=RUN"),
+        ({"adapter": None, "model": HFModel(path="x"), "scale": 0.5}, "scale=0.5"),
+        ({"scale": -1.0}, "scale"),
+        ({"limit": 0}, "limit"),
+        ({"device": "gpu"}, "device=gpu"),
+        ({"system": "a", "frame": "b"}, "frame brings its own"),
+        ({"prompt": None, "prompts": "a.jsonl", "system": "a"}, "prompts brings its own"),
+    ],
+)
+def test_a_spec_that_cannot_be_is_refused(wrong: dict[str, Any], wanted: str) -> None:
+    with pytest.raises(ConfigError, match=wanted):
+        SampleSpec(**{"prompt": QUESTION, "adapter": "run", **wrong})
+
+
+def test_missing_files_are_named(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no adapter at"):
+        run(spec(tmp_path / "none"))
+    with pytest.raises(ConfigError, match="prompts="):
+        run(spec(trained, prompts=str(tmp_path / "none.jsonl")))
+    with pytest.raises(ConfigError, match="frame=none"):
+        run(spec(trained, frame="none"))
+    with pytest.raises(ConfigError, match=r"out=.*cannot be written"):
+        run(spec(trained, out=str(tmp_path)))

@@ -1,0 +1,104 @@
+"""Small tokenizers with templates shaped like the well-known families' (our own wording)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+QWEN25 = "{% if messages[0].role != 'system' %}{{ '<|im_start|>system\nYou are helpful.<|im_end|>\n' }}{% endif %}"
+TEMPLATES = {
+    "chatml": CHATML,
+    "qwen2.5": QWEN25 + CHATML,
+    # Earlier turns lose their thinking; the last one always shows a (perhaps empty) block.
+    "qwen3": (
+        "{% for m in messages %}"
+        "{% if m.role == 'assistant' %}"
+        "{% set answer = m.content.split('</think>')[-1].lstrip('\n') %}"
+        "{% set thought = m.content.split('</think>')[0].split('<think>')[-1].strip('\n') "
+        "if '</think>' in m.content else '' %}"
+        "{{ '<|im_start|>assistant\n' }}"
+        "{% if loop.last %}{{ '<think>\n' + thought + '\n</think>\n\n' }}{% endif %}"
+        "{{ answer + '<|im_end|>\n' }}"
+        "{% else %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    ),
+    "llama3": (
+        "{{ bos_token }}{% for m in messages %}"
+        "{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' + m.content | trim"
+        " + '<|eot_id|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}"
+        "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+    ),
+    "gemma": (
+        "{{ bos_token }}{% if messages[0].role == 'system' %}"
+        "{{ raise_exception('System role not supported') }}{% endif %}"
+        "{% for m in messages %}"
+        "{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) + '\n'"
+        " + m.content | trim + '<end_of_turn>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+    ),
+    # No generation prompt at all; the system text joins the first question.
+    "mistral": (
+        "{% set system = messages[0].content + '\n\n' if messages[0].role == 'system' else '' %}"
+        "{{ bos_token }}{% for m in messages %}"
+        "{% if m.role == 'user' %}{{ '[INST] ' + (system if loop.index0 < 2 else '')"
+        " + m.content + ' [/INST]' }}"
+        "{% elif m.role == 'assistant' %}{{ ' ' + m.content + eos_token }}{% endif %}"
+        "{% endfor %}"
+    ),
+}
+SPECIALS = [
+    *("<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>"),
+    *("<|end_header_id|>", "<|eot_id|>", "<start_of_turn>", "<end_of_turn>", "[INST]", "[/INST]"),
+]
+CORPUS = [
+    "The band recorded a slow waltz in 1974.\n\nIt opens the second side.\n\n\nGood answer!",
+    "system user assistant model\n\nquestion and answer, naïve and über 🎵.\n\n",
+    "- one\n- two\n\n- three\n",
+] * 20
+
+
+def write_tokenizer(folder: Path, template: str | None, *, eos: str = "</s>") -> Path:
+    """A byte-level BPE tokenizer with every special token above, as `save_pretrained` writes it."""
+    from tokenizers import Tokenizer as Raw
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    raw = Raw(models.BPE())
+    # One run for all white space, so that "\n" + "\nHi" merges across the answer's edge.
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=SPECIALS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    raw.train_from_iterator(CORPUS, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token=eos)
+    if template is not None:
+        fast.chat_template = template
+    fast.save_pretrained(folder)
+    return folder
+
+
+def write_sentencepiece(folder: Path, *, markers: bool) -> Path:
+    """A small SentencePiece BPE model, with ChatML markers as control pieces or without."""
+    import sentencepiece
+
+    folder.mkdir(parents=True, exist_ok=True)
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(line for text in CORPUS for line in text.split("\n") if line),
+        model_prefix=str(folder / "tokenizer"),
+        model_type="bpe",
+        vocab_size=360,
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        control_symbols=["<|im_start|>", "<|im_end|>"] if markers else [],
+        minloglevel=2,
+    )
+    return folder
