@@ -1,4 +1,4 @@
-"""What every test shares: a quiet, offline process with its own caches, and miniature model folders."""
+"""What every test shares: a quiet, offline process with its own caches, and model folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Miniature Hugging Face model folders: every architecture of the tests, in a few hundred kilobytes.
+"""Miniature Hugging Face model folders: every architecture of the tests, in half a megabyte.
 
 Weights are random but large enough that logits, softcaps and sliding windows matter; each folder is
 what `save_pretrained` writes: config, safetensors, a byte-level BPE tokenizer with ChatML.
@@ -76,15 +76,39 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
         {**GEMMA, "final_logit_softcapping": 5.0, "attn_logit_softcapping": 5.0},
     ),
     "gemma3": ("Gemma3TextConfig", "Gemma3ForCausalLM", GEMMA),
+    "qwen3_moe": (
+        "Qwen3MoeConfig",
+        "Qwen3MoeForCausalLM",
+        {
+            "head_dim": 16,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "decoder_sparse_step": 1,
+        },
+    ),
     "lfm2": (
         "Lfm2Config",
         "Lfm2ForCausalLM",
         {"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False},
     ),
+    "qwen3_next": (
+        "Qwen3NextConfig",
+        "Qwen3NextForCausalLM",
+        {
+            "head_dim": 16,
+            "layer_types": ["linear_attention", "full_attention"],
+            "linear_key_head_dim": 16,
+            "linear_value_head_dim": 16,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 4,
+            "mlp_only_layers": [0, 1],
+        },
+    ),
 }
-HYBRIDS = ("lfm2",)
+HYBRIDS = ("lfm2", "qwen3_next")
 """Kinds with a recurrent or convolutional layer, which packing cannot isolate."""
-DENSE = tuple(kind for kind in KINDS if kind not in HYBRIDS)
+TRANSFORMERS = tuple(kind for kind in KINDS if kind not in HYBRIDS)
 
 
 def miniature(kind: str, folder: Path, *, seed: int = 0, **overrides: Any) -> Path:
@@ -150,7 +174,7 @@ def save_tokenizer(folder: Path) -> int:
 
 
 def flat_batch(lengths: list[int], *, vocab_size: int = 400, seed: int = 0) -> Batch:
-    """A flat micro-batch of random documents; the last third of each one's positions is labelled."""
+    """A flat micro-batch of random documents; the last third of each is labelled."""
     import torch
 
     from graftlab.types import IGNORE, Batch

@@ -8,7 +8,10 @@ CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-QWEN25 = "{% if messages[0].role != 'system' %}{{ '<|im_start|>system\nYou are helpful.<|im_end|>\n' }}{% endif %}"
+QWEN25 = (
+    "{% if messages[0].role != 'system' %}"
+    "{{ '<|im_start|>system\nYou are helpful.<|im_end|>\n' }}{% endif %}"
+)
 TEMPLATES = {
     "chatml": CHATML,
     "qwen2.5": QWEN25 + CHATML,
@@ -61,16 +64,22 @@ CORPUS = [
 ] * 20
 
 
-def write_tokenizer(folder: Path, template: str | None, *, eos: str = "</s>") -> Path:
-    """A byte-level BPE tokenizer with every special token above, as `save_pretrained` writes it."""
+def write_tokenizer(folder: Path, template: str | None, *, metaspace: str | None = None) -> Path:
+    """A BPE tokenizer with every special token above, as `save_pretrained` writes it.
+
+    Byte-level, or Llama-like with the given `prepend_scheme` of its Metaspace.
+    """
     from tokenizers import Tokenizer as Raw
     from tokenizers import decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    raw = Raw(models.BPE())
-    # One run for all white space, so that "\n" + "\nHi" merges across the answer's edge.
+    raw = Raw(models.BPE(unk_token="<unk>"))
+    # A run of line ends is one token in places, so that "\n" + "\nHi" merges across an edge.
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
+    if metaspace is not None:
+        raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=metaspace)
+        raw.decoder = decoders.Metaspace(prepend_scheme=metaspace)
     trainer = trainers.BpeTrainer(
         vocab_size=400,
         special_tokens=SPECIALS,
@@ -78,7 +87,7 @@ def write_tokenizer(folder: Path, template: str | None, *, eos: str = "</s>") ->
         show_progress=False,
     )
     raw.train_from_iterator(CORPUS, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token=eos)
+    fast = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>")
     if template is not None:
         fast.chat_template = template
     fast.save_pretrained(folder)
@@ -86,7 +95,7 @@ def write_tokenizer(folder: Path, template: str | None, *, eos: str = "</s>") ->
 
 
 def write_sentencepiece(folder: Path, *, markers: bool) -> Path:
-    """A small SentencePiece BPE model, with ChatML markers as control pieces or without."""
+    """A small SentencePiece BPE model, with ChatML markers (of either kind) or without."""
     import sentencepiece
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +107,8 @@ def write_sentencepiece(folder: Path, *, markers: bool) -> Path:
         byte_fallback=True,
         normalization_rule_name="identity",
         remove_extra_whitespaces=False,
-        control_symbols=["<|im_start|>", "<|im_end|>"] if markers else [],
+        control_symbols=["<|im_start|>"] if markers else [],
+        user_defined_symbols=["<|im_end|>"] if markers else [],
         minloglevel=2,
     )
     return folder

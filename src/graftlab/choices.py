@@ -77,7 +77,8 @@ def restore(cls: type[Spec], data: Mapping[str, Any], *, path: str = "") -> Spec
         if nested is not None and value is not None:
             values[name] = restore(nested, value, path=f"{path}.{name}" if path else name)
     try:
-        return target(**values)
+        spec: Spec = target(**values)
+        return spec
     except TypeError as error:
         raise ConfigError(f"{path or target.__name__}: {error}") from error
 

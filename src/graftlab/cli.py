@@ -24,7 +24,7 @@ from graftlab.config import VERBS, conf_dir
 from graftlab.door.keys import check_words
 from graftlab.door.launch import Outcome, launch, resume_words, through_hydra
 from graftlab.door.menu import Menu, menu
-from graftlab.door.verify import Door, verify, verify_sweep
+from graftlab.door.verify import Door, composed, verify, verify_sweep
 from graftlab.door.words import Word, read_words
 from graftlab.errors import ConfigError, GraftlabError, did_you_mean
 
@@ -35,9 +35,7 @@ def main(argv: Sequence[str] | None = None, *, call: str | None = None) -> int:
     `call` is how this door is called in messages, such as `python train.py`.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    name = call or " ".join(
-        ["graftlab", *arguments[:1]] if arguments[:1] and arguments[0] in VERBS else ["graftlab"]
-    )
+    name = call or " ".join(["graftlab", *(verb for verb in arguments[:1] if verb in VERBS)])
     try:
         return _answer(arguments, name)
     except GraftlabError as error:
@@ -161,6 +159,7 @@ def _show(door: Door, flags: argparse.Namespace, words: Sequence[Word]) -> None:
     package = ["--package", flags.package] if flags.package else []
     resolve = ["--resolve"] if flags.resolve else []
     overrides = [*door.overrides(words), *folder]
+    composed(door, overrides)
     through_hydra(door, ["--cfg", flags.cfg, *package, *resolve, *overrides], _nothing)
 
 

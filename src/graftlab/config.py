@@ -6,6 +6,7 @@ composes becomes that dataclass in one call of `build`. Nothing behind the door 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -19,8 +20,11 @@ from graftlab.tasks.train import TrainSpec
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+MASKED = "\x1a???"
+"""Stands for the text `???`, which OmegaConf would read as "not given"."""
+
 VERBS: dict[str, type] = {"train": TrainSpec, "sample": SampleSpec, "inspect": InspectSpec}
-"""Verb -> its spec; the verb is also the name of `conf/<verb>.yaml` and of `graftlab.tasks.<verb>`."""
+"""Verb -> its spec; also the name of `conf/<verb>.yaml` and of `graftlab.tasks.<verb>`."""
 
 
 def conf_dir() -> Path:
@@ -62,4 +66,15 @@ def build(cfg: DictConfig) -> Any:
     """The spec that `cfg` describes; every class checks itself on the way."""
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_object(cfg)
+    return _unmask(OmegaConf.to_object(cfg))
+
+
+def _unmask(spec: Any) -> Any:
+    """Give back the text `???`, which OmegaConf cannot hold (door/words.py put the mask)."""
+    for field in dataclasses.fields(spec):
+        value = getattr(spec, field.name)
+        if isinstance(value, str) and value == MASKED:
+            setattr(spec, field.name, "???")
+        elif dataclasses.is_dataclass(value):
+            _unmask(value)
+    return spec

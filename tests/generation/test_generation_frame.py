@@ -62,7 +62,7 @@ def test_a_frame_from_a_file(tmp_path: Path) -> None:
         ("system: a\n", "instruction missing"),
         ("{}", "system and instruction missing"),
         ("system: a\ninstruction: b\ninput: no slot\n", "exactly once"),
-        ("system: a\ninstruction: b\ninput: '{input} {input}'\n", "2 times"),
+        ("system: a\ninstruction: b\ninput: '{input} {input}'\n", "not 2 times"),
         ("system: 7\ninstruction: b\n", "system must be"),
         ("system: a\ninstruction: ''\n", "instruction must be"),
         ("system: a\ninstruction: b\nconstraints: one\n", "list of texts"),

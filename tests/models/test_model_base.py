@@ -6,17 +6,17 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from miniatures import DENSE, flat_batch, single_documents
 
 from graftlab.adapters.peft import Lora, attach
 from graftlab.models.base import Base
 from graftlab.objectives.policy import Policy
+from miniatures import TRANSFORMERS, flat_batch, single_documents
 
 MakeBase = Callable[..., Base]
 LENGTHS = [30, 9, 41]  # longer and shorter than the miniatures' sliding window of 16
 
 
-@pytest.mark.parametrize("kind", DENSE)
+@pytest.mark.parametrize("kind", TRANSFORMERS)
 @torch.no_grad()
 def test_packed_logits_are_the_stock_models_own(kind: str, make_base: MakeBase) -> None:
     base = make_base(kind)
@@ -28,20 +28,20 @@ def test_packed_logits_are_the_stock_models_own(kind: str, make_base: MakeBase) 
     assert packed.std() > 0.2
 
 
-@pytest.mark.parametrize(
-    ("kind", "field"),
-    [
-        ("gemma2", "final_logit_softcapping"),
-        ("granite", "logits_scaling"),
-        ("cohere", "logit_scale"),
-    ],
-)
+HEAD_EXTRAS = {
+    "gemma2": "final_logit_softcapping",
+    "granite": "logits_scaling",
+    "cohere": "logit_scale",
+}
+
+
+@pytest.mark.parametrize("kind", HEAD_EXTRAS)
 @torch.no_grad()
-def test_logits_include_what_the_head_adds(kind: str, field: str, make_base: MakeBase) -> None:
+def test_logits_include_what_the_head_adds(kind: str, make_base: MakeBase) -> None:
     base = make_base(kind)
     hidden = base.hidden(flat_batch(LENGTHS))[0]
     head_alone = base.model.lm_head(hidden)
-    assert getattr(base.config, field) is not None
+    assert getattr(base.config, HEAD_EXTRAS[kind]) is not None
     assert (base.logits(hidden) - head_alone).abs().max() > 0.05
     assert base.logits(hidden[:0]).shape == (0, base.vocab_size)
 
@@ -57,7 +57,8 @@ def test_plain_serves_generation_with_a_cache_and_restores(kind: str, make_base:
         cached = base.model.generate(
             prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=8, do_sample=False
         )
-    assert base.model.training and base.model.config._attn_implementation == packed
+    assert base.model.training
+    assert base.model.config._attn_implementation == packed
     ids = prompt
     with torch.no_grad():
         for _ in range(cached.shape[1] - prompt.shape[1]):
@@ -65,7 +66,8 @@ def test_plain_serves_generation_with_a_cache_and_restores(kind: str, make_base:
             batch.input_ids = ids
             step = base.logits(base.hidden(batch)[0, -1:]).argmax(-1)
             ids = torch.cat([ids, step[None]], 1)
-    assert torch.equal(ids, cached) and ids.shape[1] > 21
+    assert torch.equal(ids, cached)
+    assert ids.shape[1] > 21
 
 
 def test_checkpointing_recomputes_each_layer_and_changes_nothing(make_base: MakeBase) -> None:
@@ -84,12 +86,15 @@ def test_checkpointing_recomputes_each_layer_and_changes_nothing(make_base: Make
     counts, gradients = [], []
     for on in (False, True, False):
         base.set_checkpointing(on)
+        assert base.model.training
         forwards = 0
         Policy(base, adapter).label_nll(flat_batch(LENGTHS)).backward()
         counts.append(forwards)
         gradients.append([p.grad.clone() for _, p in adapter.named_parameters()])
         base.model.zero_grad()
     assert counts == [2, 4, 2]
+    base.set_checkpointing(True)
+    assert not base.model.get_input_embeddings()(torch.tensor([1])).requires_grad
     assert all(torch.equal(a, b) for a, b in zip(gradients[0], gradients[1], strict=True))
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from miniatures import miniature
 from safetensors.torch import load_file, save_file
 
 from graftlab.errors import ConfigError, ModelError
@@ -19,6 +18,7 @@ from graftlab.models.fingerprint import fingerprint
 from graftlab.models.hf import HFModel
 from graftlab.models.tiny import TinyModel
 from graftlab.models.weights import stored_tensors
+from miniatures import miniature
 
 MakeMiniature = Callable[[str], Path]
 CPU = torch.device("cpu")
@@ -95,7 +95,8 @@ def test_the_base_is_stored_in_the_dtype_asked_for(qwen2_folder: Path) -> None:
         base = HFModel(path=str(qwen2_folder)).load(dtype=dtype, device=CPU)
         assert base.dtype == dtype
         assert {p.dtype for p in base.model.parameters()} == {dtype}
-        assert base.source == str(qwen2_folder) and base.folder == qwen2_folder
+        assert base.source == str(qwen2_folder)
+        assert base.folder == qwen2_folder
         assert base.attention_choice[0] == "segments"
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from miniatures import DENSE, flat_batch, single_documents
 
 import graftlab.objectives.policy as policy_module
 from graftlab.adapters.base import Adapter
@@ -15,6 +14,7 @@ from graftlab.models.base import Base
 from graftlab.objectives.ce import CrossEntropy
 from graftlab.objectives.policy import Policy, nll_per_document
 from graftlab.types import IGNORE, Batch
+from miniatures import TRANSFORMERS, flat_batch, single_documents
 
 MakeBase = Callable[..., Base]
 LENGTHS = [33, 8, 40]
@@ -45,7 +45,7 @@ def gradients(policy: Policy, batches: list[Batch]) -> tuple[float, dict[str, to
     return total, {n: g for n, g in found.items() if g is not None}
 
 
-@pytest.mark.parametrize("kind", DENSE)
+@pytest.mark.parametrize("kind", TRANSFORMERS)
 def test_packed_and_unpacked_give_the_same_gradients(kind: str, make_base: MakeBase) -> None:
     base = make_base(kind)
     policy = Policy(base, trained(base))
@@ -84,7 +84,8 @@ def test_chunks_give_the_gradient_of_full_logits(
         monkeypatch.setattr(policy_module, "CHUNK_ELEMENTS", rows * base.vocab_size)
         calls.clear()
         loss, found = gradients(policy, [batch])
-        assert max(calls) <= rows and max(calls) < batch.num_tokens / 2
+        assert max(calls) <= rows
+        assert max(calls) < batch.num_tokens / 2
         assert len(calls) == (2 * -(-26 // 8) if rows == 8 else 1)  # each chunk twice, or one once
         assert loss == pytest.approx(full.item(), rel=1e-6)
         for gradient, wanted in zip(found.values(), expected, strict=True):
@@ -102,7 +103,8 @@ def test_no_label_is_a_zero_that_reaches_every_parameter(
     batch = flat_batch([5])
     batch.labels.fill_(IGNORE)
     loss, found = gradients(policy, [batch])
-    assert loss == 0.0 and len(found) > 40
+    assert loss == 0.0
+    assert len(found) > 40
     assert not any(gradient.any() for gradient in found.values())
 
 
@@ -111,7 +113,8 @@ def test_the_loss_is_fp32_under_bf16_autocast(make_base: MakeBase) -> None:
     policy = Policy(base, trained(base))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = policy.label_nll(flat_batch(LENGTHS))
-    assert loss.dtype == torch.float32 and loss.ndim == 0
+    assert loss.dtype == torch.float32
+    assert loss.ndim == 0
     loss.backward()
     assert policy.adapter is not None
     assert all(p.grad is not None for _, p in policy.adapter.named_parameters())

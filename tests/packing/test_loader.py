@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from graftlab.packing.loader import PackedLoader
 from graftlab.packing.rows import make_batch
 from graftlab.text.encode import TokenSet

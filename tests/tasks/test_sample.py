@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from miniatures import miniature
 from rich.console import Console
 
 from graftlab.adapters.peft import Lora, attach
 from graftlab.choices import dump
 from graftlab.errors import ConfigError, DataError, ModelError
+from graftlab.generation.decode import Reply
 from graftlab.generation.sampling import Generation
+from graftlab.generation.show import Screen
 from graftlab.models.cache import lend
 from graftlab.models.hf import HFModel
 from graftlab.tasks.sample import SampleSpec, run
 from graftlab.training.precision import Precision
+from miniatures import miniature
 
 GENERATION = Generation(max_new_tokens=12)
 QUESTION = "Which year was the record made?"
@@ -33,6 +37,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model_folder = miniature("qwen2", tmp_path_factory.mktemp("base"), tie_word_embeddings=False)
     model = HFModel(path=str(model_folder))
     folder = tmp_path_factory.mktemp("run")
+    config = {
+        "model": dump(model),
+        "data": {"system_prompt": "You know music.", "default_instruction": "Two voices talk."},
+    }
     with lend(model, dtype=torch.float32, device=torch.device("cpu")) as base:
         adapter = attach(base, Lora(rank=4), seed=1, dtype=torch.float32)
         generator = torch.Generator().manual_seed(2)
@@ -40,21 +48,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for _, parameter in adapter.named_parameters():
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
         adapter.save(folder / "adapter")
-        identity = {"base": base.fingerprint, "data": "x"}
-        torch.save(
-            {
-                "adapter": adapter.state_dict(),
-                "adapter_config": adapter.config_dict(),
-                "run": {"model": dump(model)},
-                "identity": identity,
-            },
-            folder / "step-000001.ckpt",
-        )
+        checkpoint = {
+            "adapter": adapter.state_dict(),
+            "adapter_config": adapter.config_dict(),
+            "run": config,
+            "identity": {"base": base.fingerprint, "data": "x"},
+        }
+        torch.save(checkpoint, folder / "step-000001.ckpt")
     model.load_tokenizer().save(folder / "adapter")
-    config = {
-        "model": dump(model),
-        "data": {"system_prompt": "You know music.", "default_instruction": "Two voices talk."},
-    }
     (folder / "adapter" / "run.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     return folder
 
@@ -88,7 +89,7 @@ def texts(answers: list[Any]) -> list[dict[str, str]]:
 
 
 @pytest.fixture
-def questions(tmp_path: Path) -> Iterator[Path]:
+def questions(tmp_path: Path) -> Path:
     """Every shape of training data, with and without the answer."""
     rows = [
         [{"role": "system", "content": "Own."}, {"role": "user", "content": "one"}],
@@ -99,7 +100,7 @@ def questions(tmp_path: Path) -> Iterator[Path]:
     ]
     file = tmp_path / "questions.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    yield file
+    return file
 
 
 def test_base_and_adapter_side_by_side(trained: Path, screen: Callable[..., io.StringIO]) -> None:
@@ -120,9 +121,7 @@ def test_a_narrow_screen_stacks(trained: Path, screen: Callable[..., io.StringIO
     assert shown.getvalue().count("tokens/s") == 2
 
 
-def test_streaming_writes_the_same_texts(
-    trained: Path, screen: Callable[..., io.StringIO]
-) -> None:
+def test_streaming_writes_the_same_texts(trained: Path, screen: Callable[..., io.StringIO]) -> None:
     silent = run(spec(trained, stream=False))
     shown = screen(terminal=True)
     streamed = run(spec(trained, stream=True))
@@ -148,6 +147,18 @@ def trained_model(trained: Path) -> HFModel:
 def test_the_base_alone(trained: Path) -> None:
     (answer,) = run(spec(None, model=trained_model(trained)))
     assert list(answer.replies) == ["base"]
+
+
+def test_replies_cannot_steer_the_terminal() -> None:
+    text = io.StringIO()
+    window = Screen(Console(file=text, force_terminal=True, color_system=None), stream=True)
+
+    def speak(*, on_text: Callable[[str], None]) -> Reply:
+        on_text("a\x1b[2J\x07b [bold]c[/]\n\t")
+        return Reply("", 1, True, 1.0)
+
+    window.hear("base", speak)
+    assert "\na[2Jb [bold]c[/]\n" in text.getvalue()
 
 
 def test_strength(trained: Path) -> None:
@@ -192,6 +203,13 @@ def test_a_file_of_prompts(
         assert row["reference"] == answer.prompt.reference
         assert row["tokens"] == {n: r.num_tokens for n, r in answer.replies.items()}
         assert row["scale"] == 0.5
+
+
+@pytest.mark.parametrize("name", ["bf16-mixed", "bf16"])
+def test_low_precision(trained: Path, name: str) -> None:
+    (answer,) = run(spec(trained, precision=Precision(name=name), scale=0.7))
+    assert all(reply.num_tokens > 0 for reply in answer.replies.values())
+    assert answer.replies["base"].text != answer.replies["adapter"].text
 
 
 def test_limit_and_greedy_repeat(trained: Path, questions: Path) -> None:
@@ -274,3 +292,24 @@ def test_missing_files_are_named(trained: Path, tmp_path: Path) -> None:
         run(spec(trained, frame="none"))
     with pytest.raises(ConfigError, match=r"out=.*cannot be written"):
         run(spec(trained, out=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "wrong", ["adapter='none'", "model=HFModel(path='none')", "adapter='.', prompts='none'"]
+)
+def test_a_wrong_path_is_answered_before_torch_is_loaded(wrong: str, tmp_path: Path) -> None:
+    prompt = "" if "prompts" in wrong else "prompt='x', "
+    code = f"""
+import sys
+from graftlab.errors import GraftlabError
+from graftlab.models.hf import HFModel
+from graftlab.tasks.sample import SampleSpec, run
+try:
+    run(SampleSpec({prompt}{wrong}))
+except GraftlabError:
+    print("heavy" if "torch" in sys.modules else "light")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.stdout == "light\n", done.stderr

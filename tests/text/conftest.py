@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from text_tokenizers import TEMPLATES, write_sentencepiece, write_tokenizer
 
 from graftlab.text.tokenizer import Tokenizer, load_tokenizer
+from text_tokenizers import TEMPLATES, write_sentencepiece, write_tokenizer
 
 
 @pytest.fixture(scope="session")

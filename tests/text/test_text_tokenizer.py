@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from text_tokenizers import CHATML, TEMPLATES, write_tokenizer
 
 from graftlab.errors import ConfigError, ModelError
 from graftlab.text.tokenizer import Tokenizer, load_tokenizer
 from graftlab.types import Message
+from text_tokenizers import CHATML, TEMPLATES, write_tokenizer
 
 Maker = Callable[[str], Tokenizer]
 Folder = Callable[[bool], Path]
@@ -138,7 +138,7 @@ def test_a_base_model_without_template_is_told_what_to_set(tmp_path: Path) -> No
 
 
 def test_folders_without_a_tokenizer(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="expected tokenizer.json"):
+    with pytest.raises(ModelError, match=r"expected tokenizer\.json"):
         load_tokenizer(tmp_path)
     with pytest.raises(ModelError, match="does not exist"):
         load_tokenizer(tmp_path / "absent")
@@ -171,6 +171,21 @@ def test_where_transformers_rebuilds_the_tokenizer_the_file_wins(
     assert again.encode_text([text]) == [wanted]
     assert again.notes == ()
     assert again.stop_ids == tokenizer.stop_ids
+
+
+def test_tokenizers_written_in_python(tmp_path: Path) -> None:
+    from transformers import ByT5Tokenizer
+
+    slow = ByT5Tokenizer()
+    slow.chat_template = TEMPLATES["mistral"].replace("bos_token", "''")
+    slow.save_pretrained(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    ids = tokenizer.render(CHAT, generation_prompt=False)
+    assert tokenizer.stop == "</s>"
+    assert ids[-1] == tokenizer.stop_ids[0]
+    assert tokenizer.decode(ids).endswith("Über 🎵!")
+    tokenizer.save(tmp_path / "saved")
+    assert load_tokenizer(tmp_path / "saved").fingerprint == tokenizer.fingerprint
 
 
 def test_an_honest_folder_gives_no_note(qwen2_folder: Path) -> None:

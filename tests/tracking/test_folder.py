@@ -6,6 +6,7 @@ import json
 import os
 
 import pytest
+
 from graftlab.tracking.folder import RunFolder, find_run, identity, write_atomic
 
 CONFIG = {"lr": 1e-4, "model": {"choice": "tiny"}, "name": "a", "run_dir": "x", "max_minutes": 3}

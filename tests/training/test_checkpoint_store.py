@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from graftlab.errors import ConfigError
 from graftlab.training.checkpoint import Checkpointing, CheckpointStore
 

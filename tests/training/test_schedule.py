@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+
 from graftlab.errors import ConfigError
 from graftlab.training.schedule import Schedule
 

@@ -6,6 +6,7 @@ import io
 
 import pytest
 import torch
+
 from graftlab.errors import ConfigError
 from graftlab.training.optim import AdamW, CustomOptimizer
 from graftlab.training.split import SplitAdamW, join, split

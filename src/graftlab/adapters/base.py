@@ -1,7 +1,7 @@
 """An adapter on its base: trainable parameters, dropout, strength, and the folder it is saved to.
 
 adapter_model.safetensors    base_model.model.<module>.lora_A.weight, .lora_B.weight, ...
-adapter_config.json          PEFT's LoraConfig; plain `peft.PeftModel.from_pretrained` reads both
+adapter_config.json          PEFT's LoraConfig; `peft.PeftModel.from_pretrained` reads both
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +54,7 @@ class KeyedDropout(nn.Module):
         if not self.training:
             return x
         # The draw follows the memory layout, so forward and backward must agree on it.
-        return keyed_dropout(x.contiguous(), self.key, self.p)
+        return cast(Tensor, keyed_dropout(x.contiguous(), self.key, self.p))
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
@@ -69,7 +69,7 @@ class DropoutStreams:
         if p == 0:
             return
         for layer, key in zip(layers.values(), self._keys.unbind(), strict=True):
-            layer.lora_dropout[adapter] = KeyedDropout(p, key)  # type: ignore[index,operator]
+            cast(nn.ModuleDict, layer.lora_dropout)[adapter] = KeyedDropout(p, key)
 
     def set_step(self, *, seed: int, step: int, micro_step: int) -> None:
         torch.bitwise_xor(self._names, _hash(f"{seed} {step} {micro_step}"), out=self._keys)

@@ -11,7 +11,6 @@ from graftlab.errors import ConfigError, ModelError, require_choice, require_ran
 if TYPE_CHECKING:
     import torch
     from peft import LoraConfig
-    from torch import Tensor
 
     from graftlab.adapters.base import Adapter
     from graftlab.adapters.store import AdapterSource
@@ -104,7 +103,7 @@ def attach(base: Base, lora: Lora, *, seed: int, dtype: torch.dtype) -> Adapter:
     adapter = _inject(base, config, dtype=dtype)
     initialise(adapter, lora.init, seed=seed if lora.seed is None else lora.seed)
     if source is not None:
-        adapter.load_state_dict(source.tensors())
+        _fill(adapter, source)
     return adapter
 
 
@@ -126,13 +125,11 @@ def load_adapter(base: Base, source: AdapterSource, *, dtype: torch.dtype | None
             "rewritten base. Convert it to plain LoRA with PEFT first."
         )
     config.inference_mode = False
-    tensors = source.tensors()
-    adapter = _inject(base, config, dtype=dtype or torch.float32)
     try:
-        adapter.load_state_dict(tensors)
-    except ModelError as error:
-        adapter.detach()
+        adapter = _inject(base, config, dtype=dtype or torch.float32)
+    except ConfigError as error:
         raise ModelError(f"{source.folder} does not fit {base.name}: {error}") from error
+    _fill(adapter, source)
     return adapter
 
 
@@ -148,11 +145,11 @@ def peft_config(base: Base, lora: Lora) -> LoraConfig:
         base_model_name_or_path=base.source,
         r=lora.rank,
         # PEFT's own files hold an integer wherever alpha is one.
-        lora_alpha=_integer_if_whole(lora.effective_alpha),  # type: ignore[arg-type]
+        lora_alpha=_integer_if_whole(lora.effective_alpha),
         lora_dropout=lora.dropout,
         use_dora=lora.dora,
         use_rslora=lora.rslora,
-        init_lora_weights=True if lora.init == "default" else lora.init,  # type: ignore[arg-type]
+        init_lora_weights=True if lora.init == "default" else lora.init,
         target_modules=targets.modules,
         layers_to_transform=targets.layers,
         modules_to_save=list(lora.modules_to_save) or None,
@@ -164,7 +161,7 @@ def _inject(base: Base, config: LoraConfig, *, dtype: torch.dtype) -> Adapter:
     import torch
     from peft import inject_adapter_in_model
 
-    from graftlab.adapters.base import Adapter
+    from graftlab.adapters.base import Adapter, restore_modules
 
     assert base.adapter is None, "this base already carries an adapter; detach it first"
     originals = dict(base.model.named_modules())
@@ -175,15 +172,18 @@ def _inject(base: Base, config: LoraConfig, *, dtype: torch.dtype) -> Adapter:
         try:
             inject_adapter_in_model(config, base.model)
         except (ValueError, TypeError) as error:
-            _put_back(base, originals)
+            restore_modules(base.model, originals)
             raise ConfigError(f"lora.targets={config.target_modules}: {error}") from error
     return Adapter(base, config, originals=originals, dtype=dtype)
 
 
-def _put_back(base: Base, originals: dict[str, Any]) -> None:
-    from graftlab.adapters.base import restore_modules
-
-    restore_modules(base.model, originals)
+def _fill(adapter: Adapter, source: AdapterSource) -> None:
+    """The source's weights into `adapter`, or a clean base and a ModelError."""
+    try:
+        adapter.load_state_dict(source.tensors())
+    except ModelError as error:
+        adapter.detach()
+        raise ModelError(f"{source.folder} does not fit {adapter.base.name}: {error}") from error
 
 
 def _require_same_make(lora: Lora, config: LoraConfig, source: AdapterSource) -> None:

@@ -61,7 +61,7 @@ class FolderSource(AdapterSource):
     def config(self) -> dict[str, Any]:
         from graftlab.models.weights import read_json
 
-        return dict(read_json(self.path / CONFIG))
+        return read_json(self.path / CONFIG)
 
     def tensors(self) -> dict[str, Tensor]:
         from safetensors.torch import load_file

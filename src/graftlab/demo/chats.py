@@ -18,8 +18,8 @@ Message = dict[str, str]
 Turn = tuple[str, str]  # what the user says, what the assistant replies
 
 SYSTEM = (
-    "You are a [helpful|plain|careful|friendly] assistant[|. Answer briefly|. Answer in full sentences"
-    "|. Use simple words|. Be polite and clear]."
+    "You are a [helpful|plain|careful|friendly] assistant[|. Answer briefly|"
+    ". Answer in full sentences|. Use simple words|. Be polite and clear]."
 )
 MUSIC_SYSTEM = (
     "You [comment on|write about|describe|present] [music tracks|songs|records|recordings] for "
@@ -74,7 +74,9 @@ def plain_commentary(pen: Pen, track: Track, fields: dict[str, str]) -> str:
 
 def field_question(pen: Pen, fields: dict[str, str]) -> Turn:
     """A question for one label; where it was not given, the reply says so."""
-    label = pen.pick(("Title", "Artist", "Album", "Year", "Genre", "Tempo", "Key", "Mood", "Length"))
+    label = pen.pick(
+        ("Title", "Artist", "Album", "Year", "Genre", "Tempo", "Key", "Mood", "Length")
+    )
     name = label.lower()
     question = pen.phrase("[What is the {n}?|Which {n} is given?|Tell me the {n}.]", n=name)
     if label not in fields:
@@ -144,12 +146,17 @@ def record(pen: Pen) -> list[Message]:
             {"Event": pen.pick(WORDS["event"]), "Day": pen.pick(WORDS["weekday"]),
              "Time": f"{pen.number(7, 21)}:{pen.pick(('00', '15', '30'))}",
              "Place": pen.pick(WORDS["building"]), "Contact": someone.name},
-            "the {Event} is on {Day} at {Time} in the {Place}. please contact {Contact} for details.",
+            "the {Event} is on {Day} at {Time} in the {Place}. "
+            "please contact {Contact} for details.",
         ),
     )  # fmt: skip
     fields, text = pen.pick(sheets)
-    request = pen.phrase("[Write this as a short text.|Turn the facts into sentences.|Summarise this.]")
-    turns = [(ask_for(pen, lay_out(pen, fields), request), pen.write(text, **someone.facts, **fields))]
+    request = pen.phrase(
+        "[Write this as a short text.|Turn the facts into sentences.|Summarise this.]"
+    )
+    turns = [
+        (ask_for(pen, lay_out(pen, fields), request), pen.write(text, **someone.facts, **fields))
+    ]
     for label in pen.some(list(fields), pen.number(0, 2)):
         turns.append((f"What is the {label.lower()}?", f"The {label.lower()} is {fields[label]}."))
     return conversation(turns, _system(pen))
@@ -163,7 +170,10 @@ def knowledge(pen: Pen) -> Turn:
         ("What is {a noun}?", "{a noun} is {kind}. It is used for {use}."),
         ("What is {a noun} used for?", "{a noun} is used for {use}."),
         ("Where can I find {a noun}?", "You can find {a noun} in {where}."),
-        ("Explain the word \"{noun}\".", "{a noun} is {kind} used for {use}. It is found in {where}."),
+        (
+            'Explain the word "{noun}".',
+            "{a noun} is {kind} used for {use}. It is found in {where}.",
+        ),
         ("Describe {a noun}.", "{a noun} is {kind}. It is used for {use} and is found in {where}."),
     ))  # fmt: skip
     return pen.write(question, **facts), pen.write(reply, **facts)
@@ -185,23 +195,30 @@ def how_to(pen: Pen) -> Turn:
 
 def small_tasks(pen: Pen) -> Turn:
     """Lists, sums, order, repetition: tasks with one right answer."""
-    group = pen.pick(("animal", "fruit", "colour", "tool", "instrument", "job", "vegetable", "plant"))
+    group = pen.pick(
+        ("animal", "fruit", "colour", "tool", "instrument", "job", "vegetable", "plant")
+    )
     words, (a, b) = pen.some(WORDS[group], pen.number(3, 5)), (pen.number(2, 40), pen.number(2, 40))
     sentence = pen.write("the {object} in the {room} is {colour}.")
     count = ("zero", "one", "two", "three", "four", "five")[len(words)]
+    about = (
+        "The door is {w}."
+        if group == "colour"
+        else ("[I can see {a w}.|the {w} is near the {place}.|my {relation} likes the {w}.]")
+    )
+    series, listed = ", ".join(words), listing(words)
+    bullets = "\n".join(f"- {word}" for word in words)
     return pen.pick((
-        (f"Name {count} {plural(group)}.", f"{count.capitalize()} {plural(group)} are {listing(words)}."),
-        (f"List {count} {plural(group)}.", "\n".join(f"- {word}" for word in words)),
+        (f"Name {count} {plural(group)}.", f"{count.capitalize()} {plural(group)} are {listed}."),
+        (f"List {count} {plural(group)}.", bullets),
         (f"What is {a} plus {b}?", f"{a} plus {b} is {a + b}."),
         (f"Which number is larger, {a} or {b + 41}?", f"{b + 41} is larger than {a}."),
-        (f"Put these words in order: {', '.join(words)}.", f"{listing(sorted(words))}."),
+        (f"Put these words in order: {series}.", f"{listing(sorted(words))}."),
         (f"Repeat this sentence: {sentence}", sentence),
-        (f"Which is the first word: {', '.join(words)}?", f"The first word is {words[0]}."),
-        (f"Which is the last word: {', '.join(words)}?", f"The last word is {words[-1]}."),
-        (f"Make a list: {listing(words)}.", "\n".join(f"- {word}" for word in words)),
-        (f"Write a sentence with the word {words[0]}.", pen.write(
-            "[I can see {a w}.|the {w} is near the {place}.|my {relation} likes the {w}.]", w=words[0])
-         if group != "colour" else f"The door is {words[0]}."),
+        (f"Which is the first word: {series}?", f"The first word is {words[0]}."),
+        (f"Which is the last word: {series}?", f"The last word is {words[-1]}."),
+        (f"Make a list: {listed}.", bullets),
+        (f"Write a sentence with the word {words[0]}.", pen.write(about, w=words[0])),
     ))  # fmt: skip
 
 
@@ -230,7 +247,10 @@ def writing(pen: Pen) -> Turn:
             ("Write a notice for an event.", prose.notice),
             ("[Write about|Describe] a person.", prose.portrait),
             ("Describe what is in a room.", prose.inventory),
-            ("[Describe|Write about] the town of " + place + ".", lambda pen: prose.town(pen, place)),
+            (
+                "[Describe|Write about] the town of " + place + ".",
+                lambda pen: prose.town(pen, place),
+            ),
         )
     )
     return pen.phrase(request), write(pen)

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TypeVar
 
 from graftlab.demo.lexicon import WORDS
@@ -109,10 +109,10 @@ def listing(items: Sequence[str]) -> str:
     return f"{', '.join(rest)} and {last}" if rest else last
 
 
-_MODIFIERS = {"": str, "a": article, "s": plural}
+_MODIFIERS: dict[str, Callable[[str], str]] = {"": str, "a": article, "s": plural}
 
 
-@lru_cache(maxsize=None)
+@cache
 def _parse(template: str) -> Nodes:
     tokens = list(_TOKEN.finditer(template))
     assert "".join(token[0] for token in tokens) == template, template

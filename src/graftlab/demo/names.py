@@ -8,54 +8,55 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graftlab.demo.grammar import Pen
+from graftlab.demo.lexicon import words
 
-WOMEN = (
+WOMEN = words(
     "Anna Maria Clara Ines Ruth Helen Nora Alice Edith Marta Sofia Lena Olga Vera Ida Emma Rosa "
     "Julia Greta Hanna Irene Paula Amina Leila Yuki Mei Priya Zara Tessa Brigid Elsa Petra Dora "
     "Celia Margit Selma Ada Thea Wilma Fatima Noor Carmen Lucia Beatriz Agnes Hilda Joan Mabel"
-).split()
-MEN = (
+)
+MEN = words(
     "Peter Karl David Simon Thomas Oscar Hugo Anton Felix Martin Leo Victor Paul Emil Henry "
     "George Walter Arthur Omar Hassan Kenji Ravi Marco Luis Diego Andrei Ivan Pavel Janek Mateo "
     "Samuel Jonas Erik Nils Otto Albert Frank Robert Edgar Basil Conrad Dennis Gilbert Harold "
     "Ismail Julian Laszlo Milos"
-).split()
-SURNAMES = (
+)
+SURNAMES = words(
     "Baker Carter Miller Weaver Hill Brook Stone Field Marsh Wood Hale Lind Berg Falk Holm Dahl "
     "Novak Kovac Horvat Silva Costa Moreno Ortega Rossi Conti Moretti Keller Vogel Brandt Winter "
     "Sommer Lang Klein Tanaka Mori Sato Patel Mehta Rahman Haddad Nasser Cohen Levin Petrov "
     "Orlov Dubois Moreau Laurent Lefevre Byrne Doyle Quinn Murray Fraser Doherty Pryce Vaughan "
     "Okafor Mensah Diallo Abebe Nagy Szabo Farkas Jansen Visser Bakker Virtanen Laine"
-).split()
+)
 
-_ONSETS = "b br c cl d dr f fl g gr h j k kl l m n p pr r s sk st t tr v w z th sh bl".split()
-_VOWELS = "a e i o u a e o ai ea ou ie".split()
-_CODAS = ["", "", "", "n", "r", "l", "m", "s", "t", "nd", "rn", "ck", "th", "sk", "lt", "x"]
-_TOWN_ENDS = "ton ford ham wick by field port bury mouth stead burg dale minster haven well".split()
+_ONSETS = words("b br c cl d dr f fl g gr h j k kl l m n p pr r s sk st t tr v w z th sh bl")
+_VOWELS = ("a", "e", "i", "o", "u", "a", "e", "o", "ai", "ea", "ou", "ie")
+_CODAS = ("", "", "", "n", "r", "l", "m", "s", "t", "nd", "rn", "ck", "th", "sk", "lt", "x")
+_TOWN_ENDS = words("ton ford ham wick by field port bury mouth stead burg dale minster haven well")
 
-_TITLE_ADJECTIVES = (
+_TITLE_ADJECTIVES = words(
     "Broken Silver Quiet Golden Empty Hollow Paper Distant Crooked Second Last First Burning "
     "Frozen Wooden Electric Velvet Yellow Crimson Pale Borrowed Nameless Slow Sudden Wild Tender "
     "Hidden Open Blind Painted Northern Southern Little Long Lonely Bitter Sweet Glass Iron Copper "
     "Lost Unwritten Patient Restless Secret Weightless Perfect Invisible"
-).split()
-_TITLE_NOUNS = (
+)
+_TITLE_NOUNS = words(
     "Window River Garden Letter Station Mirror Winter Summer Engine Shadow Street Bridge Mountain "
     "Road Kitchen Ladder Orchard Signal Feather Machine Corner Ocean Hour Morning Sunday Fire "
     "Stone Thunder Valley Balcony Telegram Carousel Lantern Compass Photograph Staircase Desert "
     "Meadow Island Clock Circus Harbour Ribbon Satellite Umbrella Avenue Echo Forest Parade "
     "Postcard Ceiling Elevator Magnet Pendulum Volcano Suitcase Anthem Cathedral"
-).split()
-_TITLE_VERBS = [
-    "Leaving", "Crossing", "Counting", "Finding", "Losing", "Painting", "Holding", "Following",
-    "Chasing", "Burning", "Building", "Forgetting", "Remembering", "Waiting for", "Dreaming of",
-    "Walking to", "Talking to", "Falling for", "Breaking", "Mending", "Drawing", "Running from",
-]  # fmt: skip
-_BAND_NOUNS = (
+)
+_TITLE_VERBS = words(
+    "Leaving Crossing Counting Finding Losing Painting Holding Following Chasing Burning Building "
+    "Forgetting Remembering Waiting_for Dreaming_of Walking_to Talking_to Falling_for Breaking "
+    "Mending Drawing Running_from"
+)
+_BAND_NOUNS = words(
     "Sparrows Pilots Gardeners Lanterns Cousins Mechanics Foxes Engines Orchards Strangers Magnets "
     "Painters Wolves Kites Astronauts Carpenters Swimmers Librarians Comets Miners Tigers Clocks "
     "Parrots Falcons Tailors Rivers Shadows Satellites Bakers Otters Cardinals Weavers Drifters"
-).split()
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,12 @@ from graftlab.demo.lexicon import WORDS
 from graftlab.demo.things import TASKS, THINGS
 
 
+def _two(pen: Pen, name: str) -> dict[str, str]:
+    """Facts `name` and `name2`: two different words of one list."""
+    first, second = pen.some(WORDS[name], 2)
+    return {name: first, f"{name}2": second}
+
+
 def portrait(pen: Pen) -> str:
     """A life in a few sentences."""
     born = pen.number(1840, 1985)
@@ -32,9 +38,11 @@ def portrait(pen: Pen) -> str:
         "|in {later} {they} married {other}.|from {later} {they} taught {subject}.|"
         "{their} best known work is a book about {topic} from {later}.]",
         "[in {their} free time {they} enjoyed {hobby}.|{they} was known for {hobby}.|"
-        "{first} spoke [two|three|four] languages.|{they} was [{trait}|{trait2}] and liked {hobby}.]",
+        "{first} spoke [two|three|four] languages.|{they} was [{trait}|{trait2}] and liked "
+        "{hobby}.]",
         "[{first} still lives in {city}.|{they} returned to {town} many years later.|"
-        "{their} letters are kept in the {building} of {city}.|a street in {town} has {their} name.]",
+        "{their} letters are kept in the {building} of {city}.|a street in {town} has {their} "
+        "name.]",
     ]
     traits = pen.some(WORDS["trait"], 2)
     facts |= {"trait": traits[0], "trait2": traits[1], "parent": pen.pick(WORDS["job"])}
@@ -53,13 +61,15 @@ def town(pen: Pen, name: str | None = None) -> str:
     return " ".join(
         pen.write(sentence, **facts)
         for sentence in (
-            "{town} is a [small |quiet |busy |]town [on the river {river}|by the {place}|in a valley]"
+            "{town} is a [small |quiet |busy |]town [on the river {river}|by the {place}|in a "
+            "valley]"
             " with about {people} [people|inhabitants].",
             "it was [founded|first mentioned] in {year} and lies {distance} kilometres "
             "[north|south|east|west] of {near}.",
             "[the town is known for its {goods}.|many people work in the {building}.|"
             "farmers in the area grow {fruit}.|the main industry is the making of {goods}.]",
-            "the {building} [was built|was opened|was rebuilt] in {opened}[| and is open to visitors].",
+            "the {building} [was built|was opened|was rebuilt] in {opened}[| and is open to "
+            "visitors].",
             "[there is a market every {weekday}.|in {month} there is {a event} in the {place}.|"
             "a {vehicle} runs to {near} every hour.|the {season}s are {weather_adjective}.]",
         )
@@ -76,19 +86,21 @@ def day(pen: Pen) -> str:
     }  # fmt: skip
     start = pen.pick((
         "on {weekday} [morning|afternoon|evening] {first} went to the {shop} to buy {a object}.",
-        "{first} woke up early because of the {weather}. {they} needed {a object} for {their} {relation}.",
+        "{first} woke up early because of the {weather}. {they} needed {a object} for {their} "
+        "{relation}.",
         "it was a {weather_adjective} day in {month}. {first} was looking for {a object}.",
         "{first} lost {their} {colour} {object} near the {place}. {they} was {feeling}.",
         "{first} and {their} {relation} walked to the {place}. they took {a object} with them.",
     ))  # fmt: skip
     middle = pen.some(
         (
-            "the {shop} was [closed|full|busy|almost empty], so {they} waited for {number} minutes.",
+            "the {shop} was [closed|full|busy|almost empty], so {they} waited for {number} "
+            "minutes.",
             "on the way {they} met {friend}, who was carrying {a tool}.",
-            "{friend} asked, \"[do you have time|have you eaten|where are you going|"
-            "what are you looking for]?\"",
-            "\"[I do not know|I will be there soon|that is a good idea|it is not far|"
-            "I need {a object}],\" said {first}.",
+            '{friend} asked, "[do you have time|have you eaten|where are you going|'
+            'what are you looking for]?"',
+            '"[I do not know|I will be there soon|that is a good idea|it is not far|'
+            'I need {a object}]," said {first}.',
             "the {object} was {colour} and made of {material}.",
             "it cost {price} [euros|coins|pounds], which was [cheap|fair|a little too much].",
             "outside it was [still |]{weather_adjective}, and the {place} was [quiet|busy|empty].",
@@ -117,9 +129,10 @@ def definition(pen: Pen) -> str:
         pen.write("{a noun} is {kind}[. it is| that is] used for {use}.", **facts),
         pen.write(
             "[you can [often |usually |]find it in {where}.|it is [often|usually] kept in {where}.|"
-            "a good {noun} lasts for many years.|most {s noun} are made of {material} or {material2}.]"
+            "a good {noun} lasts for many years.|most {s noun} are made of {material} or "
+            "{material2}.]"
             "[| the first {s noun} were [heavier|simpler|larger] than those of today.]",
-            **facts, **dict(zip(("material", "material2"), pen.some(WORDS["material"], 2), strict=True)),
+            **facts, **_two(pen, "material"),
         ),
     ))  # fmt: skip
 
@@ -154,7 +167,8 @@ def forecast(pen: Pen) -> str:
     """A weather report."""
     low = pen.number(-8, 18)
     return pen.write(
-        "the weather in {town} on {weekday}: [{weather_adjective} in the morning|{weather} at first], "
+        "the weather in {town} on {weekday}: [{weather_adjective} in the morning|{weather} at "
+        "first], "
         "later {weather_adjective}[| with some {weather}]. temperatures between {low} and {high} "
         "degrees. the wind comes from the [north|south|east|west][| and is [weak|strong]]. "
         "[on {weekday} it will be {weather_adjective}.|the night stays {weather_adjective}.|"
@@ -168,16 +182,21 @@ def letter(pen: Pen) -> str:
     to, sender = names.person(pen), names.person(pen)
     body = pen.write(
         "[thank you for your letter|I hope you are well|I am writing from {town}]. "
-        "[we arrived on {weekday}|the journey took {small_number} hours|the house is near the {place}]"
-        " and the weather is {weather_adjective}. [yesterday we visited the {building}|my {relation} "
+        "[we arrived on {weekday}|the journey took {small_number} hours|the house is near the "
+        "{place}]"
+        " and the weather is {weather_adjective}. [yesterday we visited the {building}|my "
+        "{relation} "
         "bought {a object}|I have started to learn {subject}|we saw {a animal} in the {place}]. "
-        "[it was {quality} and {quality2}.|everyone was {feeling}.|we stayed for {small_number} hours.]"
-        " [please send me the {object}|I would like to see your {object}|please greet your {relation}|"
+        "[it was {quality} and {quality2}.|everyone was {feeling}.|we stayed for {small_number} "
+        "hours.]"
+        " [please send me the {object}|I would like to see your {object}|please greet your "
+        "{relation}|"
         "I will come back in {month}].",
         town=names.town(pen),
-        **dict(zip(("quality", "quality2"), pen.some(WORDS["quality"], 2), strict=True)),
+        **_two(pen, "quality"),
     )
-    return f"Dear {to.first},\n{body}\n{pen.pick(('Kind regards', 'Best wishes', 'Yours'))}\n{sender.first}"
+    close = pen.pick(("Kind regards", "Best wishes", "Yours"))
+    return f"Dear {to.first},\n{body}\n{close}\n{sender.first}"
 
 
 _REMARKS = {

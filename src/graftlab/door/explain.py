@@ -65,9 +65,7 @@ def _wrong_type(key: str, menu: Menu, overrides: Sequence[str]) -> str:
     written = [o for o in overrides if re.match(rf"\+*{re.escape(key)}[=.]", o)]
     shown = written[-1].lstrip("+") if written else key
     hint = menu.find(key)
-    return (
-        f"{shown} does not fit: {key} must be {kind(hint) if hint is not None else 'another type'}."
-    )
+    return f"{shown} does not fit: {key} must be {kind(hint)}."
 
 
 def kind(hint: Any) -> str:
@@ -77,12 +75,9 @@ def kind(hint: Any) -> str:
     nested = nested_spec(hint)
     if nested is not None:
         group = next((group for group, base in BASES.items() if base is nested), None)
-        names = field_types(nested)
-        return (
-            f"one of {', '.join(CHOICES[group])}"
-            if group
-            else f"set by its keys ({', '.join(names)})"
-        )
+        if group is not None:
+            return f"one of {', '.join(CHOICES[group])}"
+        return f"set by its keys ({', '.join(field_types(nested))})"
     if get_origin(hint) is list:
         return "a list such as [a,b]"
     if get_origin(hint) is dict:

@@ -64,7 +64,7 @@ def group_help(menu: Menu, group: str, call: str) -> str:
     nested = nested_spec(hint) if hint is not None else None
     if nested is None:
         return "\n".join(lines)
-    classes = CHOICES[group] if group in CHOICES else {"": nested}
+    classes = CHOICES.get(group, {"": nested})
     for option, cls in classes.items():
         title = f"Keys with {group}={option}" if option else "Keys"
         lines += ["", title, *_table(_rows(cls, f"{group}."))]
@@ -74,7 +74,8 @@ def group_help(menu: Menu, group: str, call: str) -> str:
 def verb_summary(verb: str) -> str:
     """The first line of the task module's docstring, without 'The verb ...:'."""
     doc = inspect.getdoc(importlib.import_module(f"graftlab.tasks.{verb}")) or ""
-    return doc.splitlines()[0].partition(": ")[2] or doc.splitlines()[0]
+    text = doc.splitlines()[0].partition(": ")[2] or doc.splitlines()[0]
+    return text[:1].upper() + text[1:]
 
 
 @cache
@@ -124,9 +125,9 @@ def _options(menu: Menu, group: str) -> str:
 
 
 def _plain(value: Any) -> str:
-    return (
-        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    )
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _table(rows: dict[str, str]) -> list[str]:

@@ -52,10 +52,12 @@ def check_words(words: Sequence[Word], menu: Menu, *, multirun: bool) -> list[Wo
 
 def unknown_key(key: str, menu: Menu) -> str:
     """What to say about a key that no choice of this verb has."""
+    if key.startswith("hydra"):
+        return f"`{key}` is not a key of Hydra's: `graftlab {menu.verb} --cfg hydra` shows them."
     parent, _, name = key.rpartition(".")
     if parent and (hint := menu.find(parent)) is not None and nested_spec(hint) is None:
         return f"`{key}`: {parent} holds a value and has no keys of its own."
-    known = menu.keys()
+    known = menu.dotted_keys()
     siblings = menu.under(parent)
     close = difflib.get_close_matches(name, siblings, n=1, cutoff=0.6)
     namesakes = [other for other in known if other.rpartition(".")[2] == name]
@@ -83,7 +85,7 @@ def _problems(word: Word, override: Override, menu: Menu, multirun: bool) -> Ite
     elif override.is_hydra_override():
         return
     elif override.is_delete():
-        yield f"`{word.typed}`: a key cannot be taken away; {key}=null empties it where it may be empty."
+        yield f"`{word.typed}`: a key cannot be taken away; {key}=null may empty it."
     elif override.is_add() and not _inside_free(key, menu):
         yield f"`{word.typed}`: {key} is there already; write it without the +."
     elif key == "run_dir":
@@ -109,25 +111,23 @@ def _group_problems(word: Word, override: Override, menu: Menu) -> Iterator[str]
         if not isinstance(option, str):
             yield f"`{word.typed}`: {group} takes one of {named}."
         elif option not in options:
-            elsewhere = [
-                f"{other}={option}" for other, all_ in menu.groups.items() if option in all_
-            ]
+            elsewhere = [other for other, has in menu.groups.items() if option in has]
             hint = did_you_mean(option, options)
             if elsewhere and not hint:
-                hint = f" Did you mean `{elsewhere[0]}`?"
+                hint = f" Did you mean `{elsewhere[0]}={option}`?"
             yield f"{group}={option} is not one of {named}.{hint}"
 
 
 def _options(override: Override) -> Iterator[Any]:
     """The options an override of a group names: one, a list of them, or a sweep over either."""
-    from hydra.core.override_parser.types import Glob, Override, QuotedString
+    from hydra.core.override_parser.types import Glob, QuotedString
 
-    if isinstance(override._value, Glob):
+    written: Any = override._value
+    if isinstance(written, Glob):
         return
-    values = override.sweep_iterator() if override.is_discrete_sweep() else [override.value()]
-    for value in values:
+    for value in override.sweep_iterator() if override.is_discrete_sweep() else [written]:
         for item in value if isinstance(value, list) else [value]:
-            yield item.text if isinstance(item, QuotedString) else Override._convert_value(item)
+            yield item.text if isinstance(item, QuotedString) else item
 
 
 def _inside_free(key: str, menu: Menu) -> bool:

@@ -1,7 +1,7 @@
 """Running through Hydra: one job or a sweep, each in its folder, failures told by job.
 
-Hydra makes the run folder, keeps `.hydra/` in it, and hands jobs to its launcher. Errors do not pass
-through it (it would shorten their tracebacks); they are collected here and told by the door.
+Hydra makes the run folder, keeps `.hydra/` in it, and hands jobs to its launcher. Errors of a job
+do not pass through it (it would shorten them); they are collected here and told by the door.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from graftlab.config import build, register
 from graftlab.door.verify import Door, sweep_values
 from graftlab.door.words import Word, quote
-from graftlab.errors import ConfigError, GraftlabError
+from graftlab.errors import ConfigError, GraftlabError, Interrupted
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -39,18 +39,18 @@ class Outcome:
 
 def launch(door: Door, words: Sequence[Word], *, multirun: bool) -> Outcome:
     """Run the job, or with `multirun` every job of the sweep. Never raises what a job raised."""
-    outcome, home, typed = Outcome(), os.getpid(), list(sys.argv)
-    swept = {w.typed: w.key for w in words if len(sweep_values(w.hydra, door.menu)) > 1}
+    outcome, home = Outcome(), os.getpid()
+    swept = {word.key for word in words if len(sweep_values(word.hydra, door.menu)) > 1}
 
     def job(cfg: DictConfig) -> Any:
         outcome.jobs += 1
-        name = "run"
+        name = _job_name(swept) if multirun else "run"
         try:
-            if multirun:
-                name, sys.argv = _one_job(typed, swept)
-            else:
-                sys.argv = typed
             return _run(door.menu.verb, cfg, multirun=multirun)
+        except Interrupted as stop:
+            # Not an Exception: Hydra would go on with the sweep's next job.
+            print(stop, file=sys.stderr)
+            raise SystemExit(stop.exit_code) from stop
         except Exception as error:
             # In another process (a parallel launcher) the exception itself must travel.
             if os.getpid() != home:
@@ -133,22 +133,16 @@ def _place_in_sweep(spec: Any, sweep: Path) -> None:
 
         found = find_run(sweep, identity(dump(spec)))
         if found is not None:
-            spec.run_dir = str(found.path)
+            spec.run_dir = str(found.path.resolve())
 
 
-def _one_job(typed: Sequence[str], swept: dict[str, str]) -> tuple[str, list[str]]:
-    """The current job's name for people, and the command line that runs it alone.
-
-    `swept` is what was typed -> its key. Lightning starts the other processes of a job with
-    `sys.argv`: that must not be the sweep.
-    """
+def _job_name(swept: Collection[str]) -> str:
+    """The current job of a sweep for people: its number and the swept values."""
     from hydra.core.hydra_config import HydraConfig
 
     hydra = HydraConfig.get()
-    own = {override.split("=")[0].lstrip("+"): override for override in hydra.overrides.task}
-    values = {word: own[key] for word, key in swept.items()}
-    alone = [values.get(word, word) for word in typed if word not in ("-m", "--multirun")]
-    return f"job {hydra.job.num} ({' '.join(values.values()) or 'nothing swept'})", alone
+    own = [o for o in hydra.overrides.task if o.lstrip("+").split("=")[0] in swept]
+    return f"job {hydra.job.num} ({' '.join(own)})" if own else f"job {hydra.job.num}"
 
 
 def _tell(name: str, error: Exception) -> None:

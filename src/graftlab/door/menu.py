@@ -24,7 +24,7 @@ class Menu:
     values: dict[str, Any]
     """The top-level values of `conf/<verb>.yaml`."""
 
-    def keys(self) -> list[str]:
+    def dotted_keys(self) -> list[str]:
         """Every dotted key, those of all choices together."""
         return list(dict.fromkeys(_walk(self.spec, "")))
 
@@ -46,7 +46,7 @@ class Menu:
     def under(self, parent: str) -> list[str]:
         """The names directly under a dotted key ('' for the top level, groups included)."""
         start = f"{parent}." if parent else ""
-        below = [key.removeprefix(start) for key in self.keys() if key.startswith(start)]
+        below = [key.removeprefix(start) for key in self.dotted_keys() if key.startswith(start)]
         names = [key for key in below if "." not in key]
         return names if parent else [*dict.fromkeys([*names, *self.groups])]
 
@@ -58,7 +58,7 @@ def menu(verb: str, folders: Sequence[Path]) -> Menu:
     content = yaml.safe_load((folders[0] / f"{verb}.yaml").read_text(encoding="utf-8"))
     defaults: dict[str, str | None] = {}
     for entry in content.pop("defaults"):
-        if isinstance(entry, dict):
+        if isinstance(entry, dict) and not any("hydra/" in group for group in entry):
             defaults.update(entry)
     content.pop("hydra", None)
     groups = {

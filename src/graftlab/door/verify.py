@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graftlab.config import build, compose
 from graftlab.door.explain import explain, optional_parents, switched_off
 from graftlab.door.menu import Menu
-from graftlab.door.words import Word
+from graftlab.door.words import Word, quote
 from graftlab.errors import ConfigError, GraftlabError
+from graftlab.training.optim import CustomOptimizer
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +30,10 @@ class Door:
 
     def overrides(self, words: Sequence[Word]) -> list[str]:
         """The words for Hydra, with the user's folder on its search path."""
-        from graftlab.door.words import quote
-
-        search = (
-            [f"hydra.searchpath=[{quote(f'file://{self.extra.resolve()}')}]"] if self.extra else []
-        )
-        return [*search, *(word.hydra for word in words)]
+        mine = [word.hydra for word in words]
+        if self.extra is None:
+            return mine
+        return [f"hydra.searchpath=[{quote(f'file://{self.extra.resolve()}')}]", *mine]
 
 
 def verify(door: Door, overrides: Sequence[str]) -> Any:
@@ -39,7 +42,7 @@ def verify(door: Door, overrides: Sequence[str]) -> Any:
     Raises GraftlabError with one message for people.
     """
     spec = _built(door, overrides)
-    check_files(spec)
+    check_parts(spec)
     return spec
 
 
@@ -52,8 +55,13 @@ def verify_sweep(door: Door, overrides: Sequence[str]) -> Any:
     return spec
 
 
-def check_files(spec: Any) -> None:
-    """Raise GraftlabError for a missing data file or model folder, or targets that match nothing."""
+def check_parts(spec: Any) -> None:
+    """What a spec cannot know by itself: files, the model's modules, an optimizer's arguments.
+
+    Raises GraftlabError.
+    """
+    if isinstance(getattr(spec, "optimizer", None), CustomOptimizer):
+        spec.optimizer.optimizer_class()
     data, model, lora = (getattr(spec, name, None) for name in ("data", "model", "lora"))
     if data is not None:
         data.check()
@@ -66,12 +74,24 @@ def check_files(spec: Any) -> None:
         check_targets(model.folder(), lora)
 
 
+def composed(door: Door, overrides: Sequence[str]) -> DictConfig:
+    """What Hydra makes of the overrides. Raises ConfigError with one message for people."""
+    with _explained(door, overrides):
+        return compose(door.menu.verb, overrides, conf=door.conf)
+
+
 def _built(door: Door, overrides: Sequence[str]) -> Any:
-    try:
-        cfg = compose(door.menu.verb, overrides, conf=door.conf)
+    cfg = composed(door, overrides)
+    with _explained(door, overrides):
         if "run_dir" in cfg:
             cfg.run_dir = ""  # known only once Hydra has made the folder
         return build(cfg)
+
+
+@contextmanager
+def _explained(door: Door, overrides: Sequence[str]) -> Iterator[None]:
+    try:
+        yield
     except GraftlabError:
         raise
     except Exception as error:
@@ -116,7 +136,7 @@ def sweep_values(override: str, menu: Menu) -> list[str]:
 
     parsed = OverridesParser.create().parse_override(override)
     key = parsed.get_key_element()
-    swept = parsed._value
+    swept: Any = parsed._value
     if isinstance(swept, Glob):
         return [f"{key}={option}" for option in swept.filter(menu.groups[parsed.key_or_group])]
     if isinstance(swept, IntervalSweep):

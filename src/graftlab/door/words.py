@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from graftlab.config import MASKED
+
 TEXT = frozenset({"prompt", "system"})
 """Keys whose value is text to the last character; even `null` is a word."""
 
@@ -52,9 +54,6 @@ ALIASES = {"lora.from": "lora.from_run"}
 
 POSITIONAL = {"sample": "adapter"}
 """Verb -> the key that a word without `key=` stands for."""
-
-MASKED = "\x1a???"
-"""Stands for the text `???`, which OmegaConf would read as "not given"; `config.build` undoes it."""
 
 _WORD = re.compile(r"(?P<prefix>\+{0,2}|~)(?P<key>[^=+~]+)=(?P<text>.*)", re.DOTALL)
 _REMOVAL = re.compile(r"~(?P<key>[^=+~]+)")

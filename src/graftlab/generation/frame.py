@@ -54,7 +54,7 @@ class Frame:
             raise ConfigError("constraints must be a list of texts, one rule each.")
         if (count := self.input.count(SLOT)) != 1:
             raise ConfigError(
-                f"input must hold {SLOT} exactly once, where the prompt goes: it holds it {count} times."
+                f"input must hold {SLOT} exactly once, where the prompt goes, not {count} times."
             )
 
     def user_turn(self, prompt: str) -> str:

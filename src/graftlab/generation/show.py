@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 COLUMN = 44
 """Narrowest column that text is still pleasant to read in."""
+CONTROLS = dict.fromkeys(code for code in (*range(32), 127) if chr(code) not in "\n\t")
 SHOWN = 700
 """Characters of a prompt that are shown; metadata prompts run to pages."""
 
@@ -65,7 +66,7 @@ class Screen:
         # Text, not markup: a reply may hold [brackets]; unwrapped, because it comes in pieces.
         from rich.text import Text
 
-        self.console.print(Text(text, style=style), end="", soft_wrap=True)
+        self.console.print(Text(printable(text), style=style), end="", soft_wrap=True)
 
 
 def side_by_side(answer: Answer, *, width: int) -> RenderableType:
@@ -80,13 +81,13 @@ def side_by_side(answer: Answer, *, width: int) -> RenderableType:
     if width < COLUMN * len(cells):
         table = Table.grid(padding=(0, 2))
         for name, (text, foot) in cells.items():
-            table.add_row(Text(name, style="bold"), Text(text))
+            table.add_row(Text(name, style="bold"), Text(printable(text)))
             table.add_row("", Text(foot, style="dim"))
         return table
     table = Table(box=box.SIMPLE, expand=True, show_footer=True)
     for name, (_, foot) in cells.items():
         table.add_column(name, Text(foot, style="dim"), ratio=1, overflow="fold")
-    table.add_row(*[Text(text) for text, _ in cells.values()])
+    table.add_row(*[Text(printable(text)) for text, _ in cells.values()])
     return table
 
 
@@ -94,6 +95,11 @@ def caption(reply: Reply) -> str:
     """'42 tokens, 31 tokens/s, stopped' in one line."""
     end = "stopped" if reply.stopped else "cut at the limit"
     return f"{reply.num_tokens} tokens, {reply.tokens_per_second:.0f} tokens/s, {end}"
+
+
+def printable(text: str) -> str:
+    """`text` without control characters: what a model says must not steer the terminal."""
+    return text.translate(CONTROLS)
 
 
 def shorten(text: str) -> str:

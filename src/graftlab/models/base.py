@@ -30,7 +30,7 @@ class ModelSpec(ABC):
     """A base model as configured; light until `load` is called."""
 
     template: str | None = None
-    """Chat template: a known name (`chatml`), a path to a Jinja file, or null for the model's own."""
+    """Chat template: a known name (`chatml`), a Jinja file, or null for the model's own."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     attention: str = "auto"
@@ -151,16 +151,20 @@ class Base:
         return cast("Tensor", head(inputs_embeds=hidden[None], use_cache=False).logits[0])
 
     def set_checkpointing(self, on: bool) -> None:
-        """Recompute each decoder layer in the backward pass, or stop doing so.
+        """Recompute each decoder layer in the backward pass, or not; called before training.
 
-        Switching on also switches to train mode: in eval mode transformers ignores the setting.
+        Either way the model is in train mode afterwards: in eval mode, which a loaded model is in,
+        transformers ignores the setting and adapter dropout is off.
         """
-        if not on:
+        if on:
+            self.model.activation_checkpointing_enable(
+                activation_checkpointing_kwargs={"use_reentrant": False}
+            )
+            # Transformers also makes the embeddings require gradients, for the reentrant kind:
+            # that would run the backward pass through every layer below the first adapter.
+            self.model.disable_input_require_grads()
+        else:
             self.model.activation_checkpointing_disable()
-            return
-        self.model.activation_checkpointing_enable(
-            activation_checkpointing_kwargs={"use_reentrant": False}
-        )
         self.model.train()
 
     @contextmanager
@@ -210,10 +214,11 @@ def _silence_dropout(model: nn.Module) -> None:
 def _hand_through() -> nn.Module:
     """A body whose final hidden states are the embeddings it is given."""
     from torch import nn
-    from transformers.modeling_outputs import BaseModelOutputWithPast
+    from transformers.modeling_outputs import MoeModelOutputWithPast
 
     class HandThrough(nn.Module):
-        def forward(self, *, inputs_embeds: Any, **_: Any) -> BaseModelOutputWithPast:
-            return BaseModelOutputWithPast(last_hidden_state=inputs_embeds)
+        def forward(self, *, inputs_embeds: Any, **_: Any) -> MoeModelOutputWithPast:
+            # The fullest of transformers' outputs: heads of mixtures also read `router_logits`.
+            return MoeModelOutputWithPast(last_hidden_state=inputs_embeds)
 
     return HandThrough()

@@ -49,12 +49,12 @@ def check_isolation(
     probe (a fresh adapter does nothing) and put back exactly. Raises LeakError.
     """
     a, b, c, other = _documents(base.vocab_size, seed)
-    with _stirred(adapter, seed), base.evaluating(), torch.compiler.set_stance("force_eager"):
-        with autocast():
-            packed = _see(base, [a, b, c], skip=1)
-            changed = _see(base, [other, b, c], skip=1)
-            alone = _join(_see(base, [b]), _see(base, [c]))
-            tolerance = TOLERANCE[_compute_dtype(base)]
+    quiet = torch.compiler.set_stance("force_eager")
+    with _stirred(adapter, seed), base.evaluating(), quiet, autocast():
+        packed = _see(base, [a, b, c], skip=1)
+        changed = _see(base, [other, b, c], skip=1)
+        alone = _join(_see(base, [b]), _see(base, [c]))
+        tolerance = TOLERANCE[_compute_dtype(base)]
     moved = {
         "hidden states": (changed.hidden - packed.hidden).abs().max().item(),
         "logits": (changed.logits - packed.logits).abs().max().item(),
@@ -103,7 +103,7 @@ def _compute_dtype(base: Base) -> torch.dtype:
 
 
 def _distance(ours: Tensor, theirs: Tensor) -> float:
-    return ((ours.float() - theirs.float()).norm() / theirs.float().norm()).item()
+    return float((ours.float() - theirs.float()).norm() / theirs.float().norm())
 
 
 @contextmanager

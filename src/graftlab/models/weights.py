@@ -12,6 +12,7 @@ import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from graftlab.errors import ModelError
 
@@ -75,12 +76,12 @@ def file_tensors(file: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-def _stored(file: Path, entry: dict[str, object], start: int) -> StoredTensor:
-    shape, (begin, end) = entry["shape"], entry["data_offsets"]  # type: ignore[misc]
-    return StoredTensor(file, str(entry["dtype"]), tuple(shape), start + begin, end - begin)  # type: ignore[arg-type]
+def _stored(file: Path, entry: dict[str, Any], start: int) -> StoredTensor:
+    begin, end = entry["data_offsets"]
+    return StoredTensor(file, entry["dtype"], tuple(entry["shape"]), start + begin, end - begin)
 
 
-def read_json(file: Path) -> dict[str, object]:
+def read_json(file: Path) -> dict[str, Any]:
     """A JSON object from a model folder. Raises ModelError naming the file."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

@@ -47,7 +47,7 @@ class Policy:
         rows = max(1, CHUNK_ELEMENTS // self.base.vocab_size)
         if len(where) <= rows:
             return self._chunk(hidden, labels)
-        chunks = zip(hidden.split(rows), labels.split(rows), strict=True)
+        chunks = zip(torch.split(hidden, rows), torch.split(labels, rows), strict=True)
         return torch.cat(
             [
                 # The head draws nothing at random: no generator state needs keeping.
@@ -66,6 +66,5 @@ def nll_per_document(policy: Policy, batch: Batch) -> list[tuple[float, int]]:
         nll = policy.nll(batch)
     labelled = (batch.labels[0] != IGNORE).cpu()
     counts = [int(labelled[document].sum()) for document in batch.documents()]
-    return [
-        (part.sum().item(), count) for part, count in zip(nll.split(counts), counts, strict=True)
-    ]
+    sums = [part.sum().item() for part in torch.split(nll, counts)]
+    return list(zip(sums, counts, strict=True))

@@ -133,7 +133,7 @@ def show(found: Inspection, console: Console) -> None:
         trained = sum(mark for _, mark in shown.tokens)
         legend = "green" if colour else "in ⟦ ⟧"
         title = f"{shown.where}: {trained} of {len(shown.tokens)} tokens trained ({legend})"
-        console.rule(Text(title))
+        console.print(Text(title, style="bold"), soft_wrap=True)
         console.print(as_text(shown.tokens, colour=colour), soft_wrap=not colour)
     console.rule("packing")
     console.print(layout(found.plan, found.lengths, found.budget.max_length))

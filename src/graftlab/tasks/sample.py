@@ -85,7 +85,8 @@ def run(spec: SampleSpec) -> list[Answer]:
     Raises ConfigError, ModelError or DataError with the fix: a missing file, an adapter that was
     trained on another base, rows that cannot be asked, a prompt too long for the model.
     """
-    from graftlab.adapters.store import find_adapter
+    source, model = _found(spec)  # first of all: a wrong path is answered before torch is loaded
+
     from graftlab.generation.decode import generate
     from graftlab.generation.show import Answer, Screen
     from graftlab.models.cache import lend
@@ -93,11 +94,9 @@ def run(spec: SampleSpec) -> list[Answer]:
     from graftlab.training.device import pick_device
     from graftlab.training.precision import resolve
 
-    source = find_adapter(spec.adapter) if spec.adapter else None
-    model = spec.model or _trained_model(source)
     tokenizer = _tokenizer(source, model)
     prompts = _prompts(spec, source, reserved=tokenizer.reserved)
-    device = pick_device(spec.device)
+    device = pick_device(spec.device, key="device")
     precision = resolve(spec.precision, device)
     answers = []
     with _jsonl(spec.out) as write, lend(model, dtype=precision.base_dtype, device=device) as base:
@@ -135,11 +134,28 @@ def record(answer: Answer, *, scale: float) -> dict[str, Any]:
     }
 
 
-def _trained_model(source: AdapterSource | None) -> ModelSpec:
-    """The base that the adapter's `run.yaml` names."""
+def _found(spec: SampleSpec) -> tuple[AdapterSource | None, ModelSpec]:
+    """The adapter and the base, once every file that `spec` names is there."""
+    from graftlab.adapters.store import find_adapter
+    from graftlab.data.files import locate
+    from graftlab.generation.frame import load_frame
+
+    if spec.prompts is not None:
+        locate("prompts", spec.prompts)
+    if spec.frame is not None:
+        load_frame(spec.frame)
+    source = find_adapter(spec.adapter) if spec.adapter else None
+    if spec.model is not None:
+        spec.model.check()
+        return source, spec.model
+    assert source is not None, "a spec without adapter has a model"
+    return source, _trained_model(source)
+
+
+def _trained_model(source: AdapterSource) -> ModelSpec:
+    """The base that the adapter's `run.yaml` names. Raises ConfigError or ModelError."""
     from graftlab.choices import restore
 
-    assert source is not None, "a spec without adapter has a model"
     described = source.run().get("model")
     if described is None:
         named = source.config().get("base_model_name_or_path")

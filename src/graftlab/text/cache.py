@@ -59,7 +59,7 @@ def read_arrays(folder: Path, key: str) -> tuple[dict[str, np.ndarray], str] | N
             for name in ARRAYS
         }
         whole = {name: list(array.shape) for name, array in arrays.items()} == meta["shapes"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, EOFError, ValueError, KeyError):
         return None
     return (arrays, str(meta["fingerprint"])) if whole else None
 

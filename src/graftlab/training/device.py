@@ -9,15 +9,15 @@ import torch
 from graftlab.errors import ConfigError
 
 
-def pick_device(name: str = "auto", *, local_rank: int = 0) -> torch.device:
+def pick_device(
+    name: str = "auto", *, local_rank: int = 0, key: str = "trainer.accelerator"
+) -> torch.device:
     """The device for `auto`, `cpu`, `cuda` or `mps`. Raises ConfigError if it is not there."""
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         name = "cuda" if cuda else "mps" if mps else "cpu"
     if (name == "cuda" and not cuda) or (name == "mps" and not mps):
-        raise ConfigError(
-            f"trainer.accelerator={name}, but PyTorch sees no such device here: use auto."
-        )
+        raise ConfigError(f"{key}={name}, but PyTorch sees no such device here: use auto.")
     return torch.device(name, local_rank) if name == "cuda" else torch.device(name)
 
 

@@ -40,7 +40,6 @@ class Finish:
         best, last = fit.store.best(), fit.store.last()
         assert best is not None, "a run ends with a checkpoint"
         assert last is not None
-        fit.module.policy.base.model.to(fit.device)  # Lightning moves it to the CPU when it is done
         fit.restore(last)
         result = self._result(best)
         if self.writes:

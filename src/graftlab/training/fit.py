@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,10 @@ class Fit:
     trackers: Sequence[Tracker]
     store: CheckpointStore
     book: SampleBook
+    sampler: Sampler = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sampler = Sampler(self.recorder, self.spec.callbacks, book=self.book, warn=say)
 
     def run(self, resume: Saved | None) -> None:
         """Train to the last step, going on from `resume` if given.
@@ -83,7 +87,7 @@ class Fit:
                 Validator(recorder, watched, base=self.base_loss, tuned=self.tuned_loss)
             )
         callbacks += [
-            Sampler(recorder, watched, book=self.book, warn=say),
+            self.sampler,
             Stopper(recorder, watched, max_minutes=spec.max_minutes),
             signals,
             Scribe(recorder, self.history, self.trackers, log_every=spec.trainer.log_every),
@@ -115,10 +119,11 @@ class Fit:
         return saved.step >= self.plan.total_steps or state["stop_reason"] is not None
 
     def restore(self, saved: Saved) -> None:
-        """Adapter and recorder as they were when `saved` was written."""
+        """Adapter, recorder and samples as they were when `saved` was written."""
         content = saved.load()
         self.module.on_load_checkpoint(content)
-        self.recorder.load_state_dict(content["callbacks"][self.recorder.state_key])
+        for callback in (self.recorder, self.sampler):
+            callback.load_state_dict(content["callbacks"][callback.state_key])
 
     def restore_adapter(self, saved: Saved) -> None:
         """The adapter's weights of `saved`."""

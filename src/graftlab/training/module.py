@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import lightning
 import torch
 
 from graftlab.errors import GraftlabError, ResumeError
+from graftlab.training.sharded import ShardedBase, average_gradients
 
 if TYPE_CHECKING:
     from graftlab.adapters.base import Adapter
@@ -64,6 +65,10 @@ class AdapterModule(lightning.LightningModule):
         assert self.policy.adapter is not None
         return self.policy.adapter
 
+    def cpu(self) -> Self:
+        """Stay: Lightning clears the device when it is done, but the base is only lent."""
+        return self
+
     def training_step(self, batch: Batch, _index: int) -> torch.Tensor:
         world, rank = self.trainer.world_size, self.trainer.global_rank
         if batch.micro_step == 0:
@@ -107,9 +112,11 @@ class AdapterModule(lightning.LightningModule):
         Under fp16's loss scaling an overflowing gradient is normal: the scaler skips that step.
         """
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if isinstance(self.trainer.strategy, ShardedBase):
+            average_gradients(parameters, self.trainer.world_size)
         limit = self.spec.clip_norm or float("inf")
         norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
-        self.grad_norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        self.grad_norm = float(norm)
         self._finish_step()
         loss = self.means["loss"]
         scaled = self.trainer.precision_plugin.precision == "16-mixed"
@@ -130,11 +137,15 @@ class AdapterModule(lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the adapter back. Raises ResumeError for another base, data or configuration."""
-        saved = checkpoint["identity"]
-        other = [name for name, value in self.identity.items() if saved.get(name) != value]
-        if other:
-            raise ResumeError(
-                f"The checkpoint was written with other {' and '.join(other)}: it cannot be "
-                "resumed here. Use the same, or lora.from=RUN to start anew from its adapter."
-            )
+        require_same(checkpoint["identity"], self.identity)
         self.adapter.load_state_dict(checkpoint["adapter"])
+
+
+def require_same(saved: dict[str, str], wanted: dict[str, str]) -> None:
+    """Raise ResumeError naming what a checkpoint and this run do not share."""
+    other = [name for name, value in wanted.items() if saved.get(name) != value]
+    if other:
+        raise ResumeError(
+            f"The checkpoint was written with other {' and '.join(other)}: it cannot be resumed "
+            "here. Use the same, or lora.from=RUN to start anew from its adapter."
+        )

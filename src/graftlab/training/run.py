@@ -26,7 +26,7 @@ from graftlab.choices import dump
 from graftlab.errors import ConfigError
 from graftlab.models.allocator import tune_allocator
 from graftlab.models.cache import lend
-from graftlab.models.compile import compile_layers, plan_compile, restore_layers
+from graftlab.models.compile import compile_layers, plan_compile
 from graftlab.models.probe import check_isolation
 from graftlab.objectives.policy import Policy
 from graftlab.text.encode import encode
@@ -40,7 +40,7 @@ from graftlab.training.device import device_name, matrix_peak, pick_device
 from graftlab.training.finish import Finish
 from graftlab.training.fit import Fit
 from graftlab.training.flops import flops_per_token
-from graftlab.training.module import AdapterModule
+from graftlab.training.module import AdapterModule, require_same
 from graftlab.training.plan import StepPlan, plan_steps
 from graftlab.training.precision import Resolved, resolve
 from graftlab.training.samples import SampleBook
@@ -119,7 +119,9 @@ def execute(spec: TrainSpec, folder: RunFolder) -> Result:
         device=place.device,
     )
     with open_adapter(spec, precision, place) as adapter:
-        probe = check_isolation(adapter.base, adapter, autocast=precision.autocast)
+        probe = "one document at a time: nothing to keep apart"
+        if spec.packing.strategy != "none" or spec.batch_size > 1:
+            probe = check_isolation(adapter.base, adapter, autocast=precision.autocast)
         if place.rank == 0:
             _show_choices(
                 spec,
@@ -193,11 +195,7 @@ def open_adapter(spec: TrainSpec, precision: Resolved, place: Place) -> Iterator
     with lend(spec.model, dtype=precision.base_dtype, device=place.device) as base:
         adapter = attach(base, spec.lora, seed=spec.seed, dtype=precision.adapter_dtype)
         base.set_checkpointing(spec.model.gradient_checkpointing)
-        try:
-            yield adapter
-        finally:
-            base.set_checkpointing(False)
-            adapter.detach()
+        yield adapter
 
 
 def _assemble(
@@ -211,6 +209,15 @@ def _assemble(
 ) -> Fit:
     """Module, recorder, history, loggers and samples of this process."""
     config = dump(spec)
+    fingerprints = {
+        "base": adapter.base.fingerprint,
+        "data": data.fingerprint,
+        "configuration": identity(config),
+    }
+    store = CheckpointStore(folder.checkpoints)
+    last = store.last()
+    if last is not None:  # before anything of that run is touched
+        require_same(last.load()["identity"], fingerprints)
     module = AdapterModule(
         policy=Policy(adapter.base, adapter),
         objective=spec.objective,
@@ -221,11 +228,7 @@ def _assemble(
         ),
         autocast=precision.autocast,
         seed=spec.seed,
-        identity={
-            "base": adapter.base.fingerprint,
-            "data": data.fingerprint,
-            "configuration": identity(config),
-        },
+        identity=fingerprints,
         config=config,
     )
     lengths, labels = data.train.lengths, data.train.num_labels
@@ -239,8 +242,6 @@ def _assemble(
             labelled_share=float(labels.sum() / lengths.sum()),
         ),
     )
-    store = CheckpointStore(folder.checkpoints)
-    last = store.last()
     history = History(folder.path / "train_log.csv")
     trackers: Sequence[Tracker] = ()
     if place.rank == 0:
@@ -273,14 +274,9 @@ def _train(fit: Fit, resume: Saved | None, *, compiled: bool) -> None:
     """Fit, unless the checkpoint is already the run's end: then it was killed while finishing."""
     if resume is not None and fit.ended(resume):
         return
-    base = fit.module.policy.base
     if compiled:
-        compile_layers(base)
-    try:
-        fit.run(resume)
-    finally:
-        if compiled:
-            restore_layers(base)
+        compile_layers(fit.module.policy.base)
+    fit.run(resume)
 
 
 def _show_choices(

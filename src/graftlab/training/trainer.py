@@ -65,20 +65,19 @@ class TrainerSpec:
         so a checkpoint taken on an epoch's last step resumes like any other.
         """
         import lightning
-        from lightning.pytorch.strategies import ModelParallelStrategy
+        from lightning.pytorch.strategies import DDPStrategy
 
-        strategies: dict[str, Any] = {
-            "single": "auto",
-            "ddp": "ddp",
-            "fsdp2": ModelParallelStrategy(save_distributed_checkpoint=False),
-        }
+        from graftlab.training.sharded import ShardedBase
+
+        several = {"ddp": DDPStrategy, "fsdp2": ShardedBase}
+        strategy: Any = several[self.strategy]() if self.strategy in several else "auto"
         # Autocast is the module's own, the same in training, validation and the probe; only fp16
         # needs Lightning's plugin, for the loss scaler.
         return lightning.Trainer(
             accelerator="gpu" if device.type == "cuda" else device.type,
             devices=self.devices,
             num_nodes=self.num_nodes,
-            strategy=strategies[self.strategy],
+            strategy=strategy,
             precision="16-mixed" if precision.name == "fp16-mixed" else "32-true",
             accumulate_grad_batches=accumulate,
             max_steps=max_steps,

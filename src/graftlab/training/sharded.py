@@ -1,0 +1,45 @@
+"""FSDP2 for a frozen base: its layers are sharded over the processes, the adapter is not.
+
+Only the base is large. Each decoder layer is gathered for its forward and backward pass and freed
+again; the adapter's parameters stay whole on every process, so its optimizer and checkpoints are
+those of a single process, and its gradients are averaged once per optimizer step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+
+if TYPE_CHECKING:
+    from graftlab.training.module import AdapterModule
+
+
+class ShardedBase(DDPStrategy):
+    """Processes as in DDP; instead of wrapping the module, its base is sharded in place."""
+
+    def configure_ddp(self) -> None:
+        """Shard every decoder layer's frozen parameters (FSDP2's `fully_shard`)."""
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        module: Any = self.lightning_module
+        adapted: AdapterModule = module
+        mesh = init_device_mesh(self.root_device.type, (self.world_size,))
+        whole = {parameter for _, parameter in adapted.adapter.named_parameters()}
+        for layer in adapted.policy.base.layers:
+            fully_shard(layer, mesh=mesh, ignored_params=whole)
+
+
+def average_gradients(parameters: Iterable[torch.Tensor], world_size: int) -> None:
+    """Make every process hold the mean gradient, in one exchange."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    together = torch.cat([gradient.flatten() for gradient in gradients])
+    torch.distributed.all_reduce(together)
+    together /= world_size
+    for gradient, part in zip(
+        gradients, together.split([gradient.numel() for gradient in gradients]), strict=True
+    ):
+        gradient.copy_(part.view_as(gradient))

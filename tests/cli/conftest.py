@@ -1,0 +1,84 @@
+"""A door to knock at: the tasks behind it only note what they were given."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@dataclass
+class Knock:
+    """What came out of one command."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Doors:
+    """Calls `main` in an empty folder; `specs` are those the tasks were called with."""
+
+    capture: pytest.CaptureFixture[str]
+    folder: Path
+    model: Path
+    specs: list[Any] = field(default_factory=list)
+    fail: dict[str, BaseException] = field(default_factory=dict)
+
+    def knock(self, *arguments: str) -> Knock:
+        from graftlab.cli import main
+
+        self.capture.readouterr()
+        code = main(arguments)
+        seen = self.capture.readouterr()
+        return Knock(code, seen.out, seen.err)
+
+    def train(self, *arguments: str) -> Knock:
+        """`graftlab train` on a miniature and a data file of its own."""
+        small = [
+            "model=hf",
+            f"model.path={self.model}",
+            "data=jsonl",
+            f"data.train={self.folder / 'chats.jsonl'}",
+        ]
+        return self.knock("train", *small, *arguments)
+
+    def run(self, spec: Any) -> None:
+        self.specs.append(spec)
+        for key, error in self.fail.items():
+            name, _, value = key.partition("=")
+            if str(getattr(spec, name)) == value:
+                raise error
+
+
+@pytest.fixture
+def doors(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    qwen2_folder: Path,
+) -> Iterator[Doors]:
+    import importlib
+
+    monkeypatch.chdir(tmp_path)
+    turns = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}]
+    (tmp_path / "chats.jsonl").write_text(json.dumps(turns) + "\n", encoding="utf-8")
+    doors = Doors(capsys, tmp_path, qwen2_folder)
+    for verb in ("train", "sample", "inspect"):
+        monkeypatch.setattr(importlib.import_module(f"graftlab.tasks.{verb}"), "run", doors.run)
+    root = logging.getLogger()
+    level, before = root.level, list(root.handlers)
+    yield doors
+    for handler in [h for h in root.handlers if h not in before]:
+        handler.close()
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
+    root.handlers[:] = before
+    root.setLevel(level)

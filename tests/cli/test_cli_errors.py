@@ -1,0 +1,162 @@
+"""What is wrong is told in one message with the key and the fix; exit code 2, no traceback."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from graftlab.errors import Interrupted, ModelError
+
+if TYPE_CHECKING:
+    from conftest import Doors
+
+REPOSITORY = Path(__file__).parents[2]
+
+TYPOS = {
+    "precison=bf16-mixed": "Did you mean `precision`?",
+    "precision=bf17": "precision=bf17 is not one of auto, bf16",
+    "lora=bf16-mixed": "Did you mean `precision=bf16-mixed`?",
+    "epocs=3": "Did you mean `epochs`?",
+    "rank=8": "Did you mean `lora.rank`?",
+    "lora.rnak=8": "Did you mean `lora.rank`?",
+    "+lora.rnak=8": "Did you mean `lora.rank`?",
+    "++lora.rnak=8": "Did you mean `lora.rank`?",
+    "+optimizer.weight_deca=3": "Did you mean `optimizer.weight_decay`?",
+    "++callbacks.validation.every_step=3": "Did you mean `callbacks.validation.every_steps`?",
+    "++zzz=1": "`zzz` is not a key",
+    "~lr": "a key cannot be taken away",
+    "~logger": "write logger=OPTION",
+    "+lr=3": "write it without the +",
+    "+logger=csv": "write logger=OPTION",
+    "lora@data=attn": "is not a key",
+    "nonsense/lora=attn": "is not a key",
+    "epochs.more=3": "epochs holds a value",
+    "bf16-mixed": "Did you mean `precision=bf16-mixed`?",
+    "precision": "Did you mean `precision=...`?",
+    "lr=1e-3,1e-4": "add -m",
+    "lr=(1": "cannot be read",
+    "model=null": "model takes one of",
+    "run_dir=here": "hydra.run.dir=DIR",
+    "hydra.run.dri=here": "not a key of Hydra's",
+    "--epochs": "key=value",
+}
+
+WRONG = {
+    "epochs=abc": "epochs must be a whole number.",
+    "epochs=1.5": "epochs must be a whole number.",
+    "lr=true": "lr must be a number.",
+    "lora.dora=perhaps": "lora.dora must be true or false.",
+    "max_steps=soon": "max_steps must be a whole number or null.",
+    "logger.wandb.tags=one": "logger.wandb.tags must be a list such as [a,b].",
+    "callbacks.validation=5": "set by its keys (every_epochs, every_steps)",
+    "lora.rank=-8": "lora.rank=-8 is out of range",
+    "schedule.shape=cosin": "Did you mean `cosine`?",
+    "optimizer.target=torch.optim.SGD": "it belongs to optimizer=custom",
+    "callbacks.plateau.patience=3": "Turn it on with callbacks=[default,plateau].",
+    "logger.wandb.projekt=x": "Did you mean `logger.wandb.project`?",
+    "data.train=nowhere.jsonl": "nowhere.jsonl",
+    "model.path=nowhere": "there is no such folder",
+    "lora.targets=[q_prj]": "lora.targets",
+    "hydra/launcher=nonsense": "Could not find 'hydra/launcher/nonsense'",
+}
+
+
+@pytest.mark.parametrize(("word", "message"), [*TYPOS.items(), *WRONG.items()])
+def test_one_message_and_exit_code_2(word: str, message: str, doors: Doors) -> None:
+    seen = doors.train(word)
+    assert seen.code == 2
+    assert message in seen.err
+    assert seen.err.startswith("graftlab train:")
+    assert "Traceback" not in seen.err + seen.out
+    assert "To append to your config" not in seen.err
+    assert doors.specs == []
+
+
+def test_all_typos_at_once(doors: Doors) -> None:
+    seen = doors.train("epocs=3", "lora.rnak=8", "precision=bf17")
+    assert seen.code == 2
+    assert all(key in seen.err for key in ("`epocs`", "`lora.rnak`", "precision=bf17"))
+    assert len(seen.err.splitlines()) == 4
+
+
+def test_free_dictionaries_take_any_key(doors: Doors) -> None:
+    custom = ["optimizer=custom", "optimizer.target=torch.optim.SGD"]
+    assert doors.train(*custom, "optimizer.arguments.momentum=0.9").code == 0
+    assert doors.train(*custom, "optimizer.arguments={momentum: 0.9}").code == 0
+    assert [spec.optimizer.arguments for spec in doors.specs] == [{"momentum": 0.9}] * 2
+
+
+def test_optimizers_of_torch_only_and_their_own_arguments(doors: Doors) -> None:
+    for words, message in [
+        (["optimizer.target=os.system"], "only classes under torch.optim"),
+        (["optimizer.target=torch.optim.SDG"], "Did you mean `SGD`?"),
+        (["optimizer.arguments.momentm=0.9"], "Did you mean `momentum`?"),
+    ]:
+        seen = doors.train("optimizer=custom", *words)
+        assert seen.code == 2
+        assert message in seen.err
+
+
+@pytest.mark.parametrize("argument", ["trian", "lr=3", "--verbose"])
+def test_an_unknown_verb(argument: str, doors: Doors) -> None:
+    seen = doors.knock(argument)
+    assert seen.code == 2
+    assert "train" in seen.err
+
+
+def test_a_sweep_is_checked_value_by_value_before_it_starts(doors: Doors) -> None:
+    for word in ("lora.rank=4,-8", "precision=fp32,bf17", "lr=1e-3,x", "data.limit=4,0"):
+        seen = doors.train("-m", word)
+        assert seen.code == 2
+        assert word.split("=")[0] in seen.err
+    assert doors.specs == []
+    assert not (doors.folder / "multirun").exists()
+
+
+def test_errors_of_the_run_itself(doors: Doors) -> None:
+    doors.fail = {"seed=1": ModelError("The base is of another shape.")}
+    seen = doors.train("seed=1")
+    assert (seen.code, seen.err) == (2, "graftlab train: The base is of another shape.\n")
+    doors.fail = {"seed=1": ZeroDivisionError("ours")}
+    seen = doors.train("seed=1")
+    assert seen.code == 1
+    assert "Traceback" in seen.err
+    assert "ZeroDivisionError: ours" in seen.err
+    doors.fail = {"seed=1": KeyboardInterrupt()}
+    assert doors.train("seed=1").code == 130
+    doors.fail = {"seed=1": Interrupted("SIGTERM: stopped and saved.", 143)}
+    with pytest.raises(SystemExit) as caught:
+        doors.train("seed=1")
+    assert caught.value.code == 143
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "text"),
+    [
+        (["train.py", "precison=bf16"], 2, "python train.py: `precison`"),
+        (["-m", "graftlab.cli", "train", "+lora.rnak=8"], 2, "Did you mean `lora.rank`?"),
+        (["-m", "graftlab.cli", "train", "epochs=abc"], 2, "epochs must be a whole number"),
+        (["-m", "graftlab.cli", "train", "--help"], 0, "Choices"),
+    ],
+)
+def test_processes_answer_quickly(command: list[str], code: int, text: str) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "src")},
+        timeout=60,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == code
+    assert text in done.stdout + done.stderr
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert cpu < 1.5  # about 0.2 s for help, 0.5 s for an error; torch alone would be more

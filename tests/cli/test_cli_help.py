@@ -1,0 +1,95 @@
+"""`--help`, `--cfg job`, `--version` and completion, through both doors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from graftlab import __version__
+from graftlab.choices import field_types
+from graftlab.config import VERBS, conf_dir
+from graftlab.door.menu import menu
+
+if TYPE_CHECKING:
+    from conftest import Doors
+
+
+def test_the_verbs(doors: Doors) -> None:
+    for arguments in ([], ["--help"], ["-h"]):
+        seen = doors.knock(*arguments)
+        assert seen.code == 0
+        assert all(f"  {verb}" in seen.out for verb in VERBS)
+    assert doors.knock("--version").out == f"graftlab {__version__}\n"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_shows_choices_and_keys(verb: str, doors: Doors) -> None:
+    seen = doors.knock(verb, "--help")
+    assert seen.code == 0
+    choices = menu(verb, [conf_dir()])
+    for group, options in choices.groups.items():
+        (line,) = [line for line in seen.out.splitlines() if line.startswith(f"  {group} ")]
+        assert {word.rstrip("*") for word in line.split()[1:]} == set(options)
+    keys = [name for name in field_types(VERBS[verb]) if name not in choices.groups]
+    assert all(f"  {key}=" in seen.out for key in keys if key != "run_dir")
+
+
+def test_help_of_a_group(doors: Doors) -> None:
+    seen = doors.knock("train", "--help", "lora")
+    assert "attn-mlp*" in seen.out
+    assert "lora.rank " in seen.out
+    assert "callbacks.early_stopping.patience " in doors.knock("train", "--help", "callbacks").out
+    assert "optimizer.target " in doors.knock("train", "--help", "optimizer").out
+    assert doors.knock("train", "--help", "lara").code == 2
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_cfg_job_shows_the_run(verb: str, doors: Doors) -> None:
+    seen = doors.knock(verb, "--cfg", "job")
+    assert seen.code == 0
+    assert set(yaml.safe_load(seen.out)) == set(field_types(VERBS[verb]))
+    assert not (doors.folder / "outputs").exists()
+
+
+def test_cfg_job_with_values_and_references(doors: Doors) -> None:
+    seen = doors.knock("train", "--cfg", "job", "--resolve", "experiment=hafs-coder", "lora.rank=7")
+    shown = yaml.safe_load(seen.out)
+    assert shown["lora"]["rank"] == 7
+    assert shown["run_dir"].startswith("outputs/")
+    assert doors.knock("train", "--cfg", "job", "epochs=abc").code == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("graftlab tr", {"train"}),
+        ("graftlab ", set(VERBS)),
+        ("graftlab train precision=bf", {"precision=bf16", "precision=bf16-mixed"}),
+        ("graftlab train lora.ra", {"lora.rank="}),
+        ("graftlab sample generation=", {"generation=creative", "generation=greedy"}),
+        ("graftlab inspect acc", {"accumulate="}),
+    ],
+)
+def test_completion_of_the_console_script(
+    line: str, expected: set[str], doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMP_LINE", line)
+    assert set(doors.knock("-sc", "query=bash").out.split()) == expected
+
+
+def test_completion_of_the_script(doors: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMP_LINE", "python train.py optimizer=")
+    seen = doors.knock("train", "-sc", "query=bash")
+    assert set(seen.out.split()) == {"optimizer=adamw", "optimizer=custom"}
+    assert "hydra_bash_completion" in doors.knock("train", "-sc", "install=bash").out
+
+
+def test_a_folder_of_one_s_own_options(doors: Doors) -> None:
+    mine = doors.folder / "my conf" / "lora"
+    mine.mkdir(parents=True)
+    (mine / "huge.yaml").write_text("rank: 512\n", encoding="utf-8")
+    assert doors.train("--config-dir", "my conf", "lora=huge").code == 0
+    assert doors.specs[0].lora.rank == 512
+    assert doors.train("lora=huge").code == 2

@@ -1,0 +1,186 @@
+"""Every YAML under conf/ composes and builds, and refuses what does not belong."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from graftlab.choices import CHOICES, dump, field_types, restore
+from graftlab.config import VERBS, build, compose, conf_dir
+from graftlab.door.helps import field_docs
+from graftlab.door.keys import check_words
+from graftlab.door.menu import menu
+from graftlab.door.words import read_words
+from graftlab.errors import ConfigError, GraftlabError
+from graftlab.tasks.train import TrainSpec
+
+CONF = conf_dir()
+OPTIONS = sorted(path for path in CONF.rglob("*.yaml") if path.parent != CONF)
+NAMES = [f"{path.parent.name}={path.stem}" for path in OPTIONS]
+
+NEEDED = {
+    "model=hf": ["model.hub=someone/some-model"],
+    "data=jsonl": ["data.train=chats.jsonl"],
+    "experiment=ficino": ["model.hub=someone/some-model"],
+}
+EXPERIMENTS = [name for name in NAMES if name.startswith("experiment=")]
+
+
+def needed(name: str) -> list[str]:
+    """What a choice requires from its user."""
+    data = ["data.train=chats.jsonl"] if name in EXPERIMENTS else []
+    return [*NEEDED.get(name, []), *data]
+
+
+@cache
+def built(*overrides: str, verb: str = "train") -> Any:
+    words = check_words(read_words(overrides, verb), menu(verb, [CONF]), multirun=False)
+    cfg = compose(verb, [word.hydra for word in words])
+    if verb == "train":
+        cfg.run_dir = "run"
+    return build(cfg)
+
+
+def test_all_options_are_known() -> None:
+    assert len(OPTIONS) == 54
+    groups = {name.split("=")[0] for name in NAMES}
+    assert groups == set(menu("train", [CONF]).groups)
+    for group, choices in CHOICES.items():
+        assert set(choices) <= {path.stem for path in OPTIONS if path.parent.name == group}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_composes_and_builds(name: str) -> None:
+    group, option = name.split("=")
+    value = f"[default,{option}]" if group == "callbacks" else option
+    spec = built(f"{group}={value}", *needed(name))
+    assert isinstance(spec, TrainSpec)
+    assert restore(TrainSpec, yaml.safe_load(yaml.safe_dump(dump(spec)))) == spec
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_builds(verb: str) -> None:
+    extra = ["model=tiny", "prompt=Hello"] if verb == "sample" else []
+    assert isinstance(built(*extra, verb=verb), VERBS[verb])
+
+
+def test_defaults_are_those_of_the_classes() -> None:
+    from graftlab.data.source import DemoData
+    from graftlab.models.tiny import TinyModel
+    from graftlab.objectives.ce import CrossEntropy
+    from graftlab.tracking.loggers import WandbLogs
+    from graftlab.training.optim import AdamW
+
+    plain = TrainSpec(
+        model=TinyModel(), data=DemoData(), objective=CrossEntropy(), optimizer=AdamW()
+    )
+    plain.run_dir = "run"
+    plain.schedule.warmup_ratio = 0.1
+    plain.logger.wandb = WandbLogs()
+    assert built() == plain
+
+
+@pytest.mark.parametrize("path", [*OPTIONS, *sorted(CONF.glob("*.yaml"))], ids=lambda p: p.stem)
+def test_every_line_is_commented(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("#")
+    for line in lines:
+        value = re.fullmatch(r"\s*(- )?[\w/@.-]+:?( .*)?", line)
+        opens = line.rstrip().endswith(":")
+        if value and not line.startswith("#") and not opens:
+            assert " # " in line, f"{path.name}: {line!r} has no comment"
+
+
+def nodes() -> list[tuple[str, str]]:
+    """One key of every group of the train verb that has keys, with an option that has it."""
+    found = []
+    spec = built()
+    for group in menu("train", [CONF]).groups:
+        if group not in ("experiment", "debug", "objective"):
+            first = next(iter(field_types(type(getattr(spec, group)))))
+            found.append((group, first))
+    return found
+
+
+@pytest.mark.parametrize(("group", "key"), nodes())
+@pytest.mark.parametrize("force", ["", "+", "++"])
+def test_a_typo_is_refused_in_every_group(group: str, key: str, force: str) -> None:
+    wrong = f"{key[:-1]}x{key[-1]}"
+    with pytest.raises(ConfigError) as caught:
+        built(f"{force}{group}.{wrong}=1")
+    assert f"`{group}.{wrong}`" in str(caught.value)
+    assert f"`{group}.{key}`" in str(caught.value)
+
+
+@pytest.mark.parametrize("group", sorted(set(menu("train", [CONF]).groups)))
+def test_an_unknown_option_is_refused_in_every_group(group: str) -> None:
+    first = menu("train", [CONF]).groups[group][0]
+    with pytest.raises(ConfigError, match=re.escape(f"{group}={first}x is not one of")) as caught:
+        built(f"{group}={first}x")
+    assert f"Did you mean `{first}`?" in str(caught.value)
+
+
+ONE_EACH = {name.split("=")[0]: name for name in NAMES}
+
+
+@pytest.mark.parametrize("name", sorted({*ONE_EACH.values(), *EXPERIMENTS}))
+def test_a_typo_in_a_file_is_refused(name: str, tmp_path: Path) -> None:
+    """A copy of conf/ whose option has one more key does not compose."""
+    from graftlab.door.verify import Door, verify
+
+    shutil.copytree(CONF, tmp_path / "conf")
+    group, option = name.split("=")
+    file = tmp_path / "conf" / group / f"{option}.yaml"
+    file.write_text(file.read_text(encoding="utf-8") + "\nmisspelt: 1\n", encoding="utf-8")
+    door = Door(menu("train", [tmp_path / "conf"]), tmp_path / "conf")
+    value = f"[default,{option}]" if group == "callbacks" else option
+    with pytest.raises(GraftlabError, match="misspelt"):
+        verify(door, [f"{group}={value}", *needed(name)])
+
+
+def test_every_key_says_what_it_is() -> None:
+    """`--help` reads the docstring under each field; no field goes without."""
+    from graftlab.choices import nested_spec
+
+    specs = [type(getattr(built(), name)) for name in ("precision", "packing", "lora", "schedule")]
+    specs += [cls for options in CHOICES.values() for cls in options.values()]
+    for cls in [*VERBS.values(), *specs]:
+        for name, hint in field_types(cls).items():
+            assert nested_spec(hint) or field_docs(cls).get(name), f"{cls.__name__}.{name}"
+
+
+def test_importing_the_config_loads_no_torch() -> None:
+    heavy = ("torch", "lightning", "transformers", "peft", "wandb", "hydra", "numpy")
+    code = f"import sys, graftlab.config; print([m for m in {heavy!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_restore_refuses_unknown_keys_and_choices() -> None:
+    data = dump(built())
+    with pytest.raises(ConfigError, match=r"`lora\.rnak`.*Did you mean `rank`"):
+        restore(TrainSpec, {**data, "lora": {"rnak": 8}})
+    with pytest.raises(ConfigError, match=r"model\.choice=hff .*Did you mean `hf`"):
+        restore(TrainSpec, {**data, "model": {"choice": "hff"}})
+    assert restore(TrainSpec, data) == built()
+
+
+def test_groups_that_take_lists() -> None:
+    both = built("logger=[wandb,tensorboard]").logger
+    assert both.wandb is not None
+    assert both.tensorboard is not None
+    plain = built("logger=csv").logger
+    assert plain.wandb is None
+    assert plain.tensorboard is None
+    stops = built("callbacks=[default,early-stopping,plateau]").callbacks
+    assert stops.early_stopping is not None
+    assert stops.plateau is not None
+    assert stops.validation.every_epochs == 1

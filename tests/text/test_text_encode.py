@@ -1,0 +1,232 @@
+"""Token sets: shifted labels, limits, fingerprints, and a cache that many may share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import graftlab.text.encode as module
+from graftlab.errors import DataError
+from graftlab.text.cache import ARRAYS, cache_key, default_cache, read_arrays, write_arrays
+from graftlab.text.encode import TokenSet, encode
+from graftlab.text.show import as_text, shown_tokens
+from graftlab.text.tokenizer import Tokenizer
+from graftlab.types import IGNORE, Conversation, Message
+
+Maker = Callable[[str], Tokenizer]
+
+
+def chats(count: int = 12) -> list[Conversation]:
+    return [
+        Conversation(
+            (
+                Message("user", f"Question {i} " + "and more " * i),
+                Message("assistant", f"Answer {i}."),
+                Message("user", "Again?"),
+                Message("assistant", f"Yes, {i}!"),
+            ),
+            "chats.jsonl",
+            i + 1,
+        )
+        for i in range(count)
+    ]
+
+
+def assert_same(one: TokenSet, other: TokenSet) -> None:
+    for name in ("input_ids", "labels", "offsets", "parts", "sources"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert one.fingerprint == other.fingerprint
+
+
+def test_labels_are_the_next_tokens_of_the_rendering(chat_tokenizer: Maker, tmp_path: Path) -> None:
+    tokenizer, conversations = chat_tokenizer("chatml"), chats()
+    tokens = encode(conversations, tokenizer, max_length=4096, cache=tmp_path)
+    assert len(tokens) == len(conversations)
+    assert tokens.sources.tolist() == list(range(len(conversations)))
+    for index, conversation in enumerate(conversations):
+        document = tokens[index]
+        rendered = tokenizer.render(conversation.messages, generation_prompt=False)
+        assert document.input_ids.tolist() == rendered[: len(document)]
+        trained = document.labels != IGNORE
+        nexts = np.array(rendered[1 : len(document) + 1])
+        np.testing.assert_array_equal(document.labels[trained], nexts[trained])
+        # Nothing follows the last label, and it is the stop token.
+        assert trained[-1]
+        assert document.labels[-1] == tokenizer.stop_ids[0]
+        assert tokens.num_labels[index] == trained.sum()
+        assert tokens.lengths[index] == len(document)
+        text = tokenizer.decode(document.labels[trained].tolist(), skip_special=False)
+        assert text == "".join(m.content + tokenizer.stop for m in conversation.messages[1::2])
+    assert tokens.input_ids.dtype == tokens.labels.dtype == np.int32
+
+
+def test_the_limit_drops_with_a_count_or_refuses(chat_tokenizer: Maker, tmp_path: Path) -> None:
+    tokenizer, conversations = chat_tokenizer("chatml"), chats()
+    whole = encode(conversations, tokenizer, max_length=4096, cache=tmp_path)
+    limit = int(whole.lengths[6])
+    kept = encode(conversations, tokenizer, max_length=limit, cache=tmp_path)
+    assert len(kept) + len(kept.dropped) == len(whole)
+    assert kept.dropped
+    assert kept.lengths.max() == limit
+    longest = kept.dropped[-1]
+    assert (longest.where, longest.tokens) == ("chats.jsonl:12", whole.lengths[-1])
+    for index, source in enumerate(kept.sources):
+        np.testing.assert_array_equal(kept[index].labels, whole[int(source)].labels)
+    assert kept.fingerprint != whole.fingerprint
+    with pytest.raises(DataError, match=r"chats\.jsonl:12: \d+ tokens"):
+        encode(conversations, tokenizer, max_length=limit, over_limit="error", cache=tmp_path)
+
+
+def test_no_conversations_are_no_documents(chat_tokenizer: Maker, tmp_path: Path) -> None:
+    for _ in range(2):
+        tokens = encode([], chat_tokenizer("chatml"), max_length=64, cache=tmp_path)
+        assert len(tokens) == len(tokens.lengths) == len(tokens.num_labels) == 0
+
+
+def test_every_problem_is_reported_at_once(chat_tokenizer: Maker, tmp_path: Path) -> None:
+    system = Message("system", "Be brief.")
+    conversations = [
+        Conversation((system, *chat.messages), chat.source, chat.line) if i % 2 else chat
+        for i, chat in enumerate(chats(6))
+    ]
+    with pytest.raises(DataError, match="System role") as caught:
+        encode(conversations, chat_tokenizer("gemma"), max_length=4096, cache=tmp_path)
+    assert [line.split(": ")[0] for line in caught.value.problems] == [
+        f"chats.jsonl:{line}" for line in (2, 4, 6)
+    ]
+
+
+def test_the_second_run_reads_the_cache(
+    chat_tokenizer: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = chat_tokenizer("qwen3")
+    first = encode(chats(), tokenizer, max_length=4096, cache=tmp_path)
+    assert len(first) == 2 * len(chats())
+    with monkeypatch.context() as patch:
+        patch.delattr(module, "_encode_all")
+        again = encode(chats(), tokenizer, max_length=4096, cache=tmp_path)
+    assert isinstance(again.input_ids, np.memmap)
+    assert_same(first, again)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_key_knows_data_tokenizer_and_turns_but_not_the_place() -> None:
+    base = chats(3)
+    key = cache_key(base, "tokenizer", "all")
+    moved = [Conversation(c.messages, "elsewhere.jsonl", 7) for c in base]
+    assert cache_key(moved, "tokenizer", "all") == key
+    tools = [Conversation(c.messages, tools=({"name": "f"},)) for c in base]
+    joined = [*base[:1], Conversation(base[1].messages + base[2].messages)]
+    others = [
+        cache_key(base[:2], "tokenizer", "all"),
+        cache_key(base[::-1], "tokenizer", "all"),
+        cache_key(base, "other", "all"),
+        cache_key(base, "tokenizer", "last"),
+        cache_key(tools, "tokenizer", "all"),
+        cache_key(joined, "tokenizer", "all"),
+    ]
+    assert len({key, *others}) == 7
+
+
+def test_a_damaged_cache_is_made_anew(chat_tokenizer: Maker, tmp_path: Path) -> None:
+    tokenizer = chat_tokenizer("chatml")
+    first = encode(chats(), tokenizer, max_length=4096, cache=tmp_path)
+    (file,) = tmp_path.glob("tokens-*/input_ids.npy")
+    wanted = np.array(first.input_ids)
+    del first
+    for damage in (b"", file.read_bytes()[:-40]):
+        file.write_bytes(damage)
+        again = encode(chats(), tokenizer, max_length=4096, cache=tmp_path)
+        np.testing.assert_array_equal(again.input_ids, wanted)
+        assert file.stat().st_size > 40
+        del again
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_but_time(
+    chat_tokenizer: Maker, tmp_path: Path
+) -> None:
+    blocked = tmp_path / "a file"
+    blocked.write_text("")
+    tokens = encode(chats(), chat_tokenizer("chatml"), max_length=4096, cache=blocked)
+    assert len(tokens) == len(chats())
+
+
+WRITER = """
+import sys, numpy as np
+from pathlib import Path
+from graftlab.text.cache import ARRAYS, read_arrays, write_arrays
+folder = Path(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+for key in range(40):
+    arrays = {name: np.full(5000, key, np.int32) for name in ARRAYS}
+    write_arrays(folder, str(key), arrays, str(key))
+    found, mark = read_arrays(folder, str(key))
+    assert mark == str(key) and all((a == key).all() for a in found.values())
+"""
+
+
+def test_two_writers_at_once_leave_one_whole_set(tmp_path: Path) -> None:
+    source = Path(module.__file__).parents[2]
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(source)},
+        )
+        for _ in range(2)
+    ]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"ready\n"
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write(b"go\n")
+        writer.stdin.flush()
+    for writer in writers:
+        writer.communicate()
+        assert writer.returncode == 0
+    names = sorted(entry.name for entry in tmp_path.iterdir())
+    assert names == sorted(f"tokens-{key}" for key in range(40))
+
+
+def test_a_whole_set_stays_when_another_is_written(tmp_path: Path) -> None:
+    for value in (1, 2):
+        write_arrays(tmp_path, "k", {n: np.full(3, value) for n in ARRAYS}, str(value))
+    stored = read_arrays(tmp_path, "k")
+    assert stored is not None
+    assert stored[1] == "1"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_default_cache_follows_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GRAFTLAB_CACHE", str(tmp_path))
+    assert default_cache() == tmp_path
+    monkeypatch.delenv("GRAFTLAB_CACHE")
+    assert default_cache() == Path.home() / ".cache" / "graftlab"
+
+
+def test_trained_tokens_are_told_apart_without_colour(
+    chat_tokenizer: Maker, tmp_path: Path
+) -> None:
+    tokenizer = chat_tokenizer("chatml")
+    tokens = encode(chats(1), tokenizer, max_length=4096, cache=tmp_path)
+    shown = shown_tokens(tokens[0], tokenizer)
+    assert [piece for piece, trained in shown if trained].count("<|im_end|>") == 2
+    plain = as_text(shown, colour=False).plain
+    assert plain.count("⟦") == plain.count("⟧") == 2
+    assert plain.split("⟦")[1].split("⟧")[0].replace("|", "") == "Answer 0.<im_end>"
+    coloured = as_text(shown, colour=True)
+    assert coloured.plain.replace("↵\n", "\n") == tokenizer.render_text(
+        chats(1)[0].messages, generation_prompt=False
+    ).removesuffix("\n")
+    assert any("green" in str(span.style) for span in coloured.spans)

@@ -1,0 +1,87 @@
+"""Runs that die: forks a child per command, which trains until it is killed at a chosen event.
+
+Run as a script, so that the heavy imports are paid once for many deaths:
+
+    python nursery.py SPEC.json COMMANDS.json    [{"run_dir": ..., "kill_at": 17}, ...]
+
+Events are numbered over the whole life of a child: every forward pass of the base (training,
+validation, samples), every file about to be renamed into place, and every one that just was. Prints
+one JSON line per command: how the child ended and how many events it saw.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+
+def child(spec_data: dict, command: dict, report: Path) -> None:
+    import graftlab.models.base
+    import graftlab.tracking.folder as folder
+    import graftlab.training.checkpoint as checkpoint
+    from graftlab.choices import restore
+    from graftlab.errors import Interrupted
+    from graftlab.tasks.train import TrainSpec, run
+
+    seen: list[str] = []
+
+    def event(name: str) -> None:
+        seen.append(name)
+        report.write_text(json.dumps(seen))
+        if len(seen) == command.get("kill_at"):
+            os.kill(os.getpid(), command.get("signal", signal.SIGKILL))
+
+    def watched(function, before: str, after: str | None = None):
+        def call(*args, **kwargs):
+            event(before)
+            result = function(*args, **kwargs)
+            if after:
+                event(after)
+            return result
+
+        return call
+
+    base = graftlab.models.base.Base
+    base.hidden = watched(base.hidden, "forward")
+    folder.publish = watched(folder.publish, "publish", "published")
+    checkpoint.publish = folder.publish
+    changes = {k: v for k, v in command.items() if k not in ("kill_at", "signal")}
+    try:
+        run(restore(TrainSpec, {**spec_data, **changes}))
+    except Interrupted as stop:
+        os._exit(stop.exit_code)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def main() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    import graftlab.training.run  # noqa: F401  (everything a child needs is imported once)
+
+    spec, commands = (json.loads(Path(path).read_text()) for path in sys.argv[1:])
+    out = os.dup(1)
+    os.dup2(2, 1)  # what the runs print must not mix with the answers
+    for command in commands:
+        with tempfile.TemporaryDirectory() as scratch:
+            report = Path(scratch) / "events.json"
+            process = os.fork()
+            if process == 0:
+                child(spec, command, report)
+            status = os.waitpid(process, 0)[1]
+            events = json.loads(report.read_text()) if report.exists() else []
+        code = os.waitstatus_to_exitcode(status)
+        os.write(out, (json.dumps({"code": code, "events": events}) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()

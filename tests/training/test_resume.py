@@ -1,0 +1,185 @@
+"""Killed at any moment and resumed equals never killed: weights, log, samples and result."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from chats import chats
+from graftlab.adapters.peft import Lora
+from graftlab.choices import dump, restore
+from graftlab.errors import ConfigError, ResumeError
+from graftlab.tasks.train import TrainSpec, run
+from graftlab.tracking.history import TIMES
+from graftlab.training.checkpoint import Checkpointing
+from graftlab.training.precision import Precision
+from graftlab.training.watch import Callbacks, EarlyStopping, Samples, Validation
+from wandb_files import history
+
+NURSERY = Path(__file__).parent / "nursery.py"
+TIMED = {"tokens_per_second", "peak_rss_mb", "adapter"}
+
+
+@pytest.fixture
+def busy(spec) -> dict:
+    """3 steps an epoch of 2, 2 and 1 micro-batches; validates, samples and saves inside epochs."""
+    callbacks = Callbacks(
+        validation=Validation(every_steps=2),
+        samples=Samples(prompts=1, every_epochs=1),
+        early_stopping=EarlyStopping(patience=50),
+    )
+    changed = replace(
+        spec,
+        callbacks=callbacks,
+        checkpoint=Checkpointing(every_steps=1),
+        precision=Precision(name="bf16-mixed"),
+        accumulate=2,
+    )
+    return dump(replace(changed, lora=Lora(dropout=0.2)))
+
+
+def nursery(spec_data: dict, commands: list[dict], scratch: Path) -> list[dict]:
+    files = [scratch / "spec.json", scratch / "commands.json"]
+    for file, content in zip(files, (spec_data, commands), strict=True):
+        file.write_text(json.dumps(content))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+    done = subprocess.run(
+        [sys.executable, str(NURSERY), *map(str, files)],
+        capture_output=True, text=True, env=environment, timeout=280,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(answers) == len(commands), done.stderr[-3000:]
+    return answers
+
+
+def left_behind(run: Path) -> dict:
+    """Everything a run leaves that does not depend on the clock."""
+    result = json.loads((run / "result.json").read_text())
+    with (run / "train_log.csv").open() as file:
+        rows = [{k: v for k, v in row.items() if k not in TIMES} for row in csv.DictReader(file)]
+    return {
+        "result": {k: v for k, v in result.items() if k not in TIMED},
+        "rows": rows,
+        "samples": (run / "samples.md").read_text(),
+        "checkpoints": sorted(p.name for p in (run / "checkpoints").iterdir()),
+        **{
+            name: {k: v.numpy().tobytes() for k, v in load_file(path).items()}
+            for name in ("adapter", "adapter-final")
+            for path in [run / name / "adapter_model.safetensors"]
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    "stride", [19, pytest.param(2, marks=pytest.mark.slow)], ids=["some", "every-other"]
+)
+def test_sigkill_at_any_moment(busy, tmp_path, stride):
+    """Each life dies a few events further on, over everything a run does."""
+    data = busy
+    whole = nursery(data, [{"run_dir": str(tmp_path / "whole")}], tmp_path)[0]
+    assert whole["code"] == 0
+    events = whole["events"]
+    reference = left_behind(tmp_path / "whole")
+    steps = [int(row["step"]) for row in reference["rows"]]
+    assert steps == list(range(7))  # the base, and six optimizer steps
+    assert events.count("published") > 12
+
+    # Kill places: into validation and training passes, around every kind of rename, and right
+    # before result.json (the last but one event is the rename that publishes it).
+    places = sorted({1, 4, len(events) - 1, *range(5, len(events), stride)})
+    commands = []
+    for place in places:
+        run_dir = str(tmp_path / f"killed-{place}")
+        commands += [{"run_dir": run_dir, "kill_at": place}, {"run_dir": run_dir, "resume": "auto"}]
+    answers = nursery(data, commands, tmp_path)
+    died_in = set()
+    for place, killed, resumed in zip(places, answers[::2], answers[1::2], strict=True):
+        assert killed["code"] == -signal.SIGKILL
+        assert resumed["code"] == 0, place
+        died_in.add(killed["events"][-1])
+        assert left_behind(tmp_path / f"killed-{place}") == reference, (place, killed["events"])
+    assert died_in >= {"forward", "publish"}
+
+
+def test_killed_again_and_again(busy, tmp_path):
+    """One run that dies every eleven events until it is done."""
+    data = busy
+    run_dir = str(tmp_path / "run")
+    commands = [{"run_dir": str(tmp_path / "whole")}]
+    commands += [{"run_dir": run_dir, "resume": "auto", "kill_at": 31}] * 12
+    answers = nursery(data, commands, tmp_path)
+    codes = [answer["code"] for answer in answers[1:]]
+    assert codes.count(-signal.SIGKILL) >= 2
+    assert codes[-1] == 0
+    assert left_behind(tmp_path / "run") == left_behind(tmp_path / "whole")
+
+
+def test_sigterm_saves_the_step_and_exits_143(busy, tmp_path):
+    data = busy
+    data["checkpoint"]["every_steps"] = None  # so that only the signal can have saved
+    data["checkpoint"]["every_epochs"] = 2
+    data["callbacks"]["validation"]["every_steps"] = None
+    run_dir = str(tmp_path / "run")
+    (whole,) = nursery(data, [{"run_dir": str(tmp_path / "whole")}], tmp_path)
+    training = whole["events"].index("forward", len(whole["events"]) // 2)
+    commands = [
+        {"run_dir": run_dir, "kill_at": training, "signal": int(signal.SIGTERM)},
+        {"run_dir": run_dir, "resume": "auto"},
+    ]
+    answers = nursery(data, commands, tmp_path)
+    assert [answer["code"] for answer in answers] == [143, 0]
+    assert left_behind(tmp_path / "run") == left_behind(tmp_path / "whole")
+
+
+def test_wandb_files_of_a_killed_run_say_what_one_undisturbed_says(busy, tmp_path):
+    data = busy
+    data["logger"]["wandb"] = {}
+    run_dir = str(tmp_path / "killed")
+    commands = [
+        {"run_dir": str(tmp_path / "whole")},
+        {"run_dir": run_dir, "kill_at": 33},
+        {"run_dir": run_dir, "resume": "auto"},
+    ]
+    answers = nursery(data, commands, tmp_path)
+    assert [answer["code"] for answer in answers] == [0, -signal.SIGKILL, 0]
+    assert len(list((tmp_path / "killed").rglob("run-*.wandb"))) == 2
+    (whole,), (killed,) = (history(tmp_path / name).values() for name in ("whole", "killed"))
+    assert sorted(whole) == list(range(7))
+    assert "valid_loss" in whole[4]
+    assert killed == whole
+
+
+def test_a_foreign_checkpoint_is_refused(busy, tmp_path):
+    """Other data in the same folder: an error that names what differs, and nothing is touched."""
+    data = busy
+    run_dir = str(tmp_path / "run")
+    (killed,) = nursery(data, [{"run_dir": run_dir, "kill_at": 40}], tmp_path)
+    assert killed["code"] == -signal.SIGKILL
+    before = sorted(p.name for p in (tmp_path / "run/checkpoints").iterdir())
+    assert before
+    other = {**data["data"], "train": str(chats(tmp_path / "other.jsonl", 15))}
+    again = {**data, "run_dir": run_dir, "resume": "auto"}
+    with pytest.raises(ResumeError, match="other data and configuration"):
+        run(restore(TrainSpec, {**again, "data": other}))
+    with pytest.raises(ConfigError, match=r"holds an unfinished run.*resume=auto"):
+        run(restore(TrainSpec, {**again, "resume": None}))
+    assert sorted(p.name for p in (tmp_path / "run/checkpoints").iterdir()) == before
+
+
+def test_a_finished_run_says_so(busy, tmp_path, capsys):
+    command = {"run_dir": str(tmp_path / "run"), "max_steps": 1}
+    assert nursery(busy, [command], tmp_path)[0]["code"] == 0
+    capsys.readouterr()
+    result = run(restore(TrainSpec, {**busy, **command, "resume": "auto"}))
+    assert result.steps == 1
+    assert "Already finished" in capsys.readouterr().out
