@@ -43,7 +43,7 @@ class Recipe:
     """Seed of the text and of the initial weights."""
     documents: int = 14_000
     """Documents of the training split; each is read once."""
-    heldout_documents: int = 400
+    heldout_documents: int = 120
     """Documents of the held-out split."""
     vocabulary: int = 4096
     """SentencePiece pieces, special ones included."""

@@ -6,16 +6,14 @@ cannot disagree about the run folder, and a sweep's job starts its ranks like an
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from graftlab.choices import dump, restore
+from graftlab.choices import dump
 from graftlab.errors import GraftlabError, Interrupted
 from graftlab.tracking.folder import RunFolder, write_json
 
@@ -34,7 +32,7 @@ def launch(spec: TrainSpec, folder: RunFolder) -> None:
     write_json(file, dump(spec))
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone",
-        f"--nproc-per-node={spec.trainer.devices}", "-m", "graftlab.training.ranks", str(file),
+        f"--nproc-per-node={spec.trainer.devices}", "-m", "graftlab.tasks.rank", str(file),
     ]  # fmt: skip
     environment = dict(os.environ)
     threads = spec.trainer.threads or max(1, (os.cpu_count() or 1) // spec.trainer.devices)
@@ -60,22 +58,3 @@ def launch(spec: TrainSpec, folder: RunFolder) -> None:
             f"The run's processes ended with code {code}; their messages are above. "
             "What was saved goes on with resume=auto."
         )
-
-
-def main(file: str) -> int:
-    """One rank; torchrun sets RANK, LOCAL_RANK and WORLD_SIZE."""
-    from graftlab.tasks.train import TrainSpec, run
-
-    spec = restore(TrainSpec, json.loads(Path(file).read_text(encoding="utf-8")))
-    try:
-        run(spec)
-    except Interrupted as stop:
-        return stop.exit_code
-    except GraftlabError as error:
-        print(f"rank {os.environ.get('RANK')}: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))

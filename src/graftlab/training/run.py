@@ -10,13 +10,12 @@ finish          best adapter, samples, result.json
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -34,9 +33,10 @@ from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder, identity
 from graftlab.tracking.history import History
 from graftlab.tracking.result import Result
+from graftlab.training.announce import announce
 from graftlab.training.callbacks.recorder import Recorder
 from graftlab.training.checkpoint import CheckpointStore, Saved
-from graftlab.training.device import device_name, matrix_peak, pick_device
+from graftlab.training.device import matrix_peak, pick_device
 from graftlab.training.finish import Finish
 from graftlab.training.fit import Fit
 from graftlab.training.flops import flops_per_token
@@ -112,18 +112,13 @@ def execute(spec: TrainSpec, folder: RunFolder) -> Result:
         rank=place.rank,
         world_size=place.world_size,
     )
-    compiled, compile_reason = plan_compile(
-        spec.compile,
-        planned_steps=plan.total_steps - (resume.step if resume else 0),
-        tokens_per_step=plan.tokens_per_step / place.world_size,
-        device=place.device,
-    )
     with open_adapter(spec, precision, place) as adapter:
+        compiled, compile_reason = _whether_to_compile(spec, plan, adapter, place)
         probe = "one document at a time: nothing to keep apart"
         if spec.packing.strategy != "none" or spec.batch_size > 1:
             probe = check_isolation(adapter.base, adapter, autocast=precision.autocast)
         if place.rank == 0:
-            _show_choices(
+            announce(
                 spec,
                 plan,
                 adapter,
@@ -147,6 +142,24 @@ def execute(spec: TrainSpec, folder: RunFolder) -> Result:
             for tracker in fit.trackers:
                 tracker.finish(exit_code)
         return result
+
+
+def _whether_to_compile(
+    spec: TrainSpec, plan: StepPlan, adapter: Adapter, place: Place
+) -> tuple[bool, str]:
+    """The decision and its reason. A resumed run decides as the whole run did: it must compute
+    the same numbers.
+    """
+    if spec.compile == "auto" and spec.lora.dora:
+        return False, "DoRA computes its norms in a way that cannot be compiled"
+    passes = plan.total_steps * spec.accumulate
+    return plan_compile(
+        spec.compile,
+        planned_steps=passes,
+        tokens_per_step=plan.tokens_per_step / spec.accumulate / place.world_size,
+        device=place.device,
+        num_parameters=adapter.base.num_parameters,
+    )
 
 
 def _claim(spec: TrainSpec, folder: RunFolder) -> Saved | None:
@@ -277,62 +290,3 @@ def _train(fit: Fit, resume: Saved | None, *, compiled: bool) -> None:
     if compiled:
         compile_layers(fit.module.policy.base)
     fit.run(resume)
-
-
-def _show_choices(
-    spec: TrainSpec,
-    plan: StepPlan,
-    adapter: Adapter,
-    data: Data,
-    precision: Resolved,
-    place: Place,
-    *,
-    compile_reason: str,
-    probe: str,
-) -> None:
-    """What was chosen and why, before anything is spent."""
-    from rich.table import Table
-
-    from graftlab.tracking.console import console
-
-    base = adapter.base
-    share = adapter.num_trainable / base.num_parameters
-    labels = int(data.train.num_labels.sum())
-    tokens = int(data.train.lengths.sum())
-    processes = f", {place.world_size} processes" if place.world_size > 1 else ""
-    valid = f"; {len(data.valid)} for validation" if data.valid else "; no validation data"
-    table = Table(title="this run", title_justify="left", show_header=False, box=None)
-    table.add_column(style="bold")
-    table.add_column()
-    lora = spec.lora
-    rows: list[tuple[str, Any]] = [
-        ("base", f"{base.name}, {base.num_parameters / 1e6:,.1f}M parameters, frozen"),
-        (
-            "adapter",
-            f"rank {lora.rank}, alpha {lora.effective_alpha:g}, "
-            f"{adapter.num_trainable:,} trainable parameters ({share:.2%} of the base)",
-        ),
-        ("device", device_name(place.device) + processes),
-        ("precision", f"{precision.name} ({precision.reason})"),
-        ("attention", probe),
-        ("compile", compile_reason),
-        (
-            "data",
-            f"{len(data.train)} documents, {tokens:,} tokens, {labels:,} trained "
-            f"({labels / tokens:.0%}){valid}",
-        ),
-        (
-            "packing",
-            f"{spec.packing.strategy}, {len(plan.train.rows)} rows of at most "
-            f"{spec.packing.max_length}, density {plan.packing_density:.1%}",
-        ),
-        (
-            "steps",
-            f"{plan.total_steps} ({plan.steps_per_epoch} per epoch, {plan.warmup_steps} warm-up), "
-            f"about {plan.tokens_per_step:,.0f} tokens each",
-        ),
-    ]
-    for name, value in rows:
-        table.add_row(name, value)
-    console().print(table, highlight=False)
-    sys.stdout.flush()
