@@ -33,6 +33,7 @@ os.environ.update(
 )
 os.environ.pop("WANDB_API_KEY", None)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # miniatures are too small to share between cores
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # and processes that share cores must not spin
 
 
 def pytest_sessionfinish() -> None:

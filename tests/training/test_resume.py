@@ -59,6 +59,7 @@ def nursery(spec_data: dict, commands: list[dict], scratch: Path) -> list[dict]:
     assert done.returncode == 0, done.stderr[-3000:]
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(answers) == len(commands), done.stderr[-3000:]
+    print(done.stderr[-6000:])  # shown when the test fails
     return answers
 
 
@@ -151,7 +152,7 @@ def test_wandb_files_of_a_killed_run_say_what_one_undisturbed_says(busy, tmp_pat
         {"run_dir": run_dir, "resume": "auto"},
     ]
     answers = nursery(data, commands, tmp_path)
-    assert [answer["code"] for answer in answers] == [0, -signal.SIGKILL, 0]
+    assert [answer["code"] for answer in answers] == [0, -signal.SIGKILL, 0], answers
     assert len(list((tmp_path / "killed").rglob("run-*.wandb"))) == 2
     (whole,), (killed,) = (history(tmp_path / name).values() for name in ("whole", "killed"))
     assert sorted(whole) == list(range(7))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 import sysconfig
+import warnings
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -90,6 +91,8 @@ def compile_layers(base: Base) -> None:
     import torch
 
     restore_layers(base)
+    # While tracing, PyTorch looks at an attribute that it warns about looking at.
+    warnings.filterwarnings("ignore", message=r"The \.grad attribute of a Tensor")
     run = torch.compile(
         _call_layer, dynamic=True, recompile_limit=GRAPHS, isolate_recompiles=True
     )

@@ -93,7 +93,7 @@ class WandbTracker(Tracker):
     def __init__(self, spec: WandbLogs, folder: Path, *, name: str, config: dict[str, Any]) -> None:
         import wandb
 
-        mode = spec.mode
+        mode: Any = spec.mode
         if mode == "auto":
             mode = "online" if _wandb_key() else "offline"
         identifier = folder / "wandb_id.txt"
@@ -140,7 +140,7 @@ class TensorBoardTracker(Tracker):
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer: Any = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+        self.writer: Any = SummaryWriter(str(folder))
         self.where = f"TensorBoard: tensorboard --logdir {folder}"
 
     def log(self, row: Metrics) -> None:

@@ -39,7 +39,6 @@ def average_gradients(parameters: Iterable[torch.Tensor], world_size: int) -> No
     together = torch.cat([gradient.flatten() for gradient in gradients])
     torch.distributed.all_reduce(together)
     together /= world_size
-    for gradient, part in zip(
-        gradients, together.split([gradient.numel() for gradient in gradients]), strict=True
-    ):
+    parts = torch.split(together, [gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
         gradient.copy_(part.view_as(gradient))
