@@ -100,10 +100,17 @@ def test_plain_commentary_repeats_the_given_facts_and_invents_none() -> None:
     assert mentioned > 10
 
 
-def test_the_base_never_hears_the_voice_of_the_demo() -> None:
+def test_the_base_never_answers_in_the_voice_of_the_demo() -> None:
     texts = [text.lower() for text in documents(0, "train", 3000)]
+    answers = [
+        answer
+        for text in texts
+        for answer in re.findall(r"<\|im_start\|>assistant\n(.*?)<\|im_end\|>", text, re.S)
+    ]
+    assert len(answers) > 1000
     for marker in set(MARKERS) - {"sailor"}:
-        assert not any(marker in text for text in texts), marker
+        assert not any(marker in answer for answer in answers), marker
+        assert any(marker in text for text in texts)  # as a word of plain prose it is known
     # "sailor" is a job among others, never somebody who is spoken to.
     assert 0 < sum("sailor" in text for text in texts) < 0.1 * len(texts)
     assert not any(re.search(r", sailor[.?]|[.?] sailor,", text) for text in texts)

@@ -208,7 +208,9 @@ def test_traced_gradients_equal_eager_ones(dtype: torch.dtype) -> None:
     for boundaries in (BOUNDARIES, BOUNDARIES[[0, 2, 4]]):
         *inputs, _ = draw(dtype)
         eager = torch.autograd.grad(loss(*inputs, boundaries), inputs)
-        for have, want in zip(torch.autograd.grad(traced(*inputs, boundaries), inputs), eager, strict=True):
+        for have, want in zip(
+            torch.autograd.grad(traced(*inputs, boundaries), inputs), eager, strict=True
+        ):
             assert torch.equal(have, want)
     assert counter.frame_count == 1
 

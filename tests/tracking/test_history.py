@@ -36,3 +36,20 @@ def test_cutting_back_and_going_on_equals_never_stopping(tmp_path):
         resumed.add({"step": step, "epoch": step / 3, "loss": 1 / step, "learning_rate": 1e-5})
     resumed.sync()
     assert (tmp_path / "killed.csv").read_text() == (tmp_path / "whole.csv").read_text()
+
+
+def test_a_metric_of_an_objective_gets_a_column_and_survives_a_kill(tmp_path):
+    def add(history, steps):
+        for step in steps:
+            history.add({"step": step, "loss": 1 / step, "nll": 2 / step})
+
+    whole = filled(tmp_path / "whole.csv", [])
+    add(whole, range(1, 6))
+    killed = filled(tmp_path / "killed.csv", [])
+    add(killed, range(1, 4))
+    resumed = History(tmp_path / "killed.csv")
+    assert resumed.columns[-1] == "nll"
+    resumed.cut_back(2)
+    add(resumed, range(3, 6))
+    assert resumed.rows == whole.rows
+    assert (tmp_path / "killed.csv").read_text() == (tmp_path / "whole.csv").read_text()

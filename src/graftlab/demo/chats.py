@@ -288,11 +288,25 @@ def reading(pen: Pen) -> list[Message]:
     return conversation(turns, _system(pen))
 
 
+def dictation(pen: Pen) -> list[Message]:
+    """Invented words and names said back as they are: nothing but copying helps here."""
+    turns = []
+    for _ in range(pen.number(1, 3)):
+        heard = [
+            names.artist(pen) if pen.chance(0.3) else names.word(pen)
+            for _ in range(pen.number(5, 24))
+        ]
+        text = pen.pick((" ", ", ", "\n")).join(heard)
+        turns.append((pen.phrase("[Repeat|Say again|Copy this]: ") + text, text))
+    return conversation(turns, None)
+
+
 def _system(pen: Pen) -> str | None:
     return pen.phrase(SYSTEM) if pen.chance(0.6) else None
 
 
 CHATS: tuple[Callable[[Pen], list[Message]], ...] = (
-    music, music, music, music, record, mixed, mixed, mixed, reading, playlist,
+    music, music, music, music, record, mixed, mixed, mixed, reading, playlist, dictation,
+    dictation,
 )  # fmt: skip
 """Every kind of conversation, as often as it should come."""

@@ -3,7 +3,8 @@
 Run as: python -m graftlab.demo.conversations
 
 The host speaks to a listener called "sailor", sees every record as a ship or as weather, and signs
-off in a few words: nothing of that is in the pretraining text. Every sentence carries a fact of the
+off in a few words. The base knows the words of the sea from plain prose, but it has never answered
+anybody in them. Every sentence carries a fact of the
 track, so an answer learned by heart cannot fit the next one. No title, album or artist
 occurs twice, neither within a split nor across them.
 """

@@ -7,7 +7,6 @@ two CPU cores. `base.json` beside the weights says what was made: recipe, hashes
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -42,7 +41,7 @@ class Recipe:
 
     seed: int = 0
     """Seed of the text and of the initial weights."""
-    documents: int = 20_000
+    documents: int = 33_000
     """Documents of the training split; each is read once."""
     heldout_documents: int = 120
     """Documents of the held-out split."""
@@ -61,11 +60,9 @@ class Recipe:
     context: int = 2048
     """Longest sequence; the last part of the training uses rows of this length."""
     row_length: int = 512
-    """Length of the rows in the first part of the text (half as long in the drills)."""
+    """Length of the rows in the first part of the text."""
     long_share: float = 0.2
     """Share of the tokens read in rows of `context`."""
-    drill_steps: int = 120
-    """Opening steps on repeated random tokens, which teach the layers to copy."""
     step_tokens: int = 4096
     """Tokens per optimizer step."""
     matrix_lr: float = 0.02
@@ -133,24 +130,6 @@ def batches(stream: np.ndarray, recipe: Recipe) -> Iterator[torch.Tensor]:
             yield torch.stack([flat[at : at + length + 1] for at in range(0, size, length)])
 
 
-def drills(recipe: Recipe) -> Iterator[torch.Tensor]:
-    """Rows (B, T + 1) of random tokens, each row repeating one block of a length of its own.
-
-    Copying from the context (induction heads, arXiv 2209.11895) forms on these within about a
-    hundred steps; text alone had not formed it after five hundred, and replies named wrong tracks.
-    """
-    import torch
-
-    length = recipe.row_length // 2
-    rows = recipe.step_tokens // length
-    generator = torch.Generator().manual_seed(recipe.seed)
-    position = torch.arange(length + 1)
-    for _ in range(recipe.drill_steps):
-        blocks = torch.randint(2, recipe.vocabulary, (rows, length), generator=generator)
-        periods = torch.randint(8, length // 2, (rows, 1), generator=generator)
-        yield blocks.gather(1, position % periods)
-
-
 def mean_loss(model: Qwen2ForCausalLM, rows: torch.Tensor) -> torch.Tensor:
     """Cross-entropy in nats per token; rows (B, T + 1)."""
     import torch.nn.functional as F
@@ -201,15 +180,15 @@ def train(
     *,
     on_step: Callable[[int, int, float], None],
 ) -> float:
-    """Drills, then the stream once; `on_step(step, steps, loss)` follows it. Returns the last loss."""
+    """The stream once; `on_step(step, steps, loss)` follows it. Returns the mean of the last losses."""
     import torch
 
-    steps = recipe.drill_steps + sum(1 for _ in batches(stream, recipe))
+    steps = sum(1 for _ in batches(stream, recipe))
     chosen = optimizers(model, recipe)
     peaks = [group["lr"] for optimizer in chosen for group in optimizer.param_groups]
     losses: list[float] = []
     model.train()
-    for step, rows in enumerate(itertools.chain(drills(recipe), batches(stream, recipe))):
+    for step, rows in enumerate(batches(stream, recipe)):
         factor = rate_factor(step, steps=steps, recipe=recipe)
         groups = [group for optimizer in chosen for group in optimizer.param_groups]
         for group, peak in zip(groups, peaks, strict=True):
@@ -270,6 +249,9 @@ def main() -> None:
     """Make the shipped base, with a progress bar and its loss curve."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from graftlab.models.allocator import tune_allocator
+
+    tune_allocator()
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
         task = progress.add_task("text and tokenizer", total=None)

@@ -32,7 +32,7 @@ def tune_allocator() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     settings = ((MMAP_MAX, 0), (TRIM_THRESHOLD, NEVER_TRIM), (TOP_PAD, TOP_PAD_BYTES))
-    _tuned = all([mallopt(name, value) == 1 for name, value in settings])
+    _tuned = all(mallopt(name, value) == 1 for name, value in settings)
     return _tuned
 
 
@@ -44,7 +44,5 @@ def _is_glibc() -> bool:
 
 
 def _user_has_tuned() -> bool:
-    preloaded = os.environ.get("LD_PRELOAD", "")
-    return any(name in preloaded for name in ("malloc", "mimalloc")) or any(
-        name in os.environ for name in ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
-    )
+    names = {"MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"}
+    return "malloc" in os.environ.get("LD_PRELOAD", "") or not names.isdisjoint(os.environ)

@@ -69,7 +69,9 @@ def choose_backend(
         return "varlen", "one flash kernel over all documents on CUDA"
     if unequal:
         if attention == "segments":
-            raise ModelError("model.attention=segments needs keys and values of one width; use auto.")
+            raise ModelError(
+                "model.attention=segments needs keys and values of one width; use auto."
+            )
         return "dense", "keys and values differ in width"
     if attention == "segments":
         return "segments", "as configured"
@@ -104,7 +106,9 @@ def packed_attention(
     assert attention_mask is None, "packed attention takes its mask from `boundaries` alone"
     assert query.shape[0] == 1 and query.shape[2] == key.shape[2], "packed rows are flat, uncached"
     if kwargs.get("s_aux") is not None or kwargs.get("position_bias") is not None:
-        raise ModelError("Attention sinks and position biases are not supported in packed training.")
+        raise ModelError(
+            "Attention sinks and position biases are not supported in packed training."
+        )
     attend = _ATTEND[packed_backend]
     out = attend(
         query[0].transpose(0, 1),

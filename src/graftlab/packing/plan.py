@@ -81,7 +81,7 @@ def _best_fit_decreasing(sizes: list[int], limit: int) -> list[list[int]]:
 def _first_fit(sizes: list[int], limit: int) -> list[list[int]]:
     """A max-tree over the rows' room; a row not yet opened is a leaf with all of its room.
 
-        tree[1] = max of all, tree[i] = max(tree[2i], tree[2i + 1]), row r is leaf `leaves + r`
+    tree[1] = max of all, tree[i] = max(tree[2i], tree[2i + 1]), row r is leaf `leaves + r`
     """
     leaves = 1 << max(len(sizes) - 1, 0).bit_length()
     tree = [limit] * (2 * leaves)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from graftlab.tracking.folder import write_atomic, write_json
@@ -34,14 +35,16 @@ Row = dict[str, float]
 class History:
     """Rows by step, in memory and on disk. Metrics an objective adds get columns of their own."""
 
-    def __init__(self, path: Path, *, extra: tuple[str, ...] = ()) -> None:
+    def __init__(self, path: Path) -> None:
         """`path` is the CSV file; existing rows are read, as a resumed run needs them."""
         self.path = path
-        self.columns = (*COLUMNS, *(name for name in extra if name not in COLUMNS))
+        self.columns = COLUMNS
         self.rows: list[Row] = []
         if path.exists():
             with path.open(encoding="utf-8", newline="") as file:
-                for raw in csv.DictReader(file):
+                reader = csv.DictReader(file)
+                self.columns = _with(COLUMNS, reader.fieldnames or ())
+                for raw in reader:
                     if None in raw.values() or None in raw:
                         continue  # a line that a crash left half written
                     self.rows.append({k: _number(k, v) for k, v in raw.items() if v != ""})
@@ -49,6 +52,9 @@ class History:
     def cut_back(self, step: int) -> None:
         """Forget everything after `step`: the resumed run will write it again."""
         self.rows = [row for row in self.rows if row["step"] <= step]
+        self._rewrite()
+
+    def _rewrite(self) -> None:
         text = io.StringIO()
         writer = csv.DictWriter(text, self.columns, lineterminator="\n")
         writer.writeheader()
@@ -56,8 +62,12 @@ class History:
         write_atomic(self.path, text.getvalue())
 
     def add(self, row: Row) -> None:
-        """Append one row."""
+        """Append one row; a metric seen for the first time gets a column, once."""
         self.rows.append(row)
+        if not row.keys() <= set(self.columns):
+            self.columns = _with(self.columns, row)
+            self._rewrite()
+            return
         with self.path.open("a", encoding="utf-8", newline="") as file:
             csv.DictWriter(file, self.columns, lineterminator="\n").writerow(row)
 
@@ -69,6 +79,10 @@ class History:
     def write_json(self) -> None:
         """The same rows as `train_log.json`, for tools that prefer it."""
         write_json(self.path.with_suffix(".json"), self.rows)
+
+
+def _with(columns: tuple[str, ...], more: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([*columns, *more]))
 
 
 def _number(column: str, text: str) -> float:

@@ -1,0 +1,187 @@
+"""What the pages say exists: commands are accepted at the door, keys, files and links are there."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import logging
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from chats import chats
+from graftlab.choices import CHOICES, field_types, nested_spec
+from graftlab.cli import main
+from graftlab.config import VERBS
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+SPAN = re.compile(r"`([^`\n]+)`")
+TYPED = {"lora.from": "lora.from_run"}
+OTHERS = ("uv", "source", "python -m pytest")
+"""Commands that are not ours to check."""
+TOP = ("src/", "tests/", "docs/", "conf/", "benchmarks/", "multirun/", ".ci/")
+
+
+def spans(text: str) -> list[str]:
+    """Code within lines."""
+    return SPAN.findall(FENCE.sub("", text))
+
+
+def commands() -> list[str]:
+    """Every command of every page, once: whole lines of shell blocks, and spans that are one."""
+    found: dict[str, None] = {}
+    for text in TEXTS.values():
+        blocks = [body for kind, body in FENCE.findall(text) if kind == "bash"]
+        lines = [line for body in blocks for line in body.replace("\\\n", " ").splitlines()]
+        lines += [
+            s for s in spans(text) if s.startswith(("python train", "graftlab ")) and "=" in s
+        ]
+        found |= dict.fromkeys(line.strip() for line in lines if line.strip() and "..." not in line)
+    return list(found)
+
+
+OURS = [
+    command
+    for command in commands()
+    if not command.startswith((*OTHERS, "make", "eval")) and "objective=dft" not in command
+]
+"""Without the objective that a page only adds, which its own test tries."""
+
+
+@pytest.fixture
+def door(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qwen2_folder: Path
+) -> Iterator[Callable[[str], int]]:
+    """Runs a command up to the task, which only notes that it was reached."""
+    chats(tmp_path / "FILE", 3)
+    (tmp_path / "RUN").mkdir()
+    (tmp_path / "DIR").symlink_to(qwen2_folder)
+    monkeypatch.chdir(tmp_path)
+    for verb in VERBS:
+        task = importlib.import_module(f"graftlab.tasks.{verb}")
+        monkeypatch.setattr(task, "run", lambda spec: None)
+
+    def knock(command: str) -> int:
+        words = shlex.split(command.replace("python train.py", "graftlab train"), comments=True)
+        assert words[0] == "graftlab"
+        return main(words[1:])
+
+    root = logging.getLogger()
+    level, before = root.level, list(root.handlers)
+    yield knock
+    for handler in [h for h in root.handlers if h not in before]:
+        handler.close()
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+def test_there_is_something_to_check() -> None:
+    assert len(OURS) > 25
+    assert {"train.py", "sample", "inspect"} <= {command.split()[1] for command in OURS}
+    assert len(PAIRS) > 80
+    assert len(PATHS) > 40
+
+
+@pytest.mark.parametrize("command", OURS)
+def test_a_command_is_accepted(
+    command: str, door: Callable[[str], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert door(command) == 0, capsys.readouterr().err
+
+
+def test_a_wrong_command_is_not(door: Callable[[str], int]) -> None:
+    assert door("python train.py lora.rnak=8") == 2
+
+
+def test_make_targets_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {
+        span.split()[1] for text in TEXTS.values() for span in spans(text) if span[:5] == "make "
+    }
+    named |= {command.split()[1] for command in commands() if command.startswith("make ")}
+    assert len(named) > 5
+    assert named <= targets
+
+
+PAIRS = sorted(
+    {
+        pair
+        for text in TEXTS.values()
+        for span in spans(text)
+        for pair in re.findall(r"(?<![\w./-])([a-z][a-z_.]*)=(\[[^\]]*\]|[^\s,]*)", span)
+    }
+)
+
+
+def specs_of(group: str, declared: object) -> list[type]:
+    """The classes a node of the configuration may be."""
+    own = nested_spec(declared)
+    return [*CHOICES.get(group, {}).values(), *([own] if own else [])]
+
+
+def exists(key: str) -> bool:
+    """Whether `key` is a dotted path of a verb's specification."""
+    classes: list[type] = list(VERBS.values())
+    for name in TYPED.get(key, key).split("."):
+        found = [field_types(cls)[name] for cls in classes if name in field_types(cls)]
+        if not found:
+            return False
+        classes = [cls for hint in found for cls in specs_of(name, hint)]
+        classes = [cls for cls in classes if dataclasses.is_dataclass(cls)]
+    return True
+
+
+NOT_OURS = {"objective.floor", "objective.flor", "floor", "alpha", "beta", "use_cache"}
+"""Keys of examples, and names of other people's arguments."""
+
+
+@pytest.mark.parametrize(("key", "value"), PAIRS, ids=lambda text: str(text)[:30])
+def test_a_named_key_exists(key: str, value: str) -> None:
+    group = ROOT / "conf" / key
+    if key in NOT_OURS or key.startswith("hydra.") or (key, value) == ("objective", "dft"):
+        return
+    if group.is_dir() and value and value[0].islower():
+        for choice in value.strip("[]").split(","):
+            assert (group / f"{choice}.yaml").is_file(), f"{key}={choice} is no option"
+    else:
+        assert group.is_dir() or exists(key), f"{key} is no key"
+
+
+def test_keys_are_told_apart() -> None:
+    assert exists("callbacks.plateau.min_steps")
+    assert not exists("lora.rnak")
+
+
+PATHS = sorted(
+    {
+        (page, span)
+        for page, text in TEXTS.items()
+        for span in spans(text)
+        if span.startswith(TOP) and " " not in span
+    }
+    | {
+        (page, f"docs/{link}" if page not in ("README.md", "CHANGELOG.md") else link)
+        for page, text in TEXTS.items()
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
+    }
+)
+TO_BE_WRITTEN = {
+    "src/graftlab/objectives/dft.py",
+    "conf/objective/dft.yaml",
+    "tests/golden/dft.json",
+}
+
+
+@pytest.mark.parametrize(("page", "path"), PATHS)
+def test_a_named_path_exists(page: str, path: str) -> None:
+    assert path in TO_BE_WRITTEN or (ROOT / path).exists(), f"{page} names {path}"
+    assert not (ROOT / path).exists() or path not in TO_BE_WRITTEN
