@@ -47,18 +47,15 @@ class ResumeError(GraftlabError):
 
 
 class Interrupted(Exception):
-    """A signal ended the run after a whole step, which is saved; `exit_code` is 128 + signal."""
+    """A signal ended the run, which can go on with resume=auto; `exit_code` is 128 + signal."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
 
 
-class MissingExtra(GraftlabError):
-    """An optional package is not installed; the message is the install line."""
-
-    def __init__(self, package: str, extra: str, why: str) -> None:
-        super().__init__(f"{why} needs {package}. Install it with: pip install 'graftlab[{extra}]'")
+class NonFiniteError(GraftlabError):
+    """A loss or a gradient is not a number any more; nothing was updated with it."""
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

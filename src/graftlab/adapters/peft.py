@@ -97,6 +97,10 @@ def attach(base: Base, lora: Lora, *, seed: int, dtype: torch.dtype) -> Adapter:
     from graftlab.adapters.store import find_adapter
 
     source = find_adapter(lora.from_run) if lora.from_run else None
+    if source is not None and source.base_fingerprint() not in (None, base.fingerprint):
+        raise ConfigError(
+            f"lora.from={lora.from_run} was trained on another base than {base.name}."
+        )
     config = peft_config(base, lora)
     if source is not None:
         _require_same_make(lora, config, source)

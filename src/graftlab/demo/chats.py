@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graftlab.demo import names, prose
-from graftlab.demo.grammar import Pen, listing, plural
+from graftlab.demo.exercises import small_tasks
+from graftlab.demo.grammar import Pen, listing
 from graftlab.demo.lexicon import WORDS
 from graftlab.demo.things import TASKS, THINGS
 from graftlab.demo.tracks import Track, lay_out, pace, some_fields, track
@@ -191,35 +192,6 @@ def how_to(pen: Pen) -> Turn:
         lines = "\n".join(f"{index}. {step}" for index, step in enumerate(steps, 1))
         return question, f"To {task}, follow these steps:\n{lines}"
     return question, " ".join(steps)
-
-
-def small_tasks(pen: Pen) -> Turn:
-    """Lists, sums, order, repetition: tasks with one right answer."""
-    group = pen.pick(
-        ("animal", "fruit", "colour", "tool", "instrument", "job", "vegetable", "plant")
-    )
-    words, (a, b) = pen.some(WORDS[group], pen.number(3, 5)), (pen.number(2, 40), pen.number(2, 40))
-    sentence = pen.write("the {object} in the {room} is {colour}.")
-    count = ("zero", "one", "two", "three", "four", "five")[len(words)]
-    about = (
-        "The door is {w}."
-        if group == "colour"
-        else ("[I can see {a w}.|the {w} is near the {place}.|my {relation} likes the {w}.]")
-    )
-    series, listed = ", ".join(words), listing(words)
-    bullets = "\n".join(f"- {word}" for word in words)
-    return pen.pick((
-        (f"Name {count} {plural(group)}.", f"{count.capitalize()} {plural(group)} are {listed}."),
-        (f"List {count} {plural(group)}.", bullets),
-        (f"What is {a} plus {b}?", f"{a} plus {b} is {a + b}."),
-        (f"Which number is larger, {a} or {b + 41}?", f"{b + 41} is larger than {a}."),
-        (f"Put these words in order: {series}.", f"{listing(sorted(words))}."),
-        (f"Repeat this sentence: {sentence}", sentence),
-        (f"Which is the first word: {series}?", f"The first word is {words[0]}."),
-        (f"Which is the last word: {series}?", f"The last word is {words[-1]}."),
-        (f"Make a list: {listed}.", bullets),
-        (f"Write a sentence with the word {words[0]}.", pen.write(about, w=words[0])),
-    ))  # fmt: skip
 
 
 def small_talk(pen: Pen) -> Turn:

@@ -1,7 +1,7 @@
 """Pretrain the tiny base and write `assets/tiny`. Run as: python -m graftlab.demo.pretrain
 
-Text, tokenizer and weights are made from nothing but the recipe below, in about fifteen minutes on
-two CPU cores. `base.json` beside the weights says what was made: recipe, hashes, held-out loss.
+Text, tokenizer and weights are made from nothing but the recipe below, in about a quarter of an
+hour on two CPU cores. `base.json` beside the weights says what was made: recipe, hashes, held-out loss.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def train(
     *,
     on_step: Callable[[int, int, float], None],
 ) -> float:
-    """The stream once; `on_step(step, steps, loss)` follows it. Returns the mean of the last losses."""
+    """The stream once, followed by `on_step(step, steps, loss)`; the mean of the last losses."""
     import torch
 
     steps = sum(1 for _ in batches(stream, recipe))

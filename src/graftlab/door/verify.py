@@ -65,6 +65,10 @@ def check_parts(spec: Any) -> None:
     data, model, lora = (getattr(spec, name, None) for name in ("data", "model", "lora"))
     if data is not None:
         data.check()
+    if lora is not None and lora.from_run:
+        from graftlab.adapters.store import find_adapter
+
+        find_adapter(lora.from_run)
     if model is None:
         return
     model.check()

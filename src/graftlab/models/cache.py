@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -33,6 +34,8 @@ def lend(spec: ModelSpec, *, dtype: torch.dtype, device: torch.device) -> Iterat
     key = (str(folder), fingerprint(folder), spec.attention, dtype, str(device))
     resting = _resting.pop(key, None)
     _resting.clear()
+    if not resting:
+        gc.collect()  # a finished trainer holds its base in a reference cycle
     base = resting[0] if resting else spec.load(dtype=dtype, device=device)
     fresh = resting[1] if resting else _state(base)
     try:

@@ -69,7 +69,7 @@ def plan_compile(
 
 
 def find_obstacle(device: torch.device) -> str | None:
-    """Why layers cannot be compiled on this device and machine, and the remedy; None if they can."""
+    """Why layers cannot be compiled on this machine, with the remedy; None if they can."""
     if device.type == "mps":
         return "not on MPS: its compiler backend is not dependable for training yet"
     if device.type == "cuda":
@@ -93,7 +93,8 @@ def compile_layers(base: Base) -> None:
     restore_layers(base)
     # While tracing, PyTorch looks at an attribute that it warns about looking at.
     warnings.filterwarnings("ignore", message=r"The \.grad attribute of a Tensor")
-    run = torch.compile(_call_layer, dynamic=True, recompile_limit=GRAPHS, isolate_recompiles=True)
+    limits: dict[str, Any] = {"recompile_limit": GRAPHS, "isolate_recompiles": True}
+    run = torch.compile(_call_layer, dynamic=True, **limits)
     for layer in base.layers:
         layer.forward = partial(run, layer)
 

@@ -55,8 +55,8 @@ def choose_backend(
     foreign = sorted(set(getattr(config, "layer_types", None) or ()) - LAYER_TYPES)
     if foreign:
         raise ModelError(
-            f"This model has layers of kind {', '.join(foreign)}, which carry state from one packed "
-            "document to the next. Use a base whose layers are full or sliding-window attention."
+            f"This model has layers of kind {', '.join(foreign)}, which carry state from one "
+            "packed document to the next. Use a base with full or sliding-window attention."
         )
     device = torch.device(device)
     unequal = getattr(config, "v_head_dim", None) not in (None, _head_dim(config))
@@ -69,9 +69,7 @@ def choose_backend(
         return "varlen", "one flash kernel over all documents on CUDA"
     if unequal:
         if attention == "segments":
-            raise ModelError(
-                "model.attention=segments needs keys and values of one width; use auto."
-            )
+            raise ModelError("model.attention=segments needs keys as wide as values; use auto.")
         return "dense", "keys and values differ in width"
     if attention == "segments":
         return "segments", "as configured"
@@ -104,11 +102,10 @@ def packed_attention(
         "packed attention was called without `boundaries`; generate inside `with base.plain()`"
     )
     assert attention_mask is None, "packed attention takes its mask from `boundaries` alone"
-    assert query.shape[0] == 1 and query.shape[2] == key.shape[2], "packed rows are flat, uncached"
+    assert query.shape[0] == 1, "packed rows are flat"
+    assert query.shape[2] == key.shape[2], "packed rows are computed without a cache"
     if kwargs.get("s_aux") is not None or kwargs.get("position_bias") is not None:
-        raise ModelError(
-            "Attention sinks and position biases are not supported in packed training."
-        )
+        raise ModelError("Attention sinks and position biases are not supported when packed.")
     attend = _ATTEND[packed_backend]
     out = attend(
         query[0].transpose(0, 1),
@@ -202,6 +199,8 @@ def _varlen_obstacle(device: torch.device, dtype: torch.dtype, config: Any) -> s
     """Why varlen cannot serve, or None if it can."""
     if device.type != "cuda":
         return f"it runs on CUDA, this is {device.type}"
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return "its kernels need compute capability 8.0"
     if dtype not in (torch.bfloat16, torch.float16):
         return f"it computes in bf16 or fp16, this is {str(dtype).removeprefix('torch.')}"
     if getattr(config, "attn_logit_softcapping", None):

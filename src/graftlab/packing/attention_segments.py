@@ -21,6 +21,8 @@ Shapes: (N, H, D) queries, (N, K, D) keys and values, H a multiple of K; all ten
 from __future__ import annotations
 
 import math
+from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -49,9 +51,10 @@ def attend(
     itself and the `window - 1` positions before it; `softcap` bounds the scores to +-softcap.
     """
     dtype = value.dtype
-    return segments_forward(
+    out, _ = segments_forward(
         query.to(dtype), key.to(dtype), value, boundaries, scale, window or 0, softcap or 0.0
-    )[0]
+    )
+    return cast("Tensor", out)
 
 
 @torch.library.custom_op("graftlab::segments_forward", mutates_args=())
@@ -104,8 +107,8 @@ def segments_backward(
     grads = _empty_gradients(query, key, value)
     with torch.autocast(query.device.type, enabled=False):
         for start, end in _extents(boundaries):
-            document = (x[start:end].transpose(0, 1) for x in (grad, query, key, value))
-            parts = _document_backward(*document, lse[start:end].T, scale, window, softcap)
+            g, q, k, v = (x[start:end].transpose(0, 1) for x in (grad, query, key, value))
+            parts = _document_backward(g, q, k, v, lse[start:end].T, scale, window, softcap)
             for whole, part in zip(grads, parts, strict=True):
                 whole[start:end] = part.transpose(0, 1)
     return grads
@@ -167,8 +170,7 @@ segments_forward.register_autograd(_backward, setup_context=_setup)
 
 
 def _extents(boundaries: Tensor) -> list[tuple[int, int]]:
-    edges = boundaries.tolist()
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(boundaries.tolist()))
 
 
 def _blocks(length: int, heads: int) -> list[tuple[int, int]]:

@@ -17,7 +17,7 @@ class Packing:
     strategy: str = "best-fit"
     """none: one document a row; first-fit and best-fit: several, first or tightest row first."""
     max_length: int = 2048
-    """Longest row in tokens; a longer document is dropped with a count, or refused (data.over_limit)."""
+    """Longest row in tokens; a longer document is dropped or refused (data.over_limit)."""
 
     def __post_init__(self) -> None:
         require_choice("packing.strategy", self.strategy, STRATEGIES)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from graftlab.adapters.peft import Lora
 from graftlab.data.source import DataSpec
-from graftlab.errors import require_choice, require_range
+from graftlab.errors import ConfigError, ResumeError, require_choice, require_range
 from graftlab.generation.sampling import Generation
 from graftlab.models.base import ModelSpec
 from graftlab.objectives.base import Objective
 from graftlab.packing.plan import Packing
 from graftlab.tracking.console import say
-from graftlab.tracking.folder import RunFolder
+from graftlab.tracking.folder import RunFolder, identity
 from graftlab.tracking.loggers import Loggers
 from graftlab.tracking.result import Result
 from graftlab.training.checkpoint import Checkpointing
@@ -83,8 +83,7 @@ def run(spec: TrainSpec) -> Result:
     """
     folder = RunFolder(Path(spec.run_dir))
     if folder.finished:
-        say(f"Already finished: {folder.path} (train anew without resume).")
-        return Result.read(folder.path / "result.json")
+        return _finished(spec, folder)
     if spec.trainer.needs_launch:
         from graftlab.training.ranks import launch
 
@@ -94,3 +93,19 @@ def run(spec: TrainSpec) -> Result:
     from graftlab.training.run import execute
 
     return execute(spec, folder)
+
+
+def _finished(spec: TrainSpec, folder: RunFolder) -> Result:
+    """The result of a finished run. Raises where something else was asked for."""
+    from graftlab.choices import dump
+
+    if spec.resume is None:
+        raise ConfigError(
+            f"{folder.path} holds a finished run: choose another hydra.run.dir (or leave it out)."
+        )
+    if folder.identity() != identity(dump(spec)):
+        raise ResumeError(
+            f"{folder.path} holds a finished run of another configuration (see its run.yaml)."
+        )
+    say(f"Already finished: {folder.path} (train anew without resume).")
+    return Result.read(folder.path / "result.json")

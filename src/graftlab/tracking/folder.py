@@ -116,12 +116,17 @@ class RunFolder:
         return self.path / "adapter-final"
 
     def begin(self, config: dict[str, Any]) -> None:
-        """Create the folder and write `run.yaml`, unless a resumed run has it already."""
+        """Create the folder and write `run.yaml`, unless a run with checkpoints is resumed."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        if not (self.path / "run.yaml").exists():
+        if not any(self.checkpoints.glob("*.ckpt")):
             write_atomic(
                 self.path / "run.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
             )
+
+    def identity(self) -> str:
+        """The identity of the run that lies here."""
+        text = (self.path / "run.yaml").read_text(encoding="utf-8")
+        return identity(yaml.load(text, Loader=_Loader))
 
     @contextmanager
     def building(self, target: Path) -> Iterator[Path]:

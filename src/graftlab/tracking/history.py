@@ -6,6 +6,7 @@ import csv
 import io
 import os
 from collections.abc import Iterable
+from math import isfinite
 from pathlib import Path
 
 from graftlab.tracking.folder import write_atomic, write_json
@@ -38,7 +39,7 @@ class History:
     def __init__(self, path: Path) -> None:
         """`path` is the CSV file; existing rows are read, as a resumed run needs them."""
         self.path = path
-        self.columns = COLUMNS
+        self.columns: tuple[str, ...] = COLUMNS
         self.rows: list[Row] = []
         if path.exists():
             with path.open(encoding="utf-8", newline="") as file:
@@ -78,7 +79,8 @@ class History:
 
     def write_json(self) -> None:
         """The same rows as `train_log.json`, for tools that prefer it."""
-        write_json(self.path.with_suffix(".json"), self.rows)
+        finite = [{k: v if isfinite(v) else None for k, v in row.items()} for row in self.rows]
+        write_json(self.path.with_suffix(".json"), finite)
 
 
 def _with(columns: tuple[str, ...], more: Iterable[str]) -> tuple[str, ...]:

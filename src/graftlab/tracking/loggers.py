@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from graftlab.errors import require_choice
+from graftlab.errors import ConfigError, require_choice
+from graftlab.tracking.folder import write_atomic
 
 Metrics = dict[str, float]
 
@@ -59,7 +60,8 @@ class Loggers:
         if self.wandb is not None:
             trackers.append(WandbTracker(self.wandb, folder, name=name, config=config))
         if self.tensorboard is not None:
-            trackers.append(TensorBoardTracker(folder / "tensorboard"))
+            done = int(history[-1]["step"]) if history else -1
+            trackers.append(TensorBoardTracker(folder / "tensorboard", first_step=done + 1))
         for tracker in trackers:
             for row in history if tracker.replays else ():
                 tracker.log(row)
@@ -95,10 +97,15 @@ class WandbTracker(Tracker):
 
         mode: Any = spec.mode
         if mode == "auto":
-            mode = "online" if _wandb_key() else "offline"
+            mode = os.environ.get("WANDB_MODE") or ("online" if _wandb_key() else "offline")
+        elif mode == "online" and not _wandb_key():
+            raise ConfigError(
+                "logger.wandb.mode=online, but there is no key: run `wandb login`, set "
+                "WANDB_API_KEY, or use logger.wandb.mode=auto."
+            )
         identifier = folder / "wandb_id.txt"
         if not identifier.exists():
-            identifier.write_text(secrets.token_hex(4), encoding="utf-8")
+            write_atomic(identifier, secrets.token_hex(4))
         self.run = wandb.init(
             project=spec.project,
             entity=spec.entity,
@@ -137,10 +144,11 @@ class WandbTracker(Tracker):
 class TensorBoardTracker(Tracker):
     """Scalars and sample texts as TensorBoard events."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, first_step: int = 0) -> None:
+        """What an earlier start wrote at `first_step` and later is purged."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer: Any = SummaryWriter(str(folder))
+        self.writer: Any = SummaryWriter(str(folder), purge_step=first_step or None)
         self.where = f"TensorBoard: tensorboard --logdir {folder}"
 
     def log(self, row: Metrics) -> None:
@@ -170,8 +178,6 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _wandb_key() -> bool:
     """Whether W&B could log in without asking: a key in the environment or in netrc."""
-    if os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
-        return False
     if os.environ.get("WANDB_API_KEY"):
         return True
     import netrc

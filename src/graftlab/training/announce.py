@@ -13,9 +13,10 @@ from graftlab.training.device import device_name
 if TYPE_CHECKING:
     from graftlab.adapters.base import Adapter
     from graftlab.tasks.train import TrainSpec
+    from graftlab.training.place import Place
     from graftlab.training.plan import StepPlan
     from graftlab.training.precision import Resolved
-    from graftlab.training.run import Data, Place
+    from graftlab.training.run import Data
 
 
 def announce(

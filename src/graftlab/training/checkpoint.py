@@ -17,7 +17,7 @@ from typing import Any
 from graftlab.errors import ConfigError, require_range
 from graftlab.tracking.folder import publish
 
-PATTERN = re.compile(r"step-(\d+)(?:-valid-(-?[\d.]+(?:e[+-]\d+)?))?\.ckpt")
+PATTERN = re.compile(r"step-(\d+)(?:-valid-([\d.]+))?\.ckpt")
 
 
 @dataclass(kw_only=True, slots=True)

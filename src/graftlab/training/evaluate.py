@@ -29,9 +29,9 @@ def validation_loss(
     with policy.base.evaluating(), torch.no_grad(), autocast():
         for batch in loader:
             nll = policy.label_nll(batch.to(device))
-            total[0] += nll.double().cpu()
+            total[0] += nll.cpu().double()
             total[1] += int((batch.labels >= 0).sum())
     loader.load_state_dict({"epoch": 0, "done": 0})
     if reduce is not None:
-        total = reduce(total.to(device, torch.float32 if device.type == "mps" else torch.float64))
+        total = reduce(total.to(device))
     return float(total[0] / total[1])

@@ -46,7 +46,7 @@ class Finish:
             self._save(self.folder.final, result)
         fit.restore_adapter(best)
         if fit.book.conversations:
-            fit.book.draw(best.step)  # by every process: a sharded base answers only together
+            fit.sampler.draw(best.step)  # by every process: a sharded base answers only together
         if not self.writes:
             return result
         self._save(self.folder.adapter, result)

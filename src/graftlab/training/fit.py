@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from graftlab.errors import GraftlabError
 from graftlab.tracking.console import say
-from graftlab.training.callbacks.checkpointer import Checkpointer, Signals
+from graftlab.training.callbacks.checkpointer import Checkpointer
 from graftlab.training.callbacks.progress import ProgressBar
 from graftlab.training.callbacks.recorder import Recorder, Scribe
 from graftlab.training.callbacks.watchers import Sampler, Stopper, Validator
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from graftlab.training.plan import StepPlan
     from graftlab.training.precision import Resolved
     from graftlab.training.samples import SampleBook
+    from graftlab.training.signals import Signals
 
 
 @dataclass(kw_only=True, slots=True)
@@ -44,6 +44,7 @@ class Fit:
     trackers: Sequence[Tracker]
     store: CheckpointStore
     book: SampleBook
+    signals: Signals
     sampler: Sampler = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,17 +53,16 @@ class Fit:
     def run(self, resume: Saved | None) -> None:
         """Train to the last step, going on from `resume` if given.
 
-        Raises Interrupted after a signal, NonFiniteError, ResumeError, or GraftlabError with the
-        next thing to change when memory runs out.
+        Raises Interrupted after a signal, NonFiniteError or ResumeError.
         """
         quiet_lightning()
-        signals = Signals()
+        bar = ProgressBar(self.recorder)
         trainer = self.spec.trainer.build(
             device=self.device,
             precision=self.precision,
             accumulate=self.spec.accumulate,
             max_steps=self.plan.total_steps,
-            callbacks=self._callbacks(signals),
+            callbacks=[*self._callbacks(), *([bar] if self.spec.callbacks.progress else [])],
         )
         try:
             with warnings.catch_warnings():
@@ -74,14 +74,13 @@ class Fit:
                     ckpt_path=resume.path if resume else None,
                     weights_only=True,
                 )
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
-                raise
-            raise GraftlabError(_memory_advice(self.spec)) from error
+        finally:
+            self.signals.stepping = False
+            bar.close()
 
-    def _callbacks(self, signals: Signals) -> list[Any]:
+    def _callbacks(self) -> list[Any]:
         spec, recorder, watched = self.spec, self.recorder, self.spec.callbacks
-        callbacks: list[Any] = [recorder]
+        callbacks: list[Any] = [self.signals, recorder]
         if self.plan.valid is not None:
             callbacks.append(
                 Validator(recorder, watched, base=self.base_loss, tuned=self.tuned_loss)
@@ -89,11 +88,10 @@ class Fit:
         callbacks += [
             self.sampler,
             Stopper(recorder, watched, max_minutes=spec.max_minutes),
-            signals,
             Scribe(recorder, self.history, self.trackers, log_every=spec.trainer.log_every),
-            Checkpointer(recorder, spec.checkpoint, self.store, self.history, signals),
+            Checkpointer(recorder, spec.checkpoint, self.store, self.history, self.signals),
         ]
-        return [*callbacks, ProgressBar(recorder)] if watched.progress else callbacks
+        return callbacks
 
     def tuned_loss(self) -> float:
         """The validation loss with the adapter as it is, over all processes."""
@@ -136,29 +134,3 @@ def quiet_lightning() -> None:
         logger = logging.getLogger(name)
         logger.setLevel(logging.WARNING)
         logger.propagate = False
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    text = str(error)
-    return (
-        isinstance(error, (torch.OutOfMemoryError, MemoryError))
-        or "can't allocate memory" in text
-        or "out of memory" in text
-    )
-
-
-def _memory_advice(spec: TrainSpec) -> str:
-    """The next thing to change, cheapest first."""
-    if spec.batch_size > 1:
-        half = spec.batch_size // 2
-        fix = (
-            f"batch_size={half} accumulate={spec.accumulate * spec.batch_size // half} "
-            "(the same update in smaller pieces)"
-        )
-    elif not spec.model.gradient_checkpointing:
-        fix = "model.gradient_checkpointing=true (the same update, about a third slower)"
-    elif spec.packing.max_length > 1024:
-        fix = f"packing.max_length={spec.packing.max_length // 2} (longer documents are dropped)"
-    else:
-        fix = f"lora.rank={max(1, spec.lora.rank // 2)}, or a smaller model"
-    return f"Out of memory. Try next: {fix}. The last checkpoint is good."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import lightning
 import torch
 
-from graftlab.errors import GraftlabError, ResumeError
+from graftlab.errors import NonFiniteError, ResumeError
 from graftlab.training.sharded import ShardedBase, average_gradients
 
 if TYPE_CHECKING:
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from graftlab.objectives.policy import Policy
     from graftlab.training.optim import OptimizerSpec
     from graftlab.types import Batch
-
-
-class NonFiniteError(GraftlabError):
-    """The loss or the gradient is not a number any more; nothing was updated with it."""
 
 
 class AdapterModule(lightning.LightningModule):
@@ -85,11 +81,12 @@ class AdapterModule(lightning.LightningModule):
     def _finish_step(self) -> None:
         """Settle `means` (per trained token) and `tokens` of the step, over all processes."""
         names = sorted(self.sums)
-        sums = torch.stack([self.sums[name].double() for name in names])
+        # Through the CPU, which waits for the device: MPS has no fp64.
+        sums = torch.stack([self.sums[name] for name in names]).cpu().double()
         sums = torch.cat([sums, sums.new_tensor([self.tokens])])
         if self.trainer.world_size > 1:
-            sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
-        *totals, tokens = sums.tolist()  # waits for the device
+            sums = self.trainer.strategy.reduce(sums.to(self.device), reduce_op="sum")
+        *totals, tokens = sums.tolist()
         self.means = {name: total / self.units for name, total in zip(names, totals, strict=True)}
         self.tokens = int(tokens)
 
@@ -123,8 +120,8 @@ class AdapterModule(lightning.LightningModule):
         if loss - loss != 0 or (not scaled and self.grad_norm - self.grad_norm != 0):
             raise NonFiniteError(
                 f"Step {self.global_step + 1}: the loss is {loss} and the gradient norm "
-                f"{self.grad_norm}; stopped before the update. The last checkpoint is good. "
-                "Lower lr, lengthen the warm-up, or look at the rows of this step."
+                f"{self.grad_norm}; stopped before the update. Earlier checkpoints, if any, are "
+                "good. Lower lr, lengthen the warm-up, or look at the rows of this step."
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

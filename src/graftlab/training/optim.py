@@ -11,6 +11,13 @@ from graftlab.errors import ConfigError, did_you_mean, require_range
 if TYPE_CHECKING:
     import torch
 
+UNSUITED = {
+    "LBFGS": "evaluates the loss several times a step",
+    "SparseAdam": "takes sparse gradients only",
+    "Muon": "takes matrices only, and an adapter may have vectors",
+}
+"""Optimizers of torch.optim that cannot train an adapter here, and why."""
+
 Named = list[tuple[str, "torch.nn.Parameter"]]
 
 
@@ -96,6 +103,8 @@ class CustomOptimizer(OptimizerSpec):
             raise ConfigError(
                 f"optimizer.target={self.target} is no optimizer of torch.optim.{hint}"
             )
+        if name in UNSUITED:
+            raise ConfigError(f"optimizer.target={self.target} {UNSUITED[name]}: use another.")
         known = set(inspect.signature(found).parameters) - {"params", "lr"}
         for key in self.arguments:
             if key not in known:

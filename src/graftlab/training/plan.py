@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,15 +21,10 @@ class StepPlan:
     train: PackedLoader
     valid: PackedLoader | None
     packing_density: float
-    epochs: int
     steps_per_epoch: int
     total_steps: int
     warmup_steps: int
     tokens_per_step: float  # over all processes
-
-    def epoch_of(self, step: int) -> float:
-        """Epochs completed after `step` optimizer steps, as a fraction."""
-        return step / self.steps_per_epoch
 
 
 def plan_steps(
@@ -66,7 +60,6 @@ def plan_steps(
         train=loader,
         valid=valid_loader,
         packing_density=density(train.lengths.tolist(), rows, packing.max_length),
-        epochs=math.ceil(total / loader.steps),
         steps_per_epoch=loader.steps,
         total_steps=total,
         warmup_steps=schedule.warmup(total_steps=total, steps_per_epoch=loader.steps),

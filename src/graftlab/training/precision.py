@@ -8,7 +8,8 @@
 
 A frozen weight loses nothing by being stored in the dtype autocast would round it to anyway.
 A *trained* bf16 weight is another matter: 8 bits of mantissa swallow updates below 0.4 % of the
-weight, which is why plain bf16 adapters degenerate; see `training/split.py`.
+weight, which is why plain bf16 adapters degenerate; see `training/split.py`. (Under `bf16`
+gradients are summed over micro-batches in bf16 too: prefer bf16-mixed with a large `accumulate`.)
 """
 
 from __future__ import annotations

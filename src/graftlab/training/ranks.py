@@ -16,9 +16,13 @@ from typing import TYPE_CHECKING
 from graftlab.choices import dump
 from graftlab.errors import GraftlabError, Interrupted
 from graftlab.tracking.folder import RunFolder, write_json
+from graftlab.training.trainer import LAUNCHED
 
 if TYPE_CHECKING:
     from graftlab.tasks.train import TrainSpec
+
+SHUTDOWN_SECONDS = 600
+"""How long a signalled process may take to end its step, validate and save."""
 
 
 def launch(spec: TrainSpec, folder: RunFolder) -> None:
@@ -32,12 +36,15 @@ def launch(spec: TrainSpec, folder: RunFolder) -> None:
     write_json(file, dump(spec))
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone",
-        f"--nproc-per-node={spec.trainer.devices}", "-m", "graftlab.tasks.rank", str(file),
+        f"--nproc-per-node={spec.trainer.devices}",
+        f"--shutdown-timeout={SHUTDOWN_SECONDS}", "-m", "graftlab.tasks.rank", str(file),
     ]  # fmt: skip
     environment = dict(os.environ)
     threads = spec.trainer.threads or max(1, (os.cpu_count() or 1) // spec.trainer.devices)
     environment.setdefault("OMP_NUM_THREADS", str(threads))
-    process = subprocess.Popen(command, env=environment)
+    environment[LAUNCHED] = "1"
+    # In a session of its own: Ctrl-C reaches this process alone, which passes it on once.
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
     received: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
@@ -52,7 +59,7 @@ def launch(spec: TrainSpec, folder: RunFolder) -> None:
             signal.signal(number, handler)
     file.unlink(missing_ok=True)
     if received:
-        raise Interrupted("stopped and saved by its ranks.", 128 + received[0])
+        raise Interrupted("stopped by a signal; resume=auto goes on.", 128 + received[0])
     if code != 0 or not folder.finished:
         raise GraftlabError(
             f"The run's processes ended with code {code}; their messages are above. "

@@ -9,7 +9,6 @@ finish          best adapter, samples, result.json
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,13 +16,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-import torch
-
 from graftlab.adapters.peft import attach
 from graftlab.adapters.targets import check_targets
 from graftlab.choices import dump
 from graftlab.errors import ConfigError
-from graftlab.models.allocator import tune_allocator
 from graftlab.models.cache import lend
 from graftlab.models.compile import compile_layers, plan_compile
 from graftlab.models.probe import check_isolation
@@ -36,14 +32,17 @@ from graftlab.tracking.result import Result
 from graftlab.training.announce import announce
 from graftlab.training.callbacks.recorder import Recorder
 from graftlab.training.checkpoint import CheckpointStore, Saved
-from graftlab.training.device import matrix_peak, pick_device
+from graftlab.training.device import matrix_peak
 from graftlab.training.finish import Finish
 from graftlab.training.fit import Fit
 from graftlab.training.flops import flops_per_token
+from graftlab.training.memory import memory_advice
 from graftlab.training.module import AdapterModule, require_same
+from graftlab.training.place import Place
 from graftlab.training.plan import StepPlan, plan_steps
 from graftlab.training.precision import Resolved, resolve
 from graftlab.training.samples import SampleBook
+from graftlab.training.signals import Signals
 
 if TYPE_CHECKING:
     from graftlab.adapters.base import Adapter
@@ -52,29 +51,6 @@ if TYPE_CHECKING:
     from graftlab.text.tokenizer import Tokenizer
     from graftlab.tracking.loggers import Tracker
     from graftlab.types import Conversation
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where this process stands: device, rank, number of processes."""
-
-    device: torch.device
-    rank: int
-    world_size: int
-
-    @classmethod
-    def settle(cls, spec: TrainSpec) -> Place:
-        """Pick the device and the number of threads; torchrun's variables say the rank."""
-        tune_allocator()
-        if spec.trainer.threads is not None:
-            torch.set_num_threads(spec.trainer.threads)
-        local = int(os.environ.get("LOCAL_RANK", "0"))
-        several = spec.trainer.strategy != "single"
-        return cls(
-            pick_device(spec.trainer.accelerator, local_rank=local),
-            int(os.environ.get("RANK", "0")) if several else 0,
-            int(os.environ.get("WORLD_SIZE", "1")) if several else 1,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +68,15 @@ class Data:
 
 
 def execute(spec: TrainSpec, folder: RunFolder) -> Result:
-    """Train `spec` in `folder`, going on from its last checkpoint if there is one."""
+    """Train `spec` in `folder`, going on from its last checkpoint if there is one.
+
+    Raises Interrupted after a signal, and GraftlabError with the fix for what people can mend.
+    """
+    with Signals() as signals, memory_advice(spec):
+        return _execute(spec, folder, signals)
+
+
+def _execute(spec: TrainSpec, folder: RunFolder, signals: Signals) -> Result:
     started = time.perf_counter()
     resume = _claim(spec, folder)
     place = Place.settle(spec)
@@ -128,7 +112,7 @@ def execute(spec: TrainSpec, folder: RunFolder) -> Result:
                 compile_reason=compile_reason,
                 probe=probe,
             )
-        fit = _assemble(spec, folder, data, plan, adapter, precision, place)
+        fit = _assemble(spec, folder, data, plan, adapter, precision, place, signals)
         exit_code = 1
         try:
             setup_seconds = time.perf_counter() - started
@@ -219,6 +203,7 @@ def _assemble(
     adapter: Adapter,
     precision: Resolved,
     place: Place,
+    signals: Signals,
 ) -> Fit:
     """Module, recorder, history, loggers and samples of this process."""
     config = dump(spec)
@@ -229,7 +214,7 @@ def _assemble(
     }
     store = CheckpointStore(folder.checkpoints)
     last = store.last()
-    if last is not None:  # before anything of that run is touched
+    if last is not None:  # before its log and checkpoints are touched
         require_same(last.load()["identity"], fingerprints)
     module = AdapterModule(
         policy=Policy(adapter.base, adapter),
@@ -280,6 +265,7 @@ def _assemble(
         trackers=trackers,
         store=store,
         book=book,
+        signals=signals,
     )
 
 

@@ -2,7 +2,8 @@
 
 Only the base is large. Each decoder layer is gathered for its forward and backward pass and freed
 again; the adapter's parameters stay whole on every process, so its optimizer and checkpoints are
-those of a single process, and its gradients are averaged once per optimizer step.
+those of a single process, and its gradients are averaged once per optimizer step. Every process
+loads the base whole before it is sharded, so it must fit one device by itself.
 """
 
 from __future__ import annotations

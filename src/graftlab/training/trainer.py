@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from graftlab.training.precision import Resolved
 
+LAUNCHED = "GRAFTLAB_LAUNCHED"
+"""Set in the environment of processes that `training/ranks.py` has started."""
+
 
 @dataclass(kw_only=True, slots=True)
 class TrainerSpec:
@@ -23,8 +26,6 @@ class TrainerSpec:
     """auto, cpu, cuda or mps; auto takes the best there is."""
     devices: int = 1
     """Processes (one device each) on this machine."""
-    num_nodes: int = 1
-    """Machines; with more than one, start the same command under torchrun on each."""
     strategy: str = "single"
     """single, ddp or fsdp2."""
     threads: int | None = None
@@ -36,10 +37,9 @@ class TrainerSpec:
         require_choice("trainer.accelerator", self.accelerator, ("auto", "cpu", "cuda", "mps"))
         require_choice("trainer.strategy", self.strategy, ("single", "ddp", "fsdp2"))
         require_range("trainer.devices", self.devices, least=1)
-        require_range("trainer.num_nodes", self.num_nodes, least=1)
         require_range("trainer.threads", self.threads, least=1)
         require_range("trainer.log_every", self.log_every, least=1)
-        if self.strategy == "single" and self.devices * self.num_nodes > 1:
+        if self.strategy == "single" and self.devices > 1:
             raise ConfigError(
                 f"trainer.devices={self.devices} needs a strategy for several processes: "
                 "use trainer=ddp or trainer=fsdp2."
@@ -47,8 +47,18 @@ class TrainerSpec:
 
     @property
     def needs_launch(self) -> bool:
-        """Whether this process still has to start the run's own processes."""
-        return self.strategy != "single" and "RANK" not in os.environ
+        """Whether this process still has to start the run's own processes.
+
+        Raises ConfigError under a torchrun that graftlab has not started itself: its processes
+        would each compose a run folder of their own.
+        """
+        if self.strategy == "single" or LAUNCHED in os.environ:
+            return False
+        if "RANK" in os.environ:
+            raise ConfigError(
+                "trainer.devices=N starts its own processes: run the command without torchrun."
+            )
+        return True
 
     def build(
         self,
@@ -76,7 +86,6 @@ class TrainerSpec:
         return lightning.Trainer(
             accelerator="gpu" if device.type == "cuda" else device.type,
             devices=self.devices,
-            num_nodes=self.num_nodes,
             strategy=strategy,
             precision="16-mixed" if precision.name == "fp16-mixed" else "32-true",
             accumulate_grad_batches=accumulate,

@@ -1,12 +1,11 @@
-"""Checkpointer and Signals: a run that is stopped, however it is stopped, goes on later."""
+"""Checkpointer: a run that is stopped, however it is stopped, goes on later."""
 
 from __future__ import annotations
 
 import signal
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 
 from graftlab.errors import Interrupted
 from graftlab.training.callbacks.base import StepCallback
@@ -17,32 +16,7 @@ if TYPE_CHECKING:
     from graftlab.tracking.history import History
     from graftlab.training.checkpoint import Checkpointing, CheckpointStore
     from graftlab.training.module import AdapterModule
-
-
-class Signals(Callback):
-    """SIGTERM and the first Ctrl-C stop after the current step; a second Ctrl-C stops at once."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._previous: dict[int, Any] = {}
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = number
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Taken over here because Lightning installs handlers of its own when fitting begins.
-        try:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._note)
-        except ValueError:  # not the main thread: nobody signals us there
-            self._previous = {}
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}
+    from graftlab.training.signals import Signals
 
 
 class Checkpointer(StepCallback):
@@ -79,6 +53,7 @@ class Checkpointer(StepCallback):
         if trainer.is_global_zero:
             self.store.publish(path)
             self.store.prune(self.spec.keep)
+        trainer.strategy.barrier()  # nobody looks for a checkpoint before it is there
 
     def _signal(self, trainer: Trainer) -> int | None:
         """The signal any process received, so that all stop after the same step."""

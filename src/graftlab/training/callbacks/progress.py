@@ -69,7 +69,8 @@ class ProgressBar(StepCallback):
             left = (total - step) / max(self.recorder.steps_per_second, 1e-9)
             say(f"  step {step}/{total}  {numbers}  {_clock(left)} left")
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def close(self) -> None:
+        """Give the terminal back; called however the run ended."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

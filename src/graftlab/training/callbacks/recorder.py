@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningModule, Trainer
 
+from graftlab.errors import NonFiniteError
 from graftlab.tracking.history import History, Row
 from graftlab.training.callbacks.base import StepCallback
 
@@ -117,7 +119,12 @@ class Recorder(StepCallback):
         self._window = {}
 
     def validated(self, loss: float) -> None:
-        """Put a validation loss into the row and remember the best."""
+        """Put a validation loss into the row and remember the best. Raises NonFiniteError."""
+        if not math.isfinite(loss):
+            raise NonFiniteError(
+                f"Step {self.step}: the validation loss is {loss}. Lower lr, or lengthen the "
+                "warm-up; earlier checkpoints, if any, are good."
+            )
         self.row["valid_loss"], self.due = loss, True
         if loss < self.best_loss:
             self.best_loss, self.best_step = loss, int(self.row["step"])

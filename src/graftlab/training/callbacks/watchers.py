@@ -62,12 +62,18 @@ class Sampler(StepCallback):
         every = {"every_epochs": samples.every_epochs, "every_steps": samples.every_steps}
         if not due(step, self.recorder.plan, **every):
             return
+        complaint = self.draw(step)
+        if complaint is not None and self.spec.repetition and self.spec.repetition.stop:
+            self.recorder.stop(trainer, complaint)
+
+    def draw(self, step: int) -> str | None:
+        """Sample every prompt; the complaint, already told, if a reply repeats itself."""
         worst, alarm = self.book.draw(step), self.spec.repetition
-        if alarm is not None and worst > alarm.threshold:
-            message = f"step {step}: {worst:.0%} of a sampled reply repeats itself"
-            self.warn(f"{message}. Lower lr, train for fewer epochs, or use precision=bf16-mixed.")
-            if alarm.stop:
-                self.recorder.stop(trainer, message)
+        if alarm is None or worst <= alarm.threshold:
+            return None
+        complaint = f"step {step}: {worst:.0%} of a sampled reply repeats itself"
+        self.warn(f"{complaint}. Lower lr, train for fewer epochs, or use precision=bf16-mixed.")
+        return complaint
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": list(self.book.rows)}
@@ -87,9 +93,12 @@ class Stopper(StepCallback):
         self.best_smooth, self.best_smooth_step = float("inf"), 0
 
     def after_step(self, trainer: Trainer, module: AdapterModule) -> None:
-        for reason in (self._early(), self._plateau(trainer.global_step), self._late()):
-            if reason is not None:
-                self.recorder.stop(trainer, reason)
+        reasons = (self._early(), self._plateau(trainer.global_step), self._late())
+        reason = next((reason for reason in reasons if reason is not None), None)
+        if trainer.world_size > 1:  # clocks differ; all processes must stop after the same step
+            reason = trainer.strategy.broadcast(reason)
+        if reason is not None:
+            self.recorder.stop(trainer, reason)
 
     def _early(self) -> str | None:
         spec, loss = self.spec.early_stopping, self.recorder.row.get("valid_loss")

@@ -1,0 +1,119 @@
+"""Runs contestants side by side: a process each, round after round, and the table of medians."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+SOURCE = HERE.parent / "src"
+PACKAGES = ("torch", "transformers", "peft", "lightning")
+
+
+class Arena:
+    """Measures contestants in turn, so that a slow minute of the machine hits all of them."""
+
+    def __init__(self, folder: Path, *, warm: int) -> None:
+        """`folder` holds the workload; the first `warm` steps of every run are left out."""
+        self.folder, self.warm = folder, warm
+        self.speeds: dict[str, list[float]] = {}
+        self.peaks: dict[str, list[float]] = {}
+
+    def measure(self, names: Sequence[str], *, rounds: int, **options: Any) -> None:
+        """`rounds` runs of each contestant; `options` are fields of `contestants.Task`."""
+        self.speeds, self.peaks = {name: [] for name in names}, {name: [] for name in names}
+        for turn in range(rounds):
+            for name in names:
+                report = self._run(name, options)
+                steady = report["steps"][self.warm :]
+                speed = statistics.median(tokens / seconds for tokens, seconds in steady)
+                self.speeds[name].append(speed)
+                self.peaks[name].append(report["peak_rss_mb"])
+                print(f"  round {turn + 1}: {name}: {speed:,.0f} tokens/s", flush=True)
+
+    def _run(self, name: str, options: dict[str, Any]) -> dict[str, Any]:
+        target = self.folder / "report.json"
+        command = [sys.executable, str(HERE / "contestants.py"), name, str(self.folder)]
+        done = subprocess.run(
+            [*command, json.dumps(options), str(target)],
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")]),
+                "GRAFTLAB_CACHE": str(self.folder / "cache"),
+                "HF_HUB_OFFLINE": "1",
+                "TRANSFORMERS_VERBOSITY": "error",
+                "TOKENIZERS_PARALLELISM": "false",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise SystemExit(f"{name} failed:\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}")
+        report: dict[str, Any] = json.loads(target.read_text(encoding="utf-8"))
+        return report
+
+    def table(self, title: str, *, reference: str, unit: str = "tokens/s") -> list[str]:
+        """Medians, and the ratio to `reference` as the median over rounds, worst to best."""
+        lines = [
+            f"### {title}",
+            "",
+            f"| | {unit} | speed ratio | (worst to best round) | peak RSS, MiB | memory ratio |",
+            "|---|---:|---:|---:|---:|---:|",
+        ]
+        for name, speeds in self.speeds.items():
+            pairs = zip(speeds, self.speeds[reference], strict=True)
+            ratios = sorted(mine / theirs for mine, theirs in pairs)
+            peak = statistics.median(self.peaks[name])
+            memory = peak / statistics.median(self.peaks[reference])
+            lines.append(
+                f"| {name} | {statistics.median(speeds):,.0f} | "
+                f"**{statistics.median(ratios):.2f}** | {ratios[0]:.2f} to {ratios[-1]:.2f} | "
+                f"{peak:,.0f} | {memory:.2f} |"
+            )
+        return [*lines, ""]
+
+
+def heading(title: str, *, rounds: int, steps: int, warm: int) -> list[str]:
+    """Date, machine and versions, without which the numbers mean nothing."""
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return [
+        f"# {title}",
+        "",
+        f"{datetime.date.today().isoformat()}; {_processor()}, "
+        f"{os.cpu_count()} cores; Python {platform.python_version()}, {versions}. "
+        f"Every run is a process of its own of {steps} steps, the first {warm} left out; "
+        f"{rounds} rounds in turn, medians.",
+        "",
+    ]
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    names = {key.strip(): value.strip() for key, value in fields.items()}
+    flags = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "avx2": "AVX2"}
+    found = [label for flag, label in flags.items() if flag in names.get("flags", "").split()]
+    return f"{names.get('model name', platform.machine())} ({', '.join(found)})"
+
+
+def publish(lines: Sequence[str], name: str, *, write: bool) -> None:
+    """Print the lines and, if asked, keep them in `benchmarks/results/`."""
+    text = "\n".join(lines)
+    print("\n" + text)
+    if write:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / name).write_text(text.rstrip() + "\n", encoding="utf-8")
