@@ -37,7 +37,20 @@ def test_two_gloo_processes_agree_with_one(spec, tmp_path, strategy):
     assert moved > 1e-3
 
 
-def test_a_rank_that_fails_is_an_error_that_names_the_way_on(spec, tmp_path):
+def test_the_time_limit_stops_all_processes_after_the_same_step(spec, tmp_path):
+    trainer = TrainerSpec(accelerator="cpu", devices=2, strategy="ddp")
+    result = run(replace(spec, trainer=trainer, max_steps=10_000, max_minutes=0.02))
+    assert "max_minutes" in result.stopped
+    assert 1 <= result.steps < 10_000
+
+
+def test_a_torchrun_of_ones_own_is_refused(spec, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(ConfigError, match="without torchrun"):
+        run(replace(spec, trainer=TrainerSpec(accelerator="cpu", devices=2, strategy="ddp")))
+
+
+def test_a_rank_that_fails_is_an_error_that_names_the_way_on(spec, tmp_path, capfd):
     trainer = TrainerSpec(accelerator="cpu", devices=2, strategy="ddp")
     broken = replace(spec, trainer=trainer, run_dir=str(tmp_path / "broken"))
     bad = tmp_path / "bad.jsonl"
@@ -45,6 +58,7 @@ def test_a_rank_that_fails_is_an_error_that_names_the_way_on(spec, tmp_path):
     broken.data.train = str(bad)
     with pytest.raises(GraftlabError, match="ended with code"):
         run(broken)
+    assert "rows cannot be trained" in capfd.readouterr().err  # the rank's own message
 
 
 def test_devices_without_a_strategy_are_refused():

@@ -113,7 +113,7 @@ def test_sigkill_at_any_moment(busy, tmp_path, stride):
 
 
 def test_killed_again_and_again(busy, tmp_path):
-    """One run that dies every eleven events until it is done."""
+    """One run that dies every thirty-one events until it is done."""
     data = busy
     run_dir = str(tmp_path / "run")
     commands = [{"run_dir": str(tmp_path / "whole")}]
@@ -125,21 +125,33 @@ def test_killed_again_and_again(busy, tmp_path):
     assert left_behind(tmp_path / "run") == left_behind(tmp_path / "whole")
 
 
-def test_sigterm_saves_the_step_and_exits_143(busy, tmp_path):
+def test_sigterm_anywhere_exits_143_and_between_steps_it_saves(busy, tmp_path):
+    """In the probe, in a training step, and while the finished run is written down."""
     data = busy
-    data["checkpoint"]["every_steps"] = None  # so that only the signal can have saved
-    data["checkpoint"]["every_epochs"] = 2
-    data["callbacks"]["validation"]["every_steps"] = None
-    run_dir = str(tmp_path / "run")
+    data["checkpoint"] |= {"every_steps": None, "every_epochs": None}  # only the signal can save
+    data["callbacks"]["validation"] |= {"every_steps": None, "every_epochs": None}
     (whole,) = nursery(data, [{"run_dir": str(tmp_path / "whole")}], tmp_path)
-    training = whole["events"].index("forward", len(whole["events"]) // 2)
-    commands = [
-        {"run_dir": run_dir, "kill_at": training, "signal": int(signal.SIGTERM)},
-        {"run_dir": run_dir, "resume": "auto"},
-    ]
-    answers = nursery(data, commands, tmp_path)
-    assert [answer["code"] for answer in answers] == [143, 0]
-    assert left_behind(tmp_path / "run") == left_behind(tmp_path / "whole")
+    events = whole["events"]
+    places = {
+        "probe": events.index("forward") + 1,
+        "step": events.index("forward", len(events) // 2) + 1,
+        "end": len(events) - 1,
+    }
+    commands = []
+    for name, place in places.items():
+        run_dir = str(tmp_path / name)
+        commands += [
+            {"run_dir": run_dir, "kill_at": place, "signal": int(signal.SIGTERM)},
+            {"run_dir": run_dir, "resume": "auto"},
+        ]
+    answers = nursery(data, commands[::2], tmp_path)
+    assert [answer["code"] for answer in answers] == [143, 143, 143]
+    saved = {name: len(list((tmp_path / name / "checkpoints").iterdir())) for name in places}
+    assert saved["probe"] == 0
+    assert saved["step"] == 1
+    assert [answer["code"] for answer in nursery(data, commands[1::2], tmp_path)] == [0, 0, 0]
+    for name in places:
+        assert left_behind(tmp_path / name) == left_behind(tmp_path / "whole"), name
 
 
 def test_wandb_files_of_a_killed_run_say_what_one_undisturbed_says(busy, tmp_path):
@@ -184,3 +196,7 @@ def test_a_finished_run_says_so(busy, tmp_path, capsys):
     result = run(restore(TrainSpec, {**busy, **command, "resume": "auto"}))
     assert result.steps == 1
     assert "Already finished" in capsys.readouterr().out
+    with pytest.raises(ResumeError, match="finished run of another configuration"):
+        run(restore(TrainSpec, {**busy, **command, "resume": "auto", "lr": 0.5}))
+    with pytest.raises(ConfigError, match="holds a finished run"):
+        run(restore(TrainSpec, {**busy, **command}))

@@ -140,6 +140,13 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(spec, monkeypatch):
     assert run(replace(spec, resume="auto")).steps == 8
 
 
+def test_a_validation_loss_that_is_not_finite_is_an_error(spec, monkeypatch):
+    measured = iter([3.0, float("nan")])
+    monkeypatch.setattr("graftlab.training.fit.validation_loss", lambda *a, **k: next(measured))
+    with pytest.raises(NonFiniteError, match="Step 5: the validation loss is nan"):
+        run(spec)
+
+
 def test_out_of_memory_names_the_next_thing_to_change(spec, monkeypatch):
     def full(self, batch):
         if torch.is_grad_enabled():

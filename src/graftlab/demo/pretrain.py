@@ -1,7 +1,7 @@
 """Pretrain the tiny base and write `assets/tiny`. Run as: python -m graftlab.demo.pretrain
 
 Text, tokenizer and weights are made from nothing but the recipe below, in about a quarter of an
-hour on two CPU cores. `base.json` beside the weights says what was made: recipe, hashes, held-out loss.
+hour on two CPU cores. `base.json` beside the weights says what was made: recipe, hashes, loss.
 """
 
 from __future__ import annotations

@@ -122,10 +122,10 @@ class WandbTracker(Tracker):
         # An offline run cannot ask the server what it has, and a killed one may have lost its
         # last rows: a resumed run therefore writes all of them again.
         self.replays = mode == "offline"
-        self.where = {
-            "online": f"W&B: {self.run.url}",
-            "offline": f"W&B (offline): wandb sync {folder / 'wandb'}/offline-run-*",
-        }.get(mode, "W&B: disabled")
+        if mode == "offline":
+            self.where = f"W&B (offline): wandb sync {folder / 'wandb'}/offline-run-*"
+        elif mode == "online":
+            self.where = f"W&B: {self.run.url}"
 
     def log(self, row: Metrics) -> None:
         self.run.log({k: v for k, v in row.items() if k != "step"}, step=int(row["step"]))
