@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
-from itertools import cycle
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -285,7 +285,7 @@ def _register_stock() -> str:
     ) -> tuple[Tensor, None]:
         pieces = []
         bounds = edges or [0, query.shape[2]]
-        for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, end in pairwise(bounds):
             q, k, v = (x[:, :, start:end] for x in (query, key, value))
             pieces.append(
                 scaled_dot_product_attention(

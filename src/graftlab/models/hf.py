@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,10 +109,13 @@ def _from_pretrained(
     folder: Path, *, dtype: torch.dtype, device: torch.device, trust_remote_code: bool
 ) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
 
     from graftlab.packing.attention import ATTENTION, register
 
     register()
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
     # On the CPU nothing is said: a device map would only add accelerate's hooks.
     place = {} if device.type == "cpu" else {"device_map": {"": device}}
     try:
