@@ -61,6 +61,7 @@ def door(
     """Runs a command up to the task, which only notes that it was reached."""
     chats(tmp_path / "FILE", 3)
     (tmp_path / "RUN").mkdir()
+    (tmp_path / "RUN" / "adapter_config.json").write_text("{}")
     (tmp_path / "DIR").symlink_to(qwen2_folder)
     monkeypatch.chdir(tmp_path)
     for verb in VERBS:

@@ -38,6 +38,8 @@ class InspectSpec:
     """Packed rows per micro-batch."""
     accumulate: int = 1
     """Micro-batches per optimizer step."""
+    lr: float = 1e-3
+    """Not used: data=demo sets it for training, and both verbs take the same choices."""
     rows: int = 2
     """Conversations shown token by token."""
 
