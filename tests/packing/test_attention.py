@@ -330,12 +330,14 @@ def config(**fields: Any) -> SimpleNamespace:
         ("auto", "cuda", torch.float32, {}, "segments", "bf16 or fp16"),
         ("auto", "cuda", torch.bfloat16, {"attn_logit_softcapping": 50.0}, "segments", "softcap"),
         ("auto", "cuda", torch.bfloat16, {"head_dim": 512}, "segments", "width 512"),
+        ("auto", "cuda", torch.bfloat16, {"v_head_dim": 8}, "dense", "width"),
         ("auto", "cpu", torch.float32, {"v_head_dim": 8}, "dense", "width"),
         ("dense", "cpu", torch.float32, {}, "dense", "configured"),
         ("segments", "cuda", torch.bfloat16, {}, "segments", "configured"),
     ],
 )
 def test_the_backend_is_chosen_with_a_reason(
+    monkeypatch: pytest.MonkeyPatch,
     attention: str,
     device: str,
     dtype: torch.dtype,
@@ -343,9 +345,17 @@ def test_the_backend_is_chosen_with_a_reason(
     backend: str,
     reason: str,
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     chosen, why = choose_backend(attention, device, dtype, config(**fields))
     assert chosen == backend
     assert reason in why
+
+
+def test_old_gpus_take_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    chosen, why = choose_backend("auto", "cuda", torch.float16, config())
+    assert chosen == "segments"
+    assert "8.0" in why
 
 
 def test_what_cannot_be_served_is_refused() -> None:

@@ -59,7 +59,6 @@ def choose_backend(
             "packed document to the next. Use a base with full or sliding-window attention."
         )
     device = torch.device(device)
-    unequal = getattr(config, "v_head_dim", None) not in (None, _head_dim(config))
     obstacle = _varlen_obstacle(device, dtype, config)
     if attention == "dense":
         return "dense", "as configured (the slow reference: all pairs of positions are computed)"
@@ -67,7 +66,7 @@ def choose_backend(
         if obstacle is not None:
             raise ModelError(f"model.attention=varlen cannot serve: {obstacle}. Use auto.")
         return "varlen", "one flash kernel over all documents on CUDA"
-    if unequal:
+    if _unequal(config):
         if attention == "segments":
             raise ModelError("model.attention=segments needs keys as wide as values; use auto.")
         return "dense", "keys and values differ in width"
@@ -195,6 +194,10 @@ def _head_dim(config: Any) -> int:
     return int(named or config.hidden_size // config.num_attention_heads)
 
 
+def _unequal(config: Any) -> bool:
+    return getattr(config, "v_head_dim", None) not in (None, _head_dim(config))
+
+
 def _varlen_obstacle(device: torch.device, dtype: torch.dtype, config: Any) -> str | None:
     """Why varlen cannot serve, or None if it can."""
     if device.type != "cuda":
@@ -205,6 +208,8 @@ def _varlen_obstacle(device: torch.device, dtype: torch.dtype, config: Any) -> s
         return f"it computes in bf16 or fp16, this is {str(dtype).removeprefix('torch.')}"
     if getattr(config, "attn_logit_softcapping", None):
         return "it knows no softcap"
+    if _unequal(config):
+        return "keys and values differ in width"
     if _head_dim(config) > VARLEN_HEAD_DIM or _head_dim(config) % 8:
         return f"heads of width {_head_dim(config)} do not fit its kernels"
     return None
