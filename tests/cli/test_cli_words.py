@@ -65,6 +65,7 @@ def test_a_prompt_arrives_unharmed(text: str, other: str, doors: Doors) -> None:
 def test_paths_and_names_arrive_unharmed(doors: Doors, qwen2_folder: Path) -> None:
     odd = doors.folder / "a, b=(c) 'd' é"
     odd.mkdir()
+    (odd / "adapter_config.json").write_text("{}", encoding="utf-8")
     (odd / "model").symlink_to(qwen2_folder)
     (odd / "x,y.jsonl").write_text((doors.folder / "chats.jsonl").read_text(), encoding="utf-8")
     seen = doors.train(

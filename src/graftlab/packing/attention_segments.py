@@ -21,8 +21,10 @@ Shapes: (N, H, D) queries, (N, K, D) keys and values, H a multiple of K; all ten
 
 from __future__ import annotations
 
+import hashlib
 import math
 from itertools import pairwise
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -32,6 +34,10 @@ BLOCK = 256
 """Queries per block: large enough for matrix products, small enough for the caches."""
 MAX_SCORES = 1 << 25
 """Most scores (heads x queries x keys) held at once; shortens the blocks of long documents."""
+
+# The compiler keeps whole backward graphs on disk, keyed by the names of the forward's operators: a
+# graph that calls an earlier version of this file must not be found by a later one.
+_DIGEST = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -59,7 +65,7 @@ def attend(
     return cast("Tensor", out)
 
 
-@torch.library.custom_op("graftlab::segments_forward", mutates_args=())
+@torch.library.custom_op(f"graftlab::segments_forward_{_DIGEST}", mutates_args=())
 def segments_forward(
     query: Tensor,
     key: Tensor,
@@ -93,7 +99,7 @@ def segments_forward(
     return out, lse
 
 
-@torch.library.custom_op("graftlab::segments_backward", mutates_args=())
+@torch.library.custom_op(f"graftlab::segments_backward_{_DIGEST}", mutates_args=())
 def segments_backward(
     grad: Tensor,
     query: Tensor,

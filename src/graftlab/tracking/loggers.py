@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from graftlab.errors import ConfigError, require_choice
 from graftlab.tracking.folder import write_atomic
 
 Metrics = dict[str, float]
+
+WAIT_SECONDS = 30
+"""How long a resumed run waits for W&B's service of the killed one to end."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -106,7 +110,8 @@ class WandbTracker(Tracker):
         identifier = folder / "wandb_id.txt"
         if not identifier.exists():
             write_atomic(identifier, secrets.token_hex(4))
-        self.run = wandb.init(
+        self.run = _when_free(
+            wandb.init,
             project=spec.project,
             entity=spec.entity,
             group=spec.group,
@@ -163,6 +168,18 @@ class TensorBoardTracker(Tracker):
 
     def finish(self, exit_code: int) -> None:
         self.writer.close()
+
+
+def _when_free(init: Callable[..., Any], **arguments: Any) -> Any:
+    """`wandb.init`, waiting for a killed run's service to let go of the run's id."""
+    for attempt in range(WAIT_SECONDS):
+        try:
+            return init(**arguments)
+        except Exception as error:  # of a class that differs between versions of wandb
+            if "is in use" not in str(error) or attempt == WAIT_SECONDS - 1:
+                raise
+            time.sleep(1)
+    raise AssertionError("unreachable: the last attempt raises or returns")
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
