@@ -51,7 +51,9 @@ def nursery(spec_data: dict, commands: list[dict], scratch: Path) -> list[dict]:
     files = [scratch / "spec.json", scratch / "commands.json"]
     for file, content in zip(files, (spec_data, commands), strict=True):
         file.write_text(json.dumps(content))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+    # Not the W&B service of this process, which would outlive a child that is killed.
+    own = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_SERVICE")}
+    environment = {**own, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
     done = subprocess.run(
         [sys.executable, str(NURSERY), *map(str, files)],
         capture_output=True, text=True, env=environment, timeout=280,
