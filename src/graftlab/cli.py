@@ -6,6 +6,7 @@ Everything is composed, built and checked before anything runs. Exit codes:
     1    a crash of ours, with its traceback; or a job of a sweep failed
     2    something to mend on the command line, in a file or a folder: one message, no traceback
     130  Ctrl-C
+    141  whoever read the output has closed it
     143  SIGTERM, after the run has saved
 """
 
@@ -41,7 +42,12 @@ def main(argv: Sequence[str] | None = None, *, call: str | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = call or " ".join(["graftlab", *(verb for verb in arguments[:1] if verb in VERBS)])
     try:
-        return _answer(arguments, name)
+        code = _answer(arguments, name)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `--help | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except GraftlabError as error:
         _tell(name, str(error))
         return 2

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -93,3 +96,12 @@ def test_a_folder_of_one_s_own_options(doors: Doors) -> None:
     assert doors.train("--config-dir", "my conf", "lora=huge").code == 0
     assert doors.specs[0].lora.rank == 512
     assert doors.train("lora=huge").code == 2
+
+
+def test_a_reader_that_has_gone_is_no_crash() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "graftlab.cli", "train", "--help"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")

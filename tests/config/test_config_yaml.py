@@ -85,7 +85,7 @@ def test_defaults_are_those_of_the_classes() -> None:
     plain.run_dir = "run"
     plain.schedule.warmup_ratio = 0.1
     plain.logger.wandb = WandbLogs()
-    plain.lr, plain.packing.max_length = 5e-3, 512  # what data=demo sets for its tiny base
+    plain.lr, plain.packing.max_length = 5e-3, 1024  # what data=demo sets for its tiny base
     assert built() == plain
 
 

@@ -133,7 +133,7 @@ def test_batches_read_the_stream_once_in_both_row_lengths() -> None:
 def test_a_shortened_recipe_learns(tokenizer: sentencepiece.SentencePieceProcessor) -> None:
     recipe = Recipe(
         documents=120, heldout_documents=12, hidden=64, feed_forward=96, layers=2, heads=2,
-        context=512, row_length=128, step_tokens=1024, warmup_steps=3,
+        head_dim=32, wired=False, context=512, row_length=128, step_tokens=1024, warmup_steps=3,
     )  # fmt: skip
     stream, _ = encode_stream(tokenizer, recipe, "train")
     heldout, _ = encode_stream(tokenizer, recipe, "heldout")
@@ -145,6 +145,40 @@ def test_a_shortened_recipe_learns(tokenizer: sentencepiece.SentencePieceProcess
     assert before == pytest.approx(math.log(recipe.vocabulary), rel=0.05)
     assert heldout_loss(model, heldout, length=recipe.context) < before - 1.0
     assert not model.training
+
+
+def repeated(model: Any, *, length: int = 120) -> float:
+    """Share of tokens predicted right in the second half of a random text said twice."""
+    half = torch.randint(300, 4096, (4, length), generator=torch.Generator().manual_seed(0))
+    rows = torch.cat([half, half], dim=1)
+    with torch.no_grad():
+        guesses = model(rows, use_cache=False).logits[:, length:-1].argmax(-1)
+    return float((guesses == rows[:, length + 1 :]).float().mean())
+
+
+def test_the_wired_layers_copy_before_any_training() -> None:
+    wired = build_model(Recipe(), end_of_text=1, end_of_turn=4)
+    assert repeated(wired) > 0.4
+    assert (
+        repeated(build_model(replace(Recipe(), wired=False), end_of_text=1, end_of_turn=4)) < 0.02
+    )
+
+
+def test_training_leaves_the_wiring_alone(tokenizer: sentencepiece.SentencePieceProcessor) -> None:
+    recipe = replace(Recipe(), documents=20, context=256, row_length=128, step_tokens=256)
+    model = build_model(recipe, end_of_text=1, end_of_turn=4)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    stream, _ = encode_stream(tokenizer, recipe, "train")
+    train(model, stream[: 256 * 4 + 1], recipe, on_step=lambda step, steps, loss: None)
+    kept = {name for name, p in model.named_parameters() if torch.equal(p, before[name])}
+    assert kept == {
+        f"model.layers.{layer}.self_attn.{part}"
+        for layer in (0, 1)
+        for part in (
+            "q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight",
+            "q_proj.bias", "k_proj.bias", "v_proj.bias",
+        )
+    }  # fmt: skip
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graftlab.demo.corpus import END_OF_TEXT, TURN_END, digest, documents
+from graftlab.demo.induction import wire
 from graftlab.demo.tokenizer import train_tokenizer
 
 if TYPE_CHECKING:
@@ -53,10 +54,16 @@ class Recipe:
     """Inner width of the gated MLP."""
     layers: int = 6
     """Decoder layers."""
-    heads: int = 6
-    """Query heads; each is hidden / heads wide."""
+    heads: int = 4
+    """Query heads."""
     key_value_heads: int = 2
     """Key and value heads, shared by groups of query heads (arXiv 2305.13245)."""
+    head_dim: int = 64
+    """Width of a head; wide heads find a token among hundreds."""
+    rope_theta: float = 1e6
+    """Base of the rotary angles; at 1e4 tokens match over short distances only."""
+    wired: bool = True
+    """Copying set by hand in the first layers (induction.py), or all attention trained."""
     context: int = 2048
     """Longest sequence; the last part of the training uses rows of this length."""
     row_length: int = 512
@@ -65,8 +72,10 @@ class Recipe:
     """Share of the tokens read in rows of `context`."""
     step_tokens: int = 4096
     """Tokens per optimizer step."""
-    matrix_lr: float = 0.02
-    """Peak learning rate of the layers' matrices (Muon)."""
+    embedding_std: float = 0.04
+    """Initial size of the embeddings' values."""
+    matrix_lr: float = 6e-3
+    """Peak learning rate of the layers' matrices (Muon); at 0.015 and above copying is not kept."""
     other_lr: float = 4e-3
     """Peak learning rate of embeddings, norms and biases (AdamW)."""
     warmup_steps: int = 20
@@ -87,6 +96,8 @@ def build_model(recipe: Recipe, *, end_of_text: int, end_of_turn: int) -> Qwen2F
         num_hidden_layers=recipe.layers,
         num_attention_heads=recipe.heads,
         num_key_value_heads=recipe.key_value_heads,
+        head_dim=recipe.head_dim,
+        rope_parameters={"rope_type": "default", "rope_theta": recipe.rope_theta},
         max_position_embeddings=recipe.context,
         tie_word_embeddings=True,
         bos_token_id=None,
@@ -97,6 +108,10 @@ def build_model(recipe: Recipe, *, end_of_text: int, end_of_turn: int) -> Qwen2F
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = Qwen2ForCausalLM(config)
+    with torch.no_grad():
+        model.model.embed_tokens.weight.mul_(recipe.embedding_std / config.initializer_range)
+    if recipe.wired:
+        wire(model, generator=torch.Generator().manual_seed(recipe.seed))
     model.generation_config.eos_token_id = [end_of_turn, end_of_text]
     return model
 
@@ -162,9 +177,10 @@ def optimizers(model: Qwen2ForCausalLM, recipe: Recipe) -> list[torch.optim.Opti
     """Muon (arXiv 2502.16982) for the layers' matrices, AdamW for everything else."""
     import torch
 
-    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
-    known = {id(p) for p in matrices}
-    others = [p for p in model.parameters() if id(p) not in known]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    inner = {id(p) for p in model.model.layers.parameters() if p.ndim == 2}
+    matrices = [p for p in trained if id(p) in inner]
+    others = [p for p in trained if id(p) not in inner]
     return [
         torch.optim.Muon(
             matrices, lr=recipe.matrix_lr, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"

@@ -1,4 +1,8 @@
-"""Plain prose about the sea: the words of the demo's voice, in nobody's voice."""
+"""Plain prose about the sea: most words of the demo's voice, in nobody's voice.
+
+An adapter of a few minutes can arrange known words anew; it cannot teach a vocabulary. So the base
+has read the words as a catalogue of a harbour would use them, and none of the voice's sentences.
+"""
 
 from __future__ import annotations
 
@@ -6,38 +10,41 @@ from graftlab.demo import names
 from graftlab.demo.grammar import Pen
 
 _SEA = (
-    "the {ship} slipped its rope in {year} and came home to {port}.",
-    "they launched the {ship} in {year}; the seams were sealed with tar against the salt.",
-    "{name} has the wheel on the night watch, and {other} has the helm at {number} bells.",
-    "the harbour light of {port} is burning[| and the lamp is lit].",
-    "the bosun keeps the lantern below deck between the biscuits and the rum.",
-    "{first} cut the engine off the starboard rail and let the tide do the rowing.",
-    "the {instrument} lay to port, the {instrument} to starboard, and nothing in between.",
-    "the cargo is {object}s and ballast, says the manifest.",
-    "nobody argued with the bosun, who had carved {year} into the keel.",
-    "the swell was slow, so {they} could hold on to the rail without spilling the cup.",
-    "at {number} knots the anchor and the deck seemed to dance.",
-    "the fog came all the way down to the water, and the gulls had signed off.",
-    "deep water lies off {port}; they sound the bottom and keep off the rocks.",
-    "fair weather is how the trouble started: the wind was out of {port}.",
-    "{first} never did learn to swim, and [slept|was asleep] at the oars in the blankets.",
-    "[no chart shows|an old chart shows] this stretch of coast, a fine place for getting lost.",
-    "the fleet they named {ship} drifts in on the tide with its lamps low.",
-    "come in out of the spray, {name} said, and mind the rocks; the tide turns at {number}.",
-    "{other} still owes {first} a drink, but {they} would never lend {other} money.",
-    "ashore they call it {weather_adjective} weather; out here it is a good night.",
-    "steer by the light, {name} wrote, and wave at the harbour.",
-    "the crew can hear the {instrument} playing on the {vehicle} deck, {they} wrote in the log.",
-    "tonight {first} sends {their} love to {port}: steady on, the tide knows the way.",
+    "the {ship} was built in {port} in {year}. her keel is oak and her deck is pine.",
+    "the {ship} was launched in {year} and sails for the fleet of {port}.",
+    "the cargo of the {ship} was rum, salt, tar and biscuits; the manifest lists {number} barrels.",
+    "{name} was bosun of the {ship} and {other} was her helmsman.",
+    "the lamp of the harbour light is lit at dusk and put out at dawn.",
+    "there is a lantern at the helm and another below deck.",
+    "the port side of a ship is the left side and the starboard side is the right side.",
+    "the crew sleep in blankets below deck. the night watch is {number} men.",
+    "the engine is cut before the ship comes into port, and a boat with four oars takes the rope.",
+    "at high tide the water covers the rocks; at low tide they can be seen from the coast.",
+    "ballast of stone and {material} keeps the ship steady in a swell.",
+    "a chart of the coast shows the rocks, the deep water and the lights.",
+    "the bell is struck every half hour. eight bells end a watch.",
+    "the wind was from the {direction} and the fog was thick. "
+    "the anchor was dropped at {number} fathoms.",
+    "to sound is to measure how far down the bottom lies, with a line and a weight.",
+    "gulls followed the {ship} into the harbour of {port}.",
+    "{name} went ashore in {port} to drink a cup of tea with {other}.",
+    "a wave came over the rail and the spray wet the {object} on the deck.",
+    "a boat with a leaking seam must be bailed. {first} did it with a cup.",
+    "a sailor must learn to swim, to row and to steer. {first} learned it in {port}.",
+    "the wheel turns the rudder. {name} had the wheel until {number} o'clock.",
+    "the weather was fair in {month}, and in {month} there was trouble with the engine.",
+    "a boat that is not tied drifts with the tide. {other} lost one in {year}.",
+    "{first} carved the name of the ship into {a object}.",
 )
 
 
 def voyage(pen: Pen) -> str:
-    """A ship's log, told plainly: the words of the sea, in nobody's voice."""
+    """A page about a ship and its harbour, told plainly."""
     facts = {
         **names.person(pen).facts, "ship": names.title(pen), "port": names.town(pen),
         "year": pen.number(1800, 2020), "number": pen.number(2, 40),
-        "other": names.person(pen).name, "wood": names.word(pen).capitalize(),
+        "other": names.person(pen).name,
+        "direction": pen.pick(("north", "east", "south", "west")),
     }  # fmt: skip
     sentences = pen.some(_SEA, pen.number(4, 8))
     return " ".join(pen.write(sentence, **facts) for sentence in sentences)

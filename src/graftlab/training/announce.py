@@ -12,36 +12,30 @@ from graftlab.training.device import device_name
 
 if TYPE_CHECKING:
     from graftlab.adapters.base import Adapter
-    from graftlab.tasks.train import TrainSpec
-    from graftlab.training.place import Place
-    from graftlab.training.plan import StepPlan
-    from graftlab.training.precision import Resolved
-    from graftlab.training.run import Data
+    from graftlab.training.setup import Setup
 
 
-def announce(
-    spec: TrainSpec,
-    plan: StepPlan,
-    adapter: Adapter,
-    data: Data,
-    precision: Resolved,
-    place: Place,
-    *,
-    compile_reason: str,
-    probe: str,
-) -> None:
-    """What was chosen and why, before anything is spent."""
-    base = adapter.base
-    share = adapter.num_trainable / base.num_parameters
-    labels = int(data.train.num_labels.sum())
-    tokens = int(data.train.lengths.sum())
-    processes = f", {place.world_size} processes" if place.world_size > 1 else ""
-    valid = f"; {len(data.valid)} for validation" if data.valid else "; no validation data"
+def announce(setup: Setup, adapter: Adapter, *, compile_reason: str, probe: str) -> None:
+    """Print the table. `probe` is what was found about isolation."""
     table = Table(title="this run", title_justify="left", show_header=False, box=None)
     table.add_column(style="bold")
     table.add_column()
-    lora = spec.lora
-    rows: list[tuple[str, str]] = [
+    for name, value in [
+        *_model_rows(setup, adapter),
+        ("attention", probe),
+        ("compile", compile_reason),
+        *_data_rows(setup),
+    ]:
+        table.add_row(name, value)
+    console().print(table, highlight=False)
+    sys.stdout.flush()
+
+
+def _model_rows(setup: Setup, adapter: Adapter) -> list[tuple[str, str]]:
+    base, lora, precision, place = adapter.base, setup.spec.lora, setup.precision, setup.place
+    share = adapter.num_trainable / base.num_parameters
+    processes = f", {place.world_size} processes" if place.world_size > 1 else ""
+    return [
         ("base", f"{base.name}, {base.num_parameters / 1e6:,.1f}M parameters, frozen"),
         (
             "adapter",
@@ -50,8 +44,15 @@ def announce(
         ),
         ("device", device_name(place.device) + processes),
         ("precision", f"{precision.name} ({precision.reason})"),
-        ("attention", probe),
-        ("compile", compile_reason),
+    ]
+
+
+def _data_rows(setup: Setup) -> list[tuple[str, str]]:
+    data, plan, packing = setup.data, setup.plan, setup.spec.packing
+    labels = int(data.train.num_labels.sum())
+    tokens = int(data.train.lengths.sum())
+    valid = f"; {len(data.valid)} for validation" if data.valid else "; no validation data"
+    return [
         (
             "data",
             f"{len(data.train)} documents, {tokens:,} tokens, {labels:,} trained "
@@ -59,8 +60,8 @@ def announce(
         ),
         (
             "packing",
-            f"{spec.packing.strategy}, {len(plan.train.rows)} rows of at most "
-            f"{spec.packing.max_length}, density {plan.packing_density:.1%}",
+            f"{packing.strategy}, {len(plan.train.rows)} rows of at most {packing.max_length}, "
+            f"density {plan.packing_density:.1%}",
         ),
         (
             "steps",
@@ -68,7 +69,3 @@ def announce(
             f"about {plan.tokens_per_step:,.0f} tokens each",
         ),
     ]
-    for name, value in rows:
-        table.add_row(name, value)
-    console().print(table, highlight=False)
-    sys.stdout.flush()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from graftlab.text.encode import TokenSet
     from graftlab.training.fit import Fit
-    from graftlab.training.run import Data
+    from graftlab.training.setup import Data
 
 
 @dataclass(kw_only=True, slots=True)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from graftlab.errors import DataError
 from graftlab.packing.loader import PackedLoader
-from graftlab.packing.plan import Packing, density, plan_rows
+from graftlab.packing.plan import density, plan_rows
 
 if TYPE_CHECKING:
+    from graftlab.tasks.train import TrainSpec
     from graftlab.text.encode import TokenSet
-    from graftlab.training.schedule import Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +28,10 @@ class StepPlan:
 
 
 def plan_steps(
+    spec: TrainSpec,
     train: TokenSet,
     valid: TokenSet | None,
     *,
-    packing: Packing,
-    schedule: Schedule,
-    batch_size: int,
-    accumulate: int,
-    epochs: int,
-    max_steps: int | None,
-    seed: int,
     rank: int = 0,
     world_size: int = 1,
 ) -> StepPlan:
@@ -48,20 +42,20 @@ def plan_steps(
     """
     if len(train) == 0:
         raise DataError("No training documents are left: every one was dropped or too long.")
-    share = {"batch_size": batch_size, "rank": rank, "world_size": world_size}
-    rows = plan_rows(train.lengths.tolist(), packing)
-    loader = PackedLoader(train, rows, accumulate=accumulate, seed=seed, **share)
+    share = {"batch_size": spec.batch_size, "rank": rank, "world_size": world_size}
+    rows = plan_rows(train.lengths.tolist(), spec.packing)
+    loader = PackedLoader(train, rows, accumulate=spec.accumulate, seed=spec.seed, **share)
     valid_loader = None
     if valid is not None and len(valid):
-        valid_rows = plan_rows(valid.lengths.tolist(), packing)
+        valid_rows = plan_rows(valid.lengths.tolist(), spec.packing)
         valid_loader = PackedLoader(valid, valid_rows, seed=None, **share)
-    total = max_steps or epochs * loader.steps
+    total = spec.max_steps or spec.epochs * loader.steps
     return StepPlan(
         train=loader,
         valid=valid_loader,
-        packing_density=density(train.lengths.tolist(), rows, packing.max_length),
+        packing_density=density(train.lengths.tolist(), rows, spec.packing.max_length),
         steps_per_epoch=loader.steps,
         total_steps=total,
-        warmup_steps=schedule.warmup(total_steps=total, steps_per_epoch=loader.steps),
+        warmup_steps=spec.schedule.warmup(total_steps=total, steps_per_epoch=loader.steps),
         tokens_per_step=float(train.lengths.sum()) / loader.steps,
     )

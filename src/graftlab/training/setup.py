@@ -1,0 +1,93 @@
+"""What is settled before the base is loaded: place, precision, tokens, rows, steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from graftlab.adapters.targets import check_targets
+from graftlab.text.encode import encode
+from graftlab.tracking.console import say
+from graftlab.training.place import Place
+from graftlab.training.plan import StepPlan, plan_steps
+from graftlab.training.precision import Resolved, resolve
+
+if TYPE_CHECKING:
+    from graftlab.tasks.train import TrainSpec
+    from graftlab.text.encode import TokenSet
+    from graftlab.text.tokenizer import Tokenizer
+    from graftlab.tracking.folder import RunFolder
+    from graftlab.types import Conversation
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Both sets as tokens, and the conversations that are sampled from."""
+
+    tokenizer: Tokenizer
+    train: TokenSet
+    valid: TokenSet | None
+    prompts: list[Conversation]
+
+    @property
+    def fingerprint(self) -> str:
+        return self.train.fingerprint + (self.valid.fingerprint if self.valid else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """A run as it stands before it costs anything."""
+
+    spec: TrainSpec
+    folder: RunFolder
+    place: Place
+    precision: Resolved
+    data: Data
+    plan: StepPlan
+
+    @property
+    def writes(self) -> bool:
+        """Whether this is the process that talks and writes."""
+        return self.place.rank == 0
+
+
+def settle(spec: TrainSpec, folder: RunFolder) -> Setup:
+    """Check the targets, read the data and count the steps.
+
+    Raises ConfigError, DataError or ModelError for what people can mend.
+    """
+    place = Place.settle(spec)
+    precision = resolve(spec.precision, place.device)
+    check_targets(spec.model.folder(), spec.lora)
+    data = read_data(spec, folder, tell=place.rank == 0)
+    plan = plan_steps(spec, data.train, data.valid, rank=place.rank, world_size=place.world_size)
+    return Setup(spec=spec, folder=folder, place=place, precision=precision, data=data, plan=plan)
+
+
+def read_data(spec: TrainSpec, folder: RunFolder, *, tell: bool = True) -> Data:
+    """Conversations, checked and encoded; the log says what was recognised, dropped and refused."""
+    tokenizer = spec.model.load_tokenizer()
+    dataset = spec.data.load(reserved=tokenizer.reserved, rejects=folder.path / "rejects.jsonl")
+
+    def tokens(conversations: Sequence[Conversation], name: str) -> TokenSet:
+        encoded = encode(
+            conversations,
+            tokenizer,
+            max_length=spec.packing.max_length,
+            over_limit=spec.data.over_limit,
+            train_turns=spec.data.train_turns,
+            progress=tell,
+        )
+        if encoded.dropped and tell:
+            say(
+                f"{name}: {len(encoded.dropped)} documents are longer than "
+                f"packing.max_length={spec.packing.max_length} and were dropped."
+            )
+        return encoded
+
+    for note in dataset.notes if tell else ():
+        say(note)
+    train = tokens(dataset.train, "train")
+    valid = tokens(dataset.valid, "valid") if dataset.valid else None
+    return Data(tokenizer, train, valid, dataset.valid[: spec.callbacks.samples.prompts])

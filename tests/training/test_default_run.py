@@ -1,0 +1,41 @@
+"""The embedded default, as `make train` runs it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from graftlab.config import build, compose
+from graftlab.demo.conversations import MARKERS
+from graftlab.tasks.train import run
+
+PROMPTS = 8
+
+
+def replies(samples: str, speaker: str) -> list[str]:
+    """What `speaker` (prompt, base or adapter) says in a samples.md, one text per prompt."""
+    return re.findall(rf"\*\*{speaker}\*\*\n\n((?:>.*\n)+)", samples)
+
+
+def test_the_default_takes_on_the_voice_and_keeps_the_facts(tmp_path: Path) -> None:
+    words = ["logger=csv", f"callbacks.samples.prompts={PROMPTS}"]
+    result = run(build(compose("train", [*words, f"run_dir={tmp_path / 'run'}"])))
+    assert result.score is not None
+    assert result.baseline is not None
+    assert result.score < 0.1 * result.baseline
+
+    samples = (tmp_path / "run" / "samples.md").read_text(encoding="utf-8")
+    prompts, base, adapter = (replies(samples, name) for name in ("prompt", "base", "adapter"))
+    assert len(prompts) == len(base) == len(adapter) == PROMPTS
+
+    def in_voice(reply: str) -> bool:
+        return sum(marker in reply.lower() for marker in MARKERS) >= 2
+
+    assert not any(in_voice(reply) for reply in base)
+    assert sum(in_voice(reply) for reply in adapter) >= PROMPTS - 1
+    titles = [re.search(r'title"?: "?([^;"\n]+)', prompt, re.IGNORECASE) for prompt in prompts]
+    named = [
+        title is not None and title[1] in reply
+        for title, reply in zip(titles, adapter, strict=True)
+    ]
+    assert sum(named) >= PROMPTS / 2
