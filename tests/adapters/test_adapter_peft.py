@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from graftlab.adapters.base import CONFIG, Adapter
+from graftlab.adapters.base import CONFIG, WEIGHTS, Adapter
 from graftlab.adapters.peft import Lora, attach, load_adapter
 from graftlab.adapters.store import find_adapter
 from graftlab.errors import ConfigError, ModelError
@@ -78,6 +78,10 @@ def test_the_folder_loads_in_plain_peft_with_the_same_logits(
     adapter = attach(base, VARIANTS[name], seed=0, dtype=torch.float32)
     stir(adapter)
     adapter.save(tmp_path)
+    written = (tmp_path / WEIGHTS).read_bytes()
+    for _ in range(6):  # the order of metadata is drawn anew at every write
+        adapter.save(tmp_path)
+        assert (tmp_path / WEIGHTS).read_bytes() == written
     batch = flat_batch([31])
     with torch.no_grad():
         ours = base.logits(base.hidden(batch)[0])
@@ -92,9 +96,9 @@ def test_the_folder_loads_in_plain_peft_with_the_same_logits(
     torch.testing.assert_close(ours, theirs, atol=3e-5, rtol=1e-4)
     again = PeftModel.from_pretrained(build(kind), tmp_path)
     again.save_pretrained(tmp_path / "peft")
-    written = find_adapter(str(tmp_path / "peft")).tensors()
-    assert set(written) == set(adapter.state_dict())
-    assert all(torch.equal(written[n], t) for n, t in adapter.state_dict().items())
+    tensors = find_adapter(str(tmp_path / "peft")).tensors()
+    assert set(tensors) == set(adapter.state_dict())
+    assert all(torch.equal(tensors[n], t) for n, t in adapter.state_dict().items())
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -102,12 +102,12 @@ class Adapter:
         return dict(json.loads(text))
 
     def save(self, folder: Path) -> None:
-        """Write the two files of PEFT's format into `folder`."""
-        from safetensors.torch import save_file
+        """Write the two files of PEFT's format into `folder`; equal adapters give equal bytes."""
+        from safetensors.torch import save
 
         folder.mkdir(parents=True, exist_ok=True)
         metadata = {"format": "pt", "base_fingerprint": self.base.fingerprint}
-        save_file(self.state_dict(), folder / WEIGHTS, metadata=metadata)
+        (folder / WEIGHTS).write_bytes(_sorted_header(save(self.state_dict(), metadata)))
         text = json.dumps(self.config_dict(), indent=2)
         (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 
@@ -195,3 +195,11 @@ def restore_modules(model: nn.Module, originals: Mapping[str, nn.Module]) -> Non
             parent._modules[attribute] = module
     if hasattr(model, "peft_config"):
         del model.peft_config
+
+
+def _sorted_header(data: bytes) -> bytes:
+    """A safetensors file with its header in a fixed order; the library writes metadata in any."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # tensors start at a multiple of eight
+    return len(header).to_bytes(8, "little") + header + data[end:]

@@ -22,6 +22,7 @@ from graftlab.models.cache import lend
 from graftlab.models.compile import compile_layers, plan_compile
 from graftlab.models.probe import check_isolation
 from graftlab.objectives.policy import Policy
+from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder, identity
 from graftlab.tracking.history import History
 from graftlab.tracking.result import Result
@@ -64,6 +65,8 @@ def _execute(spec: TrainSpec, folder: RunFolder, signals: Signals) -> Result:
         probe = _prove_isolation(setup, adapter)
         if setup.writes:
             announce(setup, adapter, compile_reason=compile_reason, probe=probe)
+            if resume is not None:
+                say(f"Going on from step {resume.step} of {setup.plan.total_steps}.")
         fit = _assemble(setup, adapter, signals)
         exit_code = 1
         try:
