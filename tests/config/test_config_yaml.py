@@ -185,3 +185,8 @@ def test_groups_that_take_lists() -> None:
     assert stops.early_stopping is not None
     assert stops.plateau is not None
     assert stops.validation.every_epochs == 1
+
+
+def test_inspect_plans_the_rows_that_train_packs() -> None:
+    for words in ([], ["packing.max_length=300"]):
+        assert built(*words, verb="inspect").packing == built(*words).packing
