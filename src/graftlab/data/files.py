@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from graftlab.errors import ConfigError, did_you_mean
 
@@ -105,9 +105,10 @@ def read_rows(path: Path) -> Iterator[RawRow]:
 
 def open_data(path: Path) -> IO[bytes]:
     """The bytes of a file, unpacked where it is gzip."""
-    with path.open("rb") as file:
-        packed = file.read(2) == _GZIP_MARK
-    return gzip.open(path, "rb") if packed else path.open("rb")
+    with path.open("rb") as start:
+        packed = start.read(2) == _GZIP_MARK
+    file = gzip.open(path, "rb") if packed else path.open("rb")
+    return cast("IO[bytes]", file)
 
 
 def damaged(error: Exception) -> str:
@@ -158,9 +159,7 @@ def _nonblank_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
             rest = file.readline(LONGEST_LINE + 1)
         if number == 1:
             line = line.removeprefix(codecs.BOM_UTF8)
-        if len(line) > LONGEST_LINE:
-            yield number, line
-        elif line := line.strip():
+        if len(line) > LONGEST_LINE or (line := line.strip()):
             yield number, line
 
 
