@@ -107,7 +107,7 @@ def open_data(path: Path) -> IO[bytes]:
     """The bytes of a file, unpacked where it is gzip."""
     with path.open("rb") as start:
         packed = start.read(2) == _GZIP_MARK
-    file = gzip.open(path, "rb") if packed else path.open("rb")
+    file = gzip.open(path, "rb") if packed else path.open("rb")  # noqa: SIM115, the caller closes
     return cast("IO[bytes]", file)
 
 

@@ -33,6 +33,10 @@ class Decontaminate:
         """The evaluation files. Raises ConfigError where one is missing."""
         return find_files("decontaminate.against", self.against) if self.against else []
 
+    def check(self) -> None:
+        """Raise ConfigError unless the evaluation files are there."""
+        self.paths()
+
     def apply(self, records: Iterator[Record], drop: Drop) -> Iterator[Record]:
         """Streams; the n-grams of the evaluation files are held, about 100 bytes each."""
         if not self.against:

@@ -43,7 +43,11 @@ def manifest(
             | _whole(folder / f"{side}.jsonl")
             for side, counts in rows.items()
         },
-        "rejects": {"rows": sum(t.dropped for t in tallies)} | _whole(folder / "rejects.jsonl"),
+        "rejects": {
+            "rows": sum(tally.dropped for tally in tallies),
+            "parts": sum(tally.parts.total() for tally in tallies),
+        }
+        | _whole(folder / "rejects.jsonl"),
     }
 
 
@@ -55,6 +59,7 @@ def write(folder: Path, content: Mapping[str, Any]) -> None:
 
 def _step(tally: Tally) -> dict[str, Any]:
     known = dataclasses.is_dataclass(tally.parameters)
+    parts = {"parts": dict(sorted(tally.parts.items()))} if tally.parts else {}
     return {
         "step": tally.step,
         "in": tally.taken.total(),
@@ -62,7 +67,7 @@ def _step(tally: Tally) -> dict[str, Any]:
         "dropped": dict(sorted(tally.reasons.items())),
         "out": tally.given.total(),
         "sources": {name: _passed(name, tally) for name in sorted(tally.taken | tally.given)},
-    } | ({"parameters": dataclasses.asdict(tally.parameters)} if known else {})
+    } | parts | ({"parameters": dataclasses.asdict(tally.parameters)} if known else {})
 
 
 def _passed(source: str, tally: Tally) -> dict[str, Any]:

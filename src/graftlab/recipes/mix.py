@@ -44,11 +44,10 @@ class Mix:
         taken = self._sizes({source: len(found) for source, found in numbers.items()})
         chosen = {}
         for source, found in numbers.items():
-            order = self._order(source, found, taken[source])
-            for number in sorted(set(found).difference(order)):
-                detail = f"{taken[source]} of the {len(found)} rows of {source} are taken"
+            chosen[source], left = self._order(source, found, taken[source])
+            detail = f"{taken[source]} of the {len(found)} rows of {source} are taken"
+            for number in left:
                 drop(spool[number], "left out by the mix", detail)
-            chosen[source] = order
         for number in interleaved(chosen):
             yield spool[number]
 
@@ -63,16 +62,23 @@ class Mix:
         unit = available[main] / weights[main]
         return {s: max(1, round(unit * w)) if w else 0 for s, w in weights.items()}
 
-    def _order(self, source: str, numbers: array[int], count: int) -> array[int]:
-        """`count` of the numbers: whole passes, each in an order of its own, then a part of one."""
+    def _order(
+        self, source: str, numbers: array[int], count: int
+    ) -> tuple[array[int], list[int]]:
+        """(`count` numbers, those left out): whole passes, each in an order of its own."""
         rng = random.Random(f"{self.seed} {source}")
         order = array("l")
-        while len(order) < count:
+        left: list[int] = []
+        while True:
             turn = numbers.tolist()
             if self.shuffle:
                 rng.shuffle(turn)
-            order.extend(turn[: count - len(order)])
-        return order
+            missing = count - len(order)
+            if not order:
+                left = sorted(turn[missing:])
+            order.extend(turn[:missing])
+            if len(order) >= count:
+                return order, left
 
 
 def interleaved(chosen: dict[str, array[int]]) -> Iterator[int]:

@@ -20,6 +20,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
+from graftlab.recipes.pieces import is_piece
 from graftlab.recipes.record import Drop, Record, Step
 from graftlab.recipes.split import SIDE, SIDES
 
@@ -42,6 +43,8 @@ class Tally:
     """Source -> records that went out; more than were kept where one becomes several."""
     reasons: Counter[str] = field(default_factory=Counter)
     """Reason -> records dropped."""
+    parts: Counter[str] = field(default_factory=Counter)
+    """Reason -> parts dropped of records that may have gone on, such as the notes in a text."""
     finished: bool = False
 
     @property
@@ -139,7 +142,7 @@ class Pipeline:
         """The step's output, with everything that passes counted."""
 
         def drop(record: Record, reason: str, detail: str = "") -> None:
-            tally.reasons[reason] += 1
+            (tally.parts if is_piece(record) else tally.reasons)[reason] += 1
             files.reject(tally.step, record, reason, detail)
 
         def incoming() -> Iterator[Record]:

@@ -54,12 +54,18 @@ class PrepareSpec:
             raise ConfigError("\n".join(problems))
 
     def check(self) -> None:
-        """Raise ConfigError unless every file is there and the result has a place."""
+        """Raise ConfigError unless every file is there and the result has a place.
+
+        Steps in use that have a `check` of their own are asked as well.
+        """
         from graftlab.recipes.folder import check_out
 
         for name, source in self.sources.items():
             source.check(name)
-        self.decontaminate.paths()
+        named = {step for source in self.sources.values() for step in [*source.steps, source.make]}
+        for name, part in _having(self, "check").items():
+            if name in named or name in JOINT:
+                part.check()
         check_out(self.out)
 
     def steps(self) -> dict[str, Any]:

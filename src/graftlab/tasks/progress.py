@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +102,12 @@ def _table(tallies: Sequence[Tally]) -> Table:
         table.add_column(name, justify="right")
     table.add_column("why")
     for tally in tallies:
-        why = ", ".join(f"{reason} {count:,}" for reason, count in tally.reasons.most_common())
         counts = (tally.taken.total(), tally.kept, tally.dropped, tally.given.total())
-        table.add_row(tally.step, *(f"{count:,}" for count in counts), why)
+        why = [_listed(tally.reasons)] if tally.reasons else []
+        why += [f"of their text: {_listed(tally.parts)}"] if tally.parts else []
+        table.add_row(tally.step, *(f"{count:,}" for count in counts), "\n".join(why))
     return table
+
+
+def _listed(reasons: Counter[str]) -> str:
+    return ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common())
