@@ -1,8 +1,8 @@
 """A million short conversations through mix, dedupe, split and tokenize: time and memory.
 
-Three sources (8 : 1 : 1 by size, mixed 6 : 3 : 1) with 4 % exact and 4 % near duplicates and 1 % bad
-lines. Each stage is a process of its own, so its peak memory is its own; within `prepare`, a step
-lasts from its first record to its last, which overlaps with the steps it feeds.
+Three sources (8 : 1 : 1 by size, mixed 6 : 3 : 1) with 4 % exact and 4 % near duplicates and 1 %
+bad lines. Each stage is a process of its own, so its peak memory is its own; within `prepare`, a
+step lasts from its first record to its last, which overlaps with the steps it feeds.
 
 Run as:
     python benchmarks/prepare_scale.py --rows 1000000

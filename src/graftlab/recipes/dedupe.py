@@ -38,25 +38,26 @@ class Dedupe:
         if not self.exact and self.near is None:
             yield from records
             return
-        spool, digests = Spool(), bytearray()
-        alike = None if self.near is None else _neighbours(spool, self.near)
-        for record in records:
-            spool.add(record)
-            digests += content_digest(record)
-            if alike is not None:
-                alike.add(record)
-        if alike is not None:
-            alike.settle()
-        first = first_of_same(digests) if self.exact else range(len(spool))
-        for number, record in enumerate(spool):
-            if first[number] != number:
-                drop(record, "exact duplicate", f"same as {spool[int(first[number])].origin}")
-            elif alike is not None and (twin := _twin(number, record, spool, alike)):
-                drop(record, "near duplicate", twin)
-            else:
+        digests = bytearray()
+        with Spool() as spool:
+            alike = None if self.near is None else _neighbours(spool, self.near)
+            for record in records:
+                spool.add(record)
+                digests += content_digest(record)
                 if alike is not None:
-                    alike.keep(number)
-                yield record
+                    alike.add(record)
+            if alike is not None:
+                alike.settle()
+            first = first_of_same(digests) if self.exact else range(len(spool))
+            for number, record in enumerate(spool):
+                if first[number] != number:
+                    drop(record, "exact duplicate", f"same as {spool[int(first[number])].origin}")
+                elif alike is not None and (twin := _twin(number, record, spool, alike)):
+                    drop(record, "near duplicate", twin)
+                else:
+                    if alike is not None:
+                        alike.keep(number)
+                    yield record
 
 
 def _neighbours(spool: Spool, near: float) -> Neighbours:

@@ -60,14 +60,18 @@ def write(folder: Path, content: Mapping[str, Any]) -> None:
 def _step(tally: Tally) -> dict[str, Any]:
     known = dataclasses.is_dataclass(tally.parameters)
     parts = {"parts": dict(sorted(tally.parts.items()))} if tally.parts else {}
-    return {
-        "step": tally.step,
-        "in": tally.taken.total(),
-        "kept": tally.kept,
-        "dropped": dict(sorted(tally.reasons.items())),
-        "out": tally.given.total(),
-        "sources": {name: _passed(name, tally) for name in sorted(tally.taken | tally.given)},
-    } | parts | ({"parameters": dataclasses.asdict(tally.parameters)} if known else {})
+    return (
+        {
+            "step": tally.step,
+            "in": tally.taken.total(),
+            "kept": tally.kept,
+            "dropped": dict(sorted(tally.reasons.items())),
+            "out": tally.given.total(),
+            "sources": {name: _passed(name, tally) for name in sorted(tally.taken | tally.given)},
+        }
+        | parts
+        | ({"parameters": dataclasses.asdict(tally.parameters)} if known else {})
+    )
 
 
 def _passed(source: str, tally: Tally) -> dict[str, Any]:

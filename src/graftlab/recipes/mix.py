@@ -37,19 +37,19 @@ class Mix:
 
     def apply(self, records: Iterator[Record], drop: Drop) -> Iterator[Record]:
         """Every record at least once or dropped; all must be seen before the first can go on."""
-        spool = Spool()
         numbers: dict[str, array[int]] = {}
-        for record in records:
-            numbers.setdefault(record.source, array("l")).append(spool.add(record))
-        taken = self._sizes({source: len(found) for source, found in numbers.items()})
-        chosen = {}
-        for source, found in numbers.items():
-            chosen[source], left = self._order(source, found, taken[source])
-            detail = f"{taken[source]} of the {len(found)} rows of {source} are taken"
-            for number in left:
-                drop(spool[number], "left out by the mix", detail)
-        for number in interleaved(chosen):
-            yield spool[number]
+        with Spool() as spool:
+            for record in records:
+                numbers.setdefault(record.source, array("l")).append(spool.add(record))
+            taken = self._sizes({source: len(found) for source, found in numbers.items()})
+            chosen = {}
+            for source, found in numbers.items():
+                chosen[source], left = self._order(source, found, taken[source])
+                detail = f"{taken[source]} of the {len(found)} rows of {source} are taken"
+                for number in left:
+                    drop(spool[number], "left out by the mix", detail)
+            for number in interleaved(chosen):
+                yield spool[number]
 
     def _sizes(self, available: dict[str, int]) -> dict[str, int]:
         """Rows to take of each source."""
@@ -62,9 +62,7 @@ class Mix:
         unit = available[main] / weights[main]
         return {s: max(1, round(unit * w)) if w else 0 for s, w in weights.items()}
 
-    def _order(
-        self, source: str, numbers: array[int], count: int
-    ) -> tuple[array[int], list[int]]:
+    def _order(self, source: str, numbers: array[int], count: int) -> tuple[array[int], list[int]]:
         """(`count` numbers, those left out): whole passes, each in an order of its own."""
         rng = random.Random(f"{self.seed} {source}")
         order = array("l")

@@ -56,22 +56,22 @@ class Split:
             for record in records:
                 yield _on(record, "train")
             return
-        spool, digests, families = Spool(), array("Q"), array("Q")
-        sources = array("l")
+        digests, families, sources = array("Q"), array("Q"), array("l")
         names: dict[str, int] = {}
-        for record in records:
-            spool.add(record)
-            digests.frombytes(content_digest(record)[:8])
-            families.append(hash64(family(record)))
-            sources.append(names.setdefault(record.source, len(names)))
-        clusters = _Clusters(len(spool))
-        clusters.join_equal(digests)
-        clusters.join_equal(families)
-        if self.near is not None:
-            clusters.join_alike(spool, self.near)
-        sides = self._deal(clusters.roots(), digests, sources)
-        for number, record in enumerate(spool):
-            yield _on(record, SIDES[sides[number]])
+        with Spool() as spool:
+            for record in records:
+                spool.add(record)
+                digests.frombytes(content_digest(record)[:8])
+                families.append(hash64(family(record)))
+                sources.append(names.setdefault(record.source, len(names)))
+            clusters = _Clusters(len(spool))
+            clusters.join_equal(digests)
+            clusters.join_equal(families)
+            if self.near is not None:
+                clusters.join_alike(spool, self.near)
+            sides = self._deal(clusters.roots(), digests, sources)
+            for number, record in enumerate(spool):
+                yield _on(record, SIDES[sides[number]])
 
     def _deal(self, roots: array[int], digests: array[int], sources: array[int]) -> np.ndarray:
         """The side of every record, as its number in SIDES; (n,)."""

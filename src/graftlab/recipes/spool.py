@@ -15,13 +15,19 @@ from graftlab.recipes.record import Record
 class Spool:
     """A list of records in a temporary file (where TMPDIR says), read back by number.
 
-    Eight bytes of memory per record; the file is gone with the object.
+    Eight bytes of memory per record; the file is gone at the end of the `with`.
     """
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="graftlab-")  # noqa: SIM115, ends with the spool
+        self._file = tempfile.TemporaryFile(prefix="graftlab-")  # noqa: SIM115, __exit__ closes
         self._starts = array("Q", [0])
         self._written = 0
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
 
     def add(self, record: Record) -> int:
         """Store a record; returns its number."""
