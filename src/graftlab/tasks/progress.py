@@ -69,6 +69,7 @@ class Board:
             TimeElapsedColumn(),
             console=console(),
             auto_refresh=False,
+            transient=True,
         )
         self._tasks = [self._bars.add_task(t.step, total=None, numbers="") for t in tallies]
         self._bars.start()
