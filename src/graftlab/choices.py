@@ -12,8 +12,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from graftlab.data.prepared import PreparedData
 from graftlab.data.source import DataSpec, DemoData, JsonlData
 from graftlab.errors import ConfigError, did_you_mean
 from graftlab.models.base import ModelSpec
@@ -24,7 +25,7 @@ from graftlab.objectives.ce import CrossEntropy
 from graftlab.training.optim import AdamW, CustomOptimizer, OptimizerSpec
 
 CHOICES: dict[str, dict[str, type]] = {
-    "data": {"demo": DemoData, "jsonl": JsonlData},
+    "data": {"demo": DemoData, "jsonl": JsonlData, "prepared": PreparedData},
     "model": {"hf": HFModel, "tiny": TinyModel},
     "objective": {"sft": CrossEntropy},
     "optimizer": {"adamw": AdamW, "custom": CustomOptimizer},
@@ -73,9 +74,12 @@ def restore(cls: type[Spec], data: Mapping[str, Any], *, path: str = "") -> Spec
         hint = did_you_mean(unknown[0], hints)
         raise ConfigError(f"`{where}{unknown[0]}` is not a key of {target.__name__}.{hint}")
     for name, value in values.items():
-        nested = nested_spec(hints[name])
+        nested, named = nested_spec(hints[name]), named_specs(hints[name])
+        place = f"{path}.{name}" if path else name
         if nested is not None and value is not None:
-            values[name] = restore(nested, value, path=f"{path}.{name}" if path else name)
+            values[name] = restore(nested, value, path=place)
+        elif named is not None:
+            values[name] = {k: restore(named, v, path=f"{place}.{k}") for k, v in value.items()}
     try:
         spec: Spec = target(**values)
         return spec
@@ -106,10 +110,17 @@ def field_types(cls: type) -> dict[str, Any]:
 
 def nested_spec(hint: Any) -> type | None:
     """The spec class in a field's type (`Lora`, `EarlyStopping | None`), or None."""
+    if get_origin(hint) in (dict, list):
+        return None
     for candidate in (hint, *get_args(hint)):
         if isinstance(candidate, type) and dataclasses.is_dataclass(candidate):
             return candidate
     return None
+
+
+def named_specs(hint: Any) -> type | None:
+    """The spec class of a dictionary of specs (`dict[str, SourceSpec]`), or None."""
+    return nested_spec(get_args(hint)[1]) if get_origin(hint) is dict else None
 
 
 def _chosen(cls: type, values: dict[str, Any], path: str) -> type:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.choices import CHOICES
 from graftlab.tasks.inspect import InspectSpec
+from graftlab.tasks.prepare import PrepareSpec
 from graftlab.tasks.sample import SampleSpec
 from graftlab.tasks.train import TrainSpec
 
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
 MASKED = "\x1a???"
 """Stands for the text `???`, which OmegaConf would read as "not given"."""
 
-VERBS: dict[str, type] = {"train": TrainSpec, "sample": SampleSpec, "inspect": InspectSpec}
+VERBS: dict[str, type] = {
+    "train": TrainSpec,
+    "sample": SampleSpec,
+    "inspect": InspectSpec,
+    "prepare": PrepareSpec,
+}
 """Verb -> its spec; also the name of `conf/<verb>.yaml` and of `graftlab.tasks.<verb>`."""
 
 
@@ -77,4 +83,7 @@ def _unmask(spec: Any) -> Any:
             setattr(spec, field.name, "???")
         elif dataclasses.is_dataclass(value):
             _unmask(value)
+        elif isinstance(value, dict):
+            for inner in filter(dataclasses.is_dataclass, value.values()):
+                _unmask(inner)
     return spec

@@ -24,11 +24,14 @@ from graftlab.tasks.train import TrainSpec
 
 CONF = conf_dir()
 OPTIONS = sorted(path for path in CONF.rglob("*.yaml") if path.parent != CONF)
-NAMES = [f"{path.parent.name}={path.stem}" for path in OPTIONS]
+TRAINED = set(menu("train", [CONF]).groups)
+NAMES = [f"{p.parent.name}={p.stem}" for p in OPTIONS if p.parent.name in TRAINED]
+"""The options of `train`; those of other verbs alone have tests of their own."""
 
 NEEDED = {
     "model=hf": ["model.hub=someone/some-model"],
     "data=jsonl": ["data.train=chats.jsonl"],
+    "data=prepared": ["data.path=prepared"],
     "experiment=ficino": ["model.hub=someone/some-model"],
 }
 EXPERIMENTS = [name for name in NAMES if name.startswith("experiment=")]
@@ -51,8 +54,8 @@ def built(*overrides: str, verb: str = "train") -> Any:
 
 def test_all_options_are_known() -> None:
     assert len(OPTIONS) >= 54
-    groups = {name.split("=")[0] for name in NAMES}
-    assert groups == set(menu("train", [CONF]).groups)
+    groups = {path.parent.name for path in OPTIONS}
+    assert groups == {group for verb in VERBS for group in menu(verb, [CONF]).groups}
     for group, choices in CHOICES.items():
         assert set(choices) <= {path.stem for path in OPTIONS if path.parent.name == group}
 
@@ -68,8 +71,8 @@ def test_every_option_composes_and_builds(name: str) -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_builds(verb: str) -> None:
-    extra = ["model=tiny", "prompt=Hello"] if verb == "sample" else []
-    assert isinstance(built(*extra, verb=verb), VERBS[verb])
+    needs = {"sample": ["model=tiny", "prompt=Hello"], "prepare": ["corpus=chats.jsonl"]}
+    assert isinstance(built(*needs.get(verb, []), verb=verb), VERBS[verb])
 
 
 def test_defaults_are_those_of_the_classes() -> None:

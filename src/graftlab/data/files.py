@@ -1,24 +1,31 @@
 """Data files as rows: JSONL or a JSON array, told apart by content, never by name.
 
-bytes ──▶ UTF-8 (BOM dropped) ──▶ JSONL        one row per line; a broken line is one problem
-                             └──▶ JSON array   one row per element, with the element's line
-                             └──▶ one object   pretty-printed: a single row
+bytes ──▶ (gzip) ──▶ UTF-8 (BOM dropped) ──▶ JSONL        streamed; a broken line is one problem
+                                        └──▶ JSON array   one row per element, with its line
+                                        └──▶ one object   pretty-printed: a single row
 """
 
 from __future__ import annotations
 
 import codecs
 import glob
+import gzip
 import json
 import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from graftlab.errors import ConfigError, did_you_mean
 
+LONGEST_LINE = 64 * 2**20
+"""Bytes of a JSONL row that are still read; more is a problem of that line, and passed over."""
+
 _WIDE_MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_GZIP_MARK = b"\x1f\x8b"
+_DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)
 _BLANK = re.compile(r"\s*")
 _DECODER = json.JSONDecoder()
 
@@ -27,12 +34,14 @@ _DECODER = json.JSONDecoder()
 class RawRow:
     """One row as it stands in the file; `problem` says why it could not be parsed.
 
-    `value` is the parsed JSON, or the raw text where there is a problem.
+    `value` is the parsed JSON, or the raw text where there is a problem. `ends` says that nothing
+    after it could be read either.
     """
 
     line: int
     value: Any
     problem: str | None = None
+    ends: bool = False
 
 
 def locate(key: str, patterns: Any) -> list[Path]:
@@ -79,39 +88,91 @@ def _neighbours(path: Path) -> str:
 
 
 def read_rows(path: Path) -> Iterator[RawRow]:
-    """Rows of one file, in order; blank lines are passed over.
+    """Rows of one file, in order; blank lines are passed over, gzip is unpacked on the way.
 
-    What cannot be parsed is yielded as a row with a `problem`, so that nothing disappears unseen.
+    JSONL is streamed; an array is read whole. What cannot be parsed is yielded as a row with a
+    `problem`, so that nothing disappears unseen.
     """
-    data = path.read_bytes()
-    if data.startswith(_WIDE_MARKS):
-        yield RawRow(1, "", "the file is UTF-16 or UTF-32: save it as UTF-8")
+    line = 0
+    try:
+        with open_data(path) as file:
+            for row in _rows(file):
+                line = row.line
+                yield row
+    except _DAMAGED as error:
+        yield RawRow(line + 1, "", damaged(error), ends=True)
+
+
+def open_data(path: Path) -> IO[bytes]:
+    """The bytes of a file, unpacked where it is gzip."""
+    with path.open("rb") as start:
+        packed = start.read(2) == _GZIP_MARK
+    file = gzip.open(path, "rb") if packed else path.open("rb")  # noqa: SIM115, the caller closes
+    return cast("IO[bytes]", file)
+
+
+def damaged(error: Exception) -> str:
+    """What to say about a gzip file that cannot be unpacked."""
+    return f"the gzip file is damaged or cut short ({error}): fetch or pack it again"
+
+
+def wide_problem(head: bytes) -> str | None:
+    """What to say when the first bytes of a file are those of UTF-16 or UTF-32."""
+    wide = head.startswith(_WIDE_MARKS)
+    return "the file is UTF-16 or UTF-32: save it as UTF-8" if wide else None
+
+
+def _rows(file: IO[bytes]) -> Iterator[RawRow]:
+    if problem := wide_problem(file.read(4)):
+        yield RawRow(1, "", problem, ends=True)
         return
-    data = data.removeprefix(codecs.BOM_UTF8)
-    lines = _nonblank_lines(data)
+    file.seek(0)
+    lines = _nonblank_lines(file)
     first = next(lines, None)
     if first is None:
         yield RawRow(1, "", "the file holds no rows")
         return
     second = next(lines, None)
-    if _is_array(data, first, second):
-        yield from _array_rows(data)
-    elif (whole := _single_object(data, first)) is not None:
-        yield whole
-    else:
-        yield from _line_rows(data)
+    file.seek(0)
+    if not _is_jsonl(first[1], second[1] if second else None):
+        data = file.read().removeprefix(codecs.BOM_UTF8)
+        if _is_array(data, first, second):
+            yield from _array_rows(data)
+            return
+        if (whole := _single_object(data, first)) is not None:
+            yield whole
+            return
+        file.seek(0)
+    yield from _line_rows(_nonblank_lines(file))
 
 
-def _nonblank_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(number, bytes) of each line with something on it; only a newline ends a line."""
-    start, number = 0, 0
-    while start < len(data):
-        end = data.find(b"\n", start)
-        end = len(data) if end < 0 else end
+def _nonblank_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """(number, bytes) of each line with something on it; only a newline ends a line.
+
+    Of a line over LONGEST_LINE, that much and one byte more.
+    """
+    number = 0
+    while line := file.readline(LONGEST_LINE + 1):
         number += 1
-        if line := data[start:end].strip():
+        rest = line
+        while len(rest) > LONGEST_LINE and not rest.endswith(b"\n"):
+            rest = file.readline(LONGEST_LINE + 1)
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
+        if len(line) > LONGEST_LINE or (line := line.strip()):
             yield number, line
-        start = end + 1
+
+
+def _is_jsonl(first: bytes, second: bytes | None) -> bool:
+    """Whether the first two lines settle it, so that the file need not be read whole."""
+    if first.startswith(b"{"):
+        return len(first) > LONGEST_LINE or any(
+            isinstance(_parsed(line), dict) for line in (first, second) if line is not None
+        )
+    if not first.startswith(b"["):
+        return True
+    value = None if len(first) > LONGEST_LINE else _parsed(first)
+    return value is not None and (second is not None or is_message_list(value))
 
 
 def _is_array(data: bytes, first: tuple[int, bytes], second: tuple[int, bytes] | None) -> bool:
@@ -148,8 +209,12 @@ def is_message_list(value: Any) -> bool:
     )
 
 
-def _line_rows(data: bytes) -> Iterator[RawRow]:
-    for number, line in _nonblank_lines(data):
+def _line_rows(lines: Iterable[tuple[int, bytes]]) -> Iterator[RawRow]:
+    for number, line in lines:
+        if len(line) > LONGEST_LINE:
+            start = line[:200].decode("utf-8", "replace")
+            yield RawRow(number, start, f"a row of over {LONGEST_LINE >> 20} MB is not read")
+            continue
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -176,7 +241,8 @@ def _array_rows(data: bytes) -> Iterator[RawRow]:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        yield RawRow(line, "", f"{_not_utf8(data, error)}; no row of this array was read")
+        problem = f"{_not_utf8(data, error)}; no row of this array was read"
+        yield RawRow(line, "", problem, ends=True)
         return
     elements = list(_elements(text))
     if is_message_list([row.value for row in elements if row.problem is None]):
@@ -201,7 +267,8 @@ def _elements(text: str) -> Iterator[RawRow]:
             place = getattr(error, "pos", at)
             line += text.count("\n", counted, place)
             reason = getattr(error, "msg", "nested too deeply")
-            yield RawRow(line, text[at : at + 200], f"broken JSON: {reason}; the rest is unread")
+            problem = f"broken JSON: {reason}; the rest is unread"
+            yield RawRow(line, text[at : at + 200], problem, ends=True)
             return
         yield RawRow(line, value)
         at = _skip_blank(text, at)
@@ -210,7 +277,8 @@ def _elements(text: str) -> Iterator[RawRow]:
         elif text[at : at + 1] != "]":
             line += text.count("\n", counted, at)
             rest = text[at : at + 200]
-            yield RawRow(line, rest, "broken JSON: expected ',' or ']'; the rest is unread")
+            problem = "broken JSON: expected ',' or ']'; the rest is unread"
+            yield RawRow(line, rest, problem, ends=True)
             return
 
 

@@ -18,8 +18,8 @@ ACCEPTED = (
     '[{"role","content"}, ...], {"messages": [...]}, {"conversations": [{"from","value"}]} '
     'or {"instruction","input","output"}'
 )
-_SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
-_TOOL_TURNS = ("function_call", "observation", "tool", "function", "tool_call", "tool_response")
+SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
+TOOL_TURNS = ("function_call", "observation", "tool", "function", "tool_call", "tool_response")
 
 
 class RowProblem(Exception):
@@ -40,16 +40,16 @@ def parse_row(row: Any) -> Parsed:
     if isinstance(row, list):
         return Parsed(_read_turns(row), (), "messages (bare array)")
     if not isinstance(row, dict):
-        raise RowProblem(f"a row must be an object or an array, this is {_kind(row)}")
+        raise RowProblem(f"a row must be an object or an array, this is {kind_of(row)}")
     _refuse_preferences(row)
     if "messages" in row:
         messages = _with_system(row, _read_turns(row["messages"]))
-        return Parsed(messages, _read_tools(row), "messages")
+        return Parsed(messages, read_tools(row), "messages")
     if "conversations" in row:
         messages = _with_system(row, _read_turns(row["conversations"]))
-        return Parsed(messages, _read_tools(row), "ShareGPT")
+        return Parsed(messages, read_tools(row), "ShareGPT")
     if "instruction" in row and "output" in row:
-        return Parsed(_with_system(row, _read_alpaca(row)), _read_tools(row), "Alpaca")
+        return Parsed(_with_system(row, _read_alpaca(row)), read_tools(row), "Alpaca")
     keys = ", ".join(map(str, list(row)[:8])) or "none"
     raise RowProblem(f"unknown shape with keys {keys}; a row is {ACCEPTED}")
 
@@ -69,26 +69,28 @@ def _refuse_preferences(row: dict[str, Any]) -> None:
 
 def _read_turns(turns: Any) -> tuple[Message, ...]:
     if not isinstance(turns, list):
-        raise RowProblem(f"the turns must be an array, this is {_kind(turns)}")
+        raise RowProblem(f"the turns must be an array, this is {kind_of(turns)}")
     return tuple(_read_turn(number, turn) for number, turn in enumerate(turns, 1))
 
 
 def _read_turn(number: int, turn: Any) -> Message:
     if not isinstance(turn, dict):
-        raise RowProblem(f"turn {number} must be an object, this is {_kind(turn)}")
+        raise RowProblem(f"turn {number} must be an object, this is {kind_of(turn)}")
     name = turn.get("role", turn.get("from"))
     content = turn.get("content", turn.get("value"))
     if name is None:
         keys = ", ".join(map(str, turn)) or "no keys"
         raise RowProblem(f"turn {number} has no role (keys: {keys})")
-    if name in _TOOL_TURNS or turn.get("tool_calls"):
+    if name in TOOL_TURNS or turn.get("tool_calls"):
         raise RowProblem(
             f"turn {number} is a tool turn ({name}): tool calls and their results are not trained; "
             "leave such rows out, or write the call into the assistant's content"
         )
     if not isinstance(content, str):
-        raise RowProblem(f"turn {number} ({name}): content must be text, this is {_kind(content)}")
-    role = str(name) if "role" in turn else _SHAREGPT_ROLES.get(name, str(name))
+        raise RowProblem(
+            f"turn {number} ({name}): content must be text, this is {kind_of(content)}"
+        )
+    role = str(name) if "role" in turn else SHAREGPT_ROLES.get(name, str(name))
     return Message(role, content)
 
 
@@ -97,7 +99,7 @@ def _read_alpaca(row: dict[str, Any]) -> tuple[Message, ...]:
     parts["input"] = parts["input"] or ""
     for key, value in parts.items():
         if not isinstance(value, str):
-            raise RowProblem(f"{key} must be text, this is {_kind(value)}")
+            raise RowProblem(f"{key} must be text, this is {kind_of(value)}")
     if row.get("history"):
         raise RowProblem("Alpaca `history` is not read: write earlier turns out as messages")
     question = "\n\n".join(str(parts[key]) for key in ("instruction", "input") if parts[key])
@@ -110,13 +112,13 @@ def _with_system(row: dict[str, Any], messages: tuple[Message, ...]) -> tuple[Me
     if system is None or system == "":
         return messages
     if not isinstance(system, str):
-        raise RowProblem(f"system must be text, this is {_kind(system)}")
+        raise RowProblem(f"system must be text, this is {kind_of(system)}")
     if messages and messages[0].role == "system":
         raise RowProblem("two system prompts: a `system` key and a system turn")
     return (Message("system", system), *messages)
 
 
-def _read_tools(row: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+def read_tools(row: dict[str, Any]) -> tuple[dict[str, Any], ...]:
     tools = row.get("tools")
     if isinstance(tools, str):
         try:
@@ -126,11 +128,11 @@ def _read_tools(row: dict[str, Any]) -> tuple[dict[str, Any], ...]:
     if tools is None:
         return ()
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-        raise RowProblem(f"tools must be an array of objects, this is {_kind(tools)}")
+        raise RowProblem(f"tools must be an array of objects, this is {kind_of(tools)}")
     return tuple(tools)
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
     names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
     if value is None:
         return "null"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from graftlab import __version__
-from graftlab.choices import CHOICES, field_types, nested_spec
+from graftlab.choices import CHOICES, field_types, named_specs, nested_spec
 from graftlab.config import VERBS
 from graftlab.door.menu import Menu
 
@@ -50,7 +50,7 @@ def verb_help(menu: Menu, call: str) -> str:
             shown = f"{name}=..." if isinstance(default, dict) else f"{name}={_plain(default)}"
             rows[shown] = docs.get(name) or f"keys of its own: {call} --help {name}"
     lines += _table(rows)
-    example = "lora" if "lora" in menu.groups else "model"
+    example = next(name for name in ("lora", "model", "mix") if name in menu.groups)
     lines += ["", f"Keys of a group, as group.key=value: {call} --help {example}"]
     return "\n".join([*lines, "", "Flags", *_table(FLAGS)])
 
@@ -61,6 +61,8 @@ def group_help(menu: Menu, group: str, call: str) -> str:
     if group in menu.groups:
         lines += [f"{call} {group}=OPTION: {_options(menu, group)}"]
     hint = menu.find(group)
+    if hint is not None and (named := named_specs(hint)) is not None:
+        return "\n".join([f"Keys of each of {group}", *_table(_rows(named, f"{group}.NAME."))])
     nested = nested_spec(hint) if hint is not None else None
     if nested is None:
         return "\n".join(lines)

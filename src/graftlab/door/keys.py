@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from graftlab.choices import nested_spec
+from graftlab.choices import named_specs, nested_spec
 from graftlab.door.menu import Menu, is_free
 from graftlab.door.words import Word
 from graftlab.errors import ConfigError, did_you_mean
@@ -141,11 +141,29 @@ def _inside_free(key: str, menu: Menu) -> bool:
 
 def _into_free(word: Word, menu: Menu) -> Word:
     """Hydra wants a + for new keys of a free dictionary; people need not know."""
+    if (merged := _into_named(word, menu)) is not None:
+        return merged
     hint = menu.find(word.key)
     free = _inside_free(word.key, menu) or (hint is not None and is_free(hint))
     if free and not word.hydra.startswith("+"):
         return dataclasses.replace(word, hydra=f"++{word.hydra}")
     return word
+
+
+def _into_named(word: Word, menu: Menu) -> Word | None:
+    """A key below a name of the user's own, as in sources.mine.files=F: one value to merge.
+
+    Set key by key, OmegaConf would first make the name a plain dictionary and refuse it.
+    """
+    parts = word.key.split(".")
+    for depth in range(1, len(parts)):
+        owner = ".".join(parts[:depth])
+        if (hint := menu.find(owner)) is not None and named_specs(hint) is not None:
+            value = word.hydra.partition("=")[2]
+            for name in reversed(parts[depth:]):
+                value = f"{{{name}: {value}}}"
+            return dataclasses.replace(word, hydra=f"++{owner}={value}")
+    return None
 
 
 def _not_a_pair(typed: str, menu: Menu) -> str:

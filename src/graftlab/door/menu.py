@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_origin
 
-from graftlab.choices import choices_under, field_types, nested_spec
+from graftlab.choices import choices_under, field_types, named_specs, nested_spec
 from graftlab.config import VERBS
 
 
@@ -33,6 +33,9 @@ class Menu:
         owners: list[Any] = [self.spec]
         hint: Any = None
         for name in key.split("."):
+            if hint is not None and (named := named_specs(hint)) is not None:
+                hint, owners = named, [named]
+                continue
             if hint is not None and is_free(hint):
                 return Any
             hints = [hint for cls in owners if (hint := field_types(cls).get(name)) is not None]
@@ -45,6 +48,10 @@ class Menu:
 
     def under(self, parent: str) -> list[str]:
         """The names directly under a dotted key ('' for the top level, groups included)."""
+        if (hint := self.find(parent) if parent else None) is not None and (
+            own := nested_spec(hint)
+        ):
+            return list(dict.fromkeys(k for cls in _classes(own) for k in field_types(cls)))
         start = f"{parent}." if parent else ""
         below = [key.removeprefix(start) for key in self.dotted_keys() if key.startswith(start)]
         names = [key for key in below if "." not in key]

@@ -62,6 +62,8 @@ def check_parts(spec: Any) -> None:
     """
     if isinstance(getattr(spec, "optimizer", None), CustomOptimizer):
         spec.optimizer.optimizer_class()
+    if callable(check := getattr(spec, "check", None)):
+        check()
     data, model, lora = (getattr(spec, name, None) for name in ("data", "model", "lora"))
     if data is not None:
         data.check()

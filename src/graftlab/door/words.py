@@ -22,10 +22,13 @@ TEXT = frozenset({"prompt", "system"})
 PATHS = frozenset(
     {
         "adapter",
+        "corpus",
         "data.default_instruction",
+        "data.path",
         "data.system_prompt",
         "data.train",
         "data.valid",
+        "decontaminate.against",
         "frame",
         "logger.wandb.entity",
         "logger.wandb.group",
@@ -43,8 +46,11 @@ PATHS = frozenset(
 )
 """Keys that hold paths and names; a bare `null` clears them. They never sweep."""
 
-LISTS = frozenset({"data.train", "data.valid"})
+LISTS = frozenset({"corpus", "data.train", "data.valid", "decontaminate.against"})
 """Paths that may also be given as a list: data.train=[a.jsonl,b.jsonl]."""
+
+_SOURCE = re.compile(r"sources\.[^.]+\.files")
+"""Paths under names of the user's own: these too may be lists."""
 
 FOLDERS = frozenset({"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"})
 """Hydra's own folders: quoted like paths, but ${now:...} keeps its meaning."""
@@ -104,9 +110,10 @@ def _read(argument: str, verb: str) -> Word:
 def _value(key: str, text: str) -> str:
     if key in TEXT:
         return quote(text)
-    if key in LISTS and text.startswith("[") and text.endswith("]"):
+    source = _SOURCE.fullmatch(key) is not None
+    if (key in LISTS or source) and text.startswith("[") and text.endswith("]"):
         return "[" + ",".join(quote(item) for item in _items(text[1:-1])) + "]"
-    if key in PATHS:
+    if key in PATHS or source:
         return text if text == "null" else quote(text)
     if key in FOLDERS:
         # Lightning starts its second process with these words, already quoted.

@@ -1,0 +1,217 @@
+"""The walk of `prepare`: sources through their own steps, then together, into the files.
+
+    core      read ▸ curate ▸ persona ─┐
+    markdown  read ▸ markdown ─────────┼─▸ dedupe ▸ decontaminate ▸ split ─┬─▸ mix ▸ train.jsonl
+    guard     make ────────────────────┘                                   ├─▸ valid.jsonl
+                                                                           └─▸ test.jsonl
+    every drop, with its step and reason ─▸ rejects.jsonl
+
+Held-out rows are not mixed: each is there once. Everything is a generator; what must see all
+records keeps them on disk (spool.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any
+
+from graftlab.recipes.pieces import is_piece
+from graftlab.recipes.record import Drop, Record, Step
+from graftlab.recipes.split import SIDE, SIDES
+
+Watch = Callable[[], None]
+_EVERY = 64
+"""Records between two looks of the watcher."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one step did, counted from outside: rows in are rows kept and rows dropped."""
+
+    step: str
+    """`dedupe`, or `core: curate` for a step of one source."""
+    parameters: Any = None
+    """The step's own dataclass, for the manifest."""
+    taken: Counter[str] = field(default_factory=Counter)
+    """Source -> records that came in."""
+    given: Counter[str] = field(default_factory=Counter)
+    """Source -> records that went out; more than were kept where one becomes several."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    """Reason -> records dropped."""
+    parts: Counter[str] = field(default_factory=Counter)
+    """Reason -> parts dropped of records that may have gone on, such as the notes in a text."""
+    finished: bool = False
+
+    @property
+    def dropped(self) -> int:
+        return self.reasons.total()
+
+    @property
+    def kept(self) -> int:
+        return self.taken.total() - self.dropped
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One source: how its records come about, and the steps that are its own."""
+
+    name: str
+    read: Callable[[Drop], Iterator[Record]]
+    steps: Sequence[tuple[str, Step]] = ()
+    made: bool = False
+    """Whether the records are made rather than read."""
+
+
+@dataclass(slots=True)
+class Pipeline:
+    """Branches and joint steps; `run` writes the files and counts."""
+
+    branches: Sequence[Branch]
+    joint: Sequence[tuple[str, Step]]
+    """Steps that see all sources together, in order; the last of them may deal sides."""
+    mix: Step
+    watch: Watch = lambda: None
+    """Called often while records pass, for a progress display."""
+    tallies: list[Tally] = field(init=False)
+    """One per step, in the order of the walk."""
+
+    def __post_init__(self) -> None:
+        self.tallies = [
+            Tally(_named(branch.name, name), step)
+            for branch in self.branches
+            for name, step in [(_first(branch), None), *branch.steps]
+        ]
+        self.tallies += [Tally(name, step) for name, step in [*self.joint, ("mix", self.mix)]]
+
+    def run(self, folder: Path, *, sides: Sequence[str] = SIDES) -> dict[str, Counter[str]]:
+        """Write `SIDE.jsonl` for every side, and rejects.jsonl; returns rows per side and source.
+
+        Raises what the steps raise; nothing is tidied up then, so `folder` should be a draft.
+        """
+        rows: dict[str, Counter[str]] = {side: Counter() for side in sides}
+        tallies = iter(self.tallies)
+        with _Files(folder, [*sides, "rejects"]) as files:
+
+            def passing(records: Iterator[Record], step: Step) -> Iterator[Record]:
+                return self._counted(step, records, next(tallies), files)
+
+            streams = [self._stream(branch, passing, tallies, files) for branch in self.branches]
+            records: Iterator[Record] = chain.from_iterable(streams)
+            for _, step in self.joint:
+                records = passing(records, step)
+            for record in passing(_hold_out(records, files, rows), self.mix):
+                _write_row(record, "train", files, rows)
+        return rows
+
+    def _stream(
+        self,
+        branch: Branch,
+        passing: Callable[[Iterator[Record], Step], Iterator[Record]],
+        tallies: Iterator[Tally],
+        files: _Files,
+    ) -> Iterator[Record]:
+        records = self._read(branch, next(tallies), files)
+        for _, step in branch.steps:
+            records = passing(records, step)
+        return records
+
+    def _read(self, branch: Branch, tally: Tally, files: _Files) -> Iterator[Record]:
+        """A source's records; each counts as in, whether it is kept or dropped."""
+
+        def drop(record: Record, reason: str, detail: str = "") -> None:
+            tally.taken[branch.name] += 1
+            tally.reasons[reason] += 1
+            files.reject(tally.step, record, reason, detail)
+
+        for number, record in enumerate(branch.read(drop)):
+            tally.taken[branch.name] += 1
+            tally.given[branch.name] += 1
+            if number % _EVERY == 0:
+                self.watch()
+            yield replace(record, source=branch.name)
+        tally.finished = True
+
+    def _counted(
+        self, step: Step, records: Iterator[Record], tally: Tally, files: _Files
+    ) -> Iterator[Record]:
+        """The step's output, with everything that passes counted."""
+
+        def drop(record: Record, reason: str, detail: str = "") -> None:
+            (tally.parts if is_piece(record) else tally.reasons)[reason] += 1
+            files.reject(tally.step, record, reason, detail)
+
+        def incoming() -> Iterator[Record]:
+            for number, record in enumerate(records):
+                tally.taken[record.source] += 1
+                if number % _EVERY == 0:
+                    self.watch()
+                yield record
+
+        source = incoming()
+        for number, record in enumerate(step.apply(source, drop)):
+            tally.given[record.source] += 1
+            if number % _EVERY == 0:
+                self.watch()
+            yield record
+        tally.finished = True
+        assert next(source, None) is None, f"{tally.step} stopped before its input ended"
+        assert 0 <= tally.kept <= tally.given.total(), f"{tally.step} lost rows without a reason"
+
+
+def _first(branch: Branch) -> str:
+    return "make" if branch.made else "read"
+
+
+def _named(source: str, step: str) -> str:
+    return f"{source}: {step}"
+
+
+class _Files:
+    """The files of a result while they are written."""
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        self._open: dict[str, IO[str]] = {}
+        for name in names:
+            path = folder / f"{name}.jsonl"
+            self._open[name] = path.open("w", encoding="utf-8", errors="backslashreplace")
+
+    def __enter__(self) -> _Files:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for file in self._open.values():
+            file.close()
+
+    def write(self, name: str, row: dict[str, Any]) -> None:
+        # Parquet may hold dates and bytes where JSON has neither.
+        self._open[name].write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+
+    def reject(self, step: str, record: Record, reason: str, detail: str) -> None:
+        row = {"step": step, "reason": reason, "detail": detail, "origin": record.origin}
+        labels = {"labels": record.labels} if record.labels else {}
+        rest = {"source": record.source, "kind": record.kind, **labels, "record": record.body}
+        self.write("rejects", row | rest)
+
+
+def _hold_out(
+    records: Iterator[Record], files: _Files, rows: dict[str, Counter[str]]
+) -> Iterator[Record]:
+    """The training records; the others are written as they pass."""
+    for record in records:
+        side = record.labels.get(SIDE, "train")
+        if side == "train":
+            yield record
+        else:
+            _write_row(record, side, files, rows)
+
+
+def _write_row(record: Record, side: str, files: _Files, rows: dict[str, Counter[str]]) -> None:
+    labels = {name: value for name, value in record.labels.items() if name != SIDE}
+    rest = {"source": record.source} | ({"labels": labels} if labels else {})
+    files.write(side, record.body | rest)
+    rows[side][record.source] += 1

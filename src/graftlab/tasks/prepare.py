@@ -1,0 +1,204 @@
+"""The verb `prepare`: from raw files to a data set with a reason for every row that left.
+
+Run as:  graftlab prepare corpus=FILE out=DIR
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftlab.errors import ConfigError, DataError, did_you_mean, require_range
+from graftlab.recipes.decontaminate import Decontaminate
+from graftlab.recipes.dedupe import Dedupe
+from graftlab.recipes.mix import Mix
+from graftlab.recipes.sources import SourceSpec
+from graftlab.recipes.split import Split
+
+if TYPE_CHECKING:
+    from graftlab.recipes.pipeline import Branch, Pipeline, Tally, Watch
+    from graftlab.recipes.record import Drop, Record
+
+JOINT = ("dedupe", "decontaminate", "split")
+"""Fields that are steps for all sources together, in their order; `mix` comes last."""
+
+
+@dataclass(kw_only=True, slots=True)
+class PrepareSpec:
+    """`graftlab prepare recipe=NAME corpus=FILE out=DIR`.
+
+    A field whose class has `apply` is a step that `sources.NAME.steps` may name; one whose class
+    has `records` is a set that `sources.NAME.make` may name.
+    """
+
+    corpus: Any = None
+    """The files the recipe starts from: one, a list, a glob, or a folder of .txt."""
+    out: str | None = None
+    """The folder to make; an earlier result in it is replaced."""
+    seed: int = 0
+    """Seed of everything that is drawn: the order of rows, what the mix repeats or leaves out."""
+    sources: dict[str, SourceSpec] = field(default_factory=dict)
+    """Name -> where rows come from and which steps are theirs alone; a recipe sets them."""
+    dedupe: Dedupe = field(default_factory=Dedupe)
+    decontaminate: Decontaminate = field(default_factory=Decontaminate)
+    split: Split = field(default_factory=Split)
+    mix: Mix = field(default_factory=Mix)
+
+    def __post_init__(self) -> None:
+        require_range("seed", self.seed, least=0)
+        problems = list(_problems(self))
+        if problems:
+            raise ConfigError("\n".join(problems))
+
+    def check(self) -> None:
+        """Raise ConfigError unless every file is there and the result has a place.
+
+        Steps in use that have a `check` of their own are asked as well.
+        """
+        from graftlab.recipes.folder import check_out
+
+        for name, source in self.sources.items():
+            source.check(name)
+        named = {step for source in self.sources.values() for step in [*source.steps, source.make]}
+        for name, part in _having(self, "check").items():
+            if name in named or name in JOINT:
+                part.check()
+        check_out(self.out)
+
+    def steps(self) -> dict[str, Any]:
+        """The steps that a source may have, by name."""
+        return _having(self, "apply", without=(*JOINT, "mix"))
+
+    def makers(self) -> dict[str, Any]:
+        """The sets that can be made instead of read, by name."""
+        return _having(self, "records")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What was made, and where it lies."""
+
+    folder: Path
+    rows: dict[str, Counter[str]]
+    """Side (train, valid, test) -> source -> rows."""
+    tallies: list[Tally]
+    """What every step did, in the order of the walk."""
+
+
+def run(spec: PrepareSpec) -> Prepared:
+    """Prepare with a progress display, and print what became of the rows.
+
+    Raises ConfigError or DataError with the fix.
+    """
+    from graftlab.tasks.progress import Board, summary
+
+    board = Board()
+    with board:
+        made = prepare(spec, board=board)
+    summary(made)
+    return made
+
+
+def prepare(spec: PrepareSpec, *, board: Any = None) -> Prepared:
+    """Make the data set that `spec` describes; nothing is printed. The folder appears whole.
+
+    `board`, if given, has `show(tallies)`, called often. Raises ConfigError or DataError.
+    """
+    from graftlab.recipes.folder import building, check_out
+
+    spec.check()
+    target = check_out(spec.out)
+    walk = pipeline(spec)
+    if board is not None:
+        walk.watch = lambda: board.show(walk.tallies)
+    with building(target) as folder:
+        rows = walk.run(folder, sides=_sides(spec))
+        _check_rows(rows)
+        _write_manifest(spec, walk.tallies, rows, folder)
+        # The report of the whole belongs here: all files are written, the folder is not yet seen.
+    return Prepared(target, rows, walk.tallies)
+
+
+def pipeline(spec: PrepareSpec, *, watch: Watch = lambda: None) -> Pipeline:
+    """The walk that the spec describes, not yet begun."""
+    from graftlab.recipes.pipeline import Pipeline
+
+    joint = [(name, getattr(spec, name)) for name in JOINT]
+    branches = [_branch(spec, name) for name in spec.sources]
+    return Pipeline(branches, joint, spec.mix, watch)
+
+
+def _branch(spec: PrepareSpec, name: str) -> Branch:
+    from graftlab.recipes.pipeline import Branch
+    from graftlab.recipes.sources import read_source
+
+    source, steps = spec.sources[name], spec.steps()
+
+    def read(drop: Drop) -> Iterator[Record]:
+        if source.make is not None:
+            made: Iterator[Record] = spec.makers()[source.make].records()
+            return made
+        return read_source(name, source, drop)
+
+    own = [(step, steps[step]) for step in source.steps]
+    return Branch(name, read, own, made=source.make is not None)
+
+
+def _problems(spec: PrepareSpec) -> Iterator[str]:
+    """What does not fit together, one line each."""
+    if not spec.sources:
+        yield "There is no source: choose a recipe (recipe=NAME) or give sources.NAME.files=FILE."
+    steps, makers = spec.steps(), spec.makers()
+    for name, source in spec.sources.items():
+        for step in source.steps:
+            if step not in steps:
+                yield _unknown(f"sources.{name}.steps", step, steps)
+        if source.make is not None and source.make not in makers:
+            yield _unknown(f"sources.{name}.make", source.make, makers)
+    if spec.mix.weights:
+        for name in spec.mix.weights:
+            if name not in spec.sources:
+                yield _unknown("mix.weights", name, spec.sources)
+        for name in spec.sources:
+            if name not in spec.mix.weights:
+                yield f"mix.weights gives {name} no weight: mix.weights.{name}=1, or 0 to leave out"
+
+
+def _unknown(key: str, name: str, choices: dict[str, Any]) -> str:
+    known = ", ".join(choices) or "none here"
+    return f"{key}: `{name}` is not one of {known}.{did_you_mean(name, choices)}"
+
+
+def _having(spec: PrepareSpec, method: str, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    values = {f.name: getattr(spec, f.name) for f in fields(spec) if f.name not in without}
+    return {name: value for name, value in values.items() if hasattr(value, method)}
+
+
+def _sides(spec: PrepareSpec) -> list[str]:
+    return ["train", "valid", *(["test"] if spec.split.test else [])]
+
+
+def _check_rows(rows: dict[str, Counter[str]]) -> None:
+    if not rows["train"].total():
+        raise DataError("No row is left to train on: every one was dropped or held out.")
+
+
+def _write_manifest(
+    spec: PrepareSpec, tallies: list[Tally], rows: dict[str, Counter[str]], folder: Path
+) -> None:
+    from graftlab.recipes.manifest import manifest, write
+
+    inputs = {name: s.paths(name) for name, s in spec.sources.items() if s.make is None}
+    inputs["decontaminate"] = spec.decontaminate.paths()
+    content = manifest(
+        seed=spec.seed,
+        inputs=inputs,
+        sources=spec.sources,
+        tallies=tallies,
+        rows=rows,
+        folder=folder,
+    )
+    write(folder, content)

@@ -1,0 +1,114 @@
+"""What `prepare` shows: a line per step while rows pass, and a table of what became of them."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from graftlab.tracking.console import console, say
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from graftlab.recipes.pipeline import Tally
+    from graftlab.tasks.prepare import Prepared
+
+_REDRAW, _LINE = 0.2, 10.0
+"""Seconds between two drawings on a terminal, and between two plain lines elsewhere."""
+
+
+class Board:
+    """A Rich bar per step on a terminal; a line every few seconds elsewhere."""
+
+    def __init__(self) -> None:
+        self._bars: Any = None
+        self._tasks: list[Any] = []
+        self._shown = time.perf_counter()
+
+    def __enter__(self) -> Board:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def show(self, tallies: Sequence[Tally]) -> None:
+        """Draw the counts, if it is time again."""
+        terminal = console().is_terminal
+        now = time.perf_counter()
+        if now - self._shown < (_REDRAW if terminal else _LINE):
+            return
+        self._shown = now
+        if not terminal:
+            busy = next((t for t in reversed(tallies) if t.taken), None)
+            if busy is not None:
+                say(f"  {busy.step}: {_numbers(busy)}")
+            return
+        if self._bars is None:
+            self._begin(tallies)
+        before: Tally | None = None
+        for task, tally in zip(self._tasks, tallies, strict=True):
+            done = tally.given.total() + tally.dropped
+            total = max(done, tally.taken.total()) or None
+            known = tally.finished or (before is not None and before.finished)
+            self._bars.update(
+                task, completed=done, total=total if known else None, numbers=_numbers(tally)
+            )
+            before = tally
+        self._bars.refresh()
+
+    def _begin(self, tallies: Sequence[Tally]) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[numbers]}", markup=False),
+            TimeElapsedColumn(),
+            console=console(),
+            auto_refresh=False,
+            transient=True,
+        )
+        self._tasks = [self._bars.add_task(t.step, total=None, numbers="") for t in tallies]
+        self._bars.start()
+
+
+def _numbers(tally: Tally) -> str:
+    if not tally.taken:
+        return ""
+    dropped = f", {tally.dropped:,} dropped" if tally.dropped else ""
+    return f"{tally.taken.total():,} in{dropped}, {tally.given.total():,} out"
+
+
+def summary(made: Prepared) -> None:
+    """Print counts per step, reasons, and where everything lies."""
+    console().print(_table(made.tallies))
+    for side, counts in made.rows.items():
+        parts = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+        note = f" ({parts})" if len(counts) > 1 else ""
+        say(f"{made.folder / f'{side}.jsonl'}: {counts.total():,} rows{note}")
+    rejects = sum(tally.dropped for tally in made.tallies)
+    say(f"{made.folder / 'rejects.jsonl'}: {rejects:,} dropped rows, each with its reason")
+    say(f"{made.folder / 'manifest.json'}: inputs, parameters and counts")
+    say(f"Train on it: python train.py data=prepared data.path={made.folder}")
+
+
+def _table(tallies: Sequence[Tally]) -> Table:
+    from rich.table import Table
+
+    table = Table("step", box=None, pad_edge=False)
+    for name in ("in", "kept", "dropped", "out"):
+        table.add_column(name, justify="right")
+    table.add_column("why")
+    for tally in tallies:
+        counts = (tally.taken.total(), tally.kept, tally.dropped, tally.given.total())
+        why = [_listed(tally.reasons)] if tally.reasons else []
+        why += [f"of their text: {_listed(tally.parts)}"] if tally.parts else []
+        table.add_row(tally.step, *(f"{count:,}" for count in counts), "\n".join(why))
+    return table
+
+
+def _listed(reasons: Counter[str]) -> str:
+    return ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common())

@@ -1,0 +1,158 @@
+"""The verb at the door: every option builds, typos are told, help is there, exit code 2."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from graftlab.choices import dump, restore
+from graftlab.cli import main
+from graftlab.config import build, compose, conf_dir
+from graftlab.door.keys import check_words
+from graftlab.door.menu import menu
+from graftlab.door.words import read_words
+from graftlab.errors import ConfigError
+from graftlab.recipes.decontaminate import Decontaminate
+from graftlab.recipes.dedupe import Dedupe
+from graftlab.recipes.mix import Mix
+from graftlab.recipes.sources import SourceSpec
+from graftlab.recipes.split import Split
+from graftlab.tasks.prepare import PrepareSpec
+from recipe_rows import read_lines, sentence, turns, write_lines
+
+CONF = conf_dir()
+MENU = menu("prepare", [CONF])
+OPTIONS = [(group, option) for group, options in MENU.groups.items() for option in options]
+
+
+def built(*overrides: str) -> PrepareSpec:
+    words = check_words(read_words(overrides, "prepare"), MENU, multirun=False)
+    spec: PrepareSpec = build(compose("prepare", [word.hydra for word in words]))
+    return spec
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_and_builds(group: str, option: str) -> None:
+    spec = built(f"{group}={option}", "corpus=corpus.txt", "out=made", "seed=7")
+    assert spec.mix.seed == 7
+    assert restore(PrepareSpec, yaml.safe_load(yaml.safe_dump(dump(spec)))) == spec
+
+
+def test_defaults_are_those_of_the_classes() -> None:
+    spec = built("corpus=chats.jsonl")
+    assert (spec.dedupe, spec.split, spec.mix) == (Dedupe(), Split(), Mix())
+    assert spec.decontaminate == Decontaminate()
+    assert spec.sources == {"core": SourceSpec(files="chats.jsonl")}
+
+
+def test_sources_can_be_named_on_the_command_line() -> None:
+    spec = built(
+        "corpus=[a, b.jsonl,'c, d.jsonl']",
+        "sources.extra.files=more (x=1), y.csv",
+        "sources.extra.columns={user: question, assistant: reply}",
+        "sources.third.files=[a.jsonl,b.jsonl]",
+        "mix.weights={core: 3, extra: 1, third: 0.5}",
+        "decontaminate.against=my eval, 1.jsonl",
+    )
+    assert spec.sources["core"].files == ["a", "b.jsonl", "c, d.jsonl"]
+    assert spec.sources["extra"].files == "more (x=1), y.csv"
+    assert spec.sources["extra"].columns == {"user": "question", "assistant": "reply"}
+    assert spec.sources["third"].files == ["a.jsonl", "b.jsonl"]
+    assert spec.mix.weights == {"core": 3, "extra": 1, "third": 0.5}
+    assert spec.decontaminate.against == "my eval, 1.jsonl"
+
+
+TYPOS = {
+    "corpos=a": "Did you mean `corpus`?",
+    "sources.core.fils=a": "Did you mean `sources.core.files`?",
+    "dedupe.nere=0.8": "Did you mean `dedupe.near`?",
+    "+split.valdi=0.1": "Did you mean `split.valid`?",
+    "recipe=chat": "Did you mean `chats`?",
+    "epochs=3": "`epochs` is not a key of graftlab prepare",
+    "dedupe.near=close": "dedupe.near must be a number or null",
+    "split.valid=2": "split.valid=2.0 is out of range",
+    "sources.core.format=jsn": "Did you mean `json`?",
+    "sources.core.steps=[nothing]": "sources.core.steps: `nothing` is not one of",
+    "corpus=none.jsonl": "sources.core.files=none.jsonl does not exist: in",
+    "corpus=null": "sources.core.files is not set",
+    "out=null": "out is not set",
+    "decontaminate.against=none": "decontaminate.against=none does not exist",
+    "mix.weights={corr: 1}": "Did you mean `core`?",
+}
+
+Knock = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def knock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Knock]:
+    """Runs `graftlab prepare ...` in a folder with a file of twenty rows."""
+    rows = [{"messages": turns(sentence(n), sentence(n + 100))} for n in range(20)]
+    write_lines(tmp_path / "chats.jsonl", rows)
+    monkeypatch.chdir(tmp_path)
+    root = logging.getLogger()
+    level, before = root.level, list(root.handlers)
+
+    def answer(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main(["prepare", *words])
+        seen = capsys.readouterr()
+        return code, seen.out, seen.err
+
+    yield answer
+    for handler in [h for h in root.handlers if h not in before]:
+        handler.close()
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+@pytest.mark.parametrize(("word", "message"), TYPOS.items())
+def test_one_message_and_exit_code_2(word: str, message: str, knock: Knock) -> None:
+    given = {"corpus": "chats.jsonl", "out": "made"}
+    given.pop(word.split("=")[0], None)
+    code, out, err = knock(*(f"{key}={value}" for key, value in given.items()), word)
+    assert code == 2
+    assert message in err
+    assert err.startswith("graftlab prepare:")
+    assert "Traceback" not in out + err
+    assert not Path("made").exists()
+
+
+def test_it_runs_and_leaves_nothing_else(knock: Knock) -> None:
+    code, out, err = knock("corpus=chats.jsonl", "out=my data, 1", "split=test")
+    assert (code, err) == (0, "")
+    assert "core: read" in out
+    assert sorted(path.name for path in Path().iterdir()) == ["chats.jsonl", "my data, 1"]
+    assert len(read_lines(Path("my data, 1/train.jsonl"))) == 16
+    assert json.loads(Path("my data, 1/manifest.json").read_text())["seed"] == 0
+
+
+def test_a_sweep_over_seeds(knock: Knock) -> None:
+    code, _, err = knock("-m", "corpus=chats.jsonl", "out=made", "seed=1,2")
+    assert (code, err) == (0, "")
+
+
+def test_help_and_configuration(knock: Knock) -> None:
+    code, out, _ = knock("--help")
+    assert code == 0
+    assert out.startswith("graftlab prepare: From raw files to a data set")
+    for word in ("recipe", "corpus=null", "dedupe", "sources"):
+        assert word in out
+    assert "sources.NAME.files" in knock("--help", "sources")[1]
+    assert "dedupe.near" in knock("--help", "dedupe")[1]
+    shown: Any = yaml.safe_load(knock("--cfg", "job", "corpus=a.jsonl", "--resolve")[1])
+    assert shown["sources"]["core"]["files"] == "a.jsonl"
+
+
+def test_unknown_parts_are_refused_when_restored() -> None:
+    data = dump(built("corpus=a.jsonl"))
+    data["sources"]["core"]["fils"] = 1
+    with pytest.raises(ConfigError, match=r"`sources\.core\.fils`.*Did you mean `files`"):
+        restore(PrepareSpec, data)
