@@ -17,7 +17,7 @@ ORDER = [
     {"types", "errors"},
     {"text"},
     {"data"},
-    {"packing"},
+    {"packing", "recipes"},
     {"models", "adapters"},
     {"objectives"},
     {"generation"},

@@ -1,0 +1,44 @@
+"""The nouns of `prepare`: records on their way through named steps, and why some left it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row of a data set that is being made; a step that changes it returns another."""
+
+    kind: str
+    """text, chat, preference or kto."""
+    body: dict[str, Any]
+    """JSON: {"text": str}; {"messages": [{"role", "content"}, ...], "tools"?: [...]}; or a
+    preference or KTO row as read, checked."""
+    origin: str
+    """`file:line`, 1-based; a record derived from another has its parent's origin."""
+    source: str = ""
+    """The recipe's name for the source it came through, such as core or markdown."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """What a step says about it, such as {"variation": "neutral", "chunk": "17"}."""
+
+
+class Drop(Protocol):
+    """What a step calls for a record that it does not pass on."""
+
+    def __call__(self, record: Record, reason: str, detail: str = "") -> None:
+        """Note why; `reason` is a short stable phrase, `detail` this row's particulars."""
+        ...
+
+
+class Step(Protocol):
+    """A dataclass of parameters that takes records to records.
+
+    Each incoming record is either dropped, once and with a reason, or the origin of at least one
+    outgoing record.
+    """
+
+    def apply(self, records: Iterator[Record], drop: Drop) -> Iterator[Record]:
+        """A generator: streams wherever it can."""
+        ...
