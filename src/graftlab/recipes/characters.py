@@ -18,11 +18,15 @@ import unicodedata
 _LETTERS = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st", "ſ": "s"}
 _QUOTES = dict.fromkeys("‘’‚‛`´", "'") | dict.fromkeys("“”„‟«»", '"')
 _OTHERS = {"…": "...", "‐": "-", "‑": "-", "―": "—", "\u2028": "\n", "\u2029": "\n", "\x85": "\n"}
-_SPACES = dict.fromkeys("\t\u00a0\u1680\u202f\u205f\u3000" + "".join(map(chr, range(8192, 8203))), " ")
+_SPACES = dict.fromkeys(
+    "\t\u00a0\u1680\u202f\u205f\u3000" + "".join(map(chr, range(8192, 8203))), " "
+)
 _TABLE = str.maketrans(_LETTERS | _QUOTES | _OTHERS | _SPACES)
 
 _SOFT_AT_END = re.compile("\u00ad[ \t]*$", re.MULTILINE)
-_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u2060\ufeff\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f]")
+_INVISIBLE = re.compile(
+    "[\u00ad\u200b\u200e\u200f\u2060\ufeff\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f]"
+)
 _DOUBLED_QUOTES = re.compile(r"``|''")
 _DASH = re.compile(r"(?<=\S) *(?<!-)(?:---?|—)(?!-) *(?=\S)")
 _EDGE_DASH = re.compile(r"(?<!-)---?(?!-)")

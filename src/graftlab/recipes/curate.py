@@ -1,10 +1,10 @@
 """Curate: plain prose in, chunks of whole paragraphs out, every stripped piece with its reason.
 
-    text ──▶ plain characters ──▶ debris stripped ──▶ paragraphs ──▶ chunks
-              (characters.py)      (debris.py)        (lines.py)
+text ──▶ plain characters ──▶ debris stripped ──▶ paragraphs ──▶ chunks
+          (characters.py)      (debris.py)        (lines.py)
 
-    section    p1 p2 | h | p3 p4 p5 p6        h: a heading; no chunk reaches over one
-    chunks     [p1 p2]     [p3 p4] [p5 p6]    of about equal length, paragraphs whole
+section    p1 p2 | h | p3 p4 p5 p6        h: a heading; no chunk reaches over one
+chunks     [p1 p2]     [p3 p4] [p5 p6]    of about equal length, paragraphs whole
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ class Curate:
                 if self.target_tokens is not None and tokens + length > self.target_tokens:
                     # The next may be shorter, but a corpus should not be picked by length.
                     tokens = max(tokens, self.target_tokens)
-                    drop(piece_of(record, said, line=chunk[0].line), ENOUGH, f"line {chunk[0].line}")
+                    drop(
+                        piece_of(record, said, line=chunk[0].line), ENOUGH, f"line {chunk[0].line}"
+                    )
                     continue
                 number, kept, tokens = number + 1, kept + 1, tokens + length
                 labels = {**record.labels, "chunk": str(number), "line": str(chunk[0].line)}
@@ -126,13 +128,23 @@ class Curate:
 
     def _split(self, section: Sequence[Paragraph]) -> list[list[Paragraph]]:
         """The paragraphs of one section as chunks of about equal length, none too long."""
-        lengths = [self._length(paragraph) for paragraph in section]
-        count = math.ceil(sum(lengths) / self.max_length)
-        goal = sum(lengths) / count
+        total = sum(map(self._length, section))
+        least = math.ceil(total / self.max_length)
+        # One chunk more than the least may leave no scant one over.
+        tries = [self._filled(section, total / count) for count in (least, least + 1)]
+        return min(tries, key=self._scant)
+
+    def _scant(self, chunks: Sequence[Sequence[Paragraph]]) -> int:
+        """What of the chunks is too little to be one."""
+        lengths = [sum(map(self._length, chunk)) for chunk in chunks]
+        return sum(length for length in lengths if length < self.min_length)
+
+    def _filled(self, section: Sequence[Paragraph], goal: float) -> list[list[Paragraph]]:
+        """Chunks filled in order, each closed where that comes nearest to `goal`."""
         chunks: list[list[Paragraph]] = []
         filled = 0
-        for paragraph, length in zip(section, lengths, strict=True):
-            # Closed where that comes nearer to the goal than taking one paragraph more.
+        for paragraph in section:
+            length = self._length(paragraph)
             if not chunks or filled + length > self.max_length or filled + length / 2 > goal:
                 chunks.append([])
                 filled = 0

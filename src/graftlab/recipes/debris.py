@@ -176,7 +176,9 @@ class _Layout:
         """A quotation under a heading ends with a line that names its author."""
         open_kinds = ("", marks.VERSE)
         for index, block in enumerate(self.blocks):
-            if len(block.lines[-1].split()) > 16 or not marks.ATTRIBUTION.fullmatch(block.lines[-1]):
+            if len(block.lines[-1].split()) > 16 or not marks.ATTRIBUTION.fullmatch(
+                block.lines[-1]
+            ):
                 continue
             first = index
             while first and index - first < 3 and self.kinds[first - 1] in open_kinds:

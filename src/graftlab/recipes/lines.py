@@ -1,7 +1,7 @@
 """Lines of a text as blocks, and blocks as paragraphs: wraps and hyphenation are undone here.
 
-    text  ──▶ blocks (runs of lines between blank ones, each with its line number)
-          ──▶ paragraphs (one line each; words broken at a line's end are whole again)
+text  ──▶ blocks (runs of lines between blank ones, each with its line number)
+      ──▶ paragraphs (one line each; words broken at a line's end are whole again)
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ class Vocabulary:
     def join(self, head: str, tail: str) -> str:
         """The word that was broken into `head-` and `tail`, with its hyphen if it has one.
 
-            be-/neath        beneath         seen elsewhere, or the halves are no (long) words
-            stone-/crowned   stone-crowned   so spelt elsewhere, or both halves are long words
+        be-/neath        beneath         seen elsewhere, or the halves are no (long) words
+        stone-/crowned   stone-crowned   so spelt elsewhere, or both halves are long words
         """
         whole, split = (head + tail).lower(), f"{head}-{tail}".lower()
         if self.count[whole] != self.count[split]:
