@@ -48,6 +48,8 @@ def _sentence(words: Sentence, names: dict[str, str]) -> str:
     index = 0
     while index < len(words):
         end = _name_end(words, index)
+        if end == index and words[index].text[0].isupper() and words[index].low in names:
+            end += 1  # a name that the tagger did not know at the head of its sentence
         if end > index:
             kind = _kind_of_name(words[index:end], names)
             if (after := _noun_end(words, end)) > end and not words[end].is_name:

@@ -66,7 +66,7 @@ class Book:
         cut = False
         for block in blocks:
             alone = len(block.lines) == 1
-            kept = []
+            kept: list[tuple[int, str]] = []
             for line, text in enumerate(block.lines, block.line):
                 if _is_page(text, alone=alone) or is_head(text):
                     self.pieces.append(Piece(line, text.strip(), marks.PAGE))

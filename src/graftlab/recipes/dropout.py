@@ -43,7 +43,7 @@ def _sentence(sentence: str) -> str:
             continue
         if _needs_gap(words, index, end, kept):
             kept.append(_GAP)
-        elif kept and kept[-1].low in ("as", "how") and words[end - 1].is_adverb:
+        elif kept and kept[-1].low == "as" and words[end - 1].is_adverb:
             # "as seldom as possible": its halves cannot stand alone.
             kept.pop()
             clause = end + 1 < len(words) and words[end + 1].begins_clause
@@ -90,6 +90,8 @@ def is_description(words: Sequence[Word], index: int) -> bool:
     if word.is_adverb:
         if after is not None and after.low == "than":
             return index + 2 < len(words) and is_description(words, index + 2)
+        if before is not None and before.tag == "AT0" and _stands_alone(words, index + 1):
+            return False  # "a little", when nothing follows that it is little of
         return word.low not in _KEPT_ADVERBS and not (after is not None and after.low == "of")
     if not word.is_adjective:
         # "more than commonly beautiful"
@@ -107,24 +109,23 @@ def is_description(words: Sequence[Word], index: int) -> bool:
 
 def _stands_alone(words: Sequence[Word], after: int) -> bool:
     """Whether no noun follows that an adjective in front of `after` could describe."""
-    while after < len(words) and words[after].low in (",", "and", "or", "but", "yet"):
+    while after < len(words) and (
+        words[after].is_adverb or words[after].low in (",", "and", "or", "but", "yet")
+    ):
         after += 1
     if after >= len(words):
         return True
     word = words[after]
     return not (
-        word.is_noun
-        or word.is_adjective
-        or word.is_adverb
-        or word.tag in ("CRD", "DT0", "VVG", "VVN", "UNC", "PNI")
+        word.is_noun or word.is_adjective or word.tag in ("CRD", "DT0", "VVG", "VVN", "UNC", "PNI")
     )
 
 
 def _needs_gap(words: Sequence[Word], start: int, end: int, kept: Sequence[Word]) -> bool:
     """Whether the sentence falls apart unless something keeps the place of the run."""
-    if any(word.tag == "AJC" or word.low in ("more", "less") for word in words[start:end]):
-        if any(word.low == "than" for word in words[end : end + 8]):
-            return True
+    compares = any(word.tag == "AJC" or word.low in ("more", "less") for word in words[start:end])
+    if compares and any(word.low == "than" for word in words[end : end + 8]):
+        return True
     of_something = end < len(words) and words[end].low == "of" and words[end - 1].is_adjective
     return of_something or _is_predicate(words, start, end, kept)
 
@@ -132,7 +133,9 @@ def _needs_gap(words: Sequence[Word], start: int, end: int, kept: Sequence[Word]
 def _is_predicate(words: Sequence[Word], start: int, end: int, kept: Sequence[Word]) -> bool:
     """Whether the run stands behind a linking verb and describes no noun that follows."""
     if not any(word.is_adjective for word in words[start:end]):
-        return False
+        # "the family were downstairs."
+        ends = end >= len(words) or words[end].tag == "PUN" or words[end].tag[:2] == "CJ"
+        return bool(kept) and kept[-1].tag[:2] == "VB" and ends
     if end < len(words) and (words[end].is_noun or words[end].tag in ("VVG", "VVN", "CRD")):
         return False
     for word in reversed(kept[-4:]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from graftlab.recipes.tagging import Word
@@ -53,7 +53,7 @@ class Lexicon:
     def spell(self, text: str) -> str:
         """`text` with its fixed phrases, contractions and dialect spellings made plain."""
         for pattern, plain in self.phrases:
-            text = pattern.sub(lambda match, plain=plain: _cased(plain, match.group()), text)
+            text = pattern.sub(partial(_cased_like, plain), text)
         return text
 
 
@@ -99,13 +99,17 @@ def _plural(stem: str) -> str:
     """The -s form, of a noun or of a verb."""
     if stem == "have":
         return "has"
-    if stem.endswith(("s", "x", "z", "ch", "sh")) or stem == "go":
+    if stem.endswith(("s", "x", "z", "ch", "sh", "o")):
         return stem + "es"
     return stem[:-1] + "ies" if re.search("[^aeiou]y$", stem) else stem + "s"
 
 
 def _cased(plain: str, like: str) -> str:
     return plain[:1].upper() + plain[1:] if like[:1].isupper() and plain else plain
+
+
+def _cased_like(plain: str, match: re.Match[str]) -> str:
+    return _cased(plain, match.group())
 
 
 def renamed(word: Word, plain: str) -> list[Word]:

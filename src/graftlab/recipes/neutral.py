@@ -73,38 +73,61 @@ def _clauses(words: Sequence[Word]) -> list[list[Word]]:
             continue
         first, skipped = opening
         clauses[-1].append(_STOP)
-        clauses.append(list(first))
+        clauses.append(first)
         index += 1 + skipped
     return clauses
 
 
-def _opening(
-    word: Word, rest: Sequence[Word], *, done: Sequence[Word]
-) -> tuple[Sequence[Word], int] | None:
-    """How a sentence begins that ends another here: its new first word, and how many words of
-    `rest` that stands for. None where no sentence may end."""
-    if not _is_whole(done):
+Opening = tuple[list[Word], int]
+"""How a new sentence begins, and how many of the words to come that stands for."""
+
+
+def _opening(word: Word, rest: Sequence[Word], *, done: Sequence[Word]) -> Opening | None:
+    """The sentence that begins where `word` ends one; None where no sentence may end."""
+    if not _is_whole(done) or not rest:
         return None
-    if word.low == "and" or (word.text == "," and rest and rest[0].low == "and"):
-        skipped = word.text == ","
-        verb = rest[skipped : skipped + 1]
-        if verb and verb[0].tag in ("VVD", "VVZ", "VBD", "VHD") and (who := _short_subject(done)):
-            return who, int(skipped)
+    return (
+        _with_subject_again(word, rest, done=done)
+        or _with_pronoun(word, rest, done=done)
+        or _with_subject(word, rest)
+    )
+
+
+def _with_subject_again(
+    word: Word, rest: Sequence[Word], *, done: Sequence[Word]
+) -> Opening | None:
+    """ "He rose and left" as "He rose. He left"."""
+    comma = word.text == "," and rest[0].low == "and"
+    if word.low != "and" and not comma:
+        return None
+    verb = rest[comma] if len(rest) > comma else None
+    if verb is None or verb.tag not in ("VVD", "VVZ", "VBD", "VHD"):
+        return None
+    subject = _short_subject(done)
+    return (subject, int(comma)) if subject else None
+
+
+def _with_pronoun(word: Word, rest: Sequence[Word], *, done: Sequence[Word]) -> Opening | None:
+    """ ", which was empty" as "It was empty"."""
+    if word.text not in (",", ";") or rest[0].low != "which" or len(rest) < 2:
+        return None
+    verb = rest[2] if rest[1].is_adverb and len(rest) > 2 else rest[1]
+    last = all(other.text not in (",", ";", "—") for other in rest)
+    if not (verb.is_finite and last and done[-1].is_noun):
+        return None
+    many = verb.tag in _PLURAL or done[-1].tag == "NN2"
+    return [Word("They" if many else "It", "PNP")], 1
+
+
+def _with_subject(word: Word, rest: Sequence[Word]) -> Opening | None:
+    """ "; and the door fell" as "The door fell"."""
     if word.text not in (";", "—", ","):
         return None
-    lead = rest[0].low if rest else ""
-    if lead == "which" and len(rest) > 1 and word.text != "—":
-        verb = rest[2] if rest[1].is_adverb and len(rest) > 2 else rest[1]
-        last = all(other.text not in (",", ";", "—") for other in rest)
-        if verb.is_finite and last and done and done[-1].is_noun:
-            many = verb.tag in _PLURAL or done[-1].tag == "NN2"
-            return [Word("They" if many else "It", "PNP")], 1
+    joint = rest[0].low in _JOINTS
+    if (word.text == "," and not joint) or not _can_stand(rest[joint:]):
         return None
-    skipped = 1 if lead in _JOINTS else 0
-    if (word.text == "," and not skipped) or not _can_stand(rest[skipped:]):
-        return None
-    said = _JOINTS.get(lead, "")
-    return ([Word(said, "CJC")] if said else []), skipped
+    said = _JOINTS[rest[0].low] if joint else ""
+    return ([Word(said, "CJC")] if said else []), int(joint)
 
 
 def _is_whole(words: Sequence[Word]) -> bool:
@@ -175,20 +198,31 @@ def _without_similes(words: list[Word]) -> list[Word]:
 def _without_adverbs(words: list[Word]) -> list[Word]:
     kept: list[Word] = []
     for index, word in enumerate(words):
-        manner = word.low.endswith("ly") and word.low not in _KEPT_LY
-        if word.is_adverb and (manner or word.low in _DEGREE):
-            after = [other.low for other in words[index + 1 : index + 6]]
-            before = kept[-1].low if kept else ""
-            measured = before in ("as", "so", "how") or (word.low in ("too", "most") and (
-                "to" in after or after[:1] == ["of"]))  # fmt: skip
-            if not measured:
-                if "than" not in after and kept and kept[-1].low in ("less", "more", "most"):
-                    kept.pop()  # of "less happily"
-                elif kept and kept[-1].low == "and" and words[index - 2].is_adverb:
-                    kept.pop()  # of "so darkly and steeply that"
-                continue
-        kept.append(word)
+        if not _is_idle(words, index, kept):
+            kept.append(word)
+            continue
+        after = words[index + 1 : index + 6]
+        before = kept[-1].low if kept else ""
+        compared = any(other.low == "than" for other in after)
+        if (
+            (before in ("less", "more", "most") and not compared)  # "less happily"
+            or (before == "and" and words[index - 2].is_adverb)  # "so darkly and steeply that"
+            or (before == "," and after and after[0].text == ",")  # ", too,"
+        ):
+            kept.pop()
     return kept
+
+
+def _is_idle(words: Sequence[Word], index: int, kept: Sequence[Word]) -> bool:
+    """Whether the word is an adverb of manner or degree that nothing else hangs on."""
+    word = words[index]
+    manner = word.low.endswith("ly") and word.low not in _KEPT_LY
+    if not word.is_adverb or not (manner or word.low in _DEGREE):
+        return False
+    after = [other.low for other in words[index + 1 : index + 6]]
+    if kept and kept[-1].low in ("as", "so", "how"):
+        return False
+    return word.low not in ("too", "most") or ("to" not in after and after[:1] != ["of"])
 
 
 def _without_rows(words: list[Word]) -> list[Word]:

@@ -104,8 +104,11 @@ def tag_sentence(sentence: str) -> Sentence:
         for (text, before), (_, lemma, tag) in zip(tokens, tagged, strict=True)
     ]
     for index, word in enumerate(words[:-1]):
-        if word.tag == "AJ0" and words[index + 1].tag == "AVP":
-            words[index] = replace(word, tag="VVN")  # "hushed up"
+        after = words[index + 1]
+        if word.tag == "AJ0" and (
+            after.tag == "AVP" or (after.low == "by" and word.low[-2:] == "ed")
+        ):
+            words[index] = replace(word, tag="VVN")  # "hushed up", "perturbed by"
     return tuple(words)
 
 
@@ -130,7 +133,9 @@ _LY_ADJECTIVES = words_of_kind("-ly adjective")
 @cache
 def _tagger() -> Any:
     try:
-        from HanTa.HanoverTagger import HanoverTagger
+        from HanTa.HanoverTagger import (  # type: ignore[import-untyped, unused-ignore]
+            HanoverTagger,
+        )
     except ImportError as error:
         raise ConfigError(
             "The offline teacher tags parts of speech with HanTa, which is not installed: "

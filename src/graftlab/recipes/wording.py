@@ -13,6 +13,7 @@ from dataclasses import replace
 from graftlab.recipes.lexicon import lexicon, renamed, third_person
 from graftlab.recipes.nouns import kind_of_noun
 from graftlab.recipes.tagging import Word
+from graftlab.recipes.wordlists import words_of_kind
 
 _PARTITIVE = frozenset(
     {"band", "couple", "course", "dozen", "group", "half", "kind", "lot", "midst", "number"}
@@ -21,6 +22,7 @@ _PARTITIVE = frozenset(
 _PLURAL_PRONOUNS = frozenset({"i", "you", "we", "they"})
 _SINGULAR_PRONOUNS = frozenset({"he", "she", "it", "this", "that", "each"})
 _PAST = ("VVD", "VBD", "VHD", "VDD")
+_IRREGULAR_PAST = words_of_kind("irregular past")
 _MODALS = {"could": "can", "might": "may"}
 
 
@@ -129,7 +131,8 @@ def _is_told(words: Sequence[Word], index: int, teller: _Subjects) -> bool:
         return True
     if word.tag in _PAST and teller.has_verb:
         teller.leave_relative()
-    wish = any(other.low in ("if", "though", "wish") for other in words[max(0, index - 5) : index])
+    near = [other.low for other in words[max(0, index - 6) : index]]
+    wish = "if" in near or "wish" in near or "as though" in " ".join(near)
     return word.tag in _PAST and word.text[0] != "'" and not teller.has_verb and not wish
 
 
@@ -143,8 +146,8 @@ def _told(word: Word, teller: _Subjects) -> Word:
         said = "have" if teller.plural else "has"
     elif word.tag == "VDD":
         said = "do" if teller.plural else "does"
-    elif not word.lemma.isalpha():
-        return word
+    elif not (word.low.endswith("ed") or word.low in _IRREGULAR_PAST):
+        return word  # the tagger guessed
     else:
         said = word.lemma if teller.plural else third_person(word.lemma)
     ending = "B" if teller.plural else "Z"
@@ -161,6 +164,7 @@ class _Subjects:
     def __init__(self) -> None:
         self.plural = self.is_i = self.has_verb = False
         self._open = True  # a clause has begun and its subject may come
+        self._taken = self._joined = False  # a subject has come; "and" after it
         self._inside = False  # within a phrase that a preposition opened
         self._last_plural = False  # of the last noun, which "who" and "which" take up
         self._outer: tuple[bool, bool] | None = None  # the subject that waits for its verb
@@ -169,6 +173,7 @@ class _Subjects:
         if word.tag[:2] == "CJ" or word.tag in ("PUN", "AVQ"):
             # "across the street and lawn": still within the phrase
             self._inside = self._inside and word.tag == "CJC"
+            self._joined = word.low == "and" and self._taken
             self._open = True
             self.has_verb = self.has_verb and word.low == ","
             if word.low == "and" and before is not None and before.is_noun:
@@ -177,10 +182,10 @@ class _Subjects:
         if word.tag in ("DTQ", "PNQ"):
             self._outer = None if self.has_verb else (self.plural, self.is_i)
             self.plural, self.is_i, self.has_verb = self._last_plural, False, False
-            self._open, self._inside = False, False
+            self._open, self._inside = True, False
             return
         if word.is_verb:
-            self._open, self._inside = False, False
+            self._open = self._inside = self._taken = self._joined = False
             self.has_verb = self.has_verb or (word.is_finite and word.tag[1] != "M")
             return
         if word.tag in ("PRP", "PRF", "TO0"):
@@ -201,7 +206,6 @@ class _Subjects:
         number = _number(word, before)
         if number is None:
             return
-        joined = self._open and self._last_joined(before)
         self._last_plural = number
         if self._inside or not self._open:
             if not self._inside and word.tag == "PNP":
@@ -209,14 +213,10 @@ class _Subjects:
             elif word.is_noun and before is not None and before.is_noun and not self._inside:
                 self.plural = number  # the last noun of "house door" is the head
             return
-        self.plural = number or joined
+        self.plural, self._taken = number or self._joined, True
         self.is_i, self._open = word.text == "I", word.tag in ("DT0", "CRD")
         if word.tag in ("PNP", "PNI") or word.is_noun:
             self.has_verb = False
-
-    @staticmethod
-    def _last_joined(before: Word | None) -> bool:
-        return before is not None and before.low == "and"
 
 
 def _number(word: Word, before: Word | None) -> bool | None:
