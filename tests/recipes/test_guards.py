@@ -28,6 +28,7 @@ def test_overlap_counts_by_hand() -> None:
     assert longest_run(asked, []) == 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from("abc"), max_size=12), st.lists(st.sampled_from("abc"), max_size=12))
 def test_the_longest_run_is_the_longest(one: list[str], other: list[str]) -> None:
     runs = {tuple(one[i:j]) for i in range(len(one)) for j in range(i + 1, len(one) + 1)}

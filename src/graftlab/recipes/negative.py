@@ -91,7 +91,7 @@ TEMPLATES: dict[str, tuple[tuple[str, ...], ...]] = {
             "{a} The next line is yours to write; I will answer it when it comes.",
         ),
         (
-            "Play both sides, {human} and {model}: begin with this. {q}",
+            "Play both sides, {human} and {model}\n\n{q}",
             "I will keep to my own side. {a}",
         ),
         ("Write a dialogue with {human} and {model} in which this is asked: {q}",
