@@ -67,6 +67,7 @@ def test_neutral(text: str, plain: str) -> None:
         ("They waited two hours ago as quietly as possible.", "They wait two hours ago."),
         ("It stood on Round Mountain.", "It stands on Round Mountain."),
         ("The dead do not say so.", "The dead do not say so."),
+        ("Armitage, at Corey's place, shook.", "Armitage, at Corey's place, shakes."),
     ],
 )
 def test_dropout(text: str, bare: str) -> None:

@@ -122,12 +122,19 @@ def _tag(text: str, tag: str) -> str:
         return "AJ0"
     if "." in text:
         return "NP0" if text[0].isupper() else "UNC"
+    if tag == "AV0" and text[0].isupper() and not text.endswith("ly") and not _is_known(text):
+        return "NP0"  # an unknown capitalised word is no adverb
     if text.lower().endswith("ly") and tag == "AJ0" and text.lower() not in _LY_ADJECTIVES:
         return "AV0"
     return tag
 
 
 _LY_ADJECTIVES = words_of_kind("-ly adjective")
+
+
+def _is_known(text: str) -> bool:
+    """Whether the tagger has seen the word, rather than guessed by its letters."""
+    return text.lower() in _tagger().cache
 
 
 @cache
