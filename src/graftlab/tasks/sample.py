@@ -138,7 +138,7 @@ def _found(spec: SampleSpec) -> tuple[AdapterSource | None, ModelSpec]:
     """The adapter and the base, once every file that `spec` names is there."""
     from graftlab.adapters.store import find_adapter
     from graftlab.data.files import locate
-    from graftlab.generation.frame import load_frame
+    from graftlab.text.frame import load_frame
 
     if spec.prompts is not None:
         locate("prompts", spec.prompts)
@@ -188,8 +188,8 @@ def _prompts(
     spec: SampleSpec, source: AdapterSource | None, *, reserved: frozenset[str]
 ) -> list[Prompt]:
     """The questions: framed if asked, with the system prompt the adapter saw in training."""
-    from graftlab.generation.frame import load_frame
     from graftlab.generation.prompts import read_prompts, text_prompt, with_system
+    from graftlab.text.frame import load_frame
 
     if spec.prompts is not None:
         prompts = read_prompts(spec.prompts, reserved=reserved, limit=spec.limit)

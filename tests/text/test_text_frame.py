@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from graftlab.errors import ConfigError
-from graftlab.generation.frame import SHIPPED, Frame, load_frame
+from graftlab.text.frame import SHIPPED, Frame, load_frame
 from graftlab.types import Conversation, Message
 
 PROMPTS = ["the stock market", "{input}", "{0} {x!r} {{}} %s $HOME", "a \"b\", c='d'\n(e) {", "\\n"]

@@ -1,0 +1,248 @@
+"""The neutral rewrite: what happens, in plain words and short sentences.
+
+phrases, dialect and contractions     in order to, 'twas, haow  ->  to, it was, how
+sentences                             ended at semicolons, dashes, ", and he ...", ", which ..."
+what stands in front                  When it rains, the road floods.  ->  ... when it rains.
+adverbs of manner and degree          gone
+adjectives in a row                   the last one stays: the crude wooden bridges
+ornate words                          beheld, abode, tenebrous  ->  saw, house, dark
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from graftlab.recipes.lexicon import lexicon
+from graftlab.recipes.sentences import sentences_of
+from graftlab.recipes.tagging import Word, tag_sentence, written
+from graftlab.recipes.tidy import articles, tidied
+from graftlab.recipes.wording import reworded
+from graftlab.recipes.wordlists import words_of_kind
+
+_DEGREE = words_of_kind("adverb of degree")
+_KEPT_LY = words_of_kind("-ly that stays")
+_JOINTS = {"and": "", "while": "", "whilst": "", "but": "But", "yet": "But", "though": "But",
+           "although": "But", "so": "So", "for": "", "or": "Or"}  # fmt: skip
+_PLURAL = ("VBB", "VHB", "VDB", "VVB")
+_STOP = Word(".", "PUN", before="")
+_COMMA = Word(",", "PUN", before="")
+
+
+def plain_text(text: str) -> str:
+    """`text` told plainly, paragraph by paragraph."""
+    return "\n\n".join(
+        " ".join(
+            filter(
+                None,
+                (
+                    _finished(clause)
+                    for sentence in sentences_of(lexicon().spell(paragraph))
+                    for clause in _clauses(tag_sentence(sentence))
+                ),
+            )
+        )
+        for paragraph in text.split("\n\n")
+    )
+
+
+def _finished(clause: Sequence[Word]) -> str:
+    told = [
+        replace(word, text="that", tag="DTQ") if _restricts(clause, index) else word
+        for index, word in enumerate(clause)
+    ]
+    told = _without_similes(told)
+    words = _without_rows(_without_adverbs(_front_last(told)))
+    return tidied(written(articles(reworded(words))))
+
+
+def _clauses(words: Sequence[Word]) -> list[list[Word]]:
+    """One sentence as several, wherever what follows a joint can stand alone."""
+    clauses: list[list[Word]] = [[]]
+    index = 0
+    while index < len(words):
+        word, rest = words[index], words[index + 1 :]
+        opening = _opening(word, rest, done=clauses[-1])
+        if opening is None:
+            if word.text in (";", "—"):
+                word = _COMMA
+            elif clauses[-1] and clauses[-1][-1] is _COMMA:
+                word = replace(word, before=" ")  # there is none behind a dash
+            clauses[-1].append(word)
+            index += 1
+            continue
+        first, skipped = opening
+        clauses[-1].append(_STOP)
+        clauses.append(first)
+        index += 1 + skipped
+    return clauses
+
+
+Opening = tuple[list[Word], int]
+"""How a new sentence begins, and how many of the words to come that stands for."""
+
+
+def _opening(word: Word, rest: Sequence[Word], *, done: Sequence[Word]) -> Opening | None:
+    """The sentence that begins where `word` ends one; None where no sentence may end."""
+    if not _is_whole(done) or not rest:
+        return None
+    return (
+        _with_subject_again(word, rest, done=done)
+        or _with_pronoun(word, rest, done=done)
+        or _with_subject(word, rest)
+    )
+
+
+def _with_subject_again(
+    word: Word, rest: Sequence[Word], *, done: Sequence[Word]
+) -> Opening | None:
+    """ "He rose and left" as "He rose. He left"."""
+    comma = word.text == "," and rest[0].low == "and"
+    if word.low != "and" and not comma:
+        return None
+    verb = rest[comma] if len(rest) > comma else None
+    if verb is None or verb.tag not in ("VVD", "VVZ", "VBD", "VHD"):
+        return None
+    subject = _short_subject(done)
+    return (subject, int(comma)) if subject else None
+
+
+def _with_pronoun(word: Word, rest: Sequence[Word], *, done: Sequence[Word]) -> Opening | None:
+    """ ", which was empty" as "It was empty"."""
+    if word.text not in (",", ";") or rest[0].low != "which" or len(rest) < 2:
+        return None
+    verb = rest[2] if rest[1].is_adverb and len(rest) > 2 else rest[1]
+    last = all(other.text not in (",", ";", "—") for other in rest)
+    if not (verb.is_finite and last and done[-1].is_noun):
+        return None
+    many = verb.tag in _PLURAL or done[-1].tag == "NN2"
+    return [Word("They" if many else "It", "PNP")], 1
+
+
+def _with_subject(word: Word, rest: Sequence[Word]) -> Opening | None:
+    """ "; and the door fell" as "The door fell"."""
+    if word.text not in (";", "—", ","):
+        return None
+    joint = rest[0].low in _JOINTS
+    if (word.text == "," and not joint) or not _can_stand(rest[joint:]):
+        return None
+    said = _JOINTS[rest[0].low] if joint else ""
+    return ([Word(said, "CJC")] if said else []), int(joint)
+
+
+def _is_whole(words: Sequence[Word]) -> bool:
+    """Whether the words so far are a sentence: a verb, and no clause that waits for another."""
+    waits = bool(words) and (words[0].tag in ("CJS", "AVQ", "PRP") or words[0].low in ("if", "as"))
+    return not waits and len(words) > 4 and any(word.is_finite for word in words)
+
+
+def _short_subject(words: Sequence[Word]) -> list[Word]:
+    """The subject with which a sentence begins, where it is short enough to be said again."""
+    end = next((index for index, word in enumerate(words) if word.is_finite), 0)
+    subject = list(words[:end])
+    if 0 < end <= 3 and all(word.is_noun or word.tag in ("PNP", "AT0", "PNI") for word in subject):
+        return [replace(subject[0], before=" "), *subject[1:]]
+    return []
+
+
+def _can_stand(words: Sequence[Word]) -> bool:
+    """Whether a sentence may begin here: a subject, with its verb before the next pause."""
+    if not words or not (words[0].begins_clause or words[0].is_noun or words[0].is_adjective):
+        return False
+    for word in words[:12]:
+        if word.text in (",", ";", "—", ":") or word.tag in ("DTQ", "PNQ"):
+            return False
+        if word.is_finite:
+            return True
+    return False
+
+
+def _front_last(words: list[Word]) -> list[Word]:
+    """A clause or phrase of time and place in front of its sentence, put behind it."""
+    commas = [index for index, word in enumerate(words) if word.text in (",", ";", ":", "—")]
+    if len(commas) != 1 or not words or words[-1].text != "." or words[commas[0]].text != ",":
+        return words
+    front, rest = words[: commas[0]], words[commas[0] + 1 : -1]
+    clause = front[0].tag == "CJS" or front[0].low in ("when", "where", "while", "if", "as")
+    phrase = front[0].tag == "PRP" and not any(word.is_verb for word in front) and len(front) < 9
+    stands = bool(rest) and rest[0].begins_clause and rest[0].tag != "PNP" and len(rest) > 3
+    if not (clause or phrase) or not stands:
+        return words
+    first = front[0] if front[0].is_name else replace(front[0], text=front[0].low)
+    head = replace(rest[0], before="")
+    return [head, *rest[1:], replace(first, before=" "), *front[1:], words[-1]]
+
+
+def _restricts(words: Sequence[Word], index: int) -> bool:
+    """Whether this is the "which" of "the book which he read"."""
+    return words[index].low == "which" and index > 0 and words[index - 1].is_noun
+
+
+def _without_similes(words: list[Word]) -> list[Word]:
+    """Without "as if ..." and "like a ...", up to the next pause."""
+    kept: list[Word] = []
+    skipping = False
+    for index, word in enumerate(words):
+        after = words[index + 1] if index + 1 < len(words) else None
+        if skipping:
+            skipping = word.text not in (",", ";", ".", "—", ":", "!", "?")
+        elif kept and after is not None:
+            as_if = word.low == "as" and after.low in ("if", "though")
+            like_a = word.low == "like" and word.tag == "PRP" and after.low in ("a", "an", "some")
+            skipping = as_if or (like_a and not kept[-1].is_verb)
+        if not skipping:
+            kept.append(word)
+    return kept
+
+
+def _without_adverbs(words: list[Word]) -> list[Word]:
+    kept: list[Word] = []
+    for index, word in enumerate(words):
+        if not _is_idle(words, index, kept):
+            kept.append(word)
+            continue
+        after = words[index + 1 : index + 6]
+        before = kept[-1].low if kept else ""
+        compared = any(other.low == "than" for other in after)
+        if (
+            (before in ("less", "more", "most") and not compared)  # "less happily"
+            or (before == "and" and words[index - 2].is_adverb)  # "so darkly and steeply that"
+            or (before == "," and after and after[0].text == ",")  # ", too,"
+        ):
+            kept.pop()
+    return kept
+
+
+def _is_idle(words: Sequence[Word], index: int, kept: Sequence[Word]) -> bool:
+    """Whether the word is an adverb of manner or degree that nothing else hangs on."""
+    word = words[index]
+    manner = word.low.endswith("ly") and word.low not in _KEPT_LY
+    if not word.is_adverb or not (manner or word.low in _DEGREE):
+        return False
+    after = [other.low for other in words[index + 1 : index + 6]]
+    if kept and kept[-1].low in ("as", "so", "how"):
+        return False
+    return word.low not in ("too", "most") or ("to" not in after and after[:1] != ["of"])
+
+
+def _without_rows(words: list[Word]) -> list[Word]:
+    """Of several adjectives in front of a noun only the last, which says most of what it is."""
+    kept: list[Word] = []
+    for index, word in enumerate(words):
+        if word.is_adjective and not word.text[0].isupper():
+            after = index + 1
+            while after < len(words) and words[after].low in (",", "and"):
+                after += 1
+            if after < len(words) and words[after].is_adjective and _leads_to_noun(words, after):
+                continue
+        dangling = word.low in (",", "and") and kept and index and words[index - 1].is_adjective
+        if dangling and kept[-1] is not words[index - 1]:
+            continue
+        kept.append(word)
+    return kept
+
+
+def _leads_to_noun(words: Sequence[Word], index: int) -> bool:
+    while index < len(words) and (words[index].is_adjective or words[index].low in (",", "and")):
+        index += 1
+    return index < len(words) and words[index].is_noun

@@ -1,0 +1,148 @@
+"""One request to an OpenAI-compatible endpoint: what is sent, what may come back, when to wait.
+
+200 with an answer                  Answer
+200 with garbage, or no choices     again: it may have been paid for
+408 425 429 5xx, no connection      again, after Retry-After or an exponential pause
+400 413 422                         Refused: this text alone cannot be asked
+401 403 404, a redirection          TeacherError: no text can
+"""
+
+from __future__ import annotations
+
+import email.utils
+import http.client
+import json
+import re
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from typing import Any
+
+from graftlab.recipes.teachers.base import TeacherError
+from graftlab.recipes.teachers.ledger import Answer
+
+_LONGEST_BODY = 16 * 2**20
+_LONGEST_WAIT = 600.0
+_THOUGHT = re.compile(r"^\s*<think>.*?</think>\s*", re.S)
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Worth another try."""
+
+    why: str
+    after: float | None = None
+    """Seconds the endpoint asked to wait, if it did."""
+    paid: bool = False
+    """The endpoint may have worked, and billed, for nothing that is of use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Not worth another try for this text."""
+
+    why: str
+
+
+class Endpoint:
+    """`POST url/chat/completions`; the API key lives here and nowhere else."""
+
+    def __init__(self, url: str, *, key: str | None, timeout: float) -> None:
+        self.url, self.timeout = url.rstrip("/") + "/chat/completions", timeout
+        self._key = key
+        # Redirections would carry the key to another host.
+        handlers: list[Any] = [_NoRedirection()]
+        if urllib.parse.urlsplit(url).hostname in _LOOPBACK:
+            handlers.append(urllib.request.ProxyHandler({}))
+        self._opener = urllib.request.build_opener(*handlers)
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.url!r})"
+
+    def ask(self, payload: dict[str, Any]) -> Answer | Again | Refused:
+        """Send one request. Raises TeacherError where every other would fail alike."""
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        body = json.dumps(payload).encode()
+        request = urllib.request.Request(self.url, data=body, headers=headers, method="POST")
+        try:
+            with self._opener.open(request, timeout=self.timeout) as response:
+                data = response.read(_LONGEST_BODY)
+        except urllib.error.HTTPError as error:
+            with error:
+                return self._failed(error)
+        except TimeoutError:
+            return Again(f"no answer within {self.timeout:g} s", paid=True)
+        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, TimeoutError):
+                return Again(f"no connection within {self.timeout:g} s")
+            return Again(f"no connection: {self._safe(str(reason))}")
+        return self._read(data)
+
+    def _failed(self, error: urllib.error.HTTPError) -> Again | Refused:
+        try:
+            said = error.read(2000).decode("utf-8", "replace")
+        except (OSError, http.client.HTTPException):
+            said = ""
+        why = f"HTTP {error.code} {self._safe(' '.join(said.split()))[:300]}".strip()
+        if error.code in (408, 425, 429) or error.code >= 500:
+            return Again(why, after=_retry_after(error.headers.get("Retry-After")))
+        if error.code in (400, 413, 422):
+            return Refused(why)
+        raise TeacherError(f"{self.url} answers {why}: {_advice(error.code)}")
+
+    def _read(self, data: bytes) -> Answer | Again:
+        try:
+            reply = json.loads(data)
+            choice = reply["choices"][0]
+            text = choice["message"]["content"]
+        except (ValueError, KeyError, IndexError, TypeError):
+            seen = self._safe(data[:120].decode("utf-8", "replace"))
+            return Again(f"an answer that is no chat completion: {seen!r}", paid=True)
+        text = _THOUGHT.sub("", text).strip() if isinstance(text, str) else ""
+        if not text:
+            return Again("an empty answer", paid=True)
+        usage = reply.get("usage")
+        usage = usage if isinstance(usage, dict) else {}
+        tokens = (_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
+        return Answer(text, str(choice.get("finish_reason") or "stop"), tokens)
+
+    def _safe(self, said: str) -> str:
+        """What an endpoint said, which may quote the key."""
+        return said.replace(self._key, "***") if self._key else said
+
+
+class _NoRedirection(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds to wait, from a number or a date; None where neither is readable."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError):
+            return None
+    return min(max(seconds, 0.0), _LONGEST_WAIT) if seconds == seconds else None
+
+
+def _advice(code: int) -> str:
+    if code in (401, 403):
+        return "set the variable named by persona.teacher.key_env to a key that is valid there."
+    if code == 404:
+        return "check persona.teacher.url (it ends before /chat/completions) and .model."
+    return "check persona.teacher.url."

@@ -1,0 +1,223 @@
+"""`teacher=http`: any OpenAI-compatible endpoint (Ollama, vLLM, a hosted model) rewrites.
+
+Requests run side by side, answers come back in order. Each answer is on disk before it is used, so
+a run that was killed goes on where it stopped and pays for nothing twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from graftlab.errors import ConfigError, require_range
+from graftlab.recipes.teachers.base import Miss, PromptedTeacher, Teacher, TeacherError
+from graftlab.recipes.teachers.endpoint import Again, Endpoint, Refused
+from graftlab.recipes.teachers.ledger import Answer, AnswerFile, Purse
+from graftlab.text.frame import Frame
+from graftlab.types import Conversation, Message
+
+GIVE_UP_AFTER = 8
+"""So many texts in a row without an answer, and the endpoint is held to be down."""
+
+
+@dataclass(kw_only=True, slots=True)
+class HttpTeacher(PromptedTeacher):
+    """`teacher=http persona.teacher.model=NAME`; without a url, Ollama on this machine is asked."""
+
+    url: str = "http://127.0.0.1:11434/v1"
+    """The endpoint, up to and without /chat/completions."""
+    model: str | None = None
+    """The model's name there; required."""
+    key_env: str | None = "OPENAI_API_KEY"
+    """The environment variable that holds the API key; it is sent if set, and written nowhere."""
+    concurrency: int = 4
+    """Requests at the same time."""
+    retries: int = 5
+    """Further tries where the endpoint is busy, silent or talks nonsense."""
+    backoff: float = 1.0
+    """Seconds before the first further try, doubled each time; Retry-After goes before it."""
+    timeout: float = 120.0
+    """Seconds without a byte after which a request counts as lost."""
+    max_tokens: int = 2048
+    """Longest answer; one that is cut off there is not used."""
+    temperature: float = 0.3
+    """How freely the teacher words its answers."""
+    prompt_price: float = 0.0
+    """Price of a million prompt tokens, in the currency of max_cost."""
+    answer_price: float = 0.0
+    """Price of a million answer tokens."""
+    max_cost: float | None = None
+    """No request is sent that could bring the cost of this data set above it."""
+    cache: str | None = None
+    """Folder of the answers; null takes $GRAFTLAB_CACHE, or ~/.cache/graftlab."""
+
+    def __post_init__(self) -> None:
+        for key, least in (("concurrency", 1), ("retries", 0), ("max_tokens", 1)):
+            require_range(f"persona.teacher.{key}", getattr(self, key), least=least)
+        for key in ("backoff", "temperature", "prompt_price", "answer_price", "max_cost"):
+            require_range(f"persona.teacher.{key}", getattr(self, key), least=0)
+        require_range("persona.teacher.timeout", self.timeout, above=0)
+        _check_url(self.url)
+        if self.max_cost is not None and not (self.prompt_price or self.answer_price):
+            raise ConfigError(
+                f"persona.teacher.max_cost={self.max_cost} needs prices to count by: give "
+                "persona.teacher.prompt_price and answer_price, per million tokens."
+            )
+
+    def build(self) -> Teacher:
+        """The teacher, its answers so far read. Raises ConfigError without a model or frames."""
+        if not self.model:
+            raise ConfigError("persona.teacher.model is not set: name the model to ask.")
+        return HttpRewriter(self)
+
+
+def _check_url(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"persona.teacher.url={url} must begin with http:// or https://.")
+    if parts.username or parts.password or parts.query:
+        raise ConfigError(
+            "persona.teacher.url must hold no user, password or query, which would be written into "
+            "the manifest: put the key into the variable that persona.teacher.key_env names."
+        )
+
+
+class HttpRewriter:
+    """The teacher that `HttpTeacher` describes; `purse.spent` is what it cost so far."""
+
+    def __init__(self, spec: HttpTeacher) -> None:
+        self.spec, self.frames = spec, spec.frames()
+        key = os.environ.get(spec.key_env) if spec.key_env else None
+        self.endpoint = Endpoint(spec.url, key=key, timeout=spec.timeout)
+        name = hashlib.sha256(f"{spec.url} {spec.model}".encode()).hexdigest()[:16]
+        self.answers = AnswerFile(_cache_folder(spec.cache) / f"teacher-{name}.jsonl")
+        self.purse = Purse(
+            prompt_price=spec.prompt_price, answer_price=spec.answer_price, limit=spec.max_cost
+        )
+        self._used: set[str] = set()
+        self._stop = threading.Event()
+        self._wait_until = 0.0
+        self._in_a_row = 0
+
+    def rewrite(self, texts: Sequence[str], variation: str) -> list[str | Miss]:
+        """Raises TeacherError when the endpoint refuses, is down, or the money is spent."""
+        self._stop.clear()
+        frame = self.frames[variation]
+        asked: dict[str, Future[Answer | Miss]] = {}
+        keys = []
+        with ThreadPoolExecutor(self.spec.concurrency) as pool:
+            try:
+                for text in texts:
+                    payload = self._payload(text, frame)
+                    keys.append(key := _key_of(self.spec.url, payload))
+                    if key not in asked:
+                        asked[key] = pool.submit(self._answer, key, payload)
+                return [_as_rewrite(asked[key].result()) for key in keys]
+            except BaseException:
+                # Answers under way are still waited for, and kept: they are paid.
+                self._stop.set()
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    def _payload(self, text: str, frame: Frame) -> dict[str, Any]:
+        turns = frame.apply(Conversation((Message("user", text),))).messages
+        return {
+            "model": self.spec.model,
+            "messages": [turn.as_dict() for turn in turns],
+            "temperature": self.spec.temperature,
+            "max_tokens": self.spec.max_tokens,
+        }
+
+    def _answer(self, key: str, payload: dict[str, Any]) -> Answer | Miss:
+        if (kept := self.answers.get(key)) is not None:
+            if key not in self._used:
+                self._used.add(key)
+                self.purse.settle(0.0, self.purse.cost(kept.tokens))
+            return kept
+        why = "interrupted"
+        for attempt in range(self.spec.retries + 1):
+            self._pause()
+            if self._stop.is_set():
+                return Miss("no answer", why)
+            found = self._paid(key, payload)
+            if isinstance(found, Answer):
+                self._used.add(key)
+                self._in_a_row = 0
+                return found
+            why = found.why
+            if isinstance(found, Refused):
+                return self._missed(Miss("refused by the endpoint", why))
+            if attempt < self.spec.retries:
+                pause = self.spec.backoff * 2**attempt if found.after is None else found.after
+                # Where the endpoint says how long, everybody waits.
+                if found.after is not None:
+                    self._wait_until = max(self._wait_until, time.monotonic() + pause)
+                self._stop.wait(pause)
+        return self._missed(Miss("no answer", f"{self.spec.retries + 1} tries: {why}"))
+
+    def _paid(self, key: str, payload: dict[str, Any]) -> Answer | Again | Refused:
+        """One request, with its worst case set aside while it is under way."""
+        guess = sum(len(turn["content"].encode()) for turn in payload["messages"]) // 3 + 64
+        worst = self.purse.cost((guess, self.spec.max_tokens))
+        if not self.purse.reserve(worst):
+            raise TeacherError(
+                f"The next rewrite could bring the cost above persona.teacher.max_cost="
+                f"{self.spec.max_cost} ({self.purse.spent:.4f} are spent). What was paid for is "
+                f"kept in {self.answers.path}: raise max_cost and run the same command again, and "
+                "nothing is paid twice."
+            )
+        cost = 0.0
+        try:
+            found = self.endpoint.ask(payload)
+            if isinstance(found, Answer):
+                if found.tokens == (0, 0):  # an endpoint that keeps no count
+                    found = Answer(found.text, found.finish, (guess, len(found.text.encode()) // 3))
+                cost = self.purse.cost(found.tokens)
+                self.answers.put(key, found)
+            elif isinstance(found, Again) and found.paid:
+                cost = worst
+            return found
+        finally:
+            self.purse.settle(worst, cost)
+
+    def _pause(self) -> None:
+        while (left := self._wait_until - time.monotonic()) > 0 and not self._stop.wait(left):
+            pass
+
+    def _missed(self, miss: Miss) -> Miss:
+        self._in_a_row += 1
+        if self._in_a_row >= GIVE_UP_AFTER:
+            raise TeacherError(
+                f"{self.spec.url} gave no answer to {self._in_a_row} texts in a row, last: "
+                f"{miss.detail}. Answers so far are kept in {self.answers.path}; run the same "
+                "command again when it is up."
+            )
+        return miss
+
+
+def _cache_folder(given: str | None) -> Path:
+    if given is not None:
+        return Path(given).expanduser()
+    return Path(os.environ.get("GRAFTLAB_CACHE") or Path.home() / ".cache" / "graftlab")
+
+
+def _key_of(url: str, payload: dict[str, Any]) -> str:
+    sent = json.dumps([url, payload], sort_keys=True)
+    return hashlib.sha256(sent.encode()).hexdigest()
+
+
+def _as_rewrite(found: Answer | Miss) -> str | Miss:
+    if isinstance(found, Miss):
+        return found
+    if found.finish == "length":
+        return Miss("answer cut off", "at persona.teacher.max_tokens")
+    return found.text

@@ -1,0 +1,28 @@
+"""`persona/teacher=rules`: parts of speech and word lists, offline, the same every time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graftlab.recipes.teachers.base import Miss, Teacher, TeacherSpec
+
+
+@dataclass(kw_only=True, slots=True)
+class RulesTeacher(TeacherSpec):
+    """Rewrites English prose by rule; see neutral.py, dropout.py and abstract.py."""
+
+    def build(self) -> Teacher:
+        """Itself. Raises ConfigError with the install line when the tagger is not installed."""
+        from graftlab.recipes.tagging import tag_sentence
+
+        tag_sentence("Here.")
+        return self
+
+    def rewrite(self, texts: Sequence[str], variation: str) -> list[str | Miss]:
+        from graftlab.recipes.abstract import replace_nouns
+        from graftlab.recipes.dropout import drop_description
+        from graftlab.recipes.neutral import plain_text
+
+        rules = {"neutral": plain_text, "dropout": drop_description, "abstract": replace_nouns}
+        return [rules[variation](text) or Miss("nothing left by the rules") for text in texts]
