@@ -22,6 +22,10 @@ from graftlab.models.hf import HFModel
 from graftlab.models.tiny import TinyModel
 from graftlab.objectives.base import Objective
 from graftlab.objectives.ce import CrossEntropy
+from graftlab.recipes.teachers.base import TeacherSpec
+from graftlab.recipes.teachers.http import HttpTeacher
+from graftlab.recipes.teachers.local import LocalTeacher
+from graftlab.recipes.teachers.rules import RulesTeacher
 from graftlab.training.optim import AdamW, CustomOptimizer, OptimizerSpec
 
 CHOICES: dict[str, dict[str, type]] = {
@@ -29,6 +33,7 @@ CHOICES: dict[str, dict[str, type]] = {
     "model": {"hf": HFModel, "tiny": TinyModel},
     "objective": {"sft": CrossEntropy},
     "optimizer": {"adamw": AdamW, "custom": CustomOptimizer},
+    "teacher": {"http": HttpTeacher, "local": LocalTeacher, "rules": RulesTeacher},
 }
 """Group -> choice -> class. A choice is also the name of its YAML file in `conf/<group>/`."""
 
@@ -37,6 +42,7 @@ BASES: dict[str, type] = {
     "model": ModelSpec,
     "objective": Objective,
     "optimizer": OptimizerSpec,
+    "teacher": TeacherSpec,
 }
 """Group -> the base class that its choices share, as spec fields declare it."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import os
 import random
 import signal
@@ -339,8 +340,8 @@ def test_what_does_not_fit_is_told_at_once() -> None:
             mix=Mix(weights={"cor": 1, "guard": 1}),
         )
     message = str(caught.value)
-    assert "sources.core.steps: `halvs` is not one of halves. Did you mean `halves`?" in message
-    assert "sources.guard.make: `mad` is not one of made. Did you mean `made`?" in message
+    assert re.search("sources.core.steps: `halvs` is not one of .*Did you mean `halves`", message)
+    assert re.search("sources.guard.make: `mad` is not one of .*Did you mean `made`", message)
     assert "mix.weights: `cor` is not one of core, guard. Did you mean `core`?" in message
     assert "mix.weights gives core no weight" in message
     with pytest.raises(ConfigError, match="There is no source"):

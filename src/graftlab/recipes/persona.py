@@ -40,8 +40,8 @@ class Persona:
     """Which inputs are made of each text: neutral, dropout, abstract."""
     frames: dict[str, str] = field(default_factory=default_frames)
     """Variation -> frame of its chats (a YAML file, or the name of a shipped one)."""
-    teacher: TeacherSpec = field(default_factory=RulesTeacher)
-    """Who makes the inputs."""
+    teacher: TeacherSpec | None = None
+    """Who makes the inputs; null is teacher=rules."""
 
     def __post_init__(self) -> None:
         if not self.variations or len(set(self.variations)) < len(self.variations):
@@ -54,9 +54,18 @@ class Persona:
             if name not in self.frames:
                 raise ConfigError(f"persona.frames.{name} is missing: name its frame.")
 
+    def check(self) -> None:
+        """Raise ConfigError unless frames and teacher can be had; asks the teacher nothing."""
+        load_frames("persona.frames", self.frames)
+        self.chosen_teacher().check()
+
+    def chosen_teacher(self) -> TeacherSpec:
+        """Who makes the inputs."""
+        return self.teacher or RulesTeacher()
+
     def apply(self, records: Iterator[Record], drop: Drop) -> Iterator[Record]:
         """Chats whose answers are the texts. Raises ConfigError or TeacherError."""
-        return self.taught_by(self.teacher.build()).apply(records, drop)
+        return self.taught_by(self.chosen_teacher().build()).apply(records, drop)
 
     def taught_by(self, teacher: Teacher) -> Pairs:
         """The step with `teacher` in place of its own. Raises ConfigError for a broken frame."""
@@ -67,7 +76,7 @@ class Pairs:
     """The persona step with its teacher at hand."""
 
     def __init__(self, persona: Persona, teacher: Teacher) -> None:
-        self.variations, self.teacher = persona.variations, teacher
+        self.parameters, self.variations, self.teacher = persona, persona.variations, teacher
         self.frames = load_frames("persona.frames", persona.frames)
 
     def apply(self, records: Iterator[Record], drop: Drop) -> Iterator[Record]:

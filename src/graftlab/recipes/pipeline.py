@@ -82,7 +82,7 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         self.tallies = [
-            Tally(_named(branch.name, name), step)
+            Tally(_named(branch.name, name), getattr(step, "parameters", step))
             for branch in self.branches
             for name, step in [(_first(branch), None), *branch.steps]
         ]

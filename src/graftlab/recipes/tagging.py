@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
+from importlib.util import find_spec
 from typing import Any
 
 from graftlab.errors import ConfigError
@@ -137,17 +138,22 @@ def _is_known(text: str) -> bool:
     return text.lower() in _tagger().cache
 
 
-@cache
-def _tagger() -> Any:
-    try:
-        from HanTa.HanoverTagger import (  # type: ignore[import-untyped, unused-ignore]
-            HanoverTagger,
-        )
-    except ImportError as error:
+def require_tagger() -> None:
+    """Raise ConfigError with the install line unless the tagger is installed; loads nothing."""
+    if find_spec("HanTa") is None:
         raise ConfigError(
             "The offline teacher tags parts of speech with HanTa, which is not installed: "
-            f"{INSTALL}, or choose another teacher with persona/teacher=http."
-        ) from error
+            f"{INSTALL}, or choose another teacher with teacher=http."
+        )
+
+
+@cache
+def _tagger() -> Any:
+    require_tagger()
+    from HanTa.HanoverTagger import (  # type: ignore[import-untyped, unused-ignore]
+        HanoverTagger,
+    )
+
     return HanoverTagger("morphmodel_en.pgz")
 
 

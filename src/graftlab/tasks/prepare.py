@@ -1,25 +1,32 @@
 """The verb `prepare`: from raw files to a data set with a reason for every row that left.
 
 Run as:  graftlab prepare corpus=FILE out=DIR
+         graftlab prepare recipe=systems-theologian corpus=FILE out=DIR
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, DataError, did_you_mean, require_range
+from graftlab.recipes.curate import Curate
 from graftlab.recipes.decontaminate import Decontaminate
 from graftlab.recipes.dedupe import Dedupe
+from graftlab.recipes.guards import Guards
+from graftlab.recipes.markdown import Markdown
 from graftlab.recipes.mix import Mix
+from graftlab.recipes.negative import NegativeGuard
+from graftlab.recipes.persona import Persona
 from graftlab.recipes.sources import SourceSpec
 from graftlab.recipes.split import Split
 
 if TYPE_CHECKING:
-    from graftlab.recipes.pipeline import Branch, Pipeline, Tally, Watch
+    from graftlab.recipes.pipeline import Branch, Pipeline, Tally
     from graftlab.recipes.record import Drop, Record
 
 JOINT = ("dedupe", "decontaminate", "split")
@@ -42,6 +49,11 @@ class PrepareSpec:
     """Seed of everything that is drawn: the order of rows, what the mix repeats or leaves out."""
     sources: dict[str, SourceSpec] = field(default_factory=dict)
     """Name -> where rows come from and which steps are theirs alone; a recipe sets them."""
+    curate: Curate = field(default_factory=Curate)
+    persona: Persona = field(default_factory=Persona)
+    guards: Guards = field(default_factory=Guards)
+    markdown: Markdown = field(default_factory=Markdown)
+    negative: NegativeGuard = field(default_factory=NegativeGuard)
     dedupe: Dedupe = field(default_factory=Dedupe)
     decontaminate: Decontaminate = field(default_factory=Decontaminate)
     split: Split = field(default_factory=Split)
@@ -111,10 +123,10 @@ def prepare(spec: PrepareSpec, *, board: Any = None) -> Prepared:
 
     spec.check()
     target = check_out(spec.out)
-    walk = pipeline(spec)
-    if board is not None:
-        walk.watch = lambda: board.show(walk.tallies)
-    with building(target) as folder:
+    with _taught(spec) as steps, building(target) as folder:
+        walk = pipeline(spec, steps)
+        if board is not None:
+            walk.watch = lambda: board.show(walk.tallies)
         rows = walk.run(folder, sides=_sides(spec))
         _check_rows(rows)
         _write_manifest(spec, walk.tallies, rows, folder)
@@ -122,20 +134,36 @@ def prepare(spec: PrepareSpec, *, board: Any = None) -> Prepared:
     return Prepared(target, rows, walk.tallies)
 
 
-def pipeline(spec: PrepareSpec, *, watch: Watch = lambda: None) -> Pipeline:
-    """The walk that the spec describes, not yet begun."""
+@contextmanager
+def _taught(spec: PrepareSpec) -> Iterator[dict[str, Any]]:
+    """The sources' steps; a persona whose teacher is a model of ours has it loaded meanwhile."""
+    from graftlab.recipes.teachers.local import LocalTeacher
+
+    steps, teacher = spec.steps(), spec.persona.teacher
+    asked = any("persona" in source.steps for source in spec.sources.values())
+    if not asked or not isinstance(teacher, LocalTeacher):
+        yield steps
+        return
+    from graftlab.tasks.teacher import speaking
+
+    with speaking(teacher) as generate:
+        yield steps | {"persona": spec.persona.taught_by(teacher.taught_by(generate))}
+
+
+def pipeline(spec: PrepareSpec, steps: dict[str, Any] | None = None) -> Pipeline:
+    """The walk that the spec describes, not yet begun; `steps` in place of the spec's own."""
     from graftlab.recipes.pipeline import Pipeline
 
     joint = [(name, getattr(spec, name)) for name in JOINT]
-    branches = [_branch(spec, name) for name in spec.sources]
-    return Pipeline(branches, joint, spec.mix, watch)
+    own = spec.steps() if steps is None else steps
+    return Pipeline([_branch(spec, name, own) for name in spec.sources], joint, spec.mix)
 
 
-def _branch(spec: PrepareSpec, name: str) -> Branch:
+def _branch(spec: PrepareSpec, name: str, steps: dict[str, Any]) -> Branch:
     from graftlab.recipes.pipeline import Branch
     from graftlab.recipes.sources import read_source
 
-    source, steps = spec.sources[name], spec.steps()
+    source = spec.sources[name]
 
     def read(drop: Drop) -> Iterator[Record]:
         if source.make is not None:

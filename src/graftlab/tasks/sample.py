@@ -85,7 +85,7 @@ def run(spec: SampleSpec) -> list[Answer]:
     Raises ConfigError, ModelError or DataError with the fix: a missing file, an adapter that was
     trained on another base, rows that cannot be asked, a prompt too long for the model.
     """
-    source, model = _found(spec)  # first of all: a wrong path is answered before torch is loaded
+    source, model = found(spec)  # first of all: a wrong path is answered before torch is loaded
 
     from graftlab.generation.decode import generate
     from graftlab.generation.show import Answer, Screen
@@ -94,13 +94,13 @@ def run(spec: SampleSpec) -> list[Answer]:
     from graftlab.training.device import pick_device
     from graftlab.training.precision import resolve
 
-    tokenizer = _tokenizer(source, model)
+    tokenizer = trained_tokenizer(source, model)
     prompts = _prompts(spec, source, reserved=tokenizer.reserved)
     device = pick_device(spec.device, key="device")
     precision = resolve(spec.precision, device)
     answers = []
     with _jsonl(spec.out) as write, lend(model, dtype=precision.base_dtype, device=device) as base:
-        adapter = _load(base, source, dtype=precision.adapter_dtype)
+        adapter = load_onto(base, source, dtype=precision.adapter_dtype)
         who = f"{base.name} with {spec.adapter}" if adapter else base.name
         say(f"{who}, {precision.name} on {device.type}")
         voices = _voices(spec, adapter)
@@ -134,7 +134,7 @@ def record(answer: Answer, *, scale: float) -> dict[str, Any]:
     }
 
 
-def _found(spec: SampleSpec) -> tuple[AdapterSource | None, ModelSpec]:
+def found(spec: SampleSpec) -> tuple[AdapterSource | None, ModelSpec]:
     """The adapter and the base, once every file that `spec` names is there."""
     from graftlab.adapters.store import find_adapter
     from graftlab.data.files import locate
@@ -174,7 +174,7 @@ def _trained_model(source: AdapterSource) -> ModelSpec:
     return model
 
 
-def _tokenizer(source: AdapterSource | None, model: ModelSpec) -> Tokenizer:
+def trained_tokenizer(source: AdapterSource | None, model: ModelSpec) -> Tokenizer:
     """What the adapter was trained with, if its folder has it; else the model's own."""
     from graftlab.text.tokenizer import load_tokenizer
 
@@ -203,7 +203,8 @@ def _prompts(
     return [with_system(p, system=system, instruction=instruction) for p in prompts]
 
 
-def _load(base: Base, source: AdapterSource | None, *, dtype: torch.dtype) -> Adapter | None:
+def load_onto(base: Base, source: AdapterSource | None, *, dtype: torch.dtype) -> Adapter | None:
+    """The adapter, attached to the base that it was trained on. Raises ModelError for another."""
     from graftlab.adapters.peft import load_adapter
 
     if source is None:

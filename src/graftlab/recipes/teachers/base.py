@@ -43,6 +43,10 @@ class TeacherSpec(ABC):
     """Base of the choices of `teacher`."""
 
     @abstractmethod
+    def check(self) -> None:
+        """Raise ConfigError for what is missing, without loading or asking anything."""
+
+    @abstractmethod
     def build(self) -> Teacher:
         """The teacher that this describes. Raises ConfigError when it cannot be had."""
 

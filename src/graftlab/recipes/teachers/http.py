@@ -73,10 +73,14 @@ class HttpTeacher(PromptedTeacher):
                 "persona.teacher.prompt_price and answer_price, per million tokens."
             )
 
-    def build(self) -> Teacher:
-        """The teacher, its answers so far read. Raises ConfigError without a model or frames."""
+    def check(self) -> None:
         if not self.model:
             raise ConfigError("persona.teacher.model is not set: name the model to ask.")
+        self.frames()
+
+    def build(self) -> Teacher:
+        """The teacher, its answers so far read. Raises ConfigError without a model or frames."""
+        self.check()
         return HttpRewriter(self)
 
 

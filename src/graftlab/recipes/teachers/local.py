@@ -19,7 +19,7 @@ class LocalTeacher(PromptedTeacher):
     """`teacher=local persona.teacher.model=DIR`: a base of ours, with an adapter or without."""
 
     model: str | None = None
-    """Folder of the base model; null takes the one that `adapter` was trained on."""
+    """Folder of the base model, or `tiny`; null takes the one that `adapter` was trained on."""
     adapter: str | None = None
     """A run folder, adapter folder or checkpoint."""
     max_tokens: int = 1024
@@ -30,6 +30,14 @@ class LocalTeacher(PromptedTeacher):
     def __post_init__(self) -> None:
         require_range("persona.teacher.max_tokens", self.max_tokens, least=1)
         require_range("persona.teacher.temperature", self.temperature, least=0)
+
+    def check(self) -> None:
+        if self.model is None and self.adapter is None:
+            raise ConfigError(
+                "teacher=local needs persona.teacher.model=DIR (or tiny), or "
+                "persona.teacher.adapter=RUN."
+            )
+        self.frames()
 
     def build(self) -> Teacher:
         """Refused: a model is lent by the task, which calls `taught_by` instead."""

@@ -1,16 +1,20 @@
-"""`persona/teacher=rules`: parts of speech and word lists, offline, the same every time."""
+"""`teacher=rules`: parts of speech and word lists, offline, the same every time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from graftlab.recipes.tagging import require_tagger
 from graftlab.recipes.teachers.base import Miss, Teacher, TeacherSpec
 
 
 @dataclass(kw_only=True, slots=True)
 class RulesTeacher(TeacherSpec):
     """Rewrites English prose by rule; see neutral.py, dropout.py and abstract.py."""
+
+    def check(self) -> None:
+        require_tagger()
 
     def build(self) -> Teacher:
         """Itself. Raises ConfigError with the install line when the tagger is not installed."""
