@@ -63,6 +63,10 @@ def door(
     (tmp_path / "RUN").mkdir()
     (tmp_path / "RUN" / "adapter_config.json").write_text("{}")
     (tmp_path / "DIR").symlink_to(qwen2_folder)
+    (tmp_path / "NOVEL").write_text("It was a dark night.\n")
+    (tmp_path / "PREPARED").mkdir()
+    (tmp_path / "PREPARED" / "manifest.json").write_text("{}")
+    chats(tmp_path / "PREPARED" / "train.jsonl", 3)
     monkeypatch.chdir(tmp_path)
     for verb in VERBS:
         task = importlib.import_module(f"graftlab.tasks.{verb}")
@@ -87,7 +91,7 @@ def door(
 
 def test_there_is_something_to_check() -> None:
     assert len(OURS) > 25
-    assert {"train.py", "sample", "inspect"} <= {command.split()[1] for command in OURS}
+    assert {"train.py", "sample", "inspect", "prepare"} <= {command.split()[1] for command in OURS}
     assert len(PAIRS) > 80
     assert len(PATHS) > 40
 

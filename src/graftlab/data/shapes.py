@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from sys import intern
 from typing import Any
 
 from graftlab.types import Message
@@ -91,7 +92,7 @@ def _read_turn(number: int, turn: Any) -> Message:
             f"turn {number} ({name}): content must be text, this is {kind_of(content)}"
         )
     role = str(name) if "role" in turn else SHAREGPT_ROLES.get(name, str(name))
-    return Message(role, content)
+    return Message(intern(role), content)
 
 
 def _read_alpaca(row: dict[str, Any]) -> tuple[Message, ...]:

@@ -8,6 +8,7 @@ labels     - - - a a a e            shifted here and nowhere else; "-" is IGNORE
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -101,8 +102,7 @@ def encode(
 def _encode_all(
     conversations: Sequence[Conversation], reader: TurnReader, progress: bool
 ) -> dict[str, np.ndarray]:
-    documents: list[Document] = []
-    sources: list[int] = []
+    flat = _Flat()
     problems: list[tuple[int, MaskProblem]] = []
     with _progress_bar(len(conversations), shown=progress) as advance:
         for start in range(0, len(conversations), _CHUNK):
@@ -118,8 +118,8 @@ def _encode_all(
                 if isinstance(made, MaskProblem):
                     problems.append((index, made))
                 else:
-                    documents += made
-                    sources += [index] * len(made)
+                    for document in made:
+                        flat.add(document, source=index)
             advance(len(chunk))
     if problems:
         problems.sort(key=lambda found: found[0])
@@ -127,26 +127,35 @@ def _encode_all(
             f"{len(problems)} conversations cannot be turned into trained tokens:",
             [f"{conversations[index].where}: {problem}" for index, problem in problems],
         )
-    return _flatten(documents, sources)
+    return flat.arrays()
 
 
-def _flatten(documents: Sequence[Document], sources: Sequence[int]) -> dict[str, np.ndarray]:
-    """Shift, cut after the last label, and lay end to end."""
-    inputs, labels, lengths = [], [], [0]
-    for document in documents:
+class _Flat:
+    """Documents laid end to end as they come, eight bytes a token: a million fit into memory."""
+
+    def __init__(self) -> None:
+        self.input_ids, self.labels = array("i"), array("i")
+        self.offsets, self.parts, self.sources = array("q", [0]), array("i"), array("i")
+
+    def add(self, document: Document, *, source: int) -> None:
+        """Shift, and cut after the last label."""
         end = int(np.flatnonzero(document.trained)[-1])
-        inputs.append(document.ids[:end])
         shifted = slice(1, end + 1)
-        labels.append(np.where(document.trained[shifted], document.ids[shifted], IGNORE))
-        lengths.append(end)
-    empty = np.zeros(0, np.int32)
-    return {
-        "input_ids": np.concatenate([*inputs, empty]).astype(np.int32),
-        "labels": np.concatenate([*labels, empty]).astype(np.int32),
-        "offsets": np.cumsum(lengths, dtype=np.int64),
-        "parts": np.array([d.parts for d in documents], np.int32).reshape(-1, 3),
-        "sources": np.array(sources, np.int32),
-    }
+        labels = np.where(document.trained[shifted], document.ids[shifted], IGNORE)
+        self.input_ids.frombytes(document.ids[:end].astype(np.int32).tobytes())
+        self.labels.frombytes(labels.astype(np.int32).tobytes())
+        self.offsets.append(self.offsets[-1] + end)
+        self.parts.extend(document.parts)
+        self.sources.append(source)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {
+            "input_ids": np.frombuffer(self.input_ids, np.int32),
+            "labels": np.frombuffer(self.labels, np.int32),
+            "offsets": np.frombuffer(self.offsets, np.int64),
+            "parts": np.frombuffer(self.parts, np.int32).reshape(-1, 3),
+            "sources": np.frombuffer(self.sources, np.int32),
+        }
 
 
 def _fingerprint(arrays: dict[str, np.ndarray]) -> str:
