@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from graftlab.config import build, compose
 from graftlab.demo.conversations import MARKERS
 from graftlab.tasks.train import run
@@ -17,6 +19,7 @@ def replies(samples: str, speaker: str) -> list[str]:
     return re.findall(rf"\*\*{speaker}\*\*\n\n((?:>.*\n)+)", samples)
 
 
+@pytest.mark.timeout(900)
 def test_the_default_takes_on_the_voice_and_keeps_the_facts(tmp_path: Path) -> None:
     words = ["logger=csv", f"callbacks.samples.prompts={PROMPTS}"]
     result = run(build(compose("train", [*words, f"run_dir={tmp_path / 'run'}"])))
