@@ -17,7 +17,7 @@ ORDER = [
     {"types", "errors"},
     {"text"},
     {"data"},
-    {"packing"},
+    {"packing", "planning"},
     {"models", "adapters"},
     {"objectives"},
     {"generation"},

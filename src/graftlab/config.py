@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.choices import CHOICES
 from graftlab.tasks.inspect import InspectSpec
+from graftlab.tasks.plan import PlanSpec
 from graftlab.tasks.sample import SampleSpec
 from graftlab.tasks.train import TrainSpec
 
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
 MASKED = "\x1a???"
 """Stands for the text `???`, which OmegaConf would read as "not given"."""
 
-VERBS: dict[str, type] = {"train": TrainSpec, "sample": SampleSpec, "inspect": InspectSpec}
+VERBS: dict[str, type] = {
+    "train": TrainSpec,
+    "sample": SampleSpec,
+    "inspect": InspectSpec,
+    "plan": PlanSpec,
+}
 """Verb -> its spec; also the name of `conf/<verb>.yaml` and of `graftlab.tasks.<verb>`."""
 
 
