@@ -53,23 +53,26 @@ class Case:
 BF16, FP32 = "precision=bf16-mixed", "precision=fp32"
 CHECKPOINTS = "model.gradient_checkpointing=true"
 CASES = {
-    "512-bf16": Case((512, 1408, 8, 8, 2), (BF16, "packing.max_length=2048")),
-    "512-bf16-checkpoints": Case(
-        (512, 1408, 8, 8, 2), (BF16, "packing.max_length=3072", CHECKPOINTS)
-    ),
-    "512-fp32": Case((512, 1408, 8, 8, 2), (FP32, "packing.max_length=2048")),
+    "448-bf16": Case((448, 1216, 10, 7, 1), (BF16, "packing.max_length=1536"), "short"),
+    "576-fp32": Case((576, 1536, 6, 9, 3), (FP32, "packing.max_length=2560"), "short"),
     "320-deep-long": Case((320, 896, 12, 5, 5), (BF16, "packing.max_length=4095")),
-    "640-short-batch-2": Case(
-        (640, 1728, 6, 10, 2), (BF16, "packing.max_length=1024", "batch_size=2"), "short"
+    "384-checkpoints": Case(
+        (384, 2048, 8, 6, 6), (BF16, "packing.max_length=4095", CHECKPOINTS), "seeds"
     ),
-    "256-fp32-checkpoints": Case(
-        (256, 704, 6, 4, 4), (FP32, "packing.max_length=4095", CHECKPOINTS)
+    "640-fp32-checkpoints": Case(
+        (640, 1792, 5, 10, 5), (FP32, "packing.max_length=2048", CHECKPOINTS), "short"
+    ),
+    "256-batch-4": Case(
+        (256, 768, 6, 4, 2), (BF16, "packing.max_length=1024", "batch_size=4"), "short"
     ),
     "768-rank-64-dropout": Case(
         (768, 2048, 4, 12, 4),
         (BF16, "packing.max_length=1536", "lora.rank=64", "lora.dropout=0.05"),
+        "short",
     ),
-    "512-compiled": Case((512, 1408, 8, 8, 2), (BF16, "packing.max_length=2048", "compile=on")),
+    "512-compiled": Case(
+        (512, 1408, 8, 8, 2), (BF16, "packing.max_length=2048", "compile=on"), "short"
+    ),
 }
 
 

@@ -33,7 +33,7 @@ def test_it_grows_with_batch_rank_and_length(precision, make_shape, make_load) -
     settings = Settings(precision=precision)
 
     def total(*, rank: int = 8, **load) -> float:
-        return reckon(make_shape(rank=rank), make_load(**load), settings).total
+        return reckon(make_shape(rank=rank), make_load(max_steps=100, **load), settings).total
 
     by_batch = [total(batch_size=size) for size in (1, 2, 4, 8)]
     by_rank = [total(rank=rank) for rank in (4, 8, 16, 64)]
@@ -57,6 +57,8 @@ def test_checkpointing_and_16_bits_save(make_shape, make_load) -> None:
     assert {k: v for k, v in saving.terms().items() if k not in ("activations", "overhead")} == {
         k: v for k, v in needed.terms().items() if k not in ("activations", "overhead")
     }
+    plain = replace(plain, kind="cuda")  # a processor gathers kernels in 16 bits
+    needed = reckon(shape, load, plain)
     half = reckon(shape, load, replace(plain, precision="bf16-mixed"))
     assert half.base == needed.base / 2
     assert half.adapter == needed.adapter
@@ -71,6 +73,19 @@ def test_options_that_keep_more(make_shape, make_load) -> None:
     assert dora > plain
     assert kept_per_token(shape, replace(fp32, dropout=True)) > kept_per_token(shape, fp32)
     assert kept_per_token(shape, replace(fp32, compiled=True)) < kept_per_token(shape, fp32)
+
+
+def test_a_processor_s_heap_frays_and_kernels_gather(make_shape, make_load) -> None:
+    def overhead(steps: int, **options) -> float:
+        settings = Settings(**{"precision": "bf16-mixed", **options})
+        return reckon(make_shape(), make_load(max_steps=steps), settings).overhead
+
+    run = [overhead(steps) for steps in (1, 10, 100, 1000, 10_000)]
+    assert run[0] < run[1] < run[2] < run[3] == run[4]
+    assert overhead(100, kind="cuda") == overhead(1, kind="cuda") < run[2]
+    assert overhead(100, compiled=True) < run[2]
+    fp32 = [overhead(steps, precision="fp32") for steps in (1, 2)]
+    assert fp32[1] - fp32[0] < run[1] - run[0]
 
 
 def test_logits_never_exceed_one_chunk() -> None:
@@ -94,7 +109,12 @@ def knobs() -> Knobs:
 
 def test_changes_come_cheapest_first_and_fit(knobs, make_shape, make_load) -> None:
     def total(turned: Knobs) -> float:
-        load = make_load(batch_size=turned.batch_size, max_length=turned.max_length)
+        load = make_load(
+            batch_size=turned.batch_size,
+            accumulate=turned.accumulate,
+            max_length=turned.max_length,
+            max_steps=100,
+        )
         return reckon(make_shape(rank=turned.rank), load, turned.settings).total
 
     now = total(knobs)

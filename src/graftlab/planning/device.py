@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from graftlab.errors import ConfigError, require_choice, require_range
 
@@ -97,7 +98,8 @@ def shelf() -> dict[str, Device]:
     folder = (installed if installed.is_dir() else package.parents[1] / "conf") / "device"
     found = {}
     for file in sorted(folder.glob("*.yaml")):
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-        rates = {name: Rates(**values.pop(name, None) or {}) for name in ("peak", "achieved")}
-        found[file.stem] = Device(**values, **rates)
+        values: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+        for name in ("peak", "achieved"):
+            values[name] = Rates(**values.get(name) or {})
+        found[file.stem] = Device(**values)
     return dict(sorted(found.items(), key=lambda item: item[1].bytes))

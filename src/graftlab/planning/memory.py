@@ -21,6 +21,7 @@ every lora_A keep a bf16 copy of its own; without it they share their input.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -34,11 +35,27 @@ CHUNK_ELEMENTS = 1 << 24
 """Logits of one chunk, as `objectives/policy.py` makes them."""
 
 MIB = 2**20
-START = {"cpu": 510 * MIB, "cuda": 0.6 * GIB, "mps": 0.6 * GIB}
-"""Before the first step: Python, PyTorch and Lightning on a CPU (measured); the context and
-libraries of a GPU (estimate)."""
-LOSS = {"cpu": 0.2, "cuda": 0.05, "mps": 0.1}
-"""Allocated but unused, as a share of what is in use; fragmentation. Measured on a CPU."""
+START = {"cpu": 495 * MIB, "cuda": 0.6 * GIB, "mps": 0.6 * GIB}
+"""Before anything is kept: Python, PyTorch, Lightning and a first step's workspace on a CPU
+(measured); context and libraries of a GPU (estimate)."""
+COMPILER = 150 * MIB
+"""What a process that has compiled its layers holds besides."""
+KERNEL, MOST_KERNELS = 0.5 * MIB, 600 * MIB
+"""oneDNN keeps a kernel for every shape of a 16-bit product it has met, 1,024 at most. Every
+micro-batch has another length, and so has every document in attention's backward pass."""
+SHAPES, SHAPES_PER_DOCUMENT = 28, 8
+"""Shapes of a micro-batch, and of each document in it."""
+LOSS = {"cpu": 0.24, "cuda": 0.05, "mps": 0.1}
+"""Allocated but unused after a step, as a share of what is in use. Measured on a CPU."""
+GROWTH, UNEVEN, SPREAD = 0.15, 0.27, 0.05
+"""On a CPU the heap, which is never handed back (`models/allocator.py`), frays: after n
+micro-batches it has lost another g sqrt(n - 1) of what is in use, where g is 0.15 for rows of one
+length and 0.42 where their lengths spread by 5 % (standard deviation over mean) or more."""
+GROWN, FRAYED = 500, 1.0 * GIB
+"""Micro-batches, and bytes in use, up to which that was seen; taken to stop there."""
+RECOMPUTED = 2.0
+"""Layers' worth of copies in another dtype that recomputation churns through, and that fray the
+heap as what is kept does."""
 
 STORED = {"fp32": 4.0, "bf16-mixed": 2.0, "bf16": 2.0, "fp16-mixed": 2.0}
 TRAINED = {"fp32": 4.0, "bf16-mixed": 4.0, "bf16": 2.0, "fp16-mixed": 4.0}
@@ -113,7 +130,25 @@ def reckon(shape: Shape, load: Workload, settings: Settings) -> Memory:
         "working": max(0.0, layer - logits),
     }
     moving = sum(parts[name] for name in ("activations", "logits", "working"))
-    return Memory(**parts, overhead=START[settings.kind] + LOSS[settings.kind] * moving)
+    if settings.checkpointing and settings.casts:
+        whole = _layers_per_token(shape, settings) / shape.layers
+        moving += RECOMPUTED * load.batch_tokens * whole
+    return Memory(**parts, overhead=overhead_bytes(moving, load, settings))
+
+
+def overhead_bytes(moving: float, load: Workload, settings: Settings) -> float:
+    """What a process holds beyond its tensors, `moving` bytes of which come and go every step."""
+    total = START[settings.kind] + LOSS[settings.kind] * moving
+    total += COMPILER if settings.compiled else 0.0
+    if settings.kind != "cpu":
+        return total
+    if settings.precision != "fp32":
+        shapes = SHAPES + SHAPES_PER_DOCUMENT * load.documents_per_pass
+        total += min(MOST_KERNELS, KERNEL * shapes * load.passes)
+    pace = GROWTH + UNEVEN * min(1.0, load.spread / SPREAD)
+    growth = pace * math.sqrt(min(load.passes, GROWN) - 1) * min(moving, FRAYED)
+    # A compiled layer has few temporaries of its own.
+    return total + (growth / 2 if settings.compiled else growth)
 
 
 def kept_per_token(shape: Shape, settings: Settings) -> float:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from graftlab.planning.changes import Change, Knobs, changes, together
-from graftlab.planning.memory import GIB, Memory, reckon
+from graftlab.planning.device import GIB
+from graftlab.planning.memory import Memory, reckon
 from graftlab.planning.timing import Bill, bill, rate, work
 
 if TYPE_CHECKING:
@@ -170,6 +171,7 @@ def _bill(question: Question, device: Device, *, probed: bool) -> Bill | None:
         load,
         device,
         flops=flops,
+        dtype=question.dtype,
         tokens_per_second=question.probe.tokens_per_second if here and question.probe else None,
         done_steps=question.done_steps,
         max_minutes=question.max_minutes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.table import Table
 from rich.text import Text
@@ -63,7 +63,7 @@ def show(plan: Plan, console: Console) -> None:
 def show_total(plans: Sequence[Plan], console: Console) -> None:
     """Print what the jobs of a sweep take together."""
     table = Table(title=f"the sweep: {len(plans)} runs", title_justify="left", box=None)
-    for heading in ("", "steps", "memory", "hours", "kWh", "USD"):
+    for heading in ("", "steps", "memory", "time", "kWh", "USD"):
         table.add_column(heading, justify="left" if not heading else "right")
     for plan in plans:
         table.add_row(plan.title, f"{plan.load.steps:,}", gib(plan.memory.total), *_money(plan))
@@ -72,7 +72,7 @@ def show_total(plans: Sequence[Plan], console: Console) -> None:
         "together, one after the other",
         f"{sum(plan.load.steps for plan in plans):,}",
         gib(max(plan.memory.total for plan in plans)),
-        _hours(hours),
+        _time(hours),
         f"{kwh:.2f}",
         f"{cost:.2f}",
         style="bold",
@@ -91,8 +91,12 @@ def totals(plans: Sequence[Plan]) -> tuple[float, float, float]:
 
 
 def bar(memory: Memory, limit: float) -> Text:
-    """The terms drawn to scale, a letter each, against the device's memory (the mark `|`)."""
-    scale = BAR / max(memory.total, limit)
+    """The terms drawn to scale, a letter each, and a mark where the device's memory ends.
+
+    A run that takes less than a quarter of the device is drawn without the rest.
+    """
+    whole = max(memory.total, limit) if memory.total > limit / 4 else memory.total
+    scale = BAR / whole
     text = Text("  ", no_wrap=True)
     drawn, end = 0, 0.0
     for (name, size), colour in zip(memory.terms().items(), COLOURS, strict=True):
@@ -101,7 +105,9 @@ def bar(memory: Memory, limit: float) -> Text:
         text.append(LETTERS[name] * width, colour)
         drawn += width
     room = round(limit * scale) - drawn
-    if room >= 0:
+    if whole < limit:
+        text.append(f"  {memory.total / limit:.1%} of the device", "dim")
+    elif room >= 0:
         text.append(" " * room)
         text.append("|", "bold")
     else:
@@ -166,8 +172,9 @@ def _memory_title(plan: Plan) -> Text:
 
 def _terms(plan: Plan) -> Table:
     table = Table(box=None, show_header=False, pad_edge=True)
-    for justify in ("left", "left", "right", "left"):
-        table.add_column(justify=justify)  # type: ignore[arg-type]
+    sides: tuple[Literal["left", "right"], ...] = ("left", "left", "right", "left")
+    for justify in sides:
+        table.add_column(justify=justify)
     for (name, size), colour in zip(plan.memory.terms().items(), COLOURS, strict=True):
         table.add_row(Text(LETTERS[name], colour), name, gib(size), Text(MEANING[name], "dim"))
     return table
@@ -184,8 +191,8 @@ def _changes(plan: Plan) -> Table:
 
 
 def _devices(plan: Plan) -> Table:
-    table = Table(title="on other machines", title_justify="left", box=None)
-    for heading in ("device", "usable", "needed", "", "hours", "kWh", "USD"):
+    table = Table(title="on every machine known", title_justify="left", box=None)
+    for heading in ("device", "usable", "needed", "", "time", "kWh", "USD"):
         table.add_column(heading, justify="left" if heading in ("device", "") else "right")
     for row in plan.rows:
         table.add_row(*_device(row), style="bold" if row.device == plan.device else "")
@@ -194,20 +201,22 @@ def _devices(plan: Plan) -> Table:
 
 def _device(row: Row) -> list[str | Text]:
     verdict = Text("fits", "green") if row.fits else Text("too small", "red")
-    known = [row.name, gib(row.device.bytes), gib(row.needed), verdict]
+    known: list[str | Text] = [row.name, gib(row.device.bytes), gib(row.needed), verdict]
     if not row.fits or row.bill is None:
         return [*known, "-", "-", "-"]
-    return [*known, _hours(row.bill.hours), f"{row.bill.kwh:.2f}", f"{row.bill.cost:.2f}"]
+    return [*known, _time(row.bill.hours), f"{row.bill.kwh:.2f}", f"{row.bill.cost:.2f}"]
 
 
 def _money(plan: Plan) -> list[str]:
     if plan.bill is None:
         return ["-", "-", "-"]
-    return [_hours(plan.bill.hours), f"{plan.bill.kwh:.2f}", f"{plan.bill.cost:.2f}"]
+    return [_time(plan.bill.hours), f"{plan.bill.kwh:.2f}", f"{plan.bill.cost:.2f}"]
 
 
-def _hours(hours: float) -> str:
-    return f"{hours:,.1f}" if hours >= 10 else f"{hours:.2f}"
+def _time(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:,.1f} h"
+    return f"{hours * 60:.0f} min" if hours >= 1 / 60 else f"{hours * 3600:.0f} s"
 
 
 def _count(number: int) -> str:

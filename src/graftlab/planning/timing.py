@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from graftlab.planning.memory import SHAPES, SHAPES_PER_DOCUMENT
+
 if TYPE_CHECKING:
     from graftlab.planning.device import Device
     from graftlab.planning.shape import Shape
@@ -16,6 +18,12 @@ CPU_SHARE = {"fp32": 0.45, "bf16": 0.16, "fp16": 0.16}
 Two cores with AMX, hidden sizes 384 and 896, eager: 0.5 in fp32, 0.11 and 0.25 in bf16.
 """
 
+LAYER_SECONDS = {"cpu": 3e-3, "cuda": 2.5e-3, "mps": 6e-3}
+"""What starting the operations of one layer's forward and backward pass takes, however small they
+are. A GPU computes meanwhile. Measured on a CPU, estimates elsewhere."""
+KERNEL_SECONDS = 2e-3
+"""Compiling one oneDNN kernel: on a CPU every 16-bit product of a new shape waits for its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -24,6 +32,8 @@ class Work:
     train_token: float
     valid_token: float
     micro_batch: float = 0.0  # whatever its length: DoRA's norms
+    layers: int = 0
+    shapes: float = 0.0  # of products in a micro-batch that no other had
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +64,8 @@ def work(shape: Shape, load: Workload, *, checkpointing: bool) -> Work:
         train_token=train + (forward if checkpointing else 0.0),
         valid_token=forward + 2.0 * head,
         micro_batch=norms,
+        layers=shape.layers,
+        shapes=SHAPES + SHAPES_PER_DOCUMENT * load.documents_per_pass,
     )
 
 
@@ -72,6 +84,7 @@ def bill(
     device: Device,
     *,
     flops: float,
+    dtype: str = "bf16",
     tokens_per_second: float | None = None,
     done_steps: int = 0,
     max_minutes: float | None = None,
@@ -82,7 +95,8 @@ def bill(
     training steps; `done_steps` were taken before, by a run that is resumed.
     """
     mean = max(1.0, load.mean_batch_tokens)
-    per_token = (needed.train_token + needed.micro_batch / mean) / flops
+    computing = (mean * needed.train_token + needed.micro_batch) / flops
+    per_token = _pass_seconds(computing, needed, device.kind, dtype) / mean
     speed = load.processes / per_token if tokens_per_second is None else tokens_per_second
     step = load.tokens_per_step / speed
     # A probe's seconds stand for the probed work: validation is scaled from them.
@@ -99,3 +113,12 @@ def bill(
         seconds_per_step=step,
         tokens_per_second=speed,
     )
+
+
+def _pass_seconds(computing: float, needed: Work, kind: str, dtype: str) -> float:
+    """One forward and backward pass: computing, and starting what is computed."""
+    starting = needed.layers * LAYER_SECONDS[kind]
+    if kind != "cpu":
+        return max(computing, starting)
+    compiling = KERNEL_SECONDS * needed.shapes if dtype != "fp32" else 0.0
+    return computing + starting + compiling

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,6 +43,8 @@ class Workload:
     exact: bool
     steps: int
     epochs: float
+    passes: int  # forward and backward passes of one process
+    spread: float  # of micro-batch lengths: standard deviation over mean
     batch_tokens: int  # largest micro-batch of one process
     batch_labels: int
     mean_batch_tokens: float
@@ -53,6 +56,11 @@ class Workload:
     def tokens_per_step(self) -> float:
         """Over all processes and micro-batches."""
         return self.budget.tokens_per_step
+
+    @property
+    def documents_per_pass(self) -> float:
+        """Documents in a micro-batch, on average."""
+        return self.mean_batch_tokens / self.mean_length
 
     @property
     def labelled(self) -> float:
@@ -104,7 +112,7 @@ def lay_out(
         over_limit=int((~fits).sum()),
     )
     steps = schedule.max_steps or schedule.epochs * made.steps_per_epoch
-    fullest = _fullest(rows, lengths, schedule.batch_size)
+    filled = np.array([lengths[row].sum() for row in rows])
     micro_batches = math.ceil(len(rows) / schedule.batch_size)
     return Workload(
         budget=made,
@@ -113,8 +121,10 @@ def lay_out(
         exact=documents.exact,
         steps=steps,
         epochs=steps / made.steps_per_epoch,
-        batch_tokens=fullest,
-        batch_labels=_fullest(rows, labels, schedule.batch_size),
+        passes=max(1, round(steps / made.steps_per_epoch * micro_batches / schedule.processes)),
+        spread=_spread(filled) / math.sqrt(schedule.batch_size),
+        batch_tokens=_fullest(filled, schedule.batch_size),
+        batch_labels=_fullest(np.array([labels[row].sum() for row in rows]), schedule.batch_size),
         mean_batch_tokens=made.tokens / micro_batches,
         valid_tokens=valid_tokens,
         validations=_validations(schedule, steps, made.steps_per_epoch) if valid_tokens else 0,
@@ -122,9 +132,14 @@ def lay_out(
     )
 
 
-def _fullest(rows: Sequence[Sequence[int]], sizes: np.ndarray, count: int) -> int:
-    totals = sorted((int(sizes[row].sum()) for row in map(list, rows)), reverse=True)
-    return sum(totals[:count])
+def _fullest(totals: np.ndarray, count: int) -> int:
+    return int(np.sort(totals)[::-1][:count].sum())
+
+
+def _spread(totals: np.ndarray) -> float:
+    """Standard deviation over mean, from the middle four fifths: a last row is often short."""
+    low, high = np.quantile(totals, [0.1, 0.9])
+    return float((high - low) / (2 * NormalDist().inv_cdf(0.9)) / totals.mean())
 
 
 def _validations(schedule: Schedule, steps: int, per_epoch: int) -> int:

@@ -90,6 +90,6 @@ def _require_device(spec: TrainSpec) -> None:
     place = pick_device(spec.trainer.accelerator)
     if place.type != "cpu":
         raise ConfigError(
-            f"budget: the run is on {place.type}, and device=cpu is reckoned with. Say which machine "
-            "it is: device=h100, for instance (`graftlab plan --help device` lists them)."
+            f"budget: the run is on {place.type}, and device=cpu is reckoned with. Say which "
+            "machine it is: device=h100, for instance (`graftlab plan --help device` lists them)."
         )
