@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import random
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graftlab.types import Tokens
@@ -52,7 +52,16 @@ def seed_lengths(draw: random.Random) -> int:
     return min(3300, max(200, int(draw.lognormvariate(6.92, 0.371))))
 
 
-PROFILES: dict[str, Callable[[random.Random], int]] = {"chats": chat_lengths, "seeds": seed_lengths}
+def short_lengths(draw: random.Random) -> int:
+    """Short questions of uneven length: median 330 tokens."""
+    return min(900, max(200, int(draw.lognormvariate(5.8, 0.3))))
+
+
+PROFILES: dict[str, Callable[[random.Random], int]] = {
+    "chats": chat_lengths,
+    "seeds": seed_lengths,
+    "short": short_lengths,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +97,16 @@ class Workload:
         return [[documents[index] for index in row] for row in rows]
 
 
-def make(folder: Path, *, profile: str, documents: int) -> Workload:
+def make(
+    folder: Path, *, profile: str, documents: int, shape: Mapping[str, Any] = SHAPE
+) -> Workload:
     """Write base and chats into `folder`; the same arguments write the same files."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     workload = Workload.at(folder)
     torch.manual_seed(0)
-    Qwen2ForCausalLM(Qwen2Config(**SHAPE)).save_pretrained(workload.base)
+    Qwen2ForCausalLM(Qwen2Config(**shape)).save_pretrained(workload.base)
     _save_tokenizer(workload.base)
     draw = random.Random(0)
     with workload.chats.open("w", encoding="utf-8") as file:

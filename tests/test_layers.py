@@ -17,7 +17,7 @@ ORDER = [
     {"types", "errors"},
     {"text"},
     {"data"},
-    {"packing", "recipes"},
+    {"packing", "planning", "recipes"},
     {"models", "adapters"},
     {"objectives"},
     {"generation"},

@@ -13,12 +13,13 @@ Everything is composed, built and checked before anything runs. Exit codes:
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from graftlab import __version__
 from graftlab.config import VERBS, conf_dir
@@ -82,7 +83,17 @@ def _answer(arguments: list[str], call: str) -> int:
     check = verify_sweep if flags.multirun else verify
     spec = check(door, door.overrides(words))
     words += resume_words(spec, words, multirun=flags.multirun)
-    return _report(launch(door, words, multirun=flags.multirun), multirun=flags.multirun)
+    outcome = launch(door, words, multirun=flags.multirun)
+    if flags.multirun and outcome.results:
+        _summarise(verb, outcome, spec)
+    return _report(outcome, multirun=flags.multirun)
+
+
+def _summarise(verb: str, outcome: Outcome, spec: Any) -> None:
+    """What a verb has to say of a whole sweep, if anything."""
+    task = importlib.import_module(f"graftlab.tasks.{verb}")
+    if hasattr(task, "summarise"):
+        task.summarise(outcome.results, spec)
 
 
 def _report(outcome: Outcome, *, multirun: bool) -> int:

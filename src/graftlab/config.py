@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.choices import CHOICES
 from graftlab.tasks.inspect import InspectSpec
+from graftlab.tasks.plan import PlanSpec
 from graftlab.tasks.prepare import PrepareSpec
 from graftlab.tasks.sample import SampleSpec
 from graftlab.tasks.train import TrainSpec
@@ -29,6 +30,7 @@ VERBS: dict[str, type] = {
     "sample": SampleSpec,
     "inspect": InspectSpec,
     "prepare": PrepareSpec,
+    "plan": PlanSpec,
 }
 """Verb -> its spec; also the name of `conf/<verb>.yaml` and of `graftlab.tasks.<verb>`."""
 

@@ -11,6 +11,7 @@ needs no list of its own.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,7 +61,11 @@ def resolve_targets(folder: Path, lora: Lora) -> Targets:
 
     Raises ConfigError naming the key and what there is.
     """
-    modules = read_modules(folder)
+    return targets_in(read_modules(folder), lora)
+
+
+def targets_in(modules: Modules, lora: Lora) -> Targets:
+    """`lora.targets` among these modules. Raises ConfigError naming the key and what there is."""
     _check_saved(modules, lora.modules_to_save)
     layers = _last_layers(modules, lora.layers)
     if isinstance(lora.targets, str):
@@ -70,14 +75,20 @@ def resolve_targets(folder: Path, lora: Lora) -> Targets:
 
 def read_modules(folder: Path) -> Modules:
     """The matrices of the model in `folder`, by reading headers. Raises ModelError."""
-    tensors = stored_tensors(folder)
-    names = {name.rsplit(".", 1)[0] for name in tensors}
+    shapes = {name: tensor.shape for name, tensor in stored_tensors(folder).items()}
+    tied = bool(read_json(folder / "config.json").get("tie_word_embeddings"))
+    return modules_in(shapes, tied=tied)
+
+
+def modules_in(shapes: Mapping[str, tuple[int, ...]], *, tied: bool) -> Modules:
+    """The matrices among tensors given by name and shape; `tied`: the head is the embedding."""
+    names = {name.rsplit(".", 1)[0] for name in shapes}
     matrices = [
         name.removesuffix(".weight")
-        for name, tensor in tensors.items()
-        if name.endswith(".weight") and len(tensor.shape) == 2
+        for name, shape in shapes.items()
+        if name.endswith(".weight") and len(shape) == 2
     ]
-    if read_json(folder / "config.json").get("tie_word_embeddings") and "lm_head" not in names:
+    if tied and "lm_head" not in names:
         matrices.append("lm_head")  # one tensor, two modules: only the embedding is stored
         names.add("lm_head")
     inside, outside, num_layers = {}, [], 0
@@ -91,6 +102,23 @@ def read_modules(folder: Path) -> Modules:
             num_layers = max(num_layers, int(found[1]) + 1)
     parents = {name.rsplit(".", depth)[0] for name in names for depth in range(name.count(".") + 1)}
     return Modules(inside, outside, frozenset(names | parents), num_layers)
+
+
+def adapted_modules(modules: Modules, targets: Targets) -> list[str]:
+    """Full names of the modules that PEFT, told `targets`, puts an adapter on."""
+    inside = [
+        name
+        for name in modules.inside
+        if targets.layers is None or _layer_number(name) in targets.layers
+    ]
+    outside = modules.outside if targets.layers is None else []
+    return [n for n in [*inside, *outside] if any(_ends_with(n, t) for t in targets.modules)]
+
+
+def _layer_number(name: str) -> int:
+    found = IN_LAYER.fullmatch(name)
+    assert found is not None, "modules inside a layer have its number in their name"
+    return int(found[1])
 
 
 def _preset(modules: Modules, preset: str) -> list[str]:

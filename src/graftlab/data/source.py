@@ -16,6 +16,7 @@ from typing import Any
 
 from graftlab.data.check import problems_in, reserved_pattern
 from graftlab.data.files import locate, read_rows
+from graftlab.data.profile import Profile
 from graftlab.data.shapes import Parsed, RowProblem, parse_row
 from graftlab.data.split import content_hash, validation_mask
 from graftlab.errors import ConfigError, DataError, require_choice, require_range
@@ -74,6 +75,7 @@ class DataSpec:
     """Train all assistant turns of a conversation, or only the last."""
     limit: int | None = None
     """Use only the first N conversations of each file set: for quick probes."""
+    profile: Profile = field(default_factory=Profile)
 
     def __post_init__(self) -> None:
         require_choice("data.on_invalid", self.on_invalid, ("error", "skip"))
@@ -81,6 +83,11 @@ class DataSpec:
         require_choice("data.train_turns", self.train_turns, ("all", "last"))
         require_range("data.valid_fraction", self.valid_fraction, least=0, most=0.9)
         require_range("data.limit", self.limit, least=1)
+
+    @property
+    def has_files(self) -> bool:
+        """Whether there is data to read, or only a profile of what it will be like."""
+        return True
 
     def check(self) -> None:
         """Raise ConfigError unless every configured file exists; reads none of them."""
@@ -206,16 +213,26 @@ def _summary(key: str, found: _FileSet) -> str:
     return f"{key}: {len(found.conversations)} conversations from {files} ({shapes or 'none'})"
 
 
+NO_FILE = "data.train is not set: data=jsonl needs data.train=FILE (JSONL or a JSON array)."
+
+
 @dataclass(kw_only=True, slots=True)
 class JsonlData(DataSpec):
     """`data=jsonl data.train=FILE`."""
 
     def __post_init__(self) -> None:
         DataSpec.__post_init__(self)
+        if not self.train and not self.profile.known:
+            raise ConfigError(NO_FILE)
+
+    @property
+    def has_files(self) -> bool:
+        return bool(self.train)
+
+    def _files(self) -> tuple[list[Path], list[Path]]:
         if not self.train:
-            raise ConfigError(
-                "data.train is not set: data=jsonl needs data.train=FILE (JSONL or a JSON array)."
-            )
+            raise ConfigError(NO_FILE)
+        return DataSpec._files(self)
 
 
 @dataclass(kw_only=True, slots=True)

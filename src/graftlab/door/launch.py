@@ -35,6 +35,8 @@ class Outcome:
     jobs: int = 0
     failed: dict[str, Exception] = field(default_factory=dict)
     """Job, in words -> what ended it."""
+    results: list[Any] = field(default_factory=list)
+    """What the jobs of this process returned, in their order."""
 
 
 def launch(door: Door, words: Sequence[Word], *, multirun: bool) -> Outcome:
@@ -46,7 +48,10 @@ def launch(door: Door, words: Sequence[Word], *, multirun: bool) -> Outcome:
         outcome.jobs += 1
         name = _job_name(swept) if multirun else "run"
         try:
-            return _run(door.menu.verb, cfg, multirun=multirun)
+            result = _run(door.menu.verb, cfg, multirun=multirun)
+            if result is not None:
+                outcome.results.append(result)
+            return result
         except Interrupted as stop:
             # Not an Exception: Hydra would go on with the sweep's next job.
             print(stop, file=sys.stderr)

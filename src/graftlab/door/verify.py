@@ -58,12 +58,13 @@ def verify_sweep(door: Door, overrides: Sequence[str]) -> Any:
 def check_parts(spec: Any) -> None:
     """What a spec cannot know by itself: files, the model's modules, an optimizer's arguments.
 
-    Raises GraftlabError.
+    A verb that needs other files than training has a `check` of its own. Raises GraftlabError.
     """
     if isinstance(getattr(spec, "optimizer", None), CustomOptimizer):
         spec.optimizer.optimizer_class()
-    if callable(check := getattr(spec, "check", None)):
-        check()
+    if hasattr(spec, "check"):
+        spec.check()
+        return
     data, model, lora = (getattr(spec, name, None) for name in ("data", "model", "lora"))
     if data is not None:
         data.check()

@@ -47,6 +47,17 @@ class ModelSpec(ABC):
     def folder(self) -> Path:
         """The local folder with config, weights and tokenizer. Raises ModelError if absent."""
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether `folder` finds a folder of this machine, without any download."""
+        return True
+
+    def description(self) -> Path | None:
+        """The folder with config and tokenizer, whose weights may be missing; None where only
+        the architecture is known. Raises ModelError.
+        """
+        return self.folder()
+
     @abstractmethod
     def load_tokenizer(self) -> Tokenizer:
         """The tokenizer with its chat template; never touches the weights."""

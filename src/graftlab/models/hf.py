@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graftlab.errors import ConfigError, ModelError, did_you_mean
+from graftlab.models.architecture import Architecture
 from graftlab.models.base import Base, ModelSpec
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from graftlab.text.tokenizer import Tokenizer
 
 # Everything a base needs, and no second copy of the weights in another format.
+NEEDS_ONE = (
+    "model=hf needs exactly one of model.path=DIR (a folder written by save_pretrained) and "
+    "model.hub=ID (such as Qwen/Qwen2.5-0.5B-Instruct)."
+)
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py", "*.tiktoken"]
 
 
@@ -32,14 +37,13 @@ class HFModel(ModelSpec):
     """Commit, branch or tag of the hub id; pin a commit for runs that must repeat."""
     trust_remote_code: bool = False
     """Run Python code that ships with the model. Off unless you have read that code."""
+    architecture: Architecture = field(default_factory=Architecture)
 
     def __post_init__(self) -> None:
         ModelSpec.__post_init__(self)
-        if (self.path is None) == (self.hub is None):
-            raise ConfigError(
-                "model=hf needs exactly one of model.path=DIR (a folder written by "
-                "save_pretrained) and model.hub=ID (such as Qwen/Qwen2.5-0.5B-Instruct)."
-            )
+        both = self.path is not None and self.hub is not None
+        if both or not (self.path or self.hub or self.architecture.known):
+            raise ConfigError(NEEDS_ONE)
         if self.revision is not None and self.hub is None:
             raise ConfigError("model.revision belongs to model.hub; a folder has no revisions.")
 
@@ -52,10 +56,22 @@ class HFModel(ModelSpec):
         if self.hub is None:
             check_folder(self.folder())
 
+    @property
+    def on_disk(self) -> bool:
+        return self.path is not None
+
+    def description(self) -> Path | None:
+        if self.hub is None:
+            return self.folder() if self.on_disk else None
+        weightless = [pattern for pattern in HUB_FILES if pattern != "*.safetensors"]
+        return _download(self.hub, self.revision, files=weightless)
+
     def folder(self) -> Path:
         if self.hub is not None:
             return _download(self.hub, self.revision)
-        folder = Path(self.path or "").expanduser()
+        if self.path is None:
+            raise ConfigError(NEEDS_ONE)
+        folder = Path(self.path).expanduser()
         if not folder.is_dir():
             parent = folder.parent
             siblings = [p.name for p in parent.iterdir() if p.is_dir()] if parent.is_dir() else []
@@ -141,11 +157,11 @@ def _from_pretrained(
     return model
 
 
-def _download(hub: str, revision: str | None) -> Path:
+def _download(hub: str, revision: str | None, *, files: list[str] = HUB_FILES) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(hub, revision=revision, allow_patterns=HUB_FILES))
+        return Path(snapshot_download(hub, revision=revision, allow_patterns=files))
     except Exception as error:  # the hub client raises a dozen unrelated types
         raise ModelError(
             f"model.hub={hub} is neither in the local cache nor could it be downloaded: {error} "

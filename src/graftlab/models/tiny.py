@@ -28,5 +28,9 @@ class TinyModel(HFModel):
     def name(self) -> str:
         return "tiny"
 
+    @property
+    def on_disk(self) -> bool:
+        return True
+
     def folder(self) -> Path:
         return ASSET

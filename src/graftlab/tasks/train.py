@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,15 +13,17 @@ from graftlab.generation.sampling import Generation
 from graftlab.models.base import ModelSpec
 from graftlab.objectives.base import Objective
 from graftlab.packing.plan import Packing
+from graftlab.planning.device import Device
+from graftlab.planning.limits import Limits
 from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder, identity
 from graftlab.tracking.loggers import Loggers
 from graftlab.tracking.result import Result
-from graftlab.training.checkpoint import Checkpointing
+from graftlab.training.checkpoint import Checkpointing, CheckpointStore
 from graftlab.training.optim import OptimizerSpec
 from graftlab.training.precision import Precision
 from graftlab.training.schedule import Schedule
-from graftlab.training.trainer import TrainerSpec
+from graftlab.training.trainer import LAUNCHED, TrainerSpec
 from graftlab.training.watch import Callbacks
 
 
@@ -41,6 +44,8 @@ class TrainSpec:
     logger: Loggers = field(default_factory=Loggers)
     generation: Generation = field(default_factory=Generation)
     checkpoint: Checkpointing = field(default_factory=Checkpointing)
+    device: Device = field(default_factory=Device)
+    budget: Limits = field(default_factory=Limits)
     epochs: int = 3
     """Passes over the training data."""
     lr: float = 1e-3
@@ -84,6 +89,8 @@ def run(spec: TrainSpec) -> Result:
     folder = RunFolder(Path(spec.run_dir))
     if folder.finished:
         return _finished(spec, folder)
+    if spec.budget.given and LAUNCHED not in os.environ:
+        _keep_within_budget(spec, folder)
     if spec.trainer.needs_launch:
         from graftlab.training.ranks import launch
 
@@ -93,6 +100,14 @@ def run(spec: TrainSpec) -> Result:
     from graftlab.training.run import execute
 
     return execute(spec, folder)
+
+
+def _keep_within_budget(spec: TrainSpec, folder: RunFolder) -> None:
+    """Raises ConfigError before anything is loaded; steps taken before a kill are paid already."""
+    from graftlab.tasks.plan import refuse_over_budget
+
+    last = CheckpointStore(folder.checkpoints).last()
+    refuse_over_budget(spec, done_steps=last.step if last and spec.resume else 0)
 
 
 def _finished(spec: TrainSpec, folder: RunFolder) -> Result:

@@ -25,7 +25,7 @@ from typing import Any
 
 import yaml
 
-BUDGETS = ("run_dir", "resume", "logger", "max_minutes", "name")
+BUDGETS = ("run_dir", "resume", "logger", "max_minutes", "name", "budget", "device")
 """Keys that do not change what a run computes, and so are not part of its identity."""
 
 

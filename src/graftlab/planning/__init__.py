@@ -1,0 +1,14 @@
+"""What a run will take, reckoned before anything is loaded or paid: numbers in, numbers out.
+
+device     what a machine has, does and costs; `conf/device/*.yaml`
+shape      a base's weights, counted from names and shapes
+workload   documents, rows, steps, and the largest micro-batch
+memory     bytes by term, for the training step of this house
+timing     floating-point work, hours, energy, money
+changes    single changes after which it would fit
+advice     epochs, rank, learning rate, context length, each with its reason
+plan       all of it together
+show       the same on a terminal
+
+No torch here: counts, rates and probes are handed in by `tasks/plan.py`.
+"""

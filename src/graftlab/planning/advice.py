@@ -1,0 +1,135 @@
+"""What guides to adapter training say about epochs, rank, learning rate and length, with reasons.
+
+The Ficino guide (commentary on music, 5,000 samples) and the hafs guide (a 14B coder) are the two
+that give numbers by size of the data; where they disagree, both are named and validation decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SMALL, MEDIUM, LARGE = 500, 1_000, 10_000
+
+STEP = (1e-4, 1e-3)
+"""Learning rate x scale: 1e-3 x 16/32 (Ficino guide) and 2e-4 x 128/64 (hafs guide) are 5e-4 and
+4e-4, though the rates themselves differ five times: what moves the weights is the product."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """One piece of guidance: on what, what is good, and why; `heed` where the run differs."""
+
+    about: str
+    text: str
+    heed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What advice looks at."""
+
+    documents: int
+    epochs: float
+    rank: int
+    lr: float
+    scale: float
+    """What PEFT multiplies the update with: alpha / rank, or alpha / sqrt(rank) for rsLoRA."""
+    dora: bool
+    tiny: bool
+    """Whether the base is too small for what the guides say."""
+    max_length: int
+    longest: int
+    p95: float
+    over_limit: int
+    early_stopping: bool
+
+
+def advise(run: Run) -> list[Advice]:
+    """Everything there is to say, in the order of the questions people ask."""
+    return [_epochs(run), _rank(run), _rate(run), _length(run)]
+
+
+def _epochs(run: Run) -> Advice:
+    count = run.documents
+    if count < SMALL:
+        low, high = 5, 100
+        why = (
+            "the Ficino guide wants 50 to 100 epochs below 500 samples, the hafs guide 5 to 10 "
+            "below 1,000 for fear of overfitting: take many and let validation choose "
+            "(callbacks=[default,early-stopping])"
+        )
+    elif count < MEDIUM:
+        low, high = 5, 10
+        why = "the hafs guide, below 1,000 samples; more of them overfit"
+    elif count < LARGE:
+        low, high = 3, 5
+        why = (
+            "both guides, for 1,000 to 10,000 samples; instruction-like tasks gain little after "
+            "about 3"
+        )
+    else:
+        low, high = 1, 3
+        why = "the hafs guide, above 10,000 samples: each is seen often enough"
+    heed = not low <= run.epochs <= high and not run.early_stopping
+    said = f"{run.epochs:.3g} planned; " if heed else ""
+    return Advice("epochs", f"{said}{low} to {high} for {count:,} documents: {why}.", heed)
+
+
+def _rank(run: Run) -> Advice:
+    count = run.documents
+    if count < MEDIUM:
+        low, high, size = 8, 16, "under 1,000"
+    elif count < LARGE:
+        low, high, size = 32, 64, "1,000 to 10,000"
+    else:
+        low, high, size = 128, 256, "over 10,000"
+    heed = run.rank > high
+    said = f"{run.rank} planned; " if run.rank < low or heed else ""
+    why = "a higher rank has more room and overfits small data sooner; a lower one is cheaper"
+    return Advice("rank", f"{said}{low} to {high} for {size} documents (hafs guide): {why}.", heed)
+
+
+def _rate(run: Run) -> Advice:
+    product = run.lr * run.scale
+    low, high = (limit / run.scale for limit in STEP)
+    if run.tiny:
+        return Advice(
+            "learning rate",
+            f"{run.lr:g}: bases of a few million parameters want 1e-3 to 1e-2; the guides speak "
+            "of billions.",
+        )
+    heed = not STEP[0] <= product <= STEP[1]
+    extra = ", DoRA at the lower end (its magnitudes learn as well)" if run.dora else ""
+    side = "above" if product > STEP[1] else "below"
+    said = f"{run.lr:g} planned, {side} what is usual; " if heed else ""
+    return Advice(
+        "learning rate",
+        f"{said}{low:.0e} to {high:.0e} at scale {run.scale:.3g}{extra}: what moves the weights is "
+        "lr x scale, 5e-4 and 4e-4 in the two guides. Diverged: a tenth of it; a persona in long, "
+        "slow runs: down to 2e-5.",
+        heed,
+    )
+
+
+def _length(run: Run) -> Advice:
+    if run.over_limit:
+        return Advice(
+            "context length",
+            f"packing.max_length={run.max_length} drops {run.over_limit:,} documents; the longest "
+            f"has {run.longest:,} tokens, 95 % have at most {run.p95:,.0f}.",
+            heed=True,
+        )
+    text = (
+        f"packing.max_length={run.max_length}: the longest document has {run.longest:,} tokens, "
+        f"95 % have at most {run.p95:,.0f}."
+    )
+    if run.max_length >= 2 * run.longest:
+        text += (
+            f" {_round_up(run.longest):,} would hold every one; longer rows only make fewer, "
+            "larger steps."
+        )
+    return Advice("context length", text)
+
+
+def _round_up(length: int) -> int:
+    return -(-length // 256) * 256

@@ -1,0 +1,118 @@
+"""Single changes to a run that does not fit, cheapest first, and the memory after each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from graftlab.planning.memory import QUANTISED, Settings
+
+LEAST_RANK = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """What of a run a change may turn."""
+
+    batch_size: int
+    accumulate: int
+    rank: int
+    max_length: int
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change: what to type, what it costs, and the bytes needed after it."""
+
+    words: str
+    price: str
+    total: float
+    fits: bool
+
+
+def changes(knobs: Knobs, total: Callable[[Knobs], float], limit: float) -> list[Change]:
+    """Every kind of change in its mildest form that fits into `limit` bytes, cheapest first.
+
+    A kind that cannot bring the run down to `limit` is listed in its strongest form, not fitting.
+    """
+    found = []
+    for kind in (_batches, _checkpointing, _precision, _quantised, _ranks, _rows):
+        tried = [Change(w, p, t := total(k), t <= limit) for w, p, k in kind(knobs)]
+        if tried:
+            found.append(next((change for change in tried if change.fits), tried[-1]))
+    return found
+
+
+def together(knobs: Knobs, total: Callable[[Knobs], float], limit: float) -> Change | None:
+    """Batch, checkpointing and precision at once: all that changes no update to speak of."""
+    words = []
+    for kind in (_batches, _checkpointing, _precision):
+        options = list(kind(knobs))
+        if options:
+            word, _, knobs = options[-1]
+            words.append(word)
+    if len(words) < 2:
+        return None
+    needed = total(knobs)
+    return Change(" ".join(words), "all of these at once", needed, needed <= limit)
+
+
+Option = tuple[str, str, Knobs]
+
+
+def _batches(knobs: Knobs) -> Iterator[Option]:
+    size = knobs.batch_size
+    while size > 1:
+        size //= 2
+        times = -(-knobs.batch_size * knobs.accumulate // size)
+        yield (
+            f"batch_size={size} accumulate={times}",
+            "the same update in smaller pieces",
+            replace(knobs, batch_size=size, accumulate=times),
+        )
+
+
+def _checkpointing(knobs: Knobs) -> Iterator[Option]:
+    if not knobs.settings.checkpointing:
+        yield (
+            "model.gradient_checkpointing=true",
+            "the same update, about a third slower",
+            replace(knobs, settings=replace(knobs.settings, checkpointing=True)),
+        )
+
+
+def _precision(knobs: Knobs) -> Iterator[Option]:
+    if knobs.settings.precision == "fp32":
+        yield (
+            "precision=bf16-mixed",
+            "the base in 16 bits; wants bf16 arithmetic",
+            replace(knobs, settings=replace(knobs.settings, precision="bf16-mixed")),
+        )
+
+
+def _quantised(knobs: Knobs) -> Iterator[Option]:
+    for name, size in QUANTISED.items():
+        yield (
+            f"a base in {name.replace('-', ' ')}",
+            "slightly worse, slower steps; not built into graftlab yet",
+            replace(knobs, settings=replace(knobs.settings, stored=size)),
+        )
+
+
+def _ranks(knobs: Knobs) -> Iterator[Option]:
+    rank = knobs.rank
+    while rank > LEAST_RANK:
+        rank = max(LEAST_RANK, rank // 2)
+        yield (f"lora.rank={rank}", "a smaller adapter", replace(knobs, rank=rank))
+
+
+def _rows(knobs: Knobs) -> Iterator[Option]:
+    length = knobs.max_length
+    while length > 512:
+        length = max(512, length // 2)
+        yield (
+            f"packing.max_length={length}",
+            "longer documents are dropped",
+            replace(knobs, max_length=length),
+        )

@@ -1,0 +1,105 @@
+"""What a machine has, does and costs: the `device` group, one YAML file per machine.
+
+Peak rates are data sheets' (dense, without sparsity). Achieved rates are what LoRA training of a
+model that fills the machine gets out of it: measured by somebody where a source is named, else an
+estimate, and the file says which.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from graftlab.errors import ConfigError, require_choice, require_range
+
+GIB = 2**30
+DTYPES = ("fp32", "bf16", "fp16")
+
+
+@dataclass(kw_only=True, slots=True)
+class Rates:
+    """Floating-point operations per second by dtype, in units of 10**12; null where not known."""
+
+    fp32: float | None = None
+    """TFLOP/s in fp32."""
+    bf16: float | None = None
+    """TFLOP/s in bf16."""
+    fp16: float | None = None
+    """TFLOP/s in fp16."""
+
+    def __post_init__(self) -> None:
+        for dtype in DTYPES:
+            require_range(f"device rate {dtype}", getattr(self, dtype), above=0)
+
+    def of(self, dtype: str) -> float | None:
+        """FLOP/s (not tera) in `dtype`, or None."""
+        rate: float | None = getattr(self, dtype)
+        return None if rate is None else rate * 1e12
+
+
+@dataclass(kw_only=True, slots=True)
+class Device:
+    """`device=h100`: what `graftlab plan` and budgets reckon with.
+
+    It decides nothing about where a run really happens: that is `trainer`.
+    """
+
+    title: str = "this machine's processor"
+    """Name for people."""
+    kind: str = "cpu"
+    """cpu, cuda or mps."""
+    memory: float | None = None
+    """GiB it is sold with; null asks this machine."""
+    usable: float | None = None
+    """GiB a run can have, without what the system and driver keep; null for all of `memory`."""
+    peak: Rates = field(default_factory=Rates)
+    achieved: Rates = field(default_factory=Rates)
+    watts: float = 65.0
+    """Draw of the whole device under training load."""
+    price: float = 0.02
+    """US dollars per hour: rent, or electricity for a machine of one's own."""
+
+    def __post_init__(self) -> None:
+        require_choice("device.kind", self.kind, ("cpu", "cuda", "mps"))
+        require_range("device.memory", self.memory, above=0)
+        require_range("device.usable", self.usable, above=0)
+        require_range("device.watts", self.watts, above=0)
+        require_range("device.price", self.price, least=0)
+        if self.memory is not None and self.usable is not None and self.usable > self.memory:
+            raise ConfigError(
+                f"device.usable={self.usable:g} is more than device.memory={self.memory:g}."
+            )
+
+    @property
+    def bytes(self) -> float:
+        """Memory a run can have."""
+        return (self.usable or self.memory or machine_memory()) * GIB
+
+
+def machine_memory() -> float:
+    """GiB of this machine, or of the control group it is confined to."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            total = min(total, int(Path(file).read_text(encoding="ascii")))
+        except (OSError, ValueError):  # no control group, or one without a limit ("max")
+            continue
+    return total / GIB
+
+
+def shelf() -> dict[str, Device]:
+    """Every device of `conf/device/` by the name of its file, in order of memory."""
+    import yaml
+
+    package = Path(__file__).parents[1]
+    installed = package / "conf"
+    folder = (installed if installed.is_dir() else package.parents[1] / "conf") / "device"
+    found = {}
+    for file in sorted(folder.glob("*.yaml")):
+        values: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+        for name in ("peak", "achieved"):
+            values[name] = Rates(**values.get(name) or {})
+        found[file.stem] = Device(**values)
+    return dict(sorted(found.items(), key=lambda item: item[1].bytes))

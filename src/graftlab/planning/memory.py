@@ -1,0 +1,191 @@
+"""Peak memory of training, by term, for the step this house takes.
+
+    base        frozen weights in their stored dtype
+    adapter     trained weights             gradients   as many, kept between micro-batches
+    optimizer   Adam's two moments in fp32 (and bf16's lower halves)
+    activations what the forward pass keeps for the backward pass of the largest micro-batch
+    logits      one chunk at labelled positions, with its softmax and gradient
+    working     temporaries of one layer's backward pass, beyond those of the logits
+    overhead    what a process has before its first step, and what its allocator loses
+
+Activations are counted tensor by tensor, from what PyTorch keeps for a Llama-like layer with PEFT's
+LoRA on it (a frozen linear keeps nothing; a norm its fp32 input; attention q, k, v, output and a
+log-sum-exp; the MLP gate, its activation and up; lora_A its input). Per token and layer, eager:
+
+    bf16-mixed   8 D + 4 (q + k) + 4 heads + 6 I + 2 (inputs of all lora_A) + 2 r (each)
+    fp32         8 D + 8 (q + k) + 4 heads + 12 I + 4 (distinct inputs of lora_A) + 4 r (each)
+
+D hidden size, I width of the MLP, q and k widths of all query and of all key heads. Autocast makes
+every lora_A keep a bf16 copy of its own; without it they share their input.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+from graftlab.planning.device import GIB
+
+if TYPE_CHECKING:
+    from graftlab.planning.shape import Shape
+    from graftlab.planning.workload import Workload
+
+CHUNK_ELEMENTS = 1 << 24
+"""Logits of one chunk, as `objectives/policy.py` makes them."""
+
+MIB = 2**20
+START = {"cpu": 495 * MIB, "cuda": 0.6 * GIB, "mps": 0.6 * GIB}
+"""Before anything is kept: Python, PyTorch, Lightning and a first step's workspace on a CPU
+(measured); context and libraries of a GPU (estimate)."""
+COMPILER = 150 * MIB
+"""What a process that has compiled its layers holds besides."""
+KERNEL, MOST_KERNELS = 0.5 * MIB, 600 * MIB
+"""oneDNN keeps a kernel for every shape of a 16-bit product it has met, 1,024 at most. Every
+micro-batch has another length, and so has every document in attention's backward pass."""
+SHAPES, SHAPES_PER_DOCUMENT = 28, 8
+"""Shapes of a micro-batch, and of each document in it."""
+LOSS = {"cpu": 0.24, "cuda": 0.05, "mps": 0.1}
+"""Allocated but unused after a step, as a share of what is in use. Measured on a CPU."""
+GROWTH, UNEVEN, SPREAD = 0.15, 0.27, 0.05
+"""On a CPU the heap, which is never handed back (`models/allocator.py`), frays: after n
+micro-batches it has lost another g sqrt(n - 1) of what is in use, where g is 0.15 for rows of one
+length and 0.42 where their lengths spread by 5 % (standard deviation over mean) or more."""
+GROWN, FRAYED = 500, 1.0 * GIB
+"""Micro-batches, and bytes in use, up to which that was seen; taken to stop there."""
+RECOMPUTED = 2.0
+"""Layers' worth of copies in another dtype that recomputation churns through, and that fray the
+heap as what is kept does."""
+
+STORED = {"fp32": 4.0, "bf16-mixed": 2.0, "bf16": 2.0, "fp16-mixed": 2.0}
+TRAINED = {"fp32": 4.0, "bf16-mixed": 4.0, "bf16": 2.0, "fp16-mixed": 4.0}
+QUANTISED = {"8-bit": 1.06, "4-bit": 0.56}
+"""Bytes a weight of a quantised base takes with its scales (arXiv 2110.02861, 2305.14314)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What of a run's configuration its memory depends on."""
+
+    precision: str
+    """fp32, bf16-mixed, bf16 or fp16-mixed: resolved, not auto."""
+    checkpointing: bool = False
+    compiled: bool = False
+    dropout: bool = False
+    dora: bool = False
+    optimizer_bytes: float = 8.0
+    """State per trained parameter."""
+    sharded: int = 1
+    """Processes that share the base between them."""
+    kind: str = "cpu"
+    stored: float | None = None
+    """Bytes a stored base weight takes; None for what the precision says."""
+
+    @property
+    def wide(self) -> int:
+        """Bytes of a computed activation."""
+        return 4 if self.precision == "fp32" else 2
+
+    @property
+    def casts(self) -> bool:
+        """Whether adapters keep copies of their inputs in another dtype."""
+        return self.precision.endswith("-mixed")
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes by term; `total` is their sum."""
+
+    base: float
+    adapter: float
+    gradients: float
+    optimizer: float
+    activations: float
+    logits: float
+    working: float
+    overhead: float
+
+    @property
+    def total(self) -> float:
+        return sum(self.terms().values())
+
+    def terms(self) -> dict[str, float]:
+        """Term -> bytes, in the order they are explained in."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def reckon(shape: Shape, load: Workload, settings: Settings) -> Memory:
+    """The memory of one process at its largest micro-batch."""
+    stored = settings.stored or STORED[settings.precision]
+    trained = TRAINED[settings.precision]
+    logits = logit_bytes(load.batch_labels, shape.vocab, settings)
+    layer = working_bytes(shape, load.batch_tokens, settings)
+    parts = {
+        "base": shape.parameters * stored / settings.sharded,
+        "adapter": shape.trainable * trained,
+        "gradients": shape.trainable * trained,
+        "optimizer": shape.trainable * settings.optimizer_bytes,
+        "activations": load.batch_tokens * kept_per_token(shape, settings),
+        "logits": logits,
+        "working": max(0.0, layer - logits),
+    }
+    moving = sum(parts[name] for name in ("activations", "logits", "working"))
+    if settings.checkpointing and settings.casts:
+        whole = _layers_per_token(shape, settings) / shape.layers
+        moving += RECOMPUTED * load.batch_tokens * whole
+    return Memory(**parts, overhead=overhead_bytes(moving, load, settings))
+
+
+def overhead_bytes(moving: float, load: Workload, settings: Settings) -> float:
+    """What a process holds beyond its tensors, `moving` bytes of which come and go every step."""
+    total = START[settings.kind] + LOSS[settings.kind] * moving
+    total += COMPILER if settings.compiled else 0.0
+    if settings.kind != "cpu":
+        return total
+    if settings.precision != "fp32":
+        shapes = SHAPES + SHAPES_PER_DOCUMENT * load.documents_per_pass
+        total += min(MOST_KERNELS, KERNEL * shapes * load.passes)
+    pace = GROWTH + UNEVEN * min(1.0, load.spread / SPREAD)
+    growth = pace * math.sqrt(min(load.passes, GROWN) - 1) * min(moving, FRAYED)
+    # A compiled layer has few temporaries of its own.
+    return total + (growth / 2 if settings.compiled else growth)
+
+
+def kept_per_token(shape: Shape, settings: Settings) -> float:
+    """Bytes a token keeps from the forward to the backward pass, over all layers."""
+    whole = _layers_per_token(shape, settings)
+    if not settings.checkpointing:
+        return whole
+    # Each layer keeps its input; one layer at a time keeps everything.
+    return settings.wide * shape.hidden * shape.layers + whole / shape.layers
+
+
+def _layers_per_token(shape: Shape, settings: Settings) -> float:
+    wide, reads, layers = settings.wide, shape.reads, shape.layers
+    query, key = shape.heads * shape.head_dim, shape.key_heads * shape.head_dim
+    attention = 2 * wide * (query + key) + 4 * shape.heads
+    if settings.compiled:
+        # Norms and SiLU are computed again in the backward pass, from their inputs.
+        layer = 2 * wide * shape.hidden + attention + 2 * wide * shape.feed_forward
+        lora = wide * (reads.distinct + shape.rank * reads.count)
+        return layers * layer + lora
+    norms = 2 * 4 * shape.hidden + (4 * (query + key) if shape.qk_norm else 0)
+    layer = norms + attention + 3 * wide * shape.feed_forward
+    inputs = reads.inputs if settings.casts or settings.dropout else reads.distinct
+    copies = 4 if settings.dropout and not settings.casts else wide
+    lora = copies * inputs + wide * shape.rank * reads.count
+    if settings.dora:
+        lora += 2 * wide * reads.outputs  # the base's and the adapter's result, for the magnitude
+    return layers * layer + lora
+
+
+def logit_bytes(labels: int, vocab: int, settings: Settings) -> float:
+    """One chunk of logits with softmax, its gradient, and the gradient in the compute dtype."""
+    elements = min(labels * vocab, max(CHUNK_ELEMENTS, vocab))
+    return elements * (12.0 + (settings.wide if settings.wide == 2 else 4))
+
+
+def working_bytes(shape: Shape, tokens: int, settings: Settings) -> float:
+    """Temporaries of an MLP's backward pass: gradients of its product, gate and up, and copies."""
+    factor = 14 if settings.casts else 4 * settings.wide
+    return float(tokens) * (factor * shape.feed_forward + 4 * settings.wide * shape.hidden)

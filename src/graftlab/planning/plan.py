@@ -1,0 +1,178 @@
+"""A whole plan: memory, changes, hours and money on every device, advice, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from graftlab.planning.changes import Change, Knobs, changes, together
+from graftlab.planning.device import GIB
+from graftlab.planning.memory import Memory, reckon
+from graftlab.planning.timing import Bill, bill, rate, work
+
+if TYPE_CHECKING:
+    from graftlab.planning.advice import Advice
+    from graftlab.planning.device import Device
+    from graftlab.planning.limits import Limits
+    from graftlab.planning.shape import Shape
+    from graftlab.planning.workload import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a few real steps on this machine measured."""
+
+    tokens_per_second: float
+    peak_bytes: float
+    steps: int
+    compiled: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a plan is asked: the run, and how it changes when knobs are turned."""
+
+    knobs: Knobs
+    shape_at: Callable[[int], Shape]
+    """Rank -> the base with an adapter of that rank."""
+    load_at: Callable[[Knobs], Workload]
+    """Batch size, accumulation and row length -> the workload."""
+    device: Device
+    devices: Mapping[str, Device]
+    limits: Limits
+    dtype: str
+    """What matrices are multiplied in: fp32, bf16 or fp16."""
+    measured_peak: float | None = None
+    """FLOP/s of this machine's processor, for devices without rates of their own."""
+    probe: Probe | None = None
+    max_minutes: float | None = None
+    done_steps: int = 0
+
+    def memory(self, knobs: Knobs, *, kind: str | None = None) -> Memory:
+        """The memory of the run with these knobs, on the asked device or one of `kind`."""
+        settings = replace(knobs.settings, kind=kind or self.device.kind)
+        return reckon(self.shape_at(knobs.rank), self.load_at(knobs), settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One device: whether the run fits, and its bill (None where nothing is known of its rate)."""
+
+    name: str
+    device: Device
+    needed: float
+    fits: bool
+    bill: Bill | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The answer; sizes in bytes."""
+
+    title: str
+    shape: Shape
+    load: Workload
+    knobs: Knobs
+    memory: Memory
+    toggled: Memory
+    """With gradient checkpointing the other way round."""
+    device: Device
+    bill: Bill | None
+    rows: list[Row]
+    changes: list[Change]
+    advice: list[Advice]
+    broken: list[str]
+    """Limits of the budget that would be passed."""
+    probe: Probe | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def fits(self) -> bool:
+        return self.memory.total <= self.device.bytes
+
+    def numbers(self) -> dict[str, Any]:
+        """The plan as plain numbers, for files and tests."""
+        return {
+            "parameters": self.shape.parameters,
+            "trainable": self.shape.trainable,
+            "steps": self.load.steps,
+            "tokens_per_step": self.load.tokens_per_step,
+            "memory_gib": {k: v / GIB for k, v in self.memory.terms().items()},
+            "total_gib": self.memory.total / GIB,
+            "fits": self.fits,
+            "hours": self.bill.hours if self.bill else None,
+            "kwh": self.bill.kwh if self.bill else None,
+            "cost": self.bill.cost if self.bill else None,
+        }
+
+
+def answer(
+    question: Question, *, title: str, advice: Sequence[Advice], notes: Sequence[str]
+) -> Plan:
+    """The plan of a run."""
+    knobs, device = question.knobs, question.device
+    shape, load = question.shape_at(knobs.rank), question.load_at(knobs)
+    memory = question.memory(knobs)
+    turned = replace(
+        knobs, settings=replace(knobs.settings, checkpointing=not knobs.settings.checkpointing)
+    )
+    found = _bill(question, device, probed=True)
+    limit = device.bytes
+    return Plan(
+        title=title,
+        shape=shape,
+        load=load,
+        knobs=knobs,
+        memory=memory,
+        toggled=question.memory(turned),
+        device=device,
+        bill=found,
+        rows=_rows(question),
+        changes=_changes(question, limit) if memory.total > limit else [],
+        advice=list(advice),
+        broken=question.limits.passed(hours=found.hours, cost=found.cost) if found else [],
+        probe=question.probe,
+        notes=list(notes),
+    )
+
+
+def _changes(question: Question, limit: float) -> list[Change]:
+    def total(knobs: Knobs) -> float:
+        return question.memory(knobs).total
+
+    single = changes(question.knobs, total, limit)
+    if any(change.fits for change in single):
+        return single
+    all_at_once = together(question.knobs, total, limit)
+    return [*single, *([all_at_once] if all_at_once else [])]
+
+
+def _rows(question: Question) -> list[Row]:
+    rows = []
+    for name, device in question.devices.items():
+        needed = question.memory(question.knobs, kind=device.kind).total
+        same = device == question.device
+        rows.append(
+            Row(name, device, needed, needed <= device.bytes, _bill(question, device, probed=same))
+        )
+    return rows
+
+
+def _bill(question: Question, device: Device, *, probed: bool) -> Bill | None:
+    shape, load = question.shape_at(question.knobs.rank), question.load_at(question.knobs)
+    flops = rate(device, question.dtype, question.measured_peak if device.kind == "cpu" else None)
+    if flops is None:
+        return None
+    here = probed and question.probe is not None and device.kind == "cpu"
+    needed = work(shape, load, checkpointing=question.knobs.settings.checkpointing)
+    return bill(
+        needed,
+        load,
+        device,
+        flops=flops,
+        dtype=question.dtype,
+        tokens_per_second=question.probe.tokens_per_second if here and question.probe else None,
+        done_steps=question.done_steps,
+        max_minutes=question.max_minutes,
+    )

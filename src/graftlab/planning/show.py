@@ -1,0 +1,223 @@
+"""A plan on the terminal: a memory bar, a table of devices, changes and advice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from rich.table import Table
+from rich.text import Text
+
+from graftlab.planning.device import GIB
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from graftlab.planning.memory import Memory
+    from graftlab.planning.plan import Plan, Row
+
+BAR = 60
+COLOURS = ("blue", "cyan", "green", "yellow", "red", "magenta", "white", "bright_black")
+LETTERS = {
+    "base": "B",
+    "adapter": "a",
+    "gradients": "g",
+    "optimizer": "o",
+    "activations": "A",
+    "logits": "L",
+    "working": "w",
+    "overhead": "·",
+}
+MEANING = {
+    "base": "frozen weights",
+    "adapter": "trained weights",
+    "gradients": "of the trained weights",
+    "optimizer": "its state",
+    "activations": "kept for the backward pass",
+    "logits": "one chunk, at labels only",
+    "working": "temporaries of the backward pass",
+    "overhead": "the process itself, and what allocation loses",
+}
+
+
+def show(plan: Plan, console: Console) -> None:
+    """Print the plan."""
+    for note in plan.notes:
+        console.print(note, style="dim", markup=False, highlight=False)
+    console.print(_facts(plan), highlight=False)
+    console.print(_memory_title(plan), highlight=False)
+    console.print(bar(plan.memory, plan.device.bytes))
+    console.print(_terms(plan), highlight=False)
+    if plan.changes:
+        console.print(_changes(plan), highlight=False)
+    console.print(_devices(plan), highlight=False)
+    for advice in plan.advice:
+        mark = "!" if advice.heed else " "
+        console.print(
+            Text.assemble((f"{mark} {advice.about}: ", "bold"), advice.text), highlight=False
+        )
+    for line in plan.broken:
+        console.print(Text(f"! {line}: training would not start.", "bold red"), highlight=False)
+
+
+def show_total(plans: Sequence[Plan], console: Console) -> None:
+    """Print what the jobs of a sweep take together."""
+    table = Table(title=f"the sweep: {len(plans)} runs", title_justify="left", box=None)
+    for heading in ("", "steps", "memory", "time", "kWh", "USD"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for plan in plans:
+        table.add_row(plan.title, f"{plan.load.steps:,}", gib(plan.memory.total), *_money(plan))
+    hours, kwh, cost = totals(plans)
+    table.add_row(
+        "together, one after the other",
+        f"{sum(plan.load.steps for plan in plans):,}",
+        gib(max(plan.memory.total for plan in plans)),
+        _time(hours),
+        f"{kwh:.2f}",
+        f"{cost:.2f}",
+        style="bold",
+    )
+    console.print(table, highlight=False)
+
+
+def totals(plans: Sequence[Plan]) -> tuple[float, float, float]:
+    """Hours, kWh and dollars of all plans; those without a bill count nothing."""
+    bills = [plan.bill for plan in plans if plan.bill is not None]
+    return (
+        sum(bill.hours for bill in bills),
+        sum(bill.kwh for bill in bills),
+        sum(bill.cost for bill in bills),
+    )
+
+
+def bar(memory: Memory, limit: float) -> Text:
+    """The terms drawn to scale, a letter each, and a mark where the device's memory ends.
+
+    A run that takes less than a quarter of the device is drawn without the rest.
+    """
+    whole = max(memory.total, limit) if memory.total > limit / 4 else memory.total
+    scale = BAR / whole
+    text = Text("  ", no_wrap=True)
+    drawn, end = 0, 0.0
+    for (name, size), colour in zip(memory.terms().items(), COLOURS, strict=True):
+        end += size * scale
+        width = round(end) - drawn
+        text.append(LETTERS[name] * width, colour)
+        drawn += width
+    room = round(limit * scale) - drawn
+    if whole < limit:
+        text.append(f"  {memory.total / limit:.1%} of the device", "dim")
+    elif room >= 0:
+        text.append(" " * room)
+        text.append("|", "bold")
+    else:
+        text.append(f"  ends {gib(memory.total - limit)} beyond the device", "bold red")
+    return text
+
+
+def gib(size: float) -> str:
+    """Bytes for people."""
+    return f"{size / GIB:,.1f} GiB" if size >= GIB else f"{size / 2**20:,.0f} MiB"
+
+
+def _facts(plan: Plan) -> Table:
+    shape, load = plan.shape, plan.load
+    made, about = load.budget, "" if load.exact else "about "
+    table = Table(title=plan.title, title_justify="left", show_header=False, box=None)
+    table.add_column(style="bold")
+    table.add_column()
+    rows = [
+        ("base", f"{shape.name}, {_count(shape.parameters)} parameters ({shape.source})"),
+        (
+            "adapter",
+            f"rank {plan.knobs.rank}, {shape.trainable:,} trainable parameters "
+            f"({shape.share:.2%} of the base)",
+        ),
+        (
+            "data",
+            f"{made.documents:,} documents, {about}{made.tokens:,} tokens an epoch, "
+            f"{load.labelled:.0%} trained ({load.source})",
+        ),
+        ("packing", f"{made.rows:,} rows, {made.density:.0%} full"),
+        (
+            "steps",
+            f"{about}{load.steps:,}: {load.epochs:.3g} epochs of {made.steps_per_epoch:,}, about "
+            f"{load.tokens_per_step:,.0f} tokens and {made.effective_batch:.1f} documents each",
+        ),
+    ]
+    if plan.probe is not None:
+        rows.append(
+            (
+                "probe",
+                f"{plan.probe.tokens_per_second:,.0f} tokens/s, peak {gib(plan.probe.peak_bytes)}, "
+                f"over {plan.probe.steps} steps on this machine",
+            )
+        )
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _memory_title(plan: Plan) -> Text:
+    settings = plan.knobs.settings
+    verdict = "fits" if plan.fits else "does NOT fit"
+    switched = "without" if settings.checkpointing else "with"
+    return Text.assemble(
+        "\n",
+        (f"memory: {gib(plan.memory.total)} {verdict} ", "bold" if plan.fits else "bold red"),
+        f"on {plan.device.title} ({gib(plan.device.bytes)} usable), {settings.precision}; "
+        f"{switched} gradient checkpointing {gib(plan.toggled.total)}",
+    )
+
+
+def _terms(plan: Plan) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=True)
+    sides: tuple[Literal["left", "right"], ...] = ("left", "left", "right", "left")
+    for justify in sides:
+        table.add_column(justify=justify)
+    for (name, size), colour in zip(plan.memory.terms().items(), COLOURS, strict=True):
+        table.add_row(Text(LETTERS[name], colour), name, gib(size), Text(MEANING[name], "dim"))
+    return table
+
+
+def _changes(plan: Plan) -> Table:
+    table = Table(title="what would make it fit, cheapest first", title_justify="left", box=None)
+    for heading in ("change", "memory", "", "price"):
+        table.add_column(heading, justify="right" if heading == "memory" else "left")
+    for change in plan.changes:
+        verdict = Text("fits", "green") if change.fits else Text("still too much", "red")
+        table.add_row(change.words, gib(change.total), verdict, change.price)
+    return table
+
+
+def _devices(plan: Plan) -> Table:
+    table = Table(title="on every machine known", title_justify="left", box=None)
+    for heading in ("device", "usable", "needed", "", "time", "kWh", "USD"):
+        table.add_column(heading, justify="left" if heading in ("device", "") else "right")
+    for row in plan.rows:
+        table.add_row(*_device(row), style="bold" if row.device == plan.device else "")
+    return table
+
+
+def _device(row: Row) -> list[str | Text]:
+    verdict = Text("fits", "green") if row.fits else Text("too small", "red")
+    known: list[str | Text] = [row.name, gib(row.device.bytes), gib(row.needed), verdict]
+    if not row.fits or row.bill is None:
+        return [*known, "-", "-", "-"]
+    return [*known, _time(row.bill.hours), f"{row.bill.kwh:.2f}", f"{row.bill.cost:.2f}"]
+
+
+def _money(plan: Plan) -> list[str]:
+    if plan.bill is None:
+        return ["-", "-", "-"]
+    return [_time(plan.bill.hours), f"{plan.bill.kwh:.2f}", f"{plan.bill.cost:.2f}"]
+
+
+def _time(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:,.1f} h"
+    return f"{hours * 60:.0f} min" if hours >= 1 / 60 else f"{hours * 3600:.0f} s"
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e9:,.2f}B" if number >= 1e9 else f"{number / 1e6:,.1f}M"

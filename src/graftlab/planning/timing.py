@@ -1,0 +1,124 @@
+"""How long, how much energy, how much money: work divided by what a machine achieves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from graftlab.planning.memory import SHAPES, SHAPES_PER_DOCUMENT
+
+if TYPE_CHECKING:
+    from graftlab.planning.device import Device
+    from graftlab.planning.shape import Shape
+    from graftlab.planning.workload import Workload
+
+CPU_SHARE = {"fp32": 0.45, "bf16": 0.16, "fp16": 0.16}
+"""Share of a processor's measured matrix peak that training reaches, where no probe says better.
+
+Two cores with AMX, hidden sizes 384 and 896, eager: 0.5 in fp32, 0.11 and 0.25 in bf16.
+"""
+
+LAYER_SECONDS = {"cpu": 3e-3, "cuda": 2.5e-3, "mps": 6e-3}
+"""What starting the operations of one layer's forward and backward pass takes, however small they
+are. A GPU computes meanwhile. Measured on a CPU, estimates elsewhere."""
+KERNEL_SECONDS = 2e-3
+"""Compiling one oneDNN kernel: on a CPU every 16-bit product of a new shape waits for its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Floating-point operations; a multiply-add counts two."""
+
+    train_token: float
+    valid_token: float
+    micro_batch: float = 0.0  # whatever its length: DoRA's norms
+    layers: int = 0
+    shapes: float = 0.0  # of products in a micro-batch that no other had
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What a run takes on one kind of device, all its processes together."""
+
+    hours: float
+    kwh: float
+    cost: float  # US dollars
+    seconds_per_step: float
+    tokens_per_second: float
+
+
+def work(shape: Shape, load: Workload, *, checkpointing: bool) -> Work:
+    """Per token of training and of validation.
+
+    Frozen weights: forward and the input's gradient, 4 a weight; trained ones also their own, 6.
+    The head runs at labels only. Attention: two products over half the document on average.
+    Checkpointing runs every layer's forward once more.
+    """
+    head = shape.vocab * shape.hidden * load.labelled
+    width = shape.heads * shape.head_dim
+    attention = 2 * 2 * width * (load.mean_length / 2) * shape.layers
+    forward = 2.0 * (shape.linear + shape.trainable) + attention
+    train = 4.0 * (shape.linear + head) + 6.0 * shape.trainable + 3 * attention
+    norms = 2.0 * shape.dora_work * (2 if checkpointing else 1)
+    return Work(
+        train_token=train + (forward if checkpointing else 0.0),
+        valid_token=forward + 2.0 * head,
+        micro_batch=norms,
+        layers=shape.layers,
+        shapes=SHAPES + SHAPES_PER_DOCUMENT * load.documents_per_pass,
+    )
+
+
+def rate(device: Device, dtype: str, measured_peak: float | None = None) -> float | None:
+    """FLOP/s in training: achieved, else a share of the peak, the device's or `measured_peak`."""
+    known = device.achieved.of(dtype)
+    if known is not None:
+        return known
+    peak = measured_peak or device.peak.of(dtype)
+    return None if peak is None else peak * CPU_SHARE[dtype]
+
+
+def bill(
+    needed: Work,
+    load: Workload,
+    device: Device,
+    *,
+    flops: float,
+    dtype: str = "bf16",
+    tokens_per_second: float | None = None,
+    done_steps: int = 0,
+    max_minutes: float | None = None,
+) -> Bill:
+    """Hours, energy and money of the steps still to be taken, validation included.
+
+    `tokens_per_second`, where a probe measured it, replaces what `flops` a second would give for
+    training steps; `done_steps` were taken before, by a run that is resumed.
+    """
+    mean = max(1.0, load.mean_batch_tokens)
+    computing = (mean * needed.train_token + needed.micro_batch) / flops
+    per_token = _pass_seconds(computing, needed, device.kind, dtype) / mean
+    speed = load.processes / per_token if tokens_per_second is None else tokens_per_second
+    step = load.tokens_per_step / speed
+    # A probe's seconds stand for the probed work: validation is scaled from them.
+    scale = (load.processes / per_token) / speed
+    validation = load.valid_tokens * needed.valid_token / flops / load.processes * scale
+    seconds = max(0, load.steps - done_steps) * step + load.validations * validation
+    if max_minutes is not None:
+        seconds = min(seconds, 60 * max_minutes)
+    hours = seconds / 3600
+    return Bill(
+        hours=hours,
+        kwh=hours * device.watts / 1000 * load.processes,
+        cost=hours * device.price * load.processes,
+        seconds_per_step=step,
+        tokens_per_second=speed,
+    )
+
+
+def _pass_seconds(computing: float, needed: Work, kind: str, dtype: str) -> float:
+    """One forward and backward pass: computing, and starting what is computed."""
+    starting = needed.layers * LAYER_SECONDS[kind]
+    if kind != "cpu":
+        return max(computing, starting)
+    compiling = KERNEL_SECONDS * needed.shapes if dtype != "fp32" else 0.0
+    return computing + starting + compiling

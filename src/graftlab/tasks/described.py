@@ -1,0 +1,128 @@
+"""What is known of a run without loading it: the base's shapes and the documents' lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftlab.errors import GraftlabError, ModelError
+
+if TYPE_CHECKING:
+    from graftlab.planning.shape import Shape
+    from graftlab.planning.workload import Documents
+    from graftlab.tasks.train import TrainSpec
+
+NO_LIMIT = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A base without its weights: tensors by name and shape, config, and where all that is from."""
+
+    name: str
+    source: str
+    tensors: Mapping[str, tuple[int, ...]]
+    config: Mapping[str, Any]
+    folder: Path | None
+    """Where config and tokenizer lie; None when only the architecture is known."""
+
+
+def describe(spec: TrainSpec) -> Described:
+    """The base's shapes, from the first of: headers of its files, its config.json alone, the
+    published architecture. Raises ModelError when there is none of them.
+    """
+    model: Any = spec.model
+    hub, facts = getattr(model, "hub", None), getattr(model, "architecture", None)
+    folder: Path | None = None
+    try:
+        folder = model.description()
+    except GraftlabError as error:
+        if facts is None or not facts.known:
+            raise _unreachable(error, hub) from error
+    if folder is None:
+        assert facts is not None
+        name = hub or "a base"
+        return Described(name, "published architecture", facts.tensors(), facts.config(), None)
+    from graftlab.models.weights import read_json, stored_tensors
+
+    config = read_json(folder / "config.json")
+    config = {**config, **(config.get("text_config") or {})}
+    name = hub or model.name
+    try:
+        stored = {name: tensor.shape for name, tensor in stored_tensors(folder).items()}
+        return Described(name, "counted in its files", stored, config, folder)
+    except ModelError:
+        trusted = bool(getattr(model, "trust_remote_code", False))
+        counted = _on_meta(folder, trusted)
+        return Described(name, "counted from config.json, without weights", counted, config, folder)
+
+
+def _unreachable(error: Exception, hub: str | None) -> ModelError:
+    if hub is None:
+        return ModelError(str(error))
+    return ModelError(
+        f"{error} For a plan, config.json and the tokenizer's files are enough: copy those, or "
+        "give model.architecture.hidden_size, layers, heads, feed_forward and vocab_size."
+    )
+
+
+def _on_meta(folder: Path, trusted: bool) -> dict[str, tuple[int, ...]]:
+    """Parameters by name and shape, built where tensors take no memory. Raises ModelError."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trusted
+        )
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trusted)
+    except (ValueError, OSError, KeyError, ImportError) as error:
+        raise ModelError(f"{folder}: its config.json makes no language model: {error}") from error
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+def shape_of(base: Described, spec: TrainSpec, rank: int) -> Shape:
+    """Counts of the base with the configured adapter at `rank`. Raises ConfigError."""
+    from graftlab.adapters.targets import adapted_modules, modules_in, targets_in
+    from graftlab.planning.shape import Adapted, measure
+
+    tied = bool(base.config.get("tie_word_embeddings")) or "lm_head.weight" not in base.tensors
+    modules = modules_in(base.tensors, tied=tied)
+    names = adapted_modules(modules, targets_in(modules, spec.lora))
+    adapted = Adapted(names, rank, spec.lora.dora, spec.lora.modules_to_save)
+    return measure(base.tensors, base.config, adapted, name=base.name, source=base.source)
+
+
+def read_documents(spec: TrainSpec, base: Described) -> tuple[Documents, int, list[str]]:
+    """Lengths of the training documents, tokens of the validation set, and notes."""
+    from graftlab.planning.workload import Documents, guess_documents
+    from graftlab.text.encode import encode
+
+    if not spec.data.has_files:
+        lengths, labels = spec.data.profile.lengths()
+        text = "assumed: data.profile, as there is no data.train"
+        return Documents(lengths, labels, text, exact=False), 0, []
+    tokenizer = _tokenizer(spec, base.folder) if base.folder else None
+    found = spec.data.load(reserved=tokenizer.reserved if tokenizer else frozenset())
+    if tokenizer is None:
+        guessed = guess_documents(found.valid) if found.valid else None
+        valid_tokens = int(guessed.lengths.sum()) if guessed else 0
+        return guess_documents(found.train), valid_tokens, found.notes
+    turns = spec.data.train_turns
+    train = encode(found.train, tokenizer, max_length=NO_LIMIT, train_turns=turns, progress=True)
+    valid = encode(found.valid, tokenizer, max_length=spec.packing.max_length, train_turns=turns)
+    documents = Documents(train.lengths, train.num_labels, "counted with the model's tokenizer")
+    return documents, int(valid.lengths.sum()), [*tokenizer.notes, *found.notes]
+
+
+def _tokenizer(spec: TrainSpec, folder: Path) -> Any:
+    """The model's tokenizer, without its weights being fetched."""
+    if spec.model.on_disk:
+        return spec.model.load_tokenizer()
+    from graftlab.text.tokenizer import load_tokenizer
+
+    trusted = bool(getattr(spec.model, "trust_remote_code", False))
+    return load_tokenizer(folder, template=spec.model.template, trust_remote_code=trusted)

@@ -1,0 +1,34 @@
+"""The task for a rented GPU: its words are ours, its devices exist, and it ends the machine."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+
+from graftlab.config import conf_dir
+
+ROOT = Path(__file__).parents[2]
+TASK = yaml.safe_load((ROOT / "cloud" / "train.sky.yaml").read_text(encoding="utf-8"))
+
+
+def test_it_sends_trains_and_ends_the_machine() -> None:
+    assert set(TASK) == {"name", "workdir", "resources", "envs", "file_mounts", "setup", "run"}
+    assert TASK["resources"]["autostop"]["down"] is True
+    assert "graftlab train $WORDS" in TASK["run"]
+    assert "constraints.txt" in TASK["setup"]
+    used = set(re.findall(r"\$([A-Z_]+)", TASK["run"]))
+    assert used == set(TASK["envs"])
+
+
+def test_its_device_and_keys_are_ours() -> None:
+    assert (conf_dir() / "device" / f"{TASK['envs']['DEVICE']}.yaml").is_file()
+    assert "budget.max_cost=" in TASK["run"]
+    assert "hydra.run.dir=outputs/cloud" in TASK["run"]
+    page = (ROOT / "docs" / "cloud.md").read_text(encoding="utf-8")
+    assert "sky down graftlab" in page
+    assert "outputs/cloud" in page
+    torch = re.search(r"torch==([\d.]+)", TASK["setup"])
+    assert torch is not None
+    assert torch.group() in (ROOT / "Makefile").read_text(encoding="utf-8")
