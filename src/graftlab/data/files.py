@@ -83,8 +83,8 @@ def _neighbours(path: Path) -> str:
     if hint := did_you_mean(path.name, names):
         return f".{hint} (in {folder.resolve()})"
     data = [name for name in names if name.endswith((".jsonl", ".json"))]
-    listed = ", ".join(data[:6]) if data else "no JSON files"
-    return f": in {folder.resolve()} there is {listed}."
+    found = f"there is {', '.join(data[:6])}" if data else "there are no JSON files"
+    return f": in {folder.resolve()} {found}."
 
 
 def read_rows(path: Path) -> Iterator[RawRow]:
