@@ -128,7 +128,7 @@ def _multiples(survey: Survey, parts: Sequence[str]) -> str:
         found = survey.lengths[source].get(part)
         if found is None:
             return '<td class="empty">none</td>'
-        name = esc(f"{source}, {part}")
+        name = f"{source}, {part}"
         drawn = histogram(found.words, bins, median=found.quantile(0.5), name=name)
         return f"<td>{drawn}</td>"
 

@@ -39,7 +39,8 @@ def repeats(survey: Survey) -> str:
     """Openings of every part, and n-grams of the answers."""
     phrases = survey.phrases
     openings = [
-        f"<h3>Openings: {part}</h3>" + _ranked(phrases.openings[part].top(_OPENINGS), phrases.rows)
+        f"<h3>Openings: {part}</h3>"
+        + _ranked(phrases.openings[part].top(_OPENINGS), phrases.texts[part])
         for part in PARTS
         if part in phrases.openings
     ]
@@ -52,11 +53,12 @@ def repeats(survey: Survey) -> str:
         "repeats",
         "What repeats",
         *openings,
-        f"<h3>Runs of {NGRAM} words in answers</h3>",
-        _ranked(phrases.top_runs(_RUNS), phrases.rows),
+        f"<h3>Runs of {NGRAM} words or more in answers</h3>",
+        _ranked(phrases.top_runs(_RUNS), phrases.answers),
         forgotten,
         lead=f"In how many rows a text begins with the same {OPENING} words, or an answer holds "
-        f"the same {NGRAM}; in lower case, without punctuation. Counted in {sample_of(survey)}.",
+        f"the same {NGRAM}; in lower case, without punctuation. An answer that several "
+        f"rows share counts once. Counted in {sample_of(survey)}.",
     )
 
 
@@ -191,9 +193,9 @@ def duplicates(losses: Losses) -> str:
     lead = (
         "None was dropped."
         if not losses.near
-        else f"{count(losses.near)} rows were dropped as nearly the same as an earlier one; here "
-        f"{'are some of them' if losses.near > len(losses.twins) else 'they are'}, each beside "
-        "the row that stayed. Shared runs of three words are the measure."
+        else f"Rows dropped as nearly the same as an earlier one: {count(losses.near)}. "
+        f"{'Some of them' if losses.near > len(losses.twins) else 'Each'} beside the row that "
+        "stayed, which is found by its likeness: shared runs of three words over all."
     )
     pairs = []
     for twin in losses.twins:

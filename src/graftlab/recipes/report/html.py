@@ -21,6 +21,11 @@ def esc(text: object) -> str:
     return _ODD.sub(_number, escape(str(text)))
 
 
+def attribute(text: object) -> str:
+    """Text as the value of an attribute, where no tags may stand."""
+    return _ODD.sub("\ufffd", escape(str(text)))
+
+
 def _number(found: re.Match[str]) -> str:
     return f'<span class="odd">U+{ord(found[0]):04X}</span>'
 

@@ -15,6 +15,7 @@ FEWEST_WORDS = 5
 UNCLEAR, SHORT = "unclear", f"under {FEWEST_WORDS} words"
 _LEAST = 0.06
 """Share of words that must be small words of the language."""
+_FEWEST_HITS = 3
 _WORDS_READ = 400
 
 _SMALL = {
@@ -53,14 +54,18 @@ def guess(text: str) -> str:
         return f"{foreign.most_common(1)[0][0]} script"
     if len(words) < FEWEST_WORDS:
         return SHORT
-    # A word of several languages says less.
-    votes: Counter[str] = Counter()
+    heard: dict[str, list[str]] = {}
     for word in words:
-        owners = _OWNERS.get(word, ())
-        for owner in owners:
-            votes[owner] += 12 // len(owners)
-    best = votes.most_common(1)
-    return best[0][0] if best and best[0][1] >= 12 * _LEAST * len(words) else UNCLEAR
+        for owner in _OWNERS.get(word, ()):
+            heard.setdefault(owner, []).append(word)
+    best = max(heard, key=lambda owner: sum(_weight(word) for word in heard[owner]), default="")
+    enough = len(heard.get(best, ())) >= max(_FEWEST_HITS, _LEAST * len(words))
+    return best if enough and len(set(heard[best])) > 1 else UNCLEAR
+
+
+def _weight(word: str) -> float:
+    """A word of several languages says less."""
+    return 1 / len(_OWNERS[word])
 
 
 @lru_cache(4096)

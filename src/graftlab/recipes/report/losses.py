@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -15,10 +16,14 @@ from graftlab.recipes.words import jaccard, shingles, texts_in
 
 NEAR = "near duplicate"
 """The reason of `dedupe` for what is not quite the same."""
+UNREAD = "unread"
+"""The kind of what could not become a record."""
 EXAMPLES = 5
 TWINS = 8
 CLIP = 1200
-"""Characters of an example that are held."""
+"""Characters of a turn that are held."""
+TURNS = 12
+"""Turns of an example that are held."""
 _PROBES = 6
 """Words by which a row that may be a twin is told from the many that are not."""
 _TWIN_WORDS = 3
@@ -108,16 +113,26 @@ class Losses:
 
 
 def clipped(body: Any) -> list[tuple[str, str]]:
-    """A row's turns, each cut; the number of characters left out is told."""
-    found = []
-    for part, text in turns_in(body):
-        more = len(text) - CLIP
-        found.append((part, f"{text[:CLIP]} … ({more:,} more characters)" if more > 0 else text))
-    return found
+    """The first turns of a row, each cut; what is left out is counted."""
+    found = list(turns_in(body))
+    shown = [(part, _cut(text)) for part, text in found[:TURNS]]
+    more = len(found) - TURNS
+    return [*shown, ("other", f"… ({more:,} more turns)")] if more > 0 else shown
+
+
+def _cut(text: str) -> str:
+    more = len(text) - CLIP
+    return f"{text[:CLIP]} … ({more:,} more characters)" if more > 0 else text
 
 
 def _example(row: dict[str, Any]) -> Example:
-    return Example(row["origin"], row["source"], row["detail"], clipped(row["record"]))
+    record = row["record"]
+    if row["kind"] == UNREAD:
+        # What is wrong with such a row is its shape, more often than what it says.
+        turns = [("as read", _cut(json.dumps(record, ensure_ascii=False)))]
+    else:
+        turns = clipped(record)
+    return Example(row["origin"], row["source"], row["detail"], turns)
 
 
 def _twin(row: dict[str, Any], like: re.Match[str]) -> Twin:

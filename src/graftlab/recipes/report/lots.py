@@ -19,6 +19,8 @@ _NAMES = {name: name for name in PARTS} | {
     "human": "user",
     "prompt": "user",
     "instruction": "user",
+    "input": "user",
+    "output": "assistant",
     "gpt": "assistant",
     "completion": "assistant",
     "observation": "tool",
@@ -42,10 +44,10 @@ class Line:
 
 def lines(path: Path, *, seed: int) -> Iterator[Line]:
     """The rows of a file that `prepare` wrote."""
-    offset, salt = 0, seed.to_bytes(16, "little")[:16]
+    offset, key = 0, str(seed).encode()[:64]
     with path.open("rb") as file:
         for number, data in enumerate(file, 1):
-            lot = hashlib.blake2b(data, digest_size=8, salt=salt).digest()
+            lot = hashlib.blake2b(data, digest_size=8, key=key).digest()
             yield Line(
                 json.loads(data), f"{path.name}:{number}", offset, int.from_bytes(lot, "little")
             )

@@ -89,21 +89,20 @@ def _points(manifest: Mapping[str, Any], losses: Losses, survey: Survey) -> Iter
         )
     for part, found in survey.phrases.openings.items():
         for phrase, rows in found.top(1):
-            if 20 * rows >= survey.phrases.rows > 1:
+            if 20 * rows >= (whole := survey.phrases.texts[part]) > 1:
                 yield (
-                    f'<a href="#repeats">{percent(rows, survey.phrases.rows)} of rows</a>: the '
-                    f'{part} part begins with <span class="phrase">{esc(phrase)}</span>'
+                    f'<a href="#repeats">{percent(rows, whole)} of rows</a>: the {part} part '
+                    f'begins with <span class="phrase">{esc(phrase)}</span>'
                 )
     seen = [
         f"{sign.name} in {count(survey.signs[sign.name].sources.total())}"
         for sign in SIGNS
         if sign.name in survey.signs
     ]
-    yield (
-        f'<a href="#characters">Signs of damage</a>: {"; ".join(seen)} rows'
-        if seen
-        else ("No signs of damage, and no addresses")
-    )
+    if seen:
+        yield f'<a href="#characters">Signs of damage</a>: {"; ".join(seen)} rows'
+    else:
+        yield "No signs of damage, and no addresses"
 
 
 def _dropped(losses: Losses) -> str:
