@@ -14,7 +14,7 @@ from graftlab.recipes.report.html import esc, percent
 from graftlab.recipes.report.language import guess
 from graftlab.recipes.report.lots import Lowest, turns_in
 from graftlab.recipes.report.phrases import Frequent, Phrases
-from graftlab.recipes.report.signs import signs_in
+from graftlab.recipes.report.signs import mostly_symbols, signs_in
 from recipe_rows import sentence
 
 
@@ -30,6 +30,11 @@ from recipe_rows import sentence
 )
 def test_what_is_right_is_no_sign(said: str) -> None:
     assert signs_in(said) == []
+
+
+@given(st.text(st.characters(max_codepoint=127), max_size=60))
+def test_ascii_takes_no_other_path_than_the_rest(text: str) -> None:
+    assert (mostly_symbols(text) is None) == (mostly_symbols(text + "\u2003") is None)
 
 
 @pytest.mark.parametrize(

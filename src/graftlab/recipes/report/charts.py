@@ -40,7 +40,8 @@ def histogram(values: Mapping[int, int], bins: Sequence[int], *, median: int, na
     middle = (bisect_right(bins, median) - 0.5) * step
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        f'aria-label="{attribute(name)}: words per row, median {median}"><g class="bars">{"".join(bars)}</g>'
+        f'aria-label="{attribute(name)}: words per row, median {median}">'
+        f'<g class="bars">{"".join(bars)}</g>'
         f'<path class="axis" d="M0 {floor}H{_WIDTH}"/>{_ticks(bins, step, floor)}'
         f'<path class="median" d="M{middle:.1f} {_TOP - 2}V{floor}"/>'
         f'<text class="m" x="{middle:.1f}" y="{_TOP - 5}" text-anchor="{_anchor(middle)}">'

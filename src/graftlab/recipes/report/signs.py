@@ -6,6 +6,7 @@ Every sign is cheap to rule out, so that all rows can be looked at and not a sam
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -51,8 +52,13 @@ def _long_word(text: str) -> Span | None:
 
 def mostly_symbols(text: str) -> Span | None:
     """The whole text where fewer than half of its visible characters are letters."""
-    visible = len("".join(text.split()))
-    if visible < _FEWEST or 2 * len(_NO_LETTERS.sub("", text)) <= visible:
+    if text.isascii():
+        # Many times as fast as the expression, and most texts are of this kind.
+        data = text.encode().translate(None, _SPACES)
+        visible, others = len(data), len(data.translate(None, _LETTERS))
+    else:
+        visible, others = len("".join(text.split())), len(_NO_LETTERS.sub("", text))
+    if visible < _FEWEST or 2 * others <= visible:
         return None
     return 0, min(len(text), LONG_WORD)
 
@@ -62,6 +68,8 @@ _LONG = re.compile(
     r"[^\s\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u9fff\uac00-\ud7af]"
     rf"{{{LONG_WORD},}}"
 )
+_SPACES = b" \t\n\v\f\r\x1c\x1d\x1e\x1f"
+_LETTERS = string.ascii_letters.encode()
 _NO_LETTERS = re.compile(r"[^\W\d_]+|\s+")
 _CP1252 = "\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ"
 
