@@ -330,6 +330,7 @@ def test_the_summary_tells_counts_and_places(
     assert lines["dedupe"][1:5] == ["41", "40", "1", "40"]
     assert "exact duplicate 1" in out
     assert f"{tmp_path / 'out' / 'rejects.jsonl'}: 2 dropped rows" in out.replace("\n", "")
+    assert "report.html: counts" in out.replace("\n", "")
     assert "in, " in out  # a line of progress
 
 
