@@ -100,7 +100,8 @@ def check_counts(made: Prepared, read: int) -> None:
 
 def test_files_and_their_lines(tmp_path: Path) -> None:
     made = prepare(spec(tmp_path, split=Split(valid=0.1, test=0.1)))
-    names = ["manifest.json", "rejects.jsonl", "test.jsonl", "train.jsonl", "valid.jsonl"]
+    names = ["manifest.json", "rejects.jsonl", "report.html"]
+    names += ["test.jsonl", "train.jsonl", "valid.jsonl"]
     assert sorted(os.listdir(made.folder)) == names
     assert sorted(os.listdir(tmp_path)) == ["out", "rows.jsonl"]
     lines = read_lines(made.folder / "train.jsonl")
@@ -329,6 +330,7 @@ def test_the_summary_tells_counts_and_places(
     assert lines["dedupe"][1:5] == ["41", "40", "1", "40"]
     assert "exact duplicate 1" in out
     assert f"{tmp_path / 'out' / 'rejects.jsonl'}: 2 dropped rows" in out.replace("\n", "")
+    assert "report.html: counts" in out.replace("\n", "")
     assert "in, " in out  # a line of progress
 
 

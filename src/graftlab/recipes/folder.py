@@ -3,7 +3,8 @@
 OUT/
   train.jsonl valid.jsonl (test.jsonl)   {"messages": [...], "tools"?, "source", "labels"?}
   rejects.jsonl                          what was dropped: step, reason, detail, origin, record
-  manifest.json                          inputs, steps, counts; written last
+  manifest.json                          inputs, steps, counts
+  report.html                            what it is like, to be looked at
 """
 
 from __future__ import annotations

@@ -120,6 +120,7 @@ def prepare(spec: PrepareSpec, *, board: Any = None) -> Prepared:
     `board`, if given, has `show(tallies)`, called often. Raises ConfigError or DataError.
     """
     from graftlab.recipes.folder import building, check_out
+    from graftlab.recipes.report import write_report
 
     spec.check()
     target = check_out(spec.out)
@@ -130,7 +131,7 @@ def prepare(spec: PrepareSpec, *, board: Any = None) -> Prepared:
         rows = walk.run(folder, sides=_sides(spec))
         _check_rows(rows)
         _write_manifest(spec, walk.tallies, rows, folder)
-        # The report of the whole belongs here: all files are written, the folder is not yet seen.
+        write_report(folder)
     return Prepared(target, rows, walk.tallies)
 
 

@@ -92,6 +92,7 @@ def summary(made: Prepared) -> None:
     rejects = sum(tally.dropped for tally in made.tallies)
     say(f"{made.folder / 'rejects.jsonl'}: {rejects:,} dropped rows, each with its reason")
     say(f"{made.folder / 'manifest.json'}: inputs, parameters and counts")
+    say(f"{made.folder / 'report.html'}: counts, lengths, oddities and examples, to be read first")
     say(f"Train on it: python train.py data=prepared data.path={made.folder}")
 
 

@@ -1,0 +1,34 @@
+"""The report of a prepared folder: report.html, one file to read before training on it.
+
+    manifest.json ──────────────▶ counts per source and step
+    rejects.jsonl ──▶ losses.py ▶ what was dropped and why, near-duplicates
+    SIDE.jsonl    ──▶ survey.py ▶ lengths, signs of damage; a sample ▶ phrases.py, language.py
+                                                                   everything ▶ page.py
+
+Each file is read once, in bounded memory; what is drawn by lot is drawn by a hash of the row and
+the seed, so the same folder gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from graftlab.data.prepared import MANIFEST
+
+REPORT = "report.html"
+
+
+def write_report(folder: Path) -> Path:
+    """Put `report.html` into a folder that has its rows, rejects and manifest; returns its path."""
+    from graftlab.recipes.report.losses import Losses
+    from graftlab.recipes.report.page import page
+    from graftlab.recipes.report.survey import Survey
+
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    seed = int(manifest["seed"])
+    losses = Losses.of(folder / "rejects.jsonl", seed=seed)
+    survey = Survey.of(folder, list(manifest["result"]), seed=seed, twins=losses.twins)
+    path = folder / REPORT
+    path.write_text(page(manifest, losses, survey), encoding="utf-8", newline="\n")
+    return path
