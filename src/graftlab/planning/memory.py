@@ -47,15 +47,13 @@ SHAPES, SHAPES_PER_DOCUMENT = 28, 8
 """Shapes of a micro-batch, and of each document in it."""
 LOSS = {"cpu": 0.24, "cuda": 0.05, "mps": 0.1}
 """Allocated but unused after a step, as a share of what is in use. Measured on a CPU."""
-GROWTH, UNEVEN, SPREAD = 0.15, 0.27, 0.05
-"""On a CPU the heap, which is never handed back (`models/allocator.py`), frays: after n
-micro-batches it has lost another g sqrt(n - 1) of what is in use, where g is 0.15 for rows of one
-length and 0.42 where their lengths spread by 5 % (standard deviation over mean) or more."""
+FRAYS = {"fp32": 190.0, "bf16-mixed": 120.0, "bf16": 95.0, "fp16-mixed": 120.0}
+"""On a CPU the heap, which is never handed back (`models/allocator.py`), frays: micro-batches have
+other lengths every time, and a hole left by one tensor is a little too small for the next. After n
+of them it has lost this many bytes x sqrt(n - 1) for every element of a hidden state (tokens x D),
+whatever is kept; seen for 500 micro-batches and hidden states of up to 1.6 million elements."""
 GROWN, FRAYED = 500, 1.0 * GIB
-"""Micro-batches, and bytes in use, up to which that was seen; taken to stop there."""
-RECOMPUTED = 2.0
-"""Layers' worth of copies in another dtype that recomputation churns through, and that fray the
-heap as what is kept does."""
+"""Taken to stop there: after so many, and at this or at what comes and goes in a step."""
 
 STORED = {"fp32": 4.0, "bf16-mixed": 2.0, "bf16": 2.0, "fp16-mixed": 2.0}
 TRAINED = {"fp32": 4.0, "bf16-mixed": 4.0, "bf16": 2.0, "fp16-mixed": 4.0}
@@ -130,13 +128,10 @@ def reckon(shape: Shape, load: Workload, settings: Settings) -> Memory:
         "working": max(0.0, layer - logits),
     }
     moving = sum(parts[name] for name in ("activations", "logits", "working"))
-    if settings.checkpointing and settings.casts:
-        whole = _layers_per_token(shape, settings) / shape.layers
-        moving += RECOMPUTED * load.batch_tokens * whole
-    return Memory(**parts, overhead=overhead_bytes(moving, load, settings))
+    return Memory(**parts, overhead=overhead_bytes(moving, shape, load, settings))
 
 
-def overhead_bytes(moving: float, load: Workload, settings: Settings) -> float:
+def overhead_bytes(moving: float, shape: Shape, load: Workload, settings: Settings) -> float:
     """What a process holds beyond its tensors, `moving` bytes of which come and go every step."""
     total = START[settings.kind] + LOSS[settings.kind] * moving
     total += COMPILER if settings.compiled else 0.0
@@ -145,8 +140,9 @@ def overhead_bytes(moving: float, load: Workload, settings: Settings) -> float:
     if settings.precision != "fp32":
         shapes = SHAPES + SHAPES_PER_DOCUMENT * load.documents_per_pass
         total += min(MOST_KERNELS, KERNEL * shapes * load.passes)
-    pace = GROWTH + UNEVEN * min(1.0, load.spread / SPREAD)
-    growth = pace * math.sqrt(min(load.passes, GROWN) - 1) * min(moving, FRAYED)
+    elements = load.mean_batch_tokens * shape.hidden
+    growth = FRAYS[settings.precision] * elements * math.sqrt(min(load.passes, GROWN) - 1)
+    growth = min(growth, max(moving, FRAYED))
     # A compiled layer has few temporaries of its own.
     return total + (growth / 2 if settings.compiled else growth)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,7 +43,6 @@ class Workload:
     steps: int
     epochs: float
     passes: int  # forward and backward passes of one process
-    spread: float  # of micro-batch lengths: standard deviation over mean
     batch_tokens: int  # largest micro-batch of one process
     batch_labels: int
     mean_batch_tokens: float
@@ -122,7 +120,6 @@ def lay_out(
         steps=steps,
         epochs=steps / made.steps_per_epoch,
         passes=max(1, round(steps / made.steps_per_epoch * micro_batches / schedule.processes)),
-        spread=_spread(filled) / math.sqrt(schedule.batch_size),
         batch_tokens=_fullest(filled, schedule.batch_size),
         batch_labels=_fullest(np.array([labels[row].sum() for row in rows]), schedule.batch_size),
         mean_batch_tokens=made.tokens / micro_batches,
@@ -134,12 +131,6 @@ def lay_out(
 
 def _fullest(totals: np.ndarray, count: int) -> int:
     return int(np.sort(totals)[::-1][:count].sum())
-
-
-def _spread(totals: np.ndarray) -> float:
-    """Standard deviation over mean, from the middle four fifths: a last row is often short."""
-    low, high = np.quantile(totals, [0.1, 0.9])
-    return float((high - low) / (2 * NormalDist().inv_cdf(0.9)) / totals.mean())
 
 
 def _validations(schedule: Schedule, steps: int, per_epoch: int) -> int:
