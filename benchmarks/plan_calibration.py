@@ -63,6 +63,9 @@ CASES = {
     "640-fp32-checkpoints": Case(
         (640, 1792, 5, 10, 5), (FP32, "packing.max_length=2048", CHECKPOINTS), "short"
     ),
+    "448-fp32-checkpoints": Case(
+        (448, 1216, 7, 7, 7), (FP32, "packing.max_length=3072", CHECKPOINTS), "short"
+    ),
     "256-batch-4": Case(
         (256, 768, 6, 4, 2), (BF16, "packing.max_length=1024", "batch_size=4"), "short"
     ),
