@@ -40,6 +40,9 @@ def main(argv: Sequence[str] | None = None, *, call: str | None = None) -> int:
     # the machine (measured: 380 tokens/s against 2,900 beside one busy process); threads that
     # never spin are slow alone (1,790 against 2,870). Read by libgomp when torch loads.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    # oneDNN keeps a compiled kernel for every length of row it has seen, up to 1,024 of them; the
+    # next row has another length (measured over 100 steps: 1,690 MiB with 1,024, 1,170 with 128).
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = call or " ".join(["graftlab", *(verb for verb in arguments[:1] if verb in VERBS)])
     try:
