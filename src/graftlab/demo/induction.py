@@ -1,7 +1,7 @@
 """Copying, wired by hand: the first two attention layers of the tiny base are set, not trained.
 
 A model learns to copy names from its prompt with induction heads (arXiv 2209.11895), which appear
-late: after billions of tokens, not after six millions. Their two parts can be written down:
+late: six million tokens of text brought none here. Their two parts can be written down:
 
     layer 0   group 0   heads look 1 and 2 tokens back and carry the tokens they find into
                         subspaces BEFORE and BEFORE_THAT of the residual stream
