@@ -54,6 +54,10 @@ class Interrupted(Exception):
         self.exit_code = exit_code
 
 
+class Paused(Exception):
+    """The run's observer set it aside after a whole, saved step; resuming goes on."""
+
+
 class NonFiniteError(GraftlabError):
     """A loss or a gradient is not a number any more; nothing was updated with it."""
 

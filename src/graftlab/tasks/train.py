@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from graftlab.adapters.peft import Lora
 from graftlab.data.source import DataSpec
@@ -25,6 +26,9 @@ from graftlab.training.precision import Precision
 from graftlab.training.schedule import Schedule
 from graftlab.training.trainer import LAUNCHED, TrainerSpec
 from graftlab.training.watch import Callbacks
+
+if TYPE_CHECKING:
+    from graftlab.training.observer import Observer
 
 
 @dataclass(kw_only=True, slots=True)
@@ -80,11 +84,12 @@ class TrainSpec:
         require_choice("compile", self.compile, ("auto", "on", "off"))
 
 
-def run(spec: TrainSpec) -> Result:
+def run(spec: TrainSpec, *, observer: Observer | None = None) -> Result:
     """Train as configured and leave a run folder behind; a finished one is only reported.
 
-    Raises GraftlabError (with the fix) for what the user can mend, and Interrupted after a signal,
-    when the run is saved and can go on with `resume=auto`.
+    Raises GraftlabError (with the fix) for what the user can mend, and Interrupted after a signal
+    or Paused by the observer, when the run is saved and can go on with `resume=auto`. A run of
+    several processes has no observer.
     """
     folder = RunFolder(Path(spec.run_dir))
     if folder.finished:
@@ -99,7 +104,7 @@ def run(spec: TrainSpec) -> Result:
 
     from graftlab.training.run import execute
 
-    return execute(spec, folder)
+    return execute(spec, folder, observer)
 
 
 def _keep_within_budget(spec: TrainSpec, folder: RunFolder) -> None:

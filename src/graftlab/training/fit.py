@@ -13,7 +13,7 @@ import torch
 
 from graftlab.tracking.console import say
 from graftlab.training.callbacks.checkpointer import Checkpointer
-from graftlab.training.callbacks.progress import ProgressBar
+from graftlab.training.callbacks.progress import Onlooker, ProgressBar
 from graftlab.training.callbacks.recorder import Recorder, Scribe
 from graftlab.training.callbacks.watchers import Sampler, Stopper, Validator
 from graftlab.training.evaluate import validation_loss
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from graftlab.tracking.loggers import Tracker
     from graftlab.training.checkpoint import CheckpointStore, Saved
     from graftlab.training.module import AdapterModule
+    from graftlab.training.observer import Observer
     from graftlab.training.plan import StepPlan
     from graftlab.training.precision import Resolved
     from graftlab.training.samples import SampleBook
@@ -45,6 +46,7 @@ class Fit:
     store: CheckpointStore
     book: SampleBook
     signals: Signals
+    observer: Observer
     sampler: Sampler = field(init=False)
 
     def __post_init__(self) -> None:
@@ -53,9 +55,15 @@ class Fit:
     def run(self, resume: Saved | None) -> None:
         """Train to the last step, going on from `resume` if given.
 
-        Raises Interrupted after a signal, NonFiniteError or ResumeError.
+        Raises Interrupted after a signal, Paused where the observer says so, NonFiniteError or
+        ResumeError.
         """
         quiet_lightning()
+        self.observer.starts(
+            total_steps=self.plan.total_steps,
+            steps_per_epoch=self.plan.steps_per_epoch,
+            step=resume.step if resume else 0,
+        )
         bar = ProgressBar(self.recorder)
         trainer = self.spec.trainer.build(
             device=self.device,
@@ -83,13 +91,27 @@ class Fit:
         callbacks: list[Any] = [self.signals, recorder]
         if self.plan.valid is not None:
             callbacks.append(
-                Validator(recorder, watched, base=self.base_loss, tuned=self.tuned_loss)
+                Validator(
+                    recorder,
+                    watched,
+                    base=self.base_loss,
+                    tuned=self.tuned_loss,
+                    observer=self.observer,
+                )
             )
         callbacks += [
             self.sampler,
             Stopper(recorder, watched, max_minutes=spec.max_minutes),
             Scribe(recorder, self.history, self.trackers, log_every=spec.trainer.log_every),
-            Checkpointer(recorder, spec.checkpoint, self.store, self.history, self.signals),
+            Onlooker(recorder, self.observer),
+            Checkpointer(
+                recorder,
+                spec.checkpoint,
+                self.store,
+                self.history,
+                self.signals,
+                observer=self.observer,
+            ),
         ]
         return callbacks
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from graftlab.adapters.peft import attach
 from graftlab.choices import dump
-from graftlab.errors import ConfigError
+from graftlab.errors import ConfigError, Paused
 from graftlab.models.cache import lend
 from graftlab.models.compile import compile_layers, plan_compile
 from graftlab.models.probe import check_isolation
@@ -35,6 +35,7 @@ from graftlab.training.fit import Fit
 from graftlab.training.flops import flops_per_token
 from graftlab.training.memory import memory_advice
 from graftlab.training.module import AdapterModule, require_same
+from graftlab.training.observer import Observer
 from graftlab.training.samples import SampleBook
 from graftlab.training.setup import Setup, settle
 from graftlab.training.signals import Signals
@@ -47,16 +48,17 @@ if TYPE_CHECKING:
     from graftlab.training.precision import Resolved
 
 
-def execute(spec: TrainSpec, folder: RunFolder) -> Result:
+def execute(spec: TrainSpec, folder: RunFolder, observer: Observer | None = None) -> Result:
     """Train `spec` in `folder`, going on from its last checkpoint if there is one.
 
-    Raises Interrupted after a signal, and GraftlabError with the fix for what people can mend.
+    Raises Interrupted after a signal, Paused where the observer says so, and GraftlabError with
+    the fix for what people can mend.
     """
     with Signals() as signals, memory_advice(spec):
-        return _execute(spec, folder, signals)
+        return _execute(spec, folder, signals, observer or Observer())
 
 
-def _execute(spec: TrainSpec, folder: RunFolder, signals: Signals) -> Result:
+def _execute(spec: TrainSpec, folder: RunFolder, signals: Signals, observer: Observer) -> Result:
     started = time.perf_counter()
     resume = _claim(spec, folder)
     setup = settle(spec, folder)
@@ -67,7 +69,7 @@ def _execute(spec: TrainSpec, folder: RunFolder, signals: Signals) -> Result:
             announce(setup, adapter, compile_reason=compile_reason, probe=probe)
             if resume is not None:
                 say(f"Going on from step {resume.step} of {setup.plan.total_steps}.")
-        fit = _assemble(setup, adapter, signals)
+        fit = _assemble(setup, adapter, signals, observer)
         exit_code = 1
         try:
             setup_seconds = time.perf_counter() - started
@@ -77,6 +79,9 @@ def _execute(spec: TrainSpec, folder: RunFolder, signals: Signals) -> Result:
             )
             result = finish.run(setup_seconds=setup_seconds, started=started)
             exit_code = 0
+        except Paused:
+            exit_code = 0
+            raise
         finally:
             for tracker in fit.trackers:
                 tracker.finish(exit_code)
@@ -128,7 +133,7 @@ def open_adapter(spec: TrainSpec, precision: Resolved, place: Place) -> Iterator
         yield adapter
 
 
-def _assemble(setup: Setup, adapter: Adapter, signals: Signals) -> Fit:
+def _assemble(setup: Setup, adapter: Adapter, signals: Signals, observer: Observer) -> Fit:
     """Module, recorder, history, loggers and samples of this process."""
     spec, folder = setup.spec, setup.folder
     module = _module(setup, adapter)
@@ -164,6 +169,7 @@ def _assemble(setup: Setup, adapter: Adapter, signals: Signals) -> Fit:
         store=store,
         book=book,
         signals=signals,
+        observer=observer,
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lightning.pytorch import Trainer
 
-from graftlab.errors import Interrupted
+from graftlab.errors import Interrupted, Paused
 from graftlab.training.callbacks.base import StepCallback
 from graftlab.training.callbacks.recorder import Recorder
 from graftlab.training.callbacks.watchers import due
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from graftlab.tracking.history import History
     from graftlab.training.checkpoint import Checkpointing, CheckpointStore
     from graftlab.training.module import AdapterModule
+    from graftlab.training.observer import Observer
     from graftlab.training.signals import Signals
 
 
 class Checkpointer(StepCallback):
-    """Saves whole optimizer steps: when due, when the run ends, when a signal arrives."""
+    """Saves whole optimizer steps: when due, at rungs, when the run ends, when a signal arrives."""
 
     def __init__(
         self,
@@ -29,20 +30,28 @@ class Checkpointer(StepCallback):
         store: CheckpointStore,
         history: History,
         signals: Signals,
+        *,
+        observer: Observer,
     ) -> None:
         self.recorder, self.spec, self.store = recorder, spec, store
-        self.history, self.signals = history, signals
+        self.history, self.signals, self.observer = history, signals, observer
 
     def after_step(self, trainer: Trainer, module: AdapterModule) -> None:
         plan, step = self.recorder.plan, trainer.global_step
         every = {"every_epochs": self.spec.every_epochs, "every_steps": self.spec.every_steps}
         number = self._signal(trainer)
-        ends = trainer.should_stop or step >= plan.total_steps or number is not None
-        if ends or due(step, plan, **every) or self.recorder.best_step == step:
+        ends = trainer.should_stop or step >= plan.total_steps
+        rung = step in self.observer.rungs
+        best = self.recorder.best_step == step
+        if ends or best or rung or number is not None or due(step, plan, **every):
             self.save(trainer)
         if number is not None:
             name = signal.Signals(number).name
             raise Interrupted(f"{name}: stopped and saved after step {step}.", 128 + number)
+        if rung and not ends and "valid_loss" in self.recorder.row:
+            reason = self.observer.verdict(step, self.recorder.row["valid_loss"])
+            if reason is not None:
+                raise Paused(reason)
 
     def save(self, trainer: Trainer) -> None:
         """Write the checkpoint of the finished step; it appears whole or not at all."""
@@ -52,6 +61,7 @@ class Checkpointer(StepCallback):
         trainer.save_checkpoint(self.store.partial(path))
         if trainer.is_global_zero:
             self.store.publish(path)
+            self.observer.saved(trainer.global_step, path)
             self.store.prune(self.spec.keep)
         trainer.strategy.barrier()  # nobody looks for a checkpoint before it is there
 

@@ -1,4 +1,4 @@
-"""The progress bar of a run: step, loss, validation loss, tokens/s and time left."""
+"""The progress of a run, for people (a bar, or lines) and for its observer."""
 
 from __future__ import annotations
 
@@ -13,9 +13,21 @@ from graftlab.training.callbacks.recorder import Recorder
 
 if TYPE_CHECKING:
     from graftlab.training.module import AdapterModule
+    from graftlab.training.observer import Observer
 
 LINE_SECONDS = 10.0
 """Between two plain lines where there is no terminal to draw a bar on."""
+
+
+class Onlooker(StepCallback):
+    """Tells the run's observer of every step."""
+
+    def __init__(self, recorder: Recorder, observer: Observer) -> None:
+        self.recorder, self.observer = recorder, observer
+
+    def after_step(self, trainer: Trainer, module: AdapterModule) -> None:
+        if trainer.is_global_zero:
+            self.observer.after_step(self.recorder.row)
 
 
 class ProgressBar(StepCallback):

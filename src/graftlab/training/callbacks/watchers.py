@@ -12,6 +12,7 @@ from graftlab.training.callbacks.recorder import Recorder
 
 if TYPE_CHECKING:
     from graftlab.training.module import AdapterModule
+    from graftlab.training.observer import Observer
     from graftlab.training.plan import StepPlan
     from graftlab.training.samples import SampleBook
     from graftlab.training.watch import Callbacks
@@ -34,9 +35,10 @@ class Validator(StepCallback):
         *,
         base: Callable[[], float],
         tuned: Callable[[], float],
+        observer: Observer,
     ) -> None:
         self.recorder, self.spec = recorder, spec.validation
-        self.base, self.tuned = base, tuned
+        self.base, self.tuned, self.observer = base, tuned, observer
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step == 0:
@@ -45,7 +47,8 @@ class Validator(StepCallback):
     def after_step(self, trainer: Trainer, module: AdapterModule) -> None:
         plan, step = self.recorder.plan, trainer.global_step
         every = {"every_epochs": self.spec.every_epochs, "every_steps": self.spec.every_steps}
-        if step >= plan.total_steps or due(step, plan, **every):
+        rung = step in self.observer.rungs
+        if rung or step >= plan.total_steps or due(step, plan, **every):
             self.recorder.validated(self.tuned())
 
 

@@ -1,0 +1,37 @@
+"""Who looks over a run's shoulder: a sweep, which is told of progress and may pause the run.
+
+    starts          once the steps are known        -> from then on `rungs` holds
+    after_step      after every optimizer step
+    saved           after every checkpoint
+    verdict         after validation and saving at a rung: go on, or pause
+
+A paused run lies in its folder like one that was stopped by a signal, and goes on the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from graftlab.tracking.history import Row
+
+
+class Observer:
+    """Watches nothing and lets every run go on; a sweep's own overrides what it needs."""
+
+    rungs: Collection[int] = ()
+    """Optimizer steps after which the run is validated and saved, whatever its own schedule of
+    both says."""
+
+    def starts(self, *, total_steps: int, steps_per_epoch: int, step: int) -> None:
+        """The run has `total_steps` optimizer steps and goes on behind `step` (0: it is new)."""
+
+    def after_step(self, row: Row) -> None:
+        """One finished optimizer step; `row` is its row of the log."""
+
+    def saved(self, step: int, path: Path) -> None:
+        """A checkpoint of `step` lies at `path`; older ones may be removed after this."""
+
+    def verdict(self, step: int, valid_loss: float) -> str | None:
+        """At a rung before the last step: None to go on, or why the run is paused."""
+        return None

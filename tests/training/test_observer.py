@@ -1,0 +1,66 @@
+"""A run under an observer: told of every step, validated at rungs, paused and finished later."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from safetensors.torch import load_file
+
+from graftlab.errors import Paused
+from graftlab.tasks.train import run
+from graftlab.training.observer import Observer
+
+
+class Watcher(Observer):
+    """Pauses at step 3, and remembers what it was told."""
+
+    def __init__(self, *, pause: bool) -> None:
+        self.pause, self.told = pause, []
+
+    def starts(self, *, total_steps, steps_per_epoch, step):
+        self.told.append(("starts", total_steps, steps_per_epoch, step))
+        self.rungs = {3}
+
+    def after_step(self, row):
+        self.told.append(("step", row["step"], "valid_loss" in row))
+
+    def saved(self, step, path):
+        assert path.is_file()
+        self.told.append(("saved", step))
+
+    def verdict(self, step, valid_loss):
+        self.told.append(("verdict", step, valid_loss))
+        return "not among the best" if self.pause else None
+
+
+def test_a_paused_run_goes_on_as_if_nothing_had_been(spec, tmp_path):
+    plain = run(replace(spec, run_dir=str(tmp_path / "plain")))
+    first = Watcher(pause=True)
+    with pytest.raises(Paused, match="not among the best"):
+        run(spec, observer=first)
+    assert ("starts", 10, 5, 0) in first.told
+    assert ("step", 3, True) in first.told  # validated at the rung, inside the epoch
+    assert ("step", 2, False) in first.told
+    assert first.told[-2] == ("saved", 3)
+    assert first.told[-1][:2] == ("verdict", 3)
+
+    second = Watcher(pause=False)
+    resumed = run(replace(spec, resume="auto"), observer=second)
+    assert second.told[0] == ("starts", 10, 5, 3)
+    assert resumed.score == plain.score
+    weights = [load_file(tmp_path / d / "adapter-final" / "adapter_model.safetensors")
+               for d in ("plain", "run")]  # fmt: skip
+    assert weights[0].keys() == weights[1].keys()
+    assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
+
+
+def test_nobody_is_asked_at_the_last_step(spec):
+    class AtTheEnd(Watcher):
+        def starts(self, *, total_steps, steps_per_epoch, step):
+            self.rungs = {total_steps}
+
+    watcher = AtTheEnd(pause=True)
+    run(spec, observer=watcher)
+    assert not [event for event in watcher.told if event[0] == "verdict"]
+    assert ("saved", 10) in watcher.told
