@@ -3,7 +3,9 @@
     starts          once the steps are known        -> from then on `rungs` holds
     after_step      after every optimizer step
     saved           after every checkpoint
-    verdict         after validation and saving at a rung: go on, or pause
+    reached         after validation at a rung; where several adapters train together, all have
+                    reached it before any verdict is asked for
+    verdict         after saving at a rung: go on, or pause
 
 A paused run lies in its folder like one that was stopped by a signal, and goes on the same way.
 """
@@ -32,6 +34,9 @@ class Observer:
     def saved(self, step: int, path: Path) -> None:
         """A checkpoint of `step` lies at `path`; older ones may be removed after this."""
 
-    def verdict(self, step: int, valid_loss: float) -> str | None:
+    def reached(self, step: int, valid_loss: float) -> None:
+        """A rung was reached with this validation loss, in nats per trained token."""
+
+    def verdict(self, step: int) -> str | None:
         """At a rung before the last step: None to go on, or why the run is paused."""
         return None

@@ -48,8 +48,8 @@ class Checkpointer(StepCallback):
         if number is not None:
             name = signal.Signals(number).name
             raise Interrupted(f"{name}: stopped and saved after step {step}.", 128 + number)
-        if rung and not ends and "valid_loss" in self.recorder.row:
-            reason = self.observer.verdict(step, self.recorder.row["valid_loss"])
+        if rung and not ends:
+            reason = self.observer.verdict(step)
             if reason is not None:
                 raise Paused(reason)
 

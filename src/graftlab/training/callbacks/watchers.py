@@ -49,7 +49,9 @@ class Validator(StepCallback):
         every = {"every_epochs": self.spec.every_epochs, "every_steps": self.spec.every_steps}
         rung = step in self.observer.rungs
         if rung or step >= plan.total_steps or due(step, plan, **every):
-            self.recorder.validated(self.tuned())
+            self.recorder.validated(loss := self.tuned())
+            if rung:
+                self.observer.reached(step, loss)
 
 
 class Sampler(StepCallback):
