@@ -23,7 +23,7 @@ class Watcher(Observer):
         self.rungs = {3}
 
     def after_step(self, row):
-        self.told.append(("step", row["step"], "valid_loss" in row))
+        self.told.append(("step", row["step"], "rung_loss" in row, "valid_loss" in row))
 
     def saved(self, step, path):
         assert path.is_file()
@@ -43,8 +43,8 @@ def test_a_paused_run_goes_on_as_if_nothing_had_been(spec, tmp_path):
     with pytest.raises(Paused, match="not among the best"):
         run(spec, observer=first)
     assert ("starts", 10, 5, 0) in first.told
-    assert ("step", 3, True) in first.told  # validated at the rung, inside the epoch
-    assert ("step", 2, False) in first.told
+    assert ("step", 3, True, False) in first.told  # inside the epoch, for the observer alone
+    assert ("step", 2, False, False) in first.told
     assert first.told[-2:] == [("saved", 3), ("verdict", 3)]
     (loss,) = [event[2] for event in first.told if event[0] == "reached"]
     assert loss > 0
@@ -52,7 +52,8 @@ def test_a_paused_run_goes_on_as_if_nothing_had_been(spec, tmp_path):
     second = Watcher(pause=False)
     resumed = run(replace(spec, resume="auto"), observer=second)
     assert second.told[0] == ("starts", 10, 5, 3)
-    assert resumed.score == plain.score
+    assert ("step", 5, False, True) in second.told
+    assert (resumed.score, resumed.best_step) == (plain.score, plain.best_step)
     weights = [load_file(tmp_path / d / "adapter-final" / "adapter_model.safetensors")
                for d in ("plain", "run")]  # fmt: skip
     assert weights[0].keys() == weights[1].keys()

@@ -22,8 +22,10 @@ class Observer:
     """Watches nothing and lets every run go on; a sweep's own overrides what it needs."""
 
     rungs: Collection[int] = ()
-    """Optimizer steps after which the run is validated and saved, whatever its own schedule of
-    both says."""
+    """Optimizer steps after which the adapter is validated for the observer and saved. The loss is
+    told as `rung_loss`; it never makes a checkpoint the best, so the run's result is the same."""
+    keeps: Collection[int] = ()
+    """Optimizer steps after which the run is also saved."""
 
     def starts(self, *, total_steps: int, steps_per_epoch: int, step: int) -> None:
         """The run has `total_steps` optimizer steps and goes on behind `step` (0: it is new)."""

@@ -43,7 +43,8 @@ class Checkpointer(StepCallback):
         ends = trainer.should_stop or step >= plan.total_steps
         rung = step in self.observer.rungs
         best = self.recorder.best_step == step
-        if ends or best or rung or number is not None or due(step, plan, **every):
+        asked = rung or step in self.observer.keeps or number is not None
+        if ends or best or asked or due(step, plan, **every):
             self.save(trainer)
         if number is not None:
             name = signal.Signals(number).name

@@ -48,10 +48,15 @@ class Validator(StepCallback):
         plan, step = self.recorder.plan, trainer.global_step
         every = {"every_epochs": self.spec.every_epochs, "every_steps": self.spec.every_steps}
         rung = step in self.observer.rungs
-        if rung or step >= plan.total_steps or due(step, plan, **every):
-            self.recorder.validated(loss := self.tuned())
-            if rung:
-                self.observer.reached(step, loss)
+        planned = step >= plan.total_steps or due(step, plan, **every)
+        if not (rung or planned):
+            return
+        loss = self.tuned()
+        if planned:
+            self.recorder.validated(loss)
+        if rung:
+            self.recorder.row["rung_loss"], self.recorder.due = loss, True
+            self.observer.reached(step, loss)
 
 
 class Sampler(StepCallback):
