@@ -23,6 +23,7 @@ ORDER = [
     {"generation"},
     {"tracking"},
     {"training", "choices"},
+    {"sweeps"},
     {"tasks", "demo"},
     {"config", "door", "cli"},
 ]
@@ -33,6 +34,7 @@ ONLY_IN = {
     "hydra": ("config.py", "door/"),
     "omegaconf": ("config.py", "door/"),
     "wandb": ("tracking/loggers.py",),
+    "optuna": ("reports/", "sweeps/search.py"),
 }
 """Where a package may be imported at all."""
 
@@ -93,9 +95,21 @@ def test_files_say_what_they_are_and_stay_short(path):
     assert len(text.splitlines()) <= LONGEST
 
 
-@pytest.mark.parametrize("module", ["graftlab.cli", "graftlab.tasks.train", "graftlab.choices"])
+@pytest.mark.parametrize(
+    "module", ["graftlab.cli", "graftlab.tasks.train", "graftlab.choices", "graftlab.sweeps.search"]
+)
 def test_the_door_stays_light(module):
-    heavy = ["torch", "lightning", "transformers", "peft", "wandb", "numpy", "rich", "hydra"]
+    heavy = [
+        "torch",
+        "lightning",
+        "transformers",
+        "peft",
+        "wandb",
+        "numpy",
+        "rich",
+        "hydra",
+        "optuna",
+    ]
     program = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr

@@ -1,0 +1,1 @@
+"""Sweeps: many runs from one line. Spaces, proposals, verdicts at rungs and shared trunks."""
