@@ -22,8 +22,7 @@ ORDER = [
     {"objectives"},
     {"generation"},
     {"tracking"},
-    {"training", "choices"},
-    {"sweeps"},
+    {"training", "sweeps", "choices"},
     {"tasks", "demo"},
     {"config", "door", "cli"},
 ]

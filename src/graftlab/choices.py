@@ -26,10 +26,12 @@ from graftlab.recipes.teachers.base import TeacherSpec
 from graftlab.recipes.teachers.http import HttpTeacher
 from graftlab.recipes.teachers.local import LocalTeacher
 from graftlab.recipes.teachers.rules import RulesTeacher
+from graftlab.sweeps.launcher import AutoLauncher, JointLauncher, Launcher, LocalLauncher
 from graftlab.training.optim import AdamW, CustomOptimizer, OptimizerSpec
 
 CHOICES: dict[str, dict[str, type]] = {
     "data": {"demo": DemoData, "jsonl": JsonlData, "prepared": PreparedData},
+    "launcher": {"auto": AutoLauncher, "joint": JointLauncher, "local": LocalLauncher},
     "model": {"hf": HFModel, "tiny": TinyModel},
     "objective": {"sft": CrossEntropy},
     "optimizer": {"adamw": AdamW, "custom": CustomOptimizer},
@@ -39,6 +41,7 @@ CHOICES: dict[str, dict[str, type]] = {
 
 BASES: dict[str, type] = {
     "data": DataSpec,
+    "launcher": Launcher,
     "model": ModelSpec,
     "objective": Objective,
     "optimizer": OptimizerSpec,

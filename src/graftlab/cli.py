@@ -28,7 +28,7 @@ from graftlab.door.launch import Outcome, launch, resume_words, through_hydra
 from graftlab.door.menu import Menu, menu
 from graftlab.door.verify import Door, composed, verify, verify_sweep
 from graftlab.door.words import Word, read_words
-from graftlab.errors import ConfigError, GraftlabError, did_you_mean
+from graftlab.errors import ConfigError, GraftlabError, Interrupted, did_you_mean
 
 
 def main(argv: Sequence[str] | None = None, *, call: str | None = None) -> int:
@@ -83,13 +83,29 @@ def _answer(arguments: list[str], call: str) -> int:
     if flags.cfg:
         _show(door, flags, words)
         return 0
+    if flags.multirun and verb == "train":
+        return _sweep(door, words)
     check = verify_sweep if flags.multirun else verify
     spec = check(door, door.overrides(words))
-    words += resume_words(spec, words, multirun=flags.multirun)
+    if not flags.multirun:
+        words += resume_words(spec, words)
     outcome = launch(door, words, multirun=flags.multirun)
     if flags.multirun and outcome.results:
         _summarise(verb, outcome, spec)
     return _report(outcome, multirun=flags.multirun)
+
+
+def _sweep(door: Door, words: Sequence[Word]) -> int:
+    """Every job is composed and checked, then the sweep's own engine runs them."""
+    from graftlab.door.sweep import order_of, read_sweep
+    from graftlab.tasks.sweep import run
+
+    try:
+        ended = run(order_of(read_sweep(door, words)))
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return stop.exit_code
+    return 1 if ended.count("failed") else 0
 
 
 def _summarise(verb: str, outcome: Outcome, spec: Any) -> None:

@@ -6,8 +6,9 @@ composes becomes that dataclass in one call of `build`. Nothing behind the door 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,47 @@ def compose(
     folder = str((conf or conf_dir()).resolve())
     with initialize_config_dir(config_dir=folder, version_base="1.3"):
         return hydra_compose(verb, overrides=list(overrides), return_hydra_config=hydra)
+
+
+class Composer:
+    """Many configurations that differ in a few keys: one composition for each set of options.
+
+    Composing takes a tenth of a second, most of it reading YAML; setting a value nearly nothing.
+    """
+
+    def __init__(
+        self,
+        verb: str,
+        overrides: Sequence[str],
+        *,
+        groups: Collection[str],
+        conf: Path | None = None,
+    ) -> None:
+        """`overrides` hold for all; keys among `groups` choose options, all others set values."""
+        self.verb, self.overrides, self.groups, self.conf = verb, list(overrides), groups, conf
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def compose(self, point: Mapping[str, str]) -> DictConfig:
+        """What `compose` makes of the overrides and `key=text` for each of the point's."""
+        from omegaconf import OmegaConf
+
+        options = tuple(f"{key}={text}" for key, text in point.items() if key in self.groups)
+        if options not in self._composed:
+            self._composed[options] = compose(
+                self.verb, [*self.overrides, *options], conf=self.conf
+            )
+        cfg = copy.deepcopy(self._composed[options])
+        for key, text in point.items():
+            if key not in self.groups:
+                OmegaConf.update(cfg, key, _parsed(f"{key}={text}"), merge=True)
+        return cfg
+
+
+def _parsed(override: str) -> Any:
+    """The value of one override, as Hydra reads it."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_override(override).value()
 
 
 def build(cfg: DictConfig) -> Any:

@@ -29,6 +29,8 @@ class Doors:
     folder: Path
     model: Path
     specs: list[Any] = field(default_factory=list)
+    orders: list[Any] = field(default_factory=list)
+    """Sweeps that were to be run."""
     fail: dict[str, BaseException] = field(default_factory=dict)
 
     def knock(self, *arguments: str) -> Knock:
@@ -48,6 +50,19 @@ class Doors:
             f"data.train={self.folder / 'chats.jsonl'}",
         ]
         return self.knock("train", *small, *arguments)
+
+    def sweep(self, order: Any) -> Any:
+        from graftlab.sweeps.engine import Ended
+
+        self.orders.append(order)
+        return Ended(order.folder, [], 0.0)
+
+    def jobs(self) -> list[Any]:
+        """The specifications of the last sweep's jobs."""
+        from graftlab.choices import restore
+        from graftlab.tasks.train import TrainSpec
+
+        return [restore(TrainSpec, draft.spec) for draft in self.orders[-1].source.drafts]
 
     def run(self, spec: Any) -> None:
         self.specs.append(spec)
@@ -72,6 +87,7 @@ def doors(
     doors = Doors(capsys, tmp_path, qwen2_folder)
     for verb in ("train", "sample", "inspect", "prepare"):
         monkeypatch.setattr(importlib.import_module(f"graftlab.tasks.{verb}"), "run", doors.run)
+    monkeypatch.setattr(importlib.import_module("graftlab.tasks.sweep"), "run", doors.sweep)
     root = logging.getLogger()
     level, before = root.level, list(root.handlers)
     yield doors

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import yaml
 
 from graftlab.choices import dump
-from graftlab.errors import ModelError
 
 if TYPE_CHECKING:
     from conftest import Doors
@@ -42,27 +41,84 @@ def test_sample_and_inspect_leave_nothing_behind(doors: Doors) -> None:
 
 def test_a_sweep_is_one_folder_and_one_group(doors: Doors) -> None:
     assert doors.train("-m", "lr=1e-4,1e-3", "lora.rank=4,16", "logger=wandb").code == 0
-    folders = [Path(spec.run_dir) for spec in doors.specs]
-    assert [folder.name for folder in folders] == ["0", "1", "2", "3"]
-    (sweep,) = {folder.parent for folder in folders}
-    assert sweep.parent == doors.folder / "multirun"
-    assert {spec.logger.wandb.group for spec in doors.specs} == {sweep.name}
-    assert {(spec.lr, spec.lora.rank) for spec in doors.specs} == {
+    (order,) = doors.orders
+    assert order.folder.parent == Path("multirun")
+    jobs = doors.jobs()
+    assert [(job.lr, job.lora.rank) for job in jobs] == [
         (1e-4, 4),
         (1e-4, 16),
         (1e-3, 4),
         (1e-3, 16),
-    }
+    ]
+    assert {job.logger.wandb.group for job in jobs} == {order.folder.name}
+    assert jobs[1].name == "lr=0.0001 lora.rank=16"
+    assert len({draft.identity for draft in order.source.drafts}) == 4
 
 
-def test_a_failed_job_is_named_and_the_others_go_on(doors: Doors) -> None:
-    doors.fail = {"seed=2": ModelError("Too large."), "seed=3": ZeroDivisionError("ours")}
-    seen = doors.train("-m", "seed=1,2,3")
-    assert seen.code == 1
-    assert len(doors.specs) == 3
-    assert "job 1 (seed=2) failed: Too large." in seen.err
-    assert "job 2 (seed=3) failed: ZeroDivisionError: ours" in seen.err
-    assert "2 of 3 jobs failed:" in seen.err
+def test_the_same_and_a_widened_line_find_the_same_sweep(doors: Doors) -> None:
+    lines = [
+        ["lr=1e-4,1e-3", "epochs=1"],
+        ["epochs=1", "lr=1e-3,1e-2,1e-4", "resume=auto", "logger=none", "sweep.retries=3"],
+        ["lr=1e-4,1e-3", "epochs=2"],
+        ["lr=1e-4,1e-3", "epochs=1", "lora.rank=4,8"],
+    ]
+    for line in lines:
+        assert doors.train("-m", *line).code == 0
+    folders = [order.folder for order in doors.orders]
+    assert folders[0] == folders[1]
+    assert len(set(folders)) == 3
+    first, second = (
+        {draft.swept["lr"]: draft.identity for draft in order.source.drafts}
+        for order in doors.orders[:2]
+    )
+    assert {lr: second[lr] for lr in first} == first
+    assert doors.train("-m", "lr=1e-4,1e-3", "hydra.sweep.dir=here, there").code == 0
+    assert doors.orders[-1].folder == Path("here, there")
+    assert doors.train("-m", "lr=1e-4,1e-3", "sweep.name=mine").code == 0
+    assert doors.orders[-1].folder == Path("multirun/mine")
+
+
+def test_the_data_is_part_of_a_job(doors: Doors) -> None:
+    identities = []
+    for _ in range(2):
+        assert doors.train("-m", "lr=1e-4,1e-3").code == 0
+        identities.append([draft.identity for draft in doors.orders[-1].source.drafts])
+        with (doors.folder / "chats.jsonl").open("a", encoding="utf-8") as file:
+            file.write("\n")
+    assert not set(identities[0]) & set(identities[1])
+    assert doors.orders[0].folder == doors.orders[1].folder
+
+
+def test_seeds_are_replicates(doors: Doors) -> None:
+    assert doors.train("-m", "lr=1e-4,1e-3", "sweep.seeds=2", "seed=5").code == 0
+    assert [(job.lr, job.seed) for job in doors.jobs()] == [
+        (1e-4, 5),
+        (1e-4, 6),
+        (1e-3, 5),
+        (1e-3, 6),
+    ]
+    assert doors.train("-m", "sweep.seeds=3").code == 0
+    assert len(doors.jobs()) == 3
+    seen = doors.train("-m", "sweep.seeds=2", "seed=1,2")
+    assert seen.code == 2
+    assert "both sweep the seed" in seen.err
+
+
+def test_every_mistake_of_a_sweep_is_told_before_it_starts(doors: Doors) -> None:
+    seen = doors.train("-m", "lr=1e-4,-1", "lora.rank=0,4")
+    assert seen.code == 2
+    assert not doors.orders
+    assert "lr=-1" in seen.err
+    assert "lora.rank=0" in seen.err
+    for words, message in [
+        (["lr=1e-4"], "no key has several values"),
+        (["sweep.retries=1,2"], "cannot be swept"),
+        (["lr=1e-4,1e-3", "sweep.trials=4"], "a grid tries all of its own"),
+        (["lr=1e-4,1e-3", "sweep.name=a/b"], "names a folder"),
+    ]:
+        seen = doors.train("-m", *words)
+        assert seen.code == 2
+        assert message in seen.err
 
 
 def test_resume_auto_goes_on_in_the_folder_of_the_same_run(doors: Doors) -> None:
@@ -87,15 +143,3 @@ def test_resume_of_a_folder(doors: Doors) -> None:
     assert seen.code == 2
     assert "there is no such folder" in seen.err
     assert doors.train("-m", f"resume={folder}", "lr=1,2").code == 2
-
-
-def test_a_resumed_sweep_goes_on_job_by_job(doors: Doors) -> None:
-    words = ("-m", "seed=1,2", "resume=auto", "logger=none")
-    assert doors.train(*words).code == 0
-    before = {spec.seed: Path(spec.run_dir) for spec in doors.specs}
-    for spec in doors.specs:
-        pretend(spec, before[spec.seed], finished=spec.seed == 1)
-    doors.specs.clear()
-    assert doors.train(*words).code == 0
-    assert {spec.seed: Path(spec.run_dir) for spec in doors.specs} == before
-    assert len(list((doors.folder / "multirun").iterdir())) == 1

@@ -93,8 +93,9 @@ def test_paths_and_names_arrive_unharmed(doors: Doors, qwen2_folder: Path) -> No
 
 def test_free_text_never_sweeps(doors: Doors) -> None:
     assert doors.train("-m", "name=a,b", "lr=1e-3,1e-4", "data.system_prompt=x, y").code == 0
-    assert [(spec.name, spec.lr) for spec in doors.specs] == [("a,b", 1e-3), ("a,b", 1e-4)]
-    assert {spec.data.system_prompt for spec in doors.specs} == {"x, y"}
+    jobs = doors.jobs()
+    assert [(spec.name, spec.lr) for spec in jobs] == [("a,b", 1e-3), ("a,b", 1e-4)]
+    assert {spec.data.system_prompt for spec in jobs} == {"x, y"}
 
 
 def test_a_word_alone_is_the_adapter(doors: Doors) -> None:

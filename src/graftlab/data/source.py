@@ -127,6 +127,10 @@ class DataSpec:
         formats = dict(train.formats + valid.formats)
         return Dataset(train_set, valid_set, formats, len(bad), notes)
 
+    def files(self) -> tuple[list[Path], list[Path]]:
+        """The files of `train` and of `valid`. Raises ConfigError for missing ones."""
+        return self._files()
+
     def _files(self) -> tuple[list[Path], list[Path]]:
         valid = locate("data.valid", self.valid) if self.valid else []
         return locate("data.train", self.train), valid

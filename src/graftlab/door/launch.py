@@ -1,4 +1,6 @@
-"""Running through Hydra: one job or a sweep, each in its folder, failures told by job.
+"""Running through Hydra: one job, or one after the other, failures told by job.
+
+A sweep of `train` has an engine of its own (`door/sweep.py`); other verbs are light enough.
 
 Hydra makes the run folder, keeps `.hydra/` in it, and hands jobs to its launcher. Errors of a job
 do not pass through it (it would shorten them); they are collected here and told by the door.
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 RUNS = Path("outputs")
-SWEEPS = Path("multirun")
 
 
 @dataclass(slots=True)
@@ -48,7 +49,7 @@ def launch(door: Door, words: Sequence[Word], *, multirun: bool) -> Outcome:
         outcome.jobs += 1
         name = _job_name(swept) if multirun else "run"
         try:
-            result = _run(door.menu.verb, cfg, multirun=multirun)
+            result = _run(door.menu.verb, cfg)
             if result is not None:
                 outcome.results.append(result)
             return result
@@ -82,30 +83,22 @@ def through_hydra(door: Door, arguments: Sequence[str], job: Any) -> None:
         main(job)()
 
 
-def resume_words(spec: Any, words: Sequence[Word], *, multirun: bool) -> list[Word]:
-    """What to add so that Hydra works in the folder of the run (or sweep) to be finished."""
-    folder_key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
-    given = any(word.key == folder_key for word in words)
+def resume_words(spec: Any, words: Sequence[Word]) -> list[Word]:
+    """What to add so that Hydra works in the folder of the run to be finished."""
+    given = any(word.key == "hydra.run.dir" for word in words)
     resume = getattr(spec, "resume", None)
     if resume is None or (given and resume == "auto"):
         return []
     if resume != "auto":
-        return [_folder_word(folder_key, _existing(resume, multirun, given))]
+        return [_folder_word("hydra.run.dir", _existing(resume, given))]
     from graftlab.choices import dump
     from graftlab.tracking.folder import find_run, identity
 
-    root = SWEEPS if multirun else RUNS
-    found = find_run(root, identity(dump(spec))) if root.is_dir() else None
-    if found is None:
-        return []
-    return [_folder_word(folder_key, found.path.parent if multirun else found.path)]
+    found = find_run(RUNS, identity(dump(spec))) if RUNS.is_dir() else None
+    return [] if found is None else [_folder_word("hydra.run.dir", found.path)]
 
 
-def _existing(resume: str, multirun: bool, given: bool) -> Path:
-    if multirun:
-        raise ConfigError(
-            f"resume={resume} is one run's folder; a sweep (-m) is finished with resume=auto."
-        )
+def _existing(resume: str, given: bool) -> Path:
     if given:
         raise ConfigError(f"resume={resume} is the run folder: leave hydra.run.dir out.")
     folder = Path(resume).expanduser()
@@ -118,27 +111,9 @@ def _folder_word(key: str, folder: Path) -> Word:
     return Word(f"{key}={folder}", key, f"{key}={quote(str(folder))}")
 
 
-def _run(verb: str, cfg: DictConfig, *, multirun: bool) -> Any:
-    """Build the spec, fill in what only Hydra knows, and call the task."""
-    from hydra.core.hydra_config import HydraConfig
-
-    spec = build(cfg)
-    if multirun and verb == "train":
-        _place_in_sweep(spec, Path(HydraConfig.get().sweep.dir))
-    return importlib.import_module(f"graftlab.tasks.{verb}").run(spec)
-
-
-def _place_in_sweep(spec: Any, sweep: Path) -> None:
-    """Group the jobs of a sweep, and let a resumed job go on in its own folder."""
-    if spec.logger.wandb is not None and spec.logger.wandb.group is None:
-        spec.logger.wandb.group = sweep.name
-    if spec.resume == "auto":
-        from graftlab.choices import dump
-        from graftlab.tracking.folder import find_run, identity
-
-        found = find_run(sweep, identity(dump(spec)))
-        if found is not None:
-            spec.run_dir = str(found.path.resolve())
+def _run(verb: str, cfg: DictConfig) -> Any:
+    """Build the spec and call the task."""
+    return importlib.import_module(f"graftlab.tasks.{verb}").run(build(cfg))
 
 
 def _job_name(swept: Collection[str]) -> str:

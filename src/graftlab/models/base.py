@@ -90,6 +90,7 @@ class Base:
         self.folder = folder
         self.fingerprint = fingerprint
         self.adapter: Adapter | None = None
+        self.lendings = 0  # how many jobs of this process it was lent to
         parameters = list(model.parameters())
         self.dtype: torch.dtype = parameters[0].dtype
         self.device: torch.device = parameters[0].device

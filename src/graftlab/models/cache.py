@@ -38,6 +38,7 @@ def lend(spec: ModelSpec, *, dtype: torch.dtype, device: torch.device) -> Iterat
         gc.collect()  # a finished trainer holds its base in a reference cycle
     base = resting[0] if resting else spec.load(dtype=dtype, device=device)
     fresh = resting[1] if resting else _state(base)
+    base.lendings += 1
     try:
         yield base
     finally:

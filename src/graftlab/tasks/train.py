@@ -16,6 +16,8 @@ from graftlab.objectives.base import Objective
 from graftlab.packing.plan import Packing
 from graftlab.planning.device import Device
 from graftlab.planning.limits import Limits
+from graftlab.sweeps.launcher import Launcher
+from graftlab.sweeps.spec import Sweep
 from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder, identity
 from graftlab.tracking.loggers import Loggers
@@ -50,6 +52,9 @@ class TrainSpec:
     checkpoint: Checkpointing = field(default_factory=Checkpointing)
     device: Device = field(default_factory=Device)
     budget: Limits = field(default_factory=Limits)
+    sweep: Sweep = field(default_factory=Sweep)
+    launcher: Launcher | None = None
+    """Where the jobs of a sweep run; null is the group's `auto`."""
     epochs: int = 3
     """Passes over the training data."""
     lr: float = 1e-3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,34 @@ class Result:
         return cls(**{field.name: data[field.name] for field in fields(cls)})
 
 
+def forget_peak() -> None:
+    """Count the peak of memory anew, where the system can (Linux): a process may train several."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def resident_mb() -> float:
+    """Resident set of this process now, in MiB; 0 where the system does not say."""
+    return _status("VmRSS") or 0.0
+
+
 def peak_rss_mb() -> float:
-    """Largest resident set of this process so far, in MiB."""
+    """Largest resident set of this process since `forget_peak`, else since it began, in MiB."""
     import resource
 
+    if (peak := _status("VmHWM")) is not None:
+        return peak
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _status(name: str) -> float | None:
+    """A size of `/proc/self/status` in MiB; None where there is none."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) / 2**10
+    return None
 
 
 def show_result(result: Result, samples: Sequence[dict[str, Any]], lies: Sequence[str]) -> None:

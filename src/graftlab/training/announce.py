@@ -35,8 +35,9 @@ def _model_rows(setup: Setup, adapter: Adapter) -> list[tuple[str, str]]:
     base, lora, precision, place = adapter.base, setup.spec.lora, setup.precision, setup.place
     share = adapter.num_trainable / base.num_parameters
     processes = f", {place.world_size} processes" if place.world_size > 1 else ""
+    kept = ", still loaded from the job before" if base.lendings > 1 else ""
     return [
-        ("base", f"{base.name}, {base.num_parameters / 1e6:,.1f}M parameters, frozen"),
+        ("base", f"{base.name}, {base.num_parameters / 1e6:,.1f}M parameters, frozen{kept}"),
         (
             "adapter",
             f"rank {lora.rank}, alpha {lora.effective_alpha:g}, "

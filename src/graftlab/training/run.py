@@ -25,7 +25,7 @@ from graftlab.objectives.policy import Policy
 from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder, identity
 from graftlab.tracking.history import History
-from graftlab.tracking.result import Result
+from graftlab.tracking.result import Result, forget_peak
 from graftlab.training.announce import announce
 from graftlab.training.callbacks.recorder import Recorder
 from graftlab.training.checkpoint import CheckpointStore, Saved
@@ -60,6 +60,7 @@ def execute(spec: TrainSpec, folder: RunFolder, observer: Observer | None = None
 
 def _execute(spec: TrainSpec, folder: RunFolder, signals: Signals, observer: Observer) -> Result:
     started = time.perf_counter()
+    forget_peak()
     resume = _claim(spec, folder)
     setup = settle(spec, folder)
     with open_adapter(spec, setup.precision, setup.place) as adapter:

@@ -1,0 +1,207 @@
+"""`train -m`: from the words of a line to the jobs of a sweep, all checked before any starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftlab.choices import dump
+from graftlab.config import Composer, build
+from graftlab.door.space import dimension_of, read_space, swept_texts
+from graftlab.door.verify import Door, check_parts, explained, verify
+from graftlab.door.words import Word
+from graftlab.errors import ConfigError, GraftlabError
+from graftlab.sweeps.identity import data_identity, job_identity, job_label, sweep_name
+from graftlab.sweeps.jobs import Draft
+from graftlab.sweeps.ledger import Ledger
+from graftlab.sweeps.source import Grid, Search
+from graftlab.sweeps.space import Dimension, Point, grid
+from graftlab.sweeps.space import check as check_dimensions
+from graftlab.sweeps.spec import Sweep
+from graftlab.tasks.sweep import Order
+
+if TYPE_CHECKING:
+    from graftlab.sweeps.engine import Source
+    from graftlab.tasks.train import TrainSpec
+
+SWEEPS = Path("multirun")
+
+
+@dataclass(slots=True, kw_only=True)
+class SweepLine:
+    """What one command line with `-m` asks for."""
+
+    base: TrainSpec
+    """The run without the swept values."""
+    dimensions: list[Dimension]
+    folder: Path
+    composer: Composer
+    door: Door
+    words: list[str]
+    """The overrides that hold for every job."""
+
+    def drafts(self, point: Point) -> list[Draft]:
+        """The jobs of one point, one for each seed. Raises ConfigError naming the point."""
+        seeds = self.base.sweep.seeds
+        if seeds == 1:
+            return [self._draft(point)]
+        first = self.base.seed
+        return [self._draft({**point, "seed": str(first + i)}) for i in range(seeds)]
+
+    def _draft(self, point: Point) -> Draft:
+        overrides = [*self.words, *(f"{key}={text}" for key, text in point.items())]
+        try:
+            with explained(self.door, overrides):
+                cfg = self.composer.compose(point)
+                cfg.run_dir = ""
+                spec: TrainSpec = build(cfg)
+        except GraftlabError as error:
+            raise ConfigError(f"{in_words(point)}: {error}") from error
+        return self._entry(spec, point)
+
+    def _entry(self, spec: TrainSpec, point: Point) -> Draft:
+        spec.sweep, spec.launcher, spec.resume = Sweep(), self.base.launcher, None
+        if spec.name is None:
+            spec.name = in_words(point) or None
+        if spec.logger.wandb is not None and spec.logger.wandb.group is None:
+            spec.logger.wandb.group = self.folder.name
+        config = dump(spec)
+        return Draft(
+            identity=job_identity(config, data_identity(spec.data)),
+            label=job_label(point),
+            swept=point,
+            spec=config,
+        )
+
+
+def read_sweep(door: Door, words: Sequence[Word]) -> SweepLine:
+    """The sweep that the words describe, its first point verified with all its files.
+
+    Raises ConfigError or another GraftlabError with one message for people.
+    """
+    found = [(word, dimension_of(word.hydra, door.menu)) for word in words]
+    fixed = [word for word, dimension in found if dimension is None]
+    base = _base(door, fixed, [dimension for _, dimension in found if dimension is not None])
+    space, when = base.sweep.space, base.sweep.when
+    dimensions = read_space(words, space=space, when=when, menu=door.menu)
+    _check(base, dimensions)
+    return SweepLine(
+        base=base,
+        dimensions=dimensions,
+        folder=_folder(base, words, dimensions),
+        composer=Composer(
+            door.menu.verb, door.overrides(fixed), groups=door.menu.groups, conf=door.conf
+        ),
+        door=door,
+        words=door.overrides(fixed),
+    )
+
+
+def verified(line: SweepLine, points: Sequence[Point]) -> list[Draft]:
+    """Every point's jobs, and each swept value's files looked for; all mistakes told at once."""
+    drafts: list[Draft] = []
+    problems: list[str] = []
+    seen: set[tuple[str, str]] = set()
+    for point in points:
+        try:
+            drafts += line.drafts(point)
+            if fresh := set(point.items()) - seen:
+                seen |= fresh
+                _check_files(line, point)
+        except GraftlabError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
+    return drafts
+
+
+def order_of(line: SweepLine) -> Order:
+    """The line as something to run: every job of a grid, or a search that proposes them.
+
+    Raises ConfigError naming everything that cannot be.
+    """
+    sweep, ledger = line.base.sweep, Ledger(line.folder)
+    check_dimensions(line.dimensions)
+    if sweep.search == "grid":
+        drafts = verified(line, grid(line.dimensions))
+        epochs = max(draft.spec["epochs"] for draft in drafts)
+        source: Source = Grid(drafts)
+        count = len(drafts)
+    else:
+        verified(line, list(corners(line.dimensions)))
+        earlier = [job.swept for job in ledger.jobs()] if ledger.path.exists() else []
+        source = Search(
+            sweep, line.dimensions, line.drafts, seed=line.base.seed, earlier=_points(earlier)
+        )
+        epochs, count = line.base.epochs, (sweep.trials or 1) * sweep.seeds
+    return Order(
+        base=line.base, source=source, folder=line.folder, jobs=count, epochs=float(epochs)
+    )
+
+
+def corners(dimensions: Sequence[Dimension]) -> Iterator[Point]:
+    """A point for every listed value and every end of an interval, the rest at their first."""
+    ends = {d.key: swept_texts(d) for d in dimensions}
+    first = {key: texts[0] for key, texts in ends.items()}
+    yield first
+    for key, texts in ends.items():
+        for text in texts[1:]:
+            yield {**first, key: text}
+
+
+def _points(swept: Iterable[Mapping[str, str]]) -> list[Point]:
+    """What was tried, without seeds, once each."""
+    points = [{k: v for k, v in one.items() if k != "seed"} for one in swept]
+    return [point for i, point in enumerate(points) if point not in points[:i]]
+
+
+def in_words(point: Mapping[str, str]) -> str:
+    return " ".join(f"{key}={text}" for key, text in point.items())
+
+
+def _check_files(line: SweepLine, point: Point) -> None:
+    cfg = line.composer.compose(point)
+    cfg.run_dir = ""
+    check_parts(build(cfg))
+
+
+def _base(door: Door, fixed: Sequence[Word], typed: Sequence[Dimension]) -> TrainSpec:
+    """The run without swept values; where it cannot be without them, with the first of each."""
+    overrides = door.overrides(fixed)
+    try:
+        spec: Any = verify(door, overrides)
+    except GraftlabError:
+        firsts = [f"{d.key}={swept_texts(d)[0]}" for d in typed]
+        spec = verify(door, [*overrides, *firsts])
+    base: TrainSpec = spec
+    return base
+
+
+def _check(base: TrainSpec, dimensions: Sequence[Dimension]) -> None:
+    keys = [dimension.key for dimension in dimensions]
+    if base.resume not in (None, "auto"):
+        raise ConfigError(
+            f"resume={base.resume} is one run's folder; a sweep (-m) goes on by itself."
+        )
+    if base.sweep.seeds > 1 and "seed" in keys:
+        raise ConfigError("sweep.seeds and seed=... both sweep the seed: leave one out.")
+    if not keys and base.sweep.seeds == 1:
+        raise ConfigError(
+            "-m sweeps, but no key has several values: lr=1e-4,1e-3, for instance, or "
+            "sweep=lr-rank. Without -m this is a single run."
+        )
+    for key in keys:
+        if key.split(".")[0] in ("sweep", "launcher", "run_dir", "resume", "hydra"):
+            raise ConfigError(f"{key} cannot be swept: it is one for the whole sweep.")
+
+
+def _folder(base: TrainSpec, words: Sequence[Word], dimensions: Sequence[Dimension]) -> Path:
+    """Where the sweep lies: as told, or by a name that the same or a widened line finds again."""
+    told = next((word for word in words if word.key == "hydra.sweep.dir"), None)
+    if told is not None:
+        return Path(told.typed.partition("=")[2]).expanduser()
+    keys = [dimension.key for dimension in dimensions] or ["seed"]
+    plain = replace(base, run_dir="")
+    return SWEEPS / (base.sweep.name or sweep_name(dump(plain), keys))

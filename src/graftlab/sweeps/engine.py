@@ -1,0 +1,155 @@
+"""A launch of a sweep: enter the jobs, keep workers busy, show how it stands, say how it ended."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+from graftlab.errors import Interrupted
+from graftlab.sweeps.jobs import Draft, Job, Place, Rung
+from graftlab.sweeps.ledger import Ledger
+from graftlab.sweeps.rules import Rules
+from graftlab.sweeps.spec import Sweep
+
+LOOK_SECONDS = 0.25
+"""Between two looks at workers and ledger."""
+
+
+class Source(Protocol):
+    """Where jobs come from: a grid knows them all at once, a search asks what is known so far."""
+
+    def draw(self, jobs: Sequence[Job], rungs: dict[Place, Rung], *, room: int) -> list[Draft]:
+        """Jobs to enter now, given those this launch wants already; `room` of them can start."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no further job will come."""
+
+
+class Workers(Protocol):
+    """What a launcher starts: worker processes here, on a cluster, or anywhere."""
+
+    def start(self) -> None:
+        """Start the workers; they claim jobs from the ledger by themselves."""
+
+    def poll(self) -> bool:
+        """Look after the workers; whether any is left."""
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Tell every worker to save and leave."""
+
+    def close(self) -> None:
+        """Stop what still runs and wait for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a launch ended."""
+
+    folder: Path
+    jobs: list[Job]
+    """All that the launch wanted, as they are now."""
+    seconds: float
+
+    def count(self, state: str) -> int:
+        return sum(job.state == state for job in self.jobs)
+
+
+def prepare(folder: Path, sweep: Sweep, *, epochs: float) -> tuple[Ledger, Rules]:
+    """The ledger of the sweep in `folder`, made if there is none, and the rules it is kept by."""
+    ledger = Ledger(folder)
+    ledger.create()
+    rules = Rules.of(sweep, epochs=epochs)
+    if ledger.fact("rules") != asdict(rules):
+        ledger.put("rules", asdict(rules))
+    ledger.put("retries", sweep.retries)
+    return ledger, rules
+
+
+def launch(
+    ledger: Ledger,
+    source: Source,
+    workers: Callable[[str], Workers],
+    *,
+    slots: int,
+    timeout: float | None = None,
+    watch: Callable[[list[Job]], None] = lambda jobs: None,
+) -> Ended:
+    """Run the sweep to its end. `workers` makes them for a launch's name; `watch` shows the jobs.
+
+    Raises Interrupted after a signal, when every running job has been saved, and GraftlabError
+    when no worker can work.
+    """
+    began, name = time.monotonic(), secrets.token_hex(4)
+    feeder = _Feeder(ledger, source, name, slots)
+    feeder.feed()
+    pool = workers(name)
+    with _signals(pool) as received:
+        try:
+            pool.start()
+            while pool.poll():
+                watch(ledger.jobs(name))
+                if timeout is not None and time.monotonic() - began > 60 * timeout:
+                    ledger.put(f"halted {name}", True)
+                feeder.feed()
+                time.sleep(LOOK_SECONDS)
+        finally:
+            pool.close()
+            watch(ledger.jobs(name))
+    if received:
+        what = signal.Signals(received[0]).name
+        raise Interrupted(f"{what}: saved; the same line goes on.", 128 + received[0])
+    _give_up_paused(ledger, name)
+    return Ended(ledger.folder, ledger.jobs(name), time.monotonic() - began)
+
+
+class _Feeder:
+    """Enters jobs as the source gives them, and says when it has no more."""
+
+    def __init__(self, ledger: Ledger, source: Source, launch: str, slots: int) -> None:
+        self.ledger, self.source, self.launch, self.slots = ledger, source, launch, slots
+        self._closed = False
+
+    def feed(self) -> None:
+        if self._closed:
+            return
+        jobs = self.ledger.jobs(self.launch)
+        open_jobs = sum(job.state in ("waiting", "running") for job in jobs)
+        room = max(0, self.slots - open_jobs)
+        drafts = self.source.draw(jobs, self.ledger.rungs(), room=room)
+        if drafts:
+            self.ledger.add(drafts, launch=self.launch)
+        if self.source.exhausted:
+            self.ledger.put(f"closed {self.launch}", True)
+            self._closed = True
+
+
+def _give_up_paused(ledger: Ledger, launch: str) -> None:
+    """Paused jobs are pruned once no job is left, in any launch, that could promote them."""
+    if any(job.state in ("waiting", "running") for job in ledger.jobs()):
+        return
+    ledger.prune([job.number for job in ledger.jobs(launch) if job.state == "paused"])
+
+
+@contextmanager
+def _signals(pool: Workers) -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM are passed on to the workers; yields what was received."""
+    received: list[int] = []
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        pool.stop(signal.SIGTERM if len(received) == 1 else signal.SIGKILL)
+
+    previous = {n: signal.signal(n, forward) for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,79 @@
+"""What makes a job the one it is, and what it and its sweep are called."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Collection, Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftlab import __version__
+from graftlab.tracking.folder import identity
+
+if TYPE_CHECKING:
+    from graftlab.data.source import DataSpec
+
+LONGEST = 60
+"""Letters of a folder's name behind its number."""
+
+
+def job_identity(config: Mapping[str, Any], data: str) -> str:
+    """Hash of all that changes a job's result: configuration, data, version of this package.
+
+    `config` is `choices.dump(spec)`, `data` what `data_identity` says. Not of where it runs, what
+    it is called, what it may cost or how the sweep around it is searched.
+    """
+    return _hash([identity(dict(config)), data, __version__])
+
+
+def data_identity(data: DataSpec) -> str:
+    """Hash of the content of every file the data comes from; of nothing where there is none."""
+    train, valid = data.files() if data.has_files else ([], [])
+    return _hash([_content(file) for file in (*train, *valid)])
+
+
+def sweep_name(config: Mapping[str, Any], keys: Collection[str]) -> str:
+    """A folder's name from the configuration without the swept values, and the swept keys."""
+    return f"{slug('-'.join(_short(key) for key in sorted(keys)))}-{identity(dict(config))[:8]}"
+
+
+def job_label(point: Mapping[str, str]) -> str:
+    """The swept values for a folder's name: `lr1e-4_rank8`."""
+    return slug("_".join(f"{_short(key)}{value}" for key, value in point.items()))
+
+
+def slug(text: str) -> str:
+    """`text` as a part of a file name that needs no quotes anywhere, 60 letters at most.
+
+    What is cut off or left out is told apart by a hash.
+    """
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "", text)
+    if len(plain) > LONGEST:
+        plain = f"{plain[: LONGEST - 7]}-{_hash([text])[:6]}"
+    return plain
+
+
+def _short(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _hash(parts: list[str]) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _content(file: Path) -> str:
+    status = file.stat()
+    return _digest(str(file.resolve()), status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _digest(path: str, size: int, modified: int) -> str:
+    """Hash of a file's bytes, computed once as long as size and time stay."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

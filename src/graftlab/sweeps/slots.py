@@ -1,0 +1,80 @@
+"""Where jobs can run at once: GPUs by id, one MPS device, or shares of the processor."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+
+from graftlab.sweeps.launcher import Launcher
+
+RESERVE_BYTES = 2.5 * 2**30
+"""Main memory that a worker on the processor is taken to need besides two copies of its base."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One worker's place: what its environment says of threads and devices."""
+
+    name: str
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def find_slots(
+    launcher: Launcher, *, accelerator: str, devices: int, base_bytes: float, jobs: int
+) -> list[Slot]:
+    """The slots of this machine for jobs of `devices` processes each.
+
+    `accelerator` is the trainer's (auto, cpu, cuda, mps); `base_bytes` the size of the weights on
+    disk. Threads are divided, so that all slots together have the cores there are.
+    """
+    gpus = visible_gpus() if accelerator in ("auto", "cuda") else []
+    if gpus:
+        groups = [gpus[i : i + devices] for i in range(0, len(gpus) - devices + 1, devices)]
+        count = min(launcher.slots or len(groups), max(1, jobs))
+        threads = launcher.threads or max(1, cores() // count)
+        return [_gpu_slot(groups[i % len(groups)], threads) for i in range(count)]
+    count = launcher.slots or (1 if _is_mac(accelerator) else _fitting(base_bytes, devices))
+    count = min(count, max(1, jobs))
+    threads = launcher.threads or max(1, cores() // (count * devices))
+    return [Slot(f"cpu {i}", {"OMP_NUM_THREADS": str(threads)}) for i in range(count)]
+
+
+def cores() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def visible_gpus() -> list[str]:
+    """Ids of the CUDA devices a child would see, without loading PyTorch."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:
+        return [name.strip() for name in listed.split(",") if name.strip() not in ("", "-1")]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    found = subprocess.run(
+        ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return found.stdout.split() if found.returncode == 0 else []
+
+
+def _gpu_slot(ids: list[str], threads: int) -> Slot:
+    names = ",".join(ids)
+    return Slot(f"gpu {names}", {"CUDA_VISIBLE_DEVICES": names, "OMP_NUM_THREADS": str(threads)})
+
+
+def _is_mac(accelerator: str) -> bool:
+    import platform
+
+    return accelerator == "mps" or (accelerator == "auto" and platform.system() == "Darwin")
+
+
+def _fitting(base_bytes: float, devices: int) -> int:
+    """As many as the cores, but no more than the memory carries."""
+    wanted = max(1, cores() // devices)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(wanted, int(0.8 * memory / (2 * base_bytes + RESERVE_BYTES))))

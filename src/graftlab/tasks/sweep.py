@@ -1,0 +1,122 @@
+"""A sweep, from its first job to the table of what came out; what `train -m` runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graftlab.sweeps.board import Board
+from graftlab.sweeps.engine import Ended, Source, launch, prepare
+from graftlab.sweeps.launcher import AutoLauncher, Work
+from graftlab.sweeps.ledger import Ledger
+from graftlab.sweeps.slots import Slot
+from graftlab.tracking.console import console, say
+
+if TYPE_CHECKING:
+    from graftlab.tasks.train import TrainSpec
+
+BEST = 5
+"""Rows of the table at the end."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Order:
+    """What is to be swept, composed and checked."""
+
+    base: TrainSpec
+    """The run without the swept values: its `sweep` and `launcher` are those of all jobs."""
+    source: Source
+    folder: Path
+    jobs: int
+    """How many there will be at most."""
+    epochs: float
+    """Of the longest job that is known of."""
+    notes: list[str] = field(default_factory=list)
+    """What people are told before the first job starts."""
+
+
+def run(order: Order) -> Ended:
+    """Run the sweep in its folder, going on where an earlier launch of it left off.
+
+    Raises Interrupted after a signal, when all running jobs are saved and the same line goes on.
+    """
+    sweep, launcher = order.base.sweep, order.base.launcher or AutoLauncher()
+    ledger, _ = prepare(order.folder, sweep, epochs=order.epochs)
+    work = Work(
+        ledger=ledger,
+        retries=sweep.retries,
+        jobs=order.jobs,
+        accelerator=order.base.trainer.accelerator,
+        devices=order.base.trainer.devices,
+        base_bytes=_base_bytes(order.base),
+    )
+    slots = _kept_slots(ledger, launcher.places(work))
+    for line in [*order.notes, _heading(order, slots)]:
+        say(line)
+    with Board() as board:
+        ended = launch(
+            ledger,
+            order.source,
+            lambda name: launcher.workers(work, slots, name),
+            slots=len(slots),
+            timeout=sweep.timeout,
+            watch=board.show,
+        )
+    show(ended)
+    return ended
+
+
+def show(ended: Ended) -> None:
+    """The best jobs, how many of each, and the failures with their reasons."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    scored = sorted(
+        (job for job in ended.jobs if job.state == "done" and job.score is not None),
+        key=lambda job: (job.score or 0.0, job.number),
+    )
+    if scored:
+        table = Table(title="best by validation loss", title_justify="left")
+        for heading in ("job", *scored[0].swept, "validation loss"):
+            table.add_column(heading, justify="right" if heading == "validation loss" else "left")
+        for job in scored[:BEST]:
+            table.add_row(str(job.number), *map(escape, job.swept.values()), f"{job.score:.4f}")
+        console().print(table)
+    failed = [job for job in ended.jobs if job.state == "failed"]
+    for job in failed:
+        say(f"{job.name} failed: {job.error} ({ended.folder / job.folder})")
+    counts = [(ended.count(s), s) for s in ("done", "pruned", "paused", "failed", "waiting")]
+    say(f"{', '.join(f'{n} {state}' for n, state in counts if n)} in {_clock(ended.seconds)}.")
+    say(f"sweep:    {ended.folder}")
+    say(f"compare:  graftlab report {ended.folder}")
+
+
+def _heading(order: Order, slots: Sequence[Slot]) -> str:
+    known = Ledger(order.folder).jobs()
+    done = sum(job.state == "done" for job in known)
+    earlier = f" ({done} done by earlier launches)" if done else ""
+    threads = slots[0].environment.get("OMP_NUM_THREADS", "all")
+    return (
+        f"sweep {order.folder}: {order.jobs} jobs{earlier}, {len(slots)} at once "
+        f"({', '.join(slot.name for slot in slots)}; {threads} threads each)"
+    )
+
+
+def _kept_slots(ledger: Ledger, slots: list[Slot]) -> list[Slot]:
+    """The slots with as many threads as the first launch gave: the number decides the last bits."""
+    threads = slots[0].environment.get("OMP_NUM_THREADS")
+    kept = ledger.settle("threads", threads)
+    return [Slot(slot.name, {**slot.environment, "OMP_NUM_THREADS": str(kept)}) for slot in slots]
+
+
+def _base_bytes(spec: TrainSpec) -> float:
+    if not spec.model.on_disk:
+        return 0.0
+    return float(sum(file.stat().st_size for file in spec.model.folder().glob("*.safetensors")))
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

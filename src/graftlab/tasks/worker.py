@@ -1,0 +1,210 @@
+"""A worker of a sweep: claims jobs and trains them, one after the other, on one loaded base.
+
+Started by a launcher:  python -m graftlab.tasks.worker SWEEP LAUNCH [--joint N] [--alone]
+
+Its input is a pipe that the launcher holds open; when it closes, the launcher is gone, and the
+worker saves and leaves as if it had been signalled. `--alone` is for those without such a parent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from graftlab.choices import restore
+from graftlab.errors import GraftlabError, Interrupted, Paused
+from graftlab.sweeps.claim import Claim, claim
+from graftlab.sweeps.ledger import Ledger
+from graftlab.sweeps.rules import Rules
+from graftlab.sweeps.watcher import Watcher
+from graftlab.tasks.train import TrainSpec, run
+from graftlab.tracking.folder import RunFolder, write_atomic
+from graftlab.tracking.result import resident_mb
+
+IDLE_SECONDS = 0.2
+"""Between two looks into the ledger when nothing can be claimed."""
+GRACE_SECONDS = 60.0
+"""How long an orphaned worker may take to end its step and save."""
+RECYCLE = 75
+"""Exit code of a worker that wants to be replaced: it holds much more memory than it began with."""
+CRASHED = 3
+"""Exit code after a job failed in a way that may have left something broken behind."""
+
+
+def main(arguments: Sequence[str] | None = None, *, worker: type[Worker] | None = None) -> int:
+    """Work until the launch has nothing left to do; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("sweep", type=Path)
+    parser.add_argument("launch")
+    parser.add_argument("--joint", type=int, default=0, help="train up to N adapters together")
+    parser.add_argument("--alone", action="store_true", help="there is no parent to watch")
+    given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
+    if not given.alone:
+        threading.Thread(target=_leave_with_parent, daemon=True).start()
+    try:
+        return (worker or Worker)(Ledger(given.sweep), given.launch).work()
+    except Interrupted as stop:
+        return stop.exit_code
+
+
+class Worker:
+    """One process, one base, one job at a time."""
+
+    def __init__(self, ledger: Ledger, launch: str) -> None:
+        self.ledger, self.launch = ledger, launch
+        self.rules = Rules.read(ledger.fact("rules"))
+        self.retries = int(ledger.fact("retries") or 0)
+        self._first_rest: float | None = None
+
+    def work(self) -> int:
+        """Train what can be claimed until nothing is left. Raises Interrupted after a signal."""
+        while not self.ledger.fact(f"halted {self.launch}"):
+            claimed = claim(self.ledger, self.launch, rules=self.rules, retries=self.retries)
+            if claimed is None:
+                if self._over():
+                    return 0
+                time.sleep(IDLE_SECONDS)
+                continue
+            try:
+                self.train(claimed)
+            finally:
+                claimed.release()
+            if self._bloated():
+                return RECYCLE
+        return 0
+
+    def train(self, claimed: Claim) -> None:
+        """One job to its end, its pause or its failure; the ledger says which."""
+        job, number = claimed.job, claimed.job.number
+        folder = self.ledger.folder / job.folder
+        folder.mkdir(exist_ok=True)
+        state, score, error = "waiting", None, None
+        try:
+            with _output_to(folder / "train.log"):
+                score = self.perform(claimed, folder)
+            state = "done"
+            (folder / "error.txt").unlink(missing_ok=True)
+        except Paused:
+            state = "paused"
+        except GraftlabError as problem:  # trying again would end the same way
+            state, error = "failed", str(problem)
+            write_atomic(folder / "error.txt", f"{problem}\n")
+        except Exception as problem:
+            if isinstance(problem, Interrupted):
+                raise
+            state = "waiting" if job.tries < self.retries else "failed"
+            error = f"{type(problem).__name__}: {problem}"
+            write_atomic(folder / "error.txt", traceback.format_exc())
+            raise SystemExit(CRASHED) from problem
+        finally:
+            self.ledger.end(number, state, launch=self.launch, score=score, error=error)
+
+    def perform(self, claimed: Claim, folder: Path) -> float | None:
+        """Train the job in its folder; its validation loss."""
+        spec = restore(TrainSpec, self.ledger.spec(claimed.job.number))
+        spec.run_dir, spec.resume = str(folder), "auto"
+        self._branch(claimed, spec, RunFolder(folder))
+        return run(spec, observer=self._watcher(claimed)).score
+
+    def _watcher(self, claimed: Claim) -> Watcher:
+        """The observer of a job, which keeps the checkpoints that other jobs branch from."""
+        from graftlab.sweeps.trunk import keep_branch
+
+        job, folder = claimed.job, RunFolder(self.ledger.folder / claimed.job.folder)
+        steps = [
+            other.branch_step
+            for other in self.ledger.jobs()
+            if other.trunk == job.number and other.branch_step is not None
+        ]
+        return Watcher(
+            self.ledger,
+            job,
+            self.rules,
+            branches=frozenset(steps),
+            keep=lambda step, path: keep_branch(folder, step, path),
+        )
+
+    def _branch(self, claimed: Claim, spec: TrainSpec, folder: RunFolder) -> None:
+        """Begin a job that has a trunk where it leaves it, unless it has begun already."""
+        job = claimed.job
+        if job.trunk is None or job.branch_step is None:
+            return
+        from graftlab.sweeps.trunk import branch, branch_file
+
+        other = next(other for other in self.ledger.jobs() if other.number == job.trunk)
+        trunk = RunFolder(self.ledger.folder / other.folder)
+        saved = branch_file(trunk, job.branch_step)
+        if saved.is_file():
+            branch(saved, trunk=trunk, spec=spec, folder=folder)
+
+    def _over(self) -> bool:
+        """Whether nothing can become claimable any more."""
+        if not self.ledger.fact(f"closed {self.launch}"):
+            return False
+        jobs = self.ledger.jobs(self.launch)
+        return not any(
+            job.state == "running" or (job.state == "waiting" and job.tries <= self.retries)
+            for job in jobs
+        )
+
+    def _bloated(self) -> bool:
+        """Whether memory has leaked: at rest, this process was much smaller after its first job."""
+        resting = resident_mb()
+        if self._first_rest is None:
+            self._first_rest = resting
+        return resting > 1.5 * self._first_rest + 512
+
+
+@contextmanager
+def _output_to(path: Path) -> Iterator[None]:
+    """Everything this process prints, C libraries included, appended to `path`."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    try:
+        yield
+    except (Paused, Interrupted, GraftlabError) as end:
+        print(end)
+        raise
+    except BaseException:
+        traceback.print_exc()
+        raise
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, descriptor in zip((1, 2), kept, strict=True):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """A signal between two jobs; while one trains, its run takes signals itself."""
+    raise Interrupted(f"{signal.Signals(number).name}: stopped.", 128 + number)
+
+
+def _leave_with_parent() -> None:
+    """Wait until the pipe from the launcher closes; then stop like one that is told to."""
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_SECONDS)
+    os._exit(128 + signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""Real jobs in real workers: the same results as solo runs, whatever was killed on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from chats import chats
+from graftlab.adapters.peft import Lora
+from graftlab.choices import dump
+from graftlab.data.source import JsonlData
+from graftlab.generation.sampling import Generation
+from graftlab.models.hf import HFModel
+from graftlab.objectives.ce import CrossEntropy
+from graftlab.packing.plan import Packing
+from graftlab.sweeps.engine import Ended, launch, prepare
+from graftlab.sweeps.identity import data_identity, job_identity
+from graftlab.sweeps.jobs import Draft
+from graftlab.sweeps.ledger import Ledger
+from graftlab.sweeps.pool import Pool
+from graftlab.sweeps.slots import Slot
+from graftlab.sweeps.source import Grid
+from graftlab.sweeps.spec import Sweep
+from graftlab.tasks.train import TrainSpec, run
+from graftlab.tracking.history import TIMES, History
+from graftlab.training.optim import AdamW
+from graftlab.training.precision import Precision
+from graftlab.training.schedule import Schedule
+from graftlab.training.watch import Callbacks, Samples
+from miniatures import miniature
+
+RATES = (1e-3, 5e-3, 2e-2)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> TrainSpec:
+    """Five steps an epoch, two epochs, one thread."""
+    root = tmp_path_factory.mktemp("sweep")
+    miniature("qwen2", root / "base")
+    chats(root / "train.jsonl", 11)
+    chats(root / "valid.jsonl", 4)
+    return TrainSpec(
+        model=HFModel(path=str(root / "base")),
+        data=JsonlData(train=str(root / "train.jsonl"), valid=str(root / "valid.jsonl")),
+        objective=CrossEntropy(),
+        optimizer=AdamW(),
+        precision=Precision(name="fp32"),
+        packing=Packing(max_length=80),
+        schedule=Schedule(warmup_steps=2),
+        callbacks=Callbacks(samples=Samples(prompts=1)),
+        generation=Generation(max_new_tokens=4),
+        epochs=2,
+        compile="off",
+    )
+
+
+def drafts(base: TrainSpec) -> list[Draft]:
+    found = []
+    for rank in (2, 4):
+        for rate in RATES:
+            config = dump(replace(base, lr=rate, lora=Lora(rank=rank, dropout=0.1)))
+            found.append(
+                Draft(
+                    identity=job_identity(config, data_identity(base.data)),
+                    label=f"rank{rank}_lr{rate}",
+                    swept={"lora.rank": str(rank), "lr": str(rate)},
+                    spec=config,
+                )
+            )
+    return found
+
+
+def sweep(folder: Path, jobs: list[Draft], *, slots: int = 2, **settings) -> Ended:
+    given = Sweep(**settings)
+    ledger, _ = prepare(folder, given, epochs=2)
+    places = [Slot(f"cpu {i}", {"OMP_NUM_THREADS": "1"}) for i in range(slots)]
+    return launch(
+        ledger, Grid(jobs), lambda name: Pool(ledger, name, places, given.retries), slots=slots
+    )
+
+
+@pytest.fixture(scope="module")
+def solo(base: TrainSpec, tmp_path_factory) -> Path:
+    """The fifth job, trained alone in this process."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("solo") / "run"
+    run(replace(base, lr=RATES[1], lora=Lora(rank=4, dropout=0.1), run_dir=str(folder)))
+    torch.set_num_threads(threads)
+    return folder
+
+
+def same(one: Path, other: Path) -> None:
+    """Weights bit for bit, and the log but for times."""
+    for adapter in ("adapter", "adapter-final"):
+        first, second = (load_file(d / adapter / "adapter_model.safetensors") for d in (one, other))
+        assert first.keys() == second.keys()
+        assert all(first[name].equal(second[name]) for name in first)
+    logs = [
+        [{k: v for k, v in row.items() if k not in TIMES | {"rung_loss"}} for row in history.rows]
+        for history in (History(d / "train_log.csv") for d in (one, other))
+    ]
+    assert logs[0] == logs[1]
+    assert len(logs[0]) == 11
+
+
+def test_a_job_of_a_sweep_is_the_run_it_would_be_alone(base, solo, tmp_path) -> None:
+    ended = sweep(tmp_path, drafts(base))
+    assert ended.count("done") == 6
+    assert all(job.progress["step"] == 10 for job in ended.jobs)
+    same(tmp_path / ended.jobs[4].folder, solo)
+    score = json.loads((solo / "result.json").read_text())["score"]
+    assert ended.jobs[4].score == score
+    # Two workers loaded their base once each: later jobs found it resting.
+    logs = [(tmp_path / job.folder / "train.log").read_text() for job in ended.jobs]
+    assert sum("still loaded" in log for log in logs) == 4
+
+
+def test_halving_ends_with_one_job_like_its_solo_run(base, solo, tmp_path) -> None:
+    jobs = drafts(base)
+    ended = sweep(tmp_path, jobs, pruner="asha", reduction=3, first_rung=0.4)
+    done = [job for job in ended.jobs if job.state == "done"]
+    pruned = [job for job in ended.jobs if job.state == "pruned"]
+    assert done
+    assert len(done) + len(pruned) == 6
+    assert len(pruned) >= 3
+    rungs = Ledger(tmp_path).rungs()
+    assert set(rungs) == {(10, 2), (10, 6)}
+    assert len(rungs[10, 2].losses) == 6
+    for job in pruned:
+        assert not (tmp_path / job.folder / "result.json").exists()
+        assert job.progress["step"] in (2, 6)
+    # Without the pruner, the same sweep trains the pruned ones to their end.
+    whole = sweep(tmp_path, jobs)
+    assert whole.count("done") == 6
+    same(tmp_path / whole.jobs[4].folder, solo)
+
+
+@pytest.mark.slow
+def test_killed_three_times_every_job_is_done_once_and_the_same(base, solo, tmp_path) -> None:
+    program = (
+        "import pickle, sys; from pathlib import Path; sys.path[:0] = sys.argv[3:]\n"
+        "import test_sweep_training as t\n"
+        "t.sweep(Path(sys.argv[1]), pickle.loads(Path(sys.argv[2]).read_bytes()))"
+    )
+    import pickle
+
+    file = tmp_path / "jobs.pickle"
+    file.write_bytes(pickle.dumps(drafts(base)))
+    folder = tmp_path / "sweep"
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    chance = random.Random(3)
+    for _ in range(3):
+        launcher = subprocess.Popen(
+            [sys.executable, "-c", program, str(folder), str(file), *paths],
+            start_new_session=True,
+        )
+        time.sleep(chance.uniform(8, 20))
+        workers = [
+            int(job.worker.rpartition(":")[2]) for job in Ledger(folder).jobs() if job.worker
+        ]
+        for process in (launcher.pid, *workers):
+            os.kill(process, signal.SIGKILL)
+        launcher.wait()
+    ended = sweep(folder, drafts(base))
+    assert ended.count("done") == 6
+    assert {job.attempts for job in ended.jobs} == {0}
+    same(folder / ended.jobs[4].folder, solo)
+    undisturbed = sweep(tmp_path / "other", drafts(base))
+    assert [job.score for job in ended.jobs] == [job.score for job in undisturbed.jobs]
