@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from graftlab.errors import ConfigError
 from graftlab.sweeps.pruning import (
-    below_median,
     default_first_rung,
     even_steps,
+    falls_behind,
     goes_on,
     last_chance,
     promotable,
@@ -33,16 +33,16 @@ REDUCTIONS = st.integers(2, 5)
 def test_rungs_lie_before_the_end_and_grow() -> None:
     first = default_first_rung(9, 3)
     assert first == 1
-    assert rung_steps(first, reduction=3, steps_per_epoch=20, total_steps=180) == [20, 60]
-    assert rung_steps(first, reduction=3, steps_per_epoch=20, total_steps=60) == [20]
-    assert rung_steps(0.1, reduction=4, steps_per_epoch=3, total_steps=17) == [1, 4, 16]
+    assert rung_steps(first, 3, steps_per_epoch=20, total_steps=180) == [20, 60]
+    assert rung_steps(first, 3, steps_per_epoch=20, total_steps=60) == [20]
+    assert rung_steps(0.1, 4, steps_per_epoch=3, total_steps=17) == [1, 4, 16]
     assert even_steps(1, steps_per_epoch=5, total_steps=15) == [5, 10]
     assert even_steps(0.5, steps_per_epoch=5, total_steps=11) == [2, 5, 8, 10]
     assert even_steps(0.01, steps_per_epoch=3, total_steps=3) == [1, 2]
     with pytest.raises(ConfigError, match=r"sweep\.reduction=1 .* at least 2"):
-        rung_steps(1, reduction=1, steps_per_epoch=5, total_steps=10)
+        rung_steps(1, 1, steps_per_epoch=5, total_steps=10)
     with pytest.raises(ConfigError, match=r"sweep\.first_rung=0"):
-        rung_steps(0, reduction=3, steps_per_epoch=5, total_steps=10)
+        rung_steps(0, 3, steps_per_epoch=5, total_steps=10)
 
 
 def test_the_example_of_the_docstring() -> None:
@@ -193,25 +193,27 @@ def test_when_the_promoted_fail_the_next_best_goes_on() -> None:
     assert sweep.finished == [1]
 
 
+def behind(job: int, losses: Mapping[int, float], least: int = 4) -> bool:
+    return falls_behind(losses[job], [loss for o, loss in losses.items() if o != job], least)
+
+
 @given(losses=LOSSES.filter(bool), data=st.data())
 def test_the_median_spares_the_best_and_most(losses: dict[int, float], data: st.DataObject) -> None:
-    verdicts = {job: below_median(job, losses) for job in losses}
-    best = ranking(losses)[:1]
-    assert all(verdicts[job] is None for job in best)
-    for job, loss in losses.items():
-        if not math.isfinite(loss):
-            assert verdicts[job] is not None
-        elif len(losses) - 1 < 4:
-            assert verdicts[job] is None
+    verdicts = {job: behind(job, losses) for job in losses}
+    assert not any(verdicts[job] for job in ranking(losses)[:1])
+    finite = [job for job in losses if math.isfinite(losses[job])]
+    assert all(verdicts[job] for job in losses.keys() - set(finite))
+    assert sum(verdicts[job] for job in finite) <= (len(losses) + 1) // 2
+    if len(losses) - 1 < 4:
+        assert not any(verdicts[job] for job in finite)
     order = data.draw(st.permutations(sorted(losses)))
-    assert {j: below_median(j, {k: losses[k] for k in order}) for j in order} == verdicts
+    assert {job: behind(job, {o: losses[o] for o in order}) for job in order} == verdicts
 
 
 def test_the_median_rule_by_example() -> None:
     losses: Mapping[int, float] = {0: 1.0, 1: 2.0, 2: 3.0, 3: 4.0, 4: 2.5}
-    assert below_median(4, losses) is None  # the others' median is 2.5: as good is good enough
-    assert "3.0000, is worse than 2.2500" in str(below_median(2, losses))
-    assert below_median(3, {0: 1.0, 1: 2.0, 2: 3.0, 3: 4.0}) is None  # three others are too few
-    assert below_median(3, {0: 1.0, 1: 2.0, 2: 3.0, 3: 4.0}, least=3) is not None
-    ailing = {0: math.nan, 1: math.inf, 2: math.nan, 3: 1.0, 4: 9.0}
-    assert below_median(4, ailing) is None  # most of the others came to nothing
+    assert not behind(4, losses)  # the others' median is 2.5: as good is good enough
+    assert behind(2, losses)  # 3.0 against 2.25
+    assert not behind(3, {0: 1.0, 1: 2.0, 2: 3.0, 3: 4.0})  # three others are too few
+    assert behind(3, {0: 1.0, 1: 2.0, 2: 3.0, 3: 4.0}, least=3)
+    assert not behind(4, {0: math.nan, 1: math.inf, 2: math.nan, 3: 1.0, 4: 9.0})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -12,21 +11,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
 from chats import chats
 from graftlab.adapters.peft import Lora
 from graftlab.choices import dump, restore
 from graftlab.errors import ConfigError, ResumeError
 from graftlab.tasks.train import TrainSpec, run
-from graftlab.tracking.history import TIMES
 from graftlab.training.checkpoint import Checkpointing
 from graftlab.training.precision import Precision
 from graftlab.training.watch import Callbacks, EarlyStopping, Samples, Validation
+from left_behind import left_behind
 from wandb_files import history
 
 NURSERY = Path(__file__).parent / "nursery.py"
-TIMED = {"tokens_per_second", "peak_rss_mb", "adapter"}
 
 
 @pytest.fixture
@@ -63,24 +60,6 @@ def nursery(spec_data: dict, commands: list[dict], scratch: Path) -> list[dict]:
     assert len(answers) == len(commands), done.stderr[-3000:]
     print(done.stderr[-6000:])  # shown when the test fails
     return answers
-
-
-def left_behind(run: Path) -> dict:
-    """Everything a run leaves that does not depend on the clock."""
-    result = json.loads((run / "result.json").read_text())
-    with (run / "train_log.csv").open() as file:
-        rows = [{k: v for k, v in row.items() if k not in TIMES} for row in csv.DictReader(file)]
-    return {
-        "result": {k: v for k, v in result.items() if k not in TIMED},
-        "rows": rows,
-        "samples": (run / "samples.md").read_text(),
-        "checkpoints": sorted(p.name for p in (run / "checkpoints").iterdir()),
-        **{
-            name: {k: v.numpy().tobytes() for k, v in load_file(path).items()}
-            for name in ("adapter", "adapter-final")
-            for path in [run / name / "adapter_model.safetensors"]
-        },
-    }
 
 
 @pytest.mark.parametrize(

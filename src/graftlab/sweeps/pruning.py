@@ -35,7 +35,7 @@ def default_first_rung(max_epochs: float, reduction: int) -> float:
 
 
 def rung_steps(
-    first_rung_epochs: float, *, reduction: int, steps_per_epoch: int, total_steps: int
+    first_rung_epochs: float, reduction: int, *, steps_per_epoch: int, total_steps: int
 ) -> list[int]:
     """Optimizer steps of a job's rungs for ASHA: each `reduction` times the last, before its end.
 
@@ -105,23 +105,14 @@ def last_chance(
     return None
 
 
-def below_median(job: int, best_losses: Mapping[int, float], *, least: int = LEAST) -> str | None:
-    """Why a job is stopped at a rung by the median rule, or None when it goes on.
+def falls_behind(best: float, others: Collection[float], least: int = LEAST) -> bool:
+    """Whether the median rule stops a job whose best loss so far is `best`.
 
-    `best_losses` has, for every job that has reached the rung, its best loss up to it. A loss that
-    is no number counts as the worst there is, and its own job is always stopped.
+    `others` are the best losses so far of all other jobs that have reached its rung. A loss that is
+    no number counts as the worst there is, and its own job is always stopped.
     """
-    mine = _comparable(best_losses[job])
-    if mine == math.inf:
-        return "its validation loss is not a number"
-    others = [_comparable(loss) for other, loss in best_losses.items() if other != job]
+    if not math.isfinite(best):
+        return True
     if len(others) < least:
-        return None
-    median = statistics.median(others)
-    if mine <= median:
-        return None
-    return f"its best validation loss, {mine:.4f}, is worse than {median:.4f}, the median of others"
-
-
-def _comparable(loss: float) -> float:
-    return loss if math.isfinite(loss) else math.inf
+        return False
+    return best > statistics.median(loss if math.isfinite(loss) else math.inf for loss in others)

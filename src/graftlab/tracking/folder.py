@@ -119,14 +119,22 @@ class RunFolder:
         """Create the folder and write `run.yaml`, unless a run with checkpoints is resumed."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         if not any(self.checkpoints.glob("*.ckpt")):
-            write_atomic(
-                self.path / "run.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-            )
+            self.write_config(config)
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Write `run.yaml`; `config` is `choices.dump(spec)`."""
+        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        write_atomic(self.path / "run.yaml", text)
+
+    def config(self) -> dict[str, Any]:
+        """The configuration of the run that lies here."""
+        text = (self.path / "run.yaml").read_text(encoding="utf-8")
+        config: dict[str, Any] = yaml.load(text, Loader=_Loader)
+        return config
 
     def identity(self) -> str:
         """The identity of the run that lies here."""
-        text = (self.path / "run.yaml").read_text(encoding="utf-8")
-        return identity(yaml.load(text, Loader=_Loader))
+        return identity(self.config())
 
     @contextmanager
     def building(self, target: Path) -> Iterator[Path]:

@@ -108,7 +108,8 @@ class WandbTracker(Tracker):
                 "WANDB_API_KEY, or use logger.wandb.mode=auto."
             )
         identifier = folder / "wandb_id.txt"
-        if not identifier.exists():
+        new = not identifier.exists()
+        if new:
             write_atomic(identifier, secrets.token_hex(4))
         self.run = _when_free(
             wandb.init,
@@ -125,8 +126,9 @@ class WandbTracker(Tracker):
             settings=wandb.Settings(silent=True, console="off", init_timeout=60),
         )
         # An offline run cannot ask the server what it has, and a killed one may have lost its
-        # last rows: a resumed run therefore writes all of them again.
-        self.replays = mode == "offline"
+        # last rows: a resumed run therefore writes all of them again. And a run that goes on from
+        # another's checkpoint is new to W&B, while its history is not.
+        self.replays = new or mode == "offline"
         if mode == "offline":
             self.where = f"W&B (offline): wandb sync {folder / 'wandb'}/offline-run-*"
         elif mode == "online":
@@ -153,7 +155,9 @@ class TensorBoardTracker(Tracker):
         """What an earlier start wrote at `first_step` and later is purged."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer: Any = SummaryWriter(str(folder), purge_step=first_step or None)
+        self.replays = not folder.exists()  # as above, and then there is nothing to purge
+        purge = None if self.replays else first_step or None
+        self.writer: Any = SummaryWriter(str(folder), purge_step=purge)
         self.where = f"TensorBoard: tensorboard --logdir {folder}"
 
     def log(self, row: Metrics) -> None:

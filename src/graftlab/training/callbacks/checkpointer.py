@@ -44,8 +44,10 @@ class Checkpointer(StepCallback):
         rung = step in self.observer.rungs
         best = self.recorder.best_step == step
         asked = rung or step in self.observer.keeps or number is not None
-        if ends or best or asked or due(step, plan, **every):
-            self.save(trainer)
+        if ends or best or due(step, plan, **every):
+            self.save(trainer, self.recorder.row.get("valid_loss"))
+        elif asked:  # without its loss: the run left alone would not have ranked it
+            self.save(trainer, None)
         if number is not None:
             name = signal.Signals(number).name
             raise Interrupted(f"{name}: stopped and saved after step {step}.", 128 + number)
@@ -54,9 +56,9 @@ class Checkpointer(StepCallback):
             if reason is not None:
                 raise Paused(reason)
 
-    def save(self, trainer: Trainer) -> None:
+    def save(self, trainer: Trainer, valid_loss: float | None) -> None:
         """Write the checkpoint of the finished step; it appears whole or not at all."""
-        path = self.store.path(trainer.global_step, self.recorder.row.get("valid_loss"))
+        path = self.store.path(trainer.global_step, valid_loss)
         if trainer.is_global_zero:
             self.history.sync()  # the rows up to this step are part of it
         trainer.save_checkpoint(self.store.partial(path))
