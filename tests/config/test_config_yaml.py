@@ -55,7 +55,8 @@ def built(*overrides: str, verb: str = "train") -> Any:
 def test_all_options_are_known() -> None:
     assert len(OPTIONS) >= 54
     groups = {path.parent.name for path in OPTIONS}
-    assert groups == {group for verb in VERBS for group in menu(verb, [CONF]).groups}
+    offered = {group for verb in VERBS for group in menu(verb, [CONF]).groups}
+    assert groups ^ offered <= {"sweep"}  # spaces, which only the engine of sweeps offers
     for group, choices in CHOICES.items():
         assert set(choices) <= {path.stem for path in OPTIONS if path.parent.name == group}
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from graftlab.config import build, compose
 from graftlab.door.explain import explain, optional_parents, switched_off
 from graftlab.door.menu import Menu
+from graftlab.door.space import dimension_of, swept_texts
 from graftlab.door.words import Word, quote
 from graftlab.errors import ConfigError, GraftlabError
 from graftlab.training.optim import CustomOptimizer
@@ -138,16 +139,8 @@ def _one_at_a_time(overrides: Sequence[str], menu: Menu) -> tuple[list[str], Ite
 
 def sweep_values(override: str, menu: Menu) -> list[str]:
     """An override as its jobs get it: itself, or one override per swept value."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import Glob, IntervalSweep
-
-    parsed = OverridesParser.create().parse_override(override)
-    key = parsed.get_key_element()
-    swept: Any = parsed._value
-    if isinstance(swept, Glob):
-        return [f"{key}={option}" for option in swept.filter(menu.groups[parsed.key_or_group])]
-    if isinstance(swept, IntervalSweep):
-        return [f"{key}={swept.start}"]
-    if parsed.is_discrete_sweep():
-        return [f"{key}={value}" for value in parsed.sweep_string_iterator()]
-    return [override]
+    dimension = dimension_of(override, menu)
+    if dimension is None:
+        return [override]
+    key = override.partition("=")[0]
+    return [f"{key}={text}" for text in swept_texts(dimension)]
