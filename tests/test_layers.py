@@ -33,7 +33,7 @@ ONLY_IN = {
     "hydra": ("config.py", "door/"),
     "omegaconf": ("config.py", "door/"),
     "wandb": ("tracking/loggers.py",),
-    "optuna": ("reports/", "sweeps/search.py"),
+    "optuna": ("reports/", "sweeps/study.py"),
 }
 """Where a package may be imported at all."""
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graftlab.errors import ConfigError
-from graftlab.sweeps import search
+from graftlab.sweeps import study
 from graftlab.sweeps.search import Trial, propose
 from graftlab.sweeps.space import Dimension, Point, grid
 
@@ -205,10 +205,36 @@ def test_ordered_lists_are_given_back_as_they_were_written() -> None:
     assert {p["rank"] for p in points if p} == {"32", "8", "16", "1e2"}
 
 
-def test_an_interval_that_has_been_narrowed_down_does_not_stop_the_search() -> None:
+def test_an_interval_without_a_number_left_ends_the_search() -> None:
+    """With four digits there are two numbers in it; a job twice would never be counted as new."""
     space = [Dimension(key="lr", low=1.0, high=1.00001)]
-    history = [Trial(point={"lr": text}, state="done", score=1.0) for text in ("1.0", "1.00001")]
-    assert propose(space, history, method="tpe", seed=0, number=2) is not None
+    both = [Trial(point={"lr": text}, state="done", score=1.0) for text in ("1.0", "1.00001")]
+    assert propose(space, both, method="tpe", seed=0, number=2) is None
+    wider = [Dimension(key="lr", low=1.0, high=1.003)]
+    history: list[Trial] = []
+    while (point := propose(wider, history, method="tpe", seed=0, number=len(history))) is not None:
+        history.append(Trial(point=point, state="done", score=float(point["lr"])))
+    assert sorted(t.point["lr"] for t in history) == ["1.0", "1.001", "1.002", "1.003"]
+
+
+@pytest.mark.parametrize("method", ["tpe", "gp"])
+def test_steps_are_kept_to(method: str) -> None:
+    space = [
+        Dimension(key="lora.rank", low=8, high=30, step=8, integer=True),
+        Dimension(key="lora.dropout", low=0.0, high=0.25, step=0.1),
+        Dimension(key="lr", low=0.1, high=1e4, step=0.1),
+    ]
+    history: list[Trial] = [
+        Trial(point={"lora.rank": "9", "lora.dropout": "0.1", "lr": "0.1"}, state="done", score=0.0)
+    ]
+    for number in range(1, 14):
+        point = propose(space, history, method=method, seed=0, number=number)
+        assert point is not None
+        history.append(Trial(point=point, state="done", score=float(point["lora.rank"])))
+    drawn = [trial.point for trial in history[1:]]
+    assert {p["lora.rank"] for p in drawn} <= {"8", "16", "24"}
+    assert {p["lora.dropout"] for p in drawn} <= {"0.0", "0.1", "0.2"}
+    assert all(len(p["lr"]) <= 7 for p in drawn)  # 12.3, and no 12.299999999999999
 
 
 def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,8 +246,8 @@ def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         propose([LR], [], method="tpee", seed=0, number=1)
     with pytest.raises(ConfigError, match="state=over"):
         Trial(point={}, state="over")
-    real = search.find_spec
-    monkeypatch.setattr(search, "find_spec", lambda n: None if n == "scipy" else real(n))
+    real = study.find_spec
+    monkeypatch.setattr(study, "find_spec", lambda n: None if n == "scipy" else real(n))
     assert propose([LR], [], method="tpe", seed=0, number=1) is not None
     with pytest.raises(ConfigError, match=r"gp needs scipy: pip install 'graftlab\[sweep\]'"):
         propose([LR], [], method="gp", seed=0, number=1)

@@ -72,7 +72,7 @@ class Dimension:
     def ordered(self) -> bool:
         """Whether neighbours are alike: an interval, or a list of three and more numbers."""
         return self.choices is None or (
-            len(self.choices) > 2 and all(number(text) is not None for text in self.choices)
+            len(self.choices) > 2 and all(as_number(text) is not None for text in self.choices)
         )
 
     def values(self) -> Sequence[str] | None:
@@ -108,7 +108,7 @@ class Dimension:
         )
 
 
-def number(text: str) -> float | None:
+def as_number(text: str) -> float | None:
     """The finite number a text stands for, or None."""
     try:
         value = float(text)
