@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -47,7 +48,7 @@ class _FileSet:
     """What one of `data.train` and `data.valid` holds; `hashes` run beside `conversations`."""
 
     conversations: list[Conversation] = field(default_factory=list)
-    hashes: list[int] = field(default_factory=list)
+    hashes: array[int] = field(default_factory=lambda: array("Q"))
     formats: Counter[str] = field(default_factory=Counter)
     rejects: list[_Reject] = field(default_factory=list)
     files: int = 0

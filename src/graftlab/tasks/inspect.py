@@ -95,15 +95,18 @@ def look(spec: InspectSpec) -> Inspection:
     data = spec.data.load(reserved=tokenizer.reserved)
     turns, limit = spec.data.train_turns, spec.packing.max_length
     tokens = encode(data.train, tokenizer, max_length=_NO_LIMIT, train_turns=turns, progress=True)
-    where = [data.train[source].where for source in tokens.sources]
     inside = tokens.lengths <= limit
     lengths, num_labels = tokens.lengths[inside], tokens.num_labels[inside]
     plan = plan_rows(lengths.tolist(), spec.packing)
-    over = [(where[i], int(tokens.lengths[i])) for i in (~inside).nonzero()[0]]
+
+    def where(document: int) -> str:
+        return data.train[int(tokens.sources[document])].where
+
+    over = [(where(i), int(tokens.lengths[i])) for i in (~inside).nonzero()[0]]
     return Inspection(
-        notes=[*tokenizer.notes, *data.notes],
+        notes=[*tokenizer.notes, *data.notes, *([tokens.note] if tokens.note else [])],
         shown=[
-            Shown(where[i], shown_tokens(tokens[i], tokenizer))
+            Shown(where(i), shown_tokens(tokens[i], tokenizer))
             for i in range(min(spec.rows, len(tokens)))
         ],
         spreads=spreads(tokens.parts),
