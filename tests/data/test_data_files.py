@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from graftlab.data.files import RawRow, locate, read_rows
+from graftlab.data.arrays import RawRow
+from graftlab.data.files import locate, read_rows
 from graftlab.errors import ConfigError
 
 CHAT = [{"role": "user", "content": "Hi\u2028 é"}, {"role": "assistant", "content": "Hello"}]

@@ -19,15 +19,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from graftlab.data.files import (
-    LONGEST_LINE,
-    RawRow,
-    damaged,
-    locate,
-    open_data,
-    read_rows,
-    wide_problem,
-)
+from graftlab.data.arrays import LONGEST_ROW, RawRow
+from graftlab.data.files import damaged, locate, open_data, read_rows, wide_problem
 from graftlab.data.shapes import RowProblem
 from graftlab.errors import ConfigError, DataError, did_you_mean, require_choice
 from graftlab.recipes.record import Drop, Record
@@ -191,7 +184,7 @@ def _text_rows(path: Path) -> Rows:
 
 def _csv_rows(path: Path, columns: dict[str, str]) -> Rows:
     """Rows as dictionaries; the delimiter is a tab where the header has one and no comma."""
-    csv.field_size_limit(LONGEST_LINE)
+    csv.field_size_limit(LONGEST_ROW)
     with open_data(path) as data:
         if problem := wide_problem(data.read(4)):
             yield RawRow(1, "", problem, ends=True)
