@@ -7,7 +7,8 @@ composes becomes that dataclass in one call of `build`. Nothing behind the door 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,8 +67,21 @@ def compose(
 
     register()
     folder = str((conf or conf_dir()).resolve())
-    with initialize_config_dir(config_dir=folder, version_base="1.3"):
+    with _beside_a_job(), initialize_config_dir(config_dir=folder, version_base="1.3"):
         return hydra_compose(verb, overrides=list(overrides), return_hydra_config=hydra)
+
+
+@contextmanager
+def _beside_a_job() -> Iterator[None]:
+    """Hydra composes one configuration at a time, and a job it runs may need another."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    outer = GlobalHydra.instance()
+    running, outer.hydra = outer.hydra, None
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = running
 
 
 def build(cfg: DictConfig) -> Any:

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 import graftlab.text.encode as module
+from graftlab.caches import default_cache
 from graftlab.errors import DataError
 from graftlab.text import spill, turns
-from graftlab.text.cache import ARRAYS, cache_key, default_cache, drafting, publish, read_arrays
+from graftlab.text.cache import ARRAYS, cache_key, drafting, publish, read_arrays
 from graftlab.text.encode import TokenSet, encode
 from graftlab.text.show import as_text, shown_tokens
 from graftlab.text.tokenizer import Tokenizer

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.config import build, register
-from graftlab.door.verify import Door, sweep_values
+from graftlab.config import register
+from graftlab.door.verify import Door, built, sweep_values
 from graftlab.door.words import Word, quote
 from graftlab.errors import ConfigError, GraftlabError, Interrupted
 
@@ -48,7 +48,7 @@ def launch(door: Door, words: Sequence[Word], *, multirun: bool) -> Outcome:
         outcome.jobs += 1
         name = _job_name(swept) if multirun else "run"
         try:
-            result = _run(door.menu.verb, cfg, multirun=multirun)
+            result = _run(door, cfg, multirun=multirun)
             if result is not None:
                 outcome.results.append(result)
             return result
@@ -118,11 +118,11 @@ def _folder_word(key: str, folder: Path) -> Word:
     return Word(f"{key}={folder}", key, f"{key}={quote(str(folder))}")
 
 
-def _run(verb: str, cfg: DictConfig, *, multirun: bool) -> Any:
+def _run(door: Door, cfg: DictConfig, *, multirun: bool) -> Any:
     """Build the spec, fill in what only Hydra knows, and call the task."""
     from hydra.core.hydra_config import HydraConfig
 
-    spec = build(cfg)
+    spec, verb = built(door, cfg), door.menu.verb
     if multirun and verb == "train":
         _place_in_sweep(spec, Path(HydraConfig.get().sweep.dir))
     return importlib.import_module(f"graftlab.tasks.{verb}").run(spec)

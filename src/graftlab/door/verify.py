@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.config import build, compose
+from graftlab.data.prepared import PreparedData
 from graftlab.door.explain import explain, optional_parents, switched_off
-from graftlab.door.menu import Menu
+from graftlab.door.menu import Menu, menu
+from graftlab.door.recipe import recipe_words
 from graftlab.door.words import Word, quote
 from graftlab.errors import ConfigError, GraftlabError
 from graftlab.training.optim import CustomOptimizer
@@ -92,7 +94,26 @@ def _built(door: Door, overrides: Sequence[str]) -> Any:
     with _explained(door, overrides):
         if "run_dir" in cfg:
             cfg.run_dir = ""  # known only once Hydra has made the folder
-        return build(cfg)
+        return built(door, cfg)
+
+
+def built(door: Door, cfg: DictConfig) -> Any:
+    """The spec that `cfg` describes, with the recipe that its data names composed in full.
+
+    Raises what the classes refuse, and ConfigError for the recipe.
+    """
+    spec = build(cfg)
+    data = getattr(spec, "data", None)
+    if isinstance(data, PreparedData) and data.recipe is not None:
+        from graftlab.tasks.supply import compose as take
+        from graftlab.tasks.supply import named
+
+        folders = [door.conf, *([door.extra] if door.extra else [])]
+        kitchen = Door(menu("prepare", folders), door.conf, door.extra)
+        with named(data):
+            words = kitchen.overrides(recipe_words(data, kitchen.menu))
+            take(data, _built(kitchen, words))
+    return spec
 
 
 @contextmanager

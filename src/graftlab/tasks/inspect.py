@@ -12,6 +12,7 @@ from graftlab.data.source import DataSpec
 from graftlab.errors import require_range
 from graftlab.models.base import ModelSpec
 from graftlab.packing.plan import Packing
+from graftlab.tasks.supply import supply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,6 +80,7 @@ def run(spec: InspectSpec, *, console: Console | None = None) -> Inspection:
     from rich.console import Console
 
     spec.data.check()
+    supply(spec.data)
     found = look(spec)
     show(found, console or Console())
     return found

@@ -15,6 +15,7 @@ from graftlab.objectives.base import Objective
 from graftlab.packing.plan import Packing
 from graftlab.planning.device import Device
 from graftlab.planning.limits import Limits
+from graftlab.tasks.supply import supply
 from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder, identity
 from graftlab.tracking.loggers import Loggers
@@ -89,6 +90,7 @@ def run(spec: TrainSpec) -> Result:
     folder = RunFolder(Path(spec.run_dir))
     if folder.finished:
         return _finished(spec, folder)
+    supply(spec.data, tell=LAUNCHED not in os.environ)
     if spec.budget.given and LAUNCHED not in os.environ:
         _keep_within_budget(spec, folder)
     if spec.trainer.needs_launch:

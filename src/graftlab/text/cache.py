@@ -29,11 +29,6 @@ _ABANDONED = 24 * 3600
 ARRAYS = ("input_ids", "labels", "offsets", "parts", "sources")
 
 
-def default_cache() -> Path:
-    """`$GRAFTLAB_CACHE`, or `~/.cache/graftlab`."""
-    return Path(os.environ.get("GRAFTLAB_CACHE") or Path.home() / ".cache" / "graftlab")
-
-
 def cache_key(
     conversations: Iterable[Conversation], tokenizer_fingerprint: str, train_turns: str
 ) -> str:

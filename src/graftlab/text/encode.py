@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from graftlab.caches import default_cache
 from graftlab.errors import DataError
-from graftlab.text.cache import ARRAYS, cache_key, default_cache, drafting, publish, read_arrays
+from graftlab.text.cache import ARRAYS, cache_key, drafting, publish, read_arrays
 from graftlab.text.spill import Flat, fingerprint
 from graftlab.text.tokenizer import Tokenizer
 from graftlab.text.turns import Draft, MaskProblem, TurnReader
