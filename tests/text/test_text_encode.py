@@ -9,6 +9,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -164,12 +165,15 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_time(
     assert "GRAFTLAB_CACHE" in str(tokens.note)
 
 
-@pytest.fixture
-def small_disk() -> Iterator[Callable[[int], None]]:
-    """`small_disk(n)`: from then on no file of this process grows beyond n bytes."""
+@contextmanager
+def small_disk(room: int) -> Iterator[None]:
+    """Meanwhile no file of this process grows beyond `room` bytes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("room", [0, 200, 1000, 1500])
@@ -178,14 +182,13 @@ def test_a_disk_that_fills_up_loses_nothing(
     chat_tokenizer: Maker,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    small_disk: Callable[[int], None],
 ) -> None:
     tokenizer = chat_tokenizer("chatml")
     whole = encode(chats(), tokenizer, max_length=4096, cache=tmp_path / "large")
     assert whole.input_ids.nbytes > 1500
     monkeypatch.setattr(spill, "_HELD", 50)
-    small_disk(room)
-    tokens = encode(chats(), tokenizer, max_length=4096, cache=tmp_path / "small")
+    with small_disk(room):
+        tokens = encode(chats(), tokenizer, max_length=4096, cache=tmp_path / "small")
     assert not isinstance(tokens.input_ids, np.memmap)
     assert_same(tokens, whole)
     assert "File too large" in str(tokens.note)
