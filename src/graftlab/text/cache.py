@@ -110,6 +110,9 @@ def publish(
 
 def _clear_abandoned(folder: Path) -> None:
     for draft in folder.glob(".tokens-*"):
-        newest = max((entry.stat().st_mtime for entry in [draft, *draft.iterdir()]), default=0.0)
+        try:
+            newest = max(entry.stat().st_mtime for entry in [draft, *draft.iterdir()])
+        except OSError:  # published or cleared by its own process meanwhile
+            continue
         if time.time() - newest > _ABANDONED:
             shutil.rmtree(draft, ignore_errors=True)
