@@ -143,16 +143,25 @@ def test_a_row_that_is_too_long_is_told(text: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(arrays, "LONGEST_ROW", 2**20)
     *before, last = rows_of((text % ("x" * 2**22)).encode())
     assert [row.value for row in before] == [{"a": 1}][: text.count("\n")]
-    assert "a row of over 1 MB is not read; the rest is unread" in str(last.problem)
+    assert "a row of over 1 MB is not read" in str(last.problem)
+    assert "the rest is unread" in str(last.problem)
     assert last.ends
     assert len(last.value) == 200
+
+
+def test_a_row_a_little_too_long_is_one_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrays, "LONGEST_ROW", 2**20)
+    first, long, last = rows_of(b'[{"a": 1},\n"' + b"x" * (2**20 + 9) + b'",\n{"a": 2}]')
+    assert (first.value, last.value) == ({"a": 1}, {"a": 2})
+    assert "a row of over 1 MB is not read" in str(long.problem)
+    assert (long.line, long.ends, len(long.value)) == (2, False, 200)
 
 
 def test_a_conversation_that_is_too_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrays, "LONGEST_ROW", 2**16)
     turn = {"role": "user", "content": "x" * 100}
     (found,) = rows_of(json.dumps([turn] * 3000).encode())
-    assert "every element of the array is a message" in str(found.problem)
+    assert "an array of nothing but messages is one conversation" in str(found.problem)
     assert found.ends
     short = rows_of(json.dumps([turn] * 300).encode())
     assert [row.value for row in short] == [[turn] * 300]
@@ -168,4 +177,4 @@ def test_an_object_that_is_too_long_is_told(
     file.write_text(json.dumps({"data": [{"a": "x" * 99}] * 1000}, indent=1))
     (found,) = read_rows(file)
     assert "is not read" in str(found.problem)
-    assert found.ends
+    assert len(found.value) == 200

@@ -84,7 +84,7 @@ class JsonStream:
     def value(self) -> tuple[Any, str]:
         """The next value and its text, in which bytes that are not UTF-8 are lone surrogates.
 
-        Raises Broken where it is not JSON, and TooLong where it is more than LONGEST_ROW.
+        Raises Broken where it is not JSON, and TooLong where LONGEST_ROW and more does not end it.
         """
         while True:
             try:
@@ -95,11 +95,11 @@ class JsonStream:
             except json.JSONDecodeError as error:
                 if self._ended or not _cut_short(error, len(self._text)):
                     line = self.line + self._text.count("\n", self._at, error.pos)
-                    raise Broken(error.msg, line, self.rest()) from error
+                    raise Broken(broken_reason(error), line, self.rest()) from error
+                if len(self._text) - self._at > LONGEST_ROW:
+                    raise TooLong(too_long(), self.line, self.rest()) from error
             except RecursionError as error:
                 raise Broken("nested too deeply", self.line, self.rest()) from error
-            if len(self._text) - self._at > LONGEST_ROW:
-                raise TooLong(too_long(), self.line, self.rest())
             self._fill()
         text = self._text[self._at : end]
         self._move(end)
@@ -122,9 +122,16 @@ def _cut_short(error: json.JSONDecodeError, length: int) -> bool:
     return error.msg.startswith(_CUT_STRING) or error.pos > length - _NEAR_END
 
 
+def broken_reason(error: json.JSONDecodeError) -> str:
+    """Why a text is not JSON; a NUL byte is more than a control character out of place."""
+    if error.doc[error.pos : error.pos + 1] == "\0":
+        return "a NUL byte; the file was damaged, or is not text"
+    return error.msg
+
+
 def too_long() -> str:
     """What to say of a row that is not read."""
-    return f"a row of over {LONGEST_ROW >> 20} MB is not read"
+    return f"a row of over {LONGEST_ROW >> 20} MB is not read: leave it out, or cut it into several"
 
 
 def array_rows(file: IO[bytes]) -> Iterator[RawRow]:
@@ -140,8 +147,8 @@ def array_rows(file: IO[bytes]) -> Iterator[RawRow]:
             yield from (row for row, _ in rows)
             return
         if size > LONGEST_ROW:
-            yield RawRow(1, str(waiting[0].value)[:_SHOWN], f"{too_long()}: every element of the "
-                         "array is a message, which makes one conversation", ends=True)  # fmt: skip
+            reason = f"{too_long()} (an array of nothing but messages is one conversation)"
+            yield RawRow(1, str(waiting[0].value)[:_SHOWN], reason, ends=True)
             return
         waiting.append(row)
     messages = [row.value for row in waiting if row.problem is None]
@@ -177,7 +184,9 @@ def _elements(stream: JsonStream) -> Iterator[tuple[RawRow, str]]:
 
 
 def element(line: int, value: Any, text: str) -> RawRow:
-    """A value that was read, or the problem that its text is not UTF-8."""
+    """A value that was read, or the problem with its text."""
+    if len(text) > LONGEST_ROW:
+        return RawRow(line, _readable(text[:_SHOWN]), too_long())
     if text.isascii() or (found := _ESCAPED.search(text)) is None:
         return RawRow(line, value)
     place = line + text.count("\n", 0, found.start())

@@ -23,6 +23,7 @@ from graftlab.data.arrays import (
     RawRow,
     TooLong,
     array_rows,
+    broken_reason,
     element,
     is_message_list,
     not_utf8,
@@ -30,6 +31,7 @@ from graftlab.data.arrays import (
 from graftlab.errors import ConfigError, did_you_mean
 
 _WIDE_MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_WIDE_ZEROS = ([True, False, True, False], [False, True, False, True])
 _GZIP_MARK = b"\x1f\x8b"
 _DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)
 _PIECE = 2**20
@@ -108,9 +110,13 @@ def damaged(error: Exception) -> str:
 
 
 def wide_problem(head: bytes) -> str | None:
-    """What to say when the first bytes of a file are those of UTF-16 or UTF-32."""
-    wide = head.startswith(_WIDE_MARKS)
-    return "the file is UTF-16 or UTF-32: save it as UTF-8" if wide else None
+    """What to say when the first four bytes of a file are those of UTF-16 or UTF-32.
+
+    Without a mark, every second byte of plain characters is zero.
+    """
+    if not head.startswith(_WIDE_MARKS) and [byte == 0 for byte in head] not in _WIDE_ZEROS:
+        return None
+    return "the file is UTF-16 or UTF-32: save it as UTF-8, as with iconv -f UTF-16 -t UTF-8"
 
 
 def _rows(file: IO[bytes]) -> Iterator[RawRow]:
@@ -227,6 +233,7 @@ def _line_rows(lines: Iterable[tuple[int, bytes]]) -> Iterator[RawRow]:
         try:
             yield RawRow(number, json.loads(text))
         except json.JSONDecodeError as error:
-            yield RawRow(number, text, f"broken JSON at column {error.colno}: {error.msg}")
+            reason = broken_reason(error)
+            yield RawRow(number, text, f"broken JSON at column {error.colno}: {reason}")
         except RecursionError:
             yield RawRow(number, text, "broken JSON: nested too deeply")

@@ -41,6 +41,8 @@ class _Reject:
     line: int
     reason: str
     row: Any
+    ends: bool = False
+    """Nothing of the file could be read behind it."""
 
 
 @dataclass(slots=True)
@@ -160,7 +162,7 @@ class DataSpec:
         source = str(path)
         for row in read_rows(path):
             if row.problem is not None:
-                yield _Reject(source, row.line, row.problem, row.value)
+                yield _Reject(source, row.line, row.problem, row.value, row.ends)
                 continue
             try:
                 parsed = parse_row(row.value)
@@ -188,13 +190,19 @@ class DataSpec:
         return [c for c, out in pairs if not out], [c for c, out in pairs if out]
 
     def _settle(self, bad: list[_Reject], good: int, rejects: Path | None) -> str:
-        """Refuse the bad rows, or put them aside; returns the line for the log."""
+        """Refuse the bad rows, or put them aside; returns the line for the log.
+
+        A file that is cut short is refused either way: nobody could say how many rows are missing.
+        """
         if self.on_invalid == "error":
             raise DataError(
                 f"{len(bad)} of {len(bad) + good} rows cannot be trained "
                 "(data.on_invalid=skip leaves them out and lists them in rejects.jsonl):",
                 _lines(bad),
             )
+        if cut := [row for row in bad if row.ends]:
+            files = "1 file" if len(cut) == 1 else f"{len(cut)} files"
+            raise DataError(f"{files} cannot be read to the end:", _lines(cut))
         if rejects is None:
             return f"{len(bad)} rows left out (data.on_invalid=skip)"
         rejects.parent.mkdir(parents=True, exist_ok=True)
