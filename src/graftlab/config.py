@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,7 @@ def compose(
 
     register()
     folder = str((conf or conf_dir()).resolve())
-    with initialize_config_dir(config_dir=folder, version_base="1.3"):
+    with _beside_a_job(), initialize_config_dir(config_dir=folder, version_base="1.3"):
         return hydra_compose(verb, overrides=list(overrides), return_hydra_config=hydra)
 
 
@@ -110,6 +111,19 @@ def _parsed(override: str) -> Any:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     return OverridesParser.create().parse_override(override).value()
+
+
+@contextmanager
+def _beside_a_job() -> Iterator[None]:
+    """Hydra composes one configuration at a time, and a job it runs may need another."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    outer = GlobalHydra.instance()
+    running, outer.hydra = outer.hydra, None
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = running
 
 
 def build(cfg: DictConfig) -> Any:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from graftlab.data.files import RawRow, locate, read_rows
+from graftlab.data.arrays import RawRow
+from graftlab.data.files import locate, read_rows
 from graftlab.errors import ConfigError
 
 CHAT = [{"role": "user", "content": "Hi\u2028 é"}, {"role": "assistant", "content": "Hello"}]
@@ -113,6 +114,10 @@ def test_a_broken_array_keeps_what_came_before(tmp_path: Path, text: str) -> Non
         (b" \n\n", "holds no rows"),
         (b"[\n]", "holds no rows"),
         ("[]".encode("utf-16"), "UTF-16"),
+        ('{"a": 1}\n'.encode("utf-16-le"), "UTF-16"),
+        ('{"a": 1}\n'.encode("utf-16-be"), "UTF-16"),
+        (b"\0" * 99, "a NUL byte; the file was damaged, or is not text"),
+        (b'[\n"a\0b"]', "a NUL byte; the file was damaged, or is not text"),
         (b'[\n{"a": "\xe9"}\n]', "not UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
     ],

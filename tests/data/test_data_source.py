@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
 from pathlib import Path
@@ -100,6 +101,7 @@ def test_roles_and_contents_are_checked_all_at_once(tmp_path: Path) -> None:
         "Did you mean `assistant`": [user, {"role": "asistant", "content": "x"}],
         "turn 2 (assistant) is empty": [user, {"role": "assistant", "content": " \n"}],
         "reserved token <|end|>": [user, {"role": "assistant", "content": "a<|end|>b"}],
+        "turn 2 (assistant) holds NUL": [user, {"role": "assistant", "content": "a\0b"}],
         "half a UTF-16 pair": [user, {"role": "assistant", "content": "\ud83d"}],
         "turn 2 (user) is empty": [user, {"role": "user", "content": ""}],
     }
@@ -107,7 +109,7 @@ def test_roles_and_contents_are_checked_all_at_once(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         JsonlData(train=file).load(reserved=frozenset({"<|end|>", "<|e"}))
     assert len(caught.value.problems) == len(bad)
-    assert "11 of 12 rows" in caught.value.summary
+    assert "12 of 13 rows" in caught.value.summary
     for line, (wanted, problem) in enumerate(zip(bad, caught.value.problems, strict=True), 1):
         assert problem.startswith(f"{file}:{line}: ")
         assert wanted in problem
@@ -130,6 +132,19 @@ def test_skipping_writes_every_reject_with_its_reason(tmp_path: Path) -> None:
     assert {entry["source"] for entry in entries} == {str(file)}
     assert [entry["row"] for entry in entries] == [{"text": "x"}, {"messages": []}, '{"cut']
     assert "unknown shape with keys text" in entries[0]["reason"]
+
+
+@pytest.mark.parametrize("name", ["cut.json", "cut.jsonl.gz"])
+def test_a_file_that_is_cut_short_is_refused_even_when_skipping(tmp_path: Path, name: str) -> None:
+    rows = [chat(n) for n in range(2000)]
+    text = json.dumps(rows, indent=1) if name == "cut.json" else "\n".join(map(json.dumps, rows))
+    data = gzip.compress(text.encode()) if name.endswith("gz") else text.encode()
+    (tmp_path / name).write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match="1 file cannot be read to the end") as caught:
+        JsonlData(train=str(tmp_path / name), on_invalid="skip").load()
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{tmp_path / name}:")
+    assert int(problem.split(":")[1]) > 500
 
 
 def test_nothing_trainable_is_an_error_even_when_skipping(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import yaml
 from graftlab.choices import dump, restore
 from graftlab.cli import main
 from graftlab.config import build, compose, conf_dir
+from graftlab.door.jobs import folder_name
 from graftlab.door.keys import check_words
 from graftlab.door.menu import menu
 from graftlab.door.words import read_words
@@ -134,9 +135,38 @@ def test_it_runs_and_leaves_nothing_else(knock: Knock) -> None:
     assert json.loads(Path("my data, 1/manifest.json").read_text())["seed"] == 0
 
 
-def test_a_sweep_over_seeds(knock: Knock) -> None:
-    code, _, err = knock("-m", "corpus=chats.jsonl", "out=made", "seed=1,2")
-    assert (code, err) == (0, "")
+def test_every_job_of_a_sweep_has_a_folder_of_its_own(knock: Knock) -> None:
+    words = ("-m", "corpus=chats.jsonl", "out=my sets", "seed=1,2", "dedupe=default,none")
+    for _ in range(2):  # a second time, each job takes the place of its own result
+        code, out, err = knock(*words)
+        assert (code, err) == (0, "")
+    names = [f"seed={seed},dedupe={how}" for seed in (1, 2) for how in ("default", "none")]
+    assert sorted(path.name for path in Path("my sets").iterdir()) == sorted(names)
+    assert "data.path=my sets/seed=2,dedupe=none" in out
+    for seed in (1, 2):
+        told = json.loads(Path(f"my sets/seed={seed},dedupe=none/manifest.json").read_text())
+        assert told["seed"] == seed
+    assert knock("corpus=chats.jsonl", "out=my sets")[0] == 2  # a single run removes no jobs
+    code, _, err = knock("-m", "corpus=chats.jsonl", "out=my sets/seed=1,dedupe=none", "seed=1,2")
+    assert code == 2
+    assert "is a data set itself" in err
+    (Path("my sets") / "seed=3").mkdir()
+    (Path("my sets") / "seed=3" / "thesis.txt").touch()
+    code, _, err = knock("-m", "corpus=chats.jsonl", "out=my sets", "seed=1,3")
+    assert code == 2
+    assert "seed=3 holds other files" in err
+
+
+def test_a_sweep_of_one_job_is_a_single_run(knock: Knock) -> None:
+    assert knock("-m", "corpus=chats.jsonl", "out=made", "seed=1")[0] == 0
+    assert Path("made/train.jsonl").is_file()
+
+
+def test_names_of_jobs_are_names_of_folders() -> None:
+    assert folder_name(["seed=1", "++mix.weights.core=0.5"]) == "seed=1,mix.weights.core=0.5"
+    odd = [folder_name([f"sources.a.files={text}"]) for text in ("a/b", "a b", "../x", "y" * 300)]
+    assert len(set(odd)) == 4
+    assert all(len(name) < 120 and "/" not in name for name in odd)
 
 
 def test_help_and_configuration(knock: Knock) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from graftlab.data.prepared import PreparedData
-from graftlab.errors import ConfigError, DataError
+from graftlab.errors import ConfigError, DataError, GraftlabError
 from graftlab.recipes.decontaminate import Decontaminate
 from graftlab.recipes.dedupe import Dedupe
 from graftlab.recipes.mix import Mix
@@ -294,6 +295,19 @@ def test_an_error_leaves_the_earlier_result(tmp_path: Path) -> None:
         prepare(wanted)
     assert (tmp_path / "out" / "train.jsonl").read_bytes() == before
     assert sorted(os.listdir(tmp_path)) == ["out", "rows.jsonl"]
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    wanted = spec(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        with pytest.raises(GraftlabError, match=r"out could not be made: .*room.*TMPDIR"):
+            prepare(wanted)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert sorted(os.listdir(tmp_path)) == ["rows.jsonl"]
+    prepare(wanted)
 
 
 def test_a_killed_one_leaves_no_folder_that_looks_whole(tmp_path: Path) -> None:

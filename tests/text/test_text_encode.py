@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import graftlab.text.encode as module
+from graftlab.caches import default_cache
 from graftlab.errors import DataError
-from graftlab.text.cache import ARRAYS, cache_key, default_cache, read_arrays, write_arrays
+from graftlab.text import spill, turns
+from graftlab.text.cache import ARRAYS, cache_key, drafting, publish, read_arrays
 from graftlab.text.encode import TokenSet, encode
 from graftlab.text.show import as_text, shown_tokens
 from graftlab.text.tokenizer import Tokenizer
@@ -154,19 +160,118 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_time(
     blocked = tmp_path / "a file"
     blocked.write_text("")
     tokens = encode(chats(), chat_tokenizer("chatml"), max_length=4096, cache=blocked)
-    assert len(tokens) == len(chats())
+    assert_same(tokens, encode(chats(), chat_tokenizer("chatml"), max_length=4096, cache=tmp_path))
+    assert f"the token cache {blocked} cannot be used" in str(tokens.note)
+    assert "GRAFTLAB_CACHE" in str(tokens.note)
+
+
+@contextmanager
+def small_disk(room: int) -> Iterator[None]:
+    """Meanwhile no file of this process grows beyond `room` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("room", [0, 200, 1000, 1500])
+def test_a_disk_that_fills_up_loses_nothing(
+    room: int,
+    chat_tokenizer: Maker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tokenizer = chat_tokenizer("chatml")
+    whole = encode(chats(), tokenizer, max_length=4096, cache=tmp_path / "large")
+    assert whole.input_ids.nbytes > 1500
+    monkeypatch.setattr(spill, "_HELD", 50)
+    with small_disk(room):
+        tokens = encode(chats(), tokenizer, max_length=4096, cache=tmp_path / "small")
+    assert not isinstance(tokens.input_ids, np.memmap)
+    assert_same(tokens, whole)
+    assert "File too large" in str(tokens.note)
+    assert list((tmp_path / "small").iterdir()) == []
+    limit = int(np.median(whole.lengths))
+    assert (
+        encode(chats(), tokenizer, max_length=limit, cache=tmp_path / "small").fingerprint
+        == encode(chats(), tokenizer, max_length=limit, cache=tmp_path / "large").fingerprint
+    )
+
+
+def test_tokens_grow_on_disk_not_in_memory(tmp_path: Path) -> None:
+    """Three thousand documents of a thousand tokens: 24 MB that are never held at once."""
+    ids = np.arange(1001, dtype=np.int32)
+    trained = np.arange(1001) > 500
+    tracemalloc.start()
+    flat = spill.Flat(tmp_path)
+    for number in range(3000):
+        flat.add(turns.Document(ids + number, trained, (0, 501, 500)), source=number)
+    arrays = flat.arrays()
+    mark = spill.fingerprint(arrays["input_ids"], arrays["labels"], arrays["offsets"])
+    tokens = TokenSet(**arrays, fingerprint=mark)
+    counts = tokens.num_labels
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert arrays["input_ids"].nbytes + arrays["labels"].nbytes == 24_000_000
+    assert peak < 14e6
+    assert counts.tolist() == [500] * 3000
+    np.testing.assert_array_equal(tokens[7].input_ids, ids[:1000] + 7)
+
+
+def test_a_draft_of_a_killed_process_is_cleared_a_day_later(
+    chat_tokenizer: Maker, tmp_path: Path
+) -> None:
+    old, young = tmp_path / ".tokens-a-1", tmp_path / ".tokens-a-2"
+    for draft in (old, young):
+        draft.mkdir()
+        (draft / "labels.npy").touch()
+    long_ago = time.time() - 100_000
+    for path in (old / "labels.npy", old, young):
+        os.utime(path, (long_ago, long_ago))
+    encode(chats(1), chat_tokenizer("chatml"), max_length=4096, cache=tmp_path)
+    assert young.exists()
+    assert not old.exists()
+
+
+@pytest.mark.parametrize("count", [12, 40])
+def test_documents_within_a_limit_are_those_of_a_set_of_their_own(
+    count: int, chat_tokenizer: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is copied, and lengths, counts and hash are what they would be alone."""
+    monkeypatch.setattr(module, "_COUNTED", 5)
+    tokenizer, everything = chat_tokenizer("chatml"), chats(count)
+    order = [n * 7 % count for n in range(count)]  # long and short ones in turn
+    mixed = [everything[n] for n in order]
+    whole = encode(mixed, tokenizer, max_length=4096, cache=tmp_path)
+    limit = int(np.median(whole.lengths))
+    kept = encode(mixed, tokenizer, max_length=limit, cache=tmp_path)
+    inside = [mixed[source] for source in kept.sources]
+    alone = encode(inside, tokenizer, max_length=limit, cache=tmp_path)
+    assert 0 < len(kept) < len(whole)
+    assert np.diff(kept.sources).max() > 1
+    assert kept.fingerprint == alone.fingerprint != whole.fingerprint
+    for name in ("lengths", "num_labels", "parts"):
+        np.testing.assert_array_equal(getattr(kept, name), getattr(alone, name))
+    for index in range(len(alone)):
+        np.testing.assert_array_equal(kept[index].labels, alone[index].labels)
+        np.testing.assert_array_equal(kept[index].input_ids, alone[index].input_ids)
+        assert kept.num_labels[index] == (alone[index].labels != IGNORE).sum()
+    assert kept.input_ids.nbytes == whole.input_ids.nbytes
 
 
 WRITER = """
 import sys, numpy as np
 from pathlib import Path
-from graftlab.text.cache import ARRAYS, read_arrays, write_arrays
+from graftlab.text.cache import ARRAYS, drafting, publish, read_arrays
 folder = Path(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
 for key in range(40):
     arrays = {name: np.full(5000, key, np.int32) for name in ARRAYS}
-    write_arrays(folder, str(key), arrays, str(key))
+    with drafting(folder, str(key)) as draft:
+        publish(draft, folder, str(key), arrays, str(key))
     found, mark = read_arrays(folder, str(key))
     assert mark == str(key) and all((a == key).all() for a in found.values())
 """
@@ -199,7 +304,9 @@ def test_two_writers_at_once_leave_one_whole_set(tmp_path: Path) -> None:
 
 def test_a_whole_set_stays_when_another_is_written(tmp_path: Path) -> None:
     for value in (1, 2):
-        write_arrays(tmp_path, "k", {n: np.full(3, value) for n in ARRAYS}, str(value))
+        with drafting(tmp_path, "k") as draft:
+            assert draft is not None
+            publish(draft, tmp_path, "k", {n: np.full(3, value) for n in ARRAYS}, str(value))
     stored = read_arrays(tmp_path, "k")
     assert stored is not None
     assert stored[1] == "1"

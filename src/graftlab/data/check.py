@@ -37,6 +37,8 @@ def problems_in(
                 f"{name} contains the reserved token {found.group()}, "
                 "which the model would read as structure: remove or reword it"
             )
+        if "\0" in message.content:
+            problems.append(f"{name} holds NUL characters: the file was damaged, or is not text")
         if not message.content.isascii() and _lone_surrogate(message.content):
             problems.append(f"{name} holds half a UTF-16 pair (a broken \\ud... escape)")
     return problems

@@ -1,7 +1,7 @@
 """Data files as rows: JSONL or a JSON array, told apart by content, never by name.
 
 bytes ──▶ (gzip) ──▶ UTF-8 (BOM dropped) ──▶ JSONL        streamed; a broken line is one problem
-                                        └──▶ JSON array   one row per element, with its line
+                                        └──▶ JSON array   streamed; one row per element
                                         └──▶ one object   pretty-printed: a single row
 """
 
@@ -11,37 +11,30 @@ import codecs
 import glob
 import gzip
 import json
-import re
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
+from graftlab.data import arrays
+from graftlab.data.arrays import (
+    Broken,
+    JsonStream,
+    RawRow,
+    TooLong,
+    array_rows,
+    broken_reason,
+    element,
+    is_message_list,
+    not_utf8,
+)
 from graftlab.errors import ConfigError, did_you_mean
 
-LONGEST_LINE = 64 * 2**20
-"""Bytes of a JSONL row that are still read; more is a problem of that line, and passed over."""
-
 _WIDE_MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_WIDE_ZEROS = ([True, False, True, False], [False, True, False, True])
 _GZIP_MARK = b"\x1f\x8b"
 _DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)
-_BLANK = re.compile(r"\s*")
-_DECODER = json.JSONDecoder()
-
-
-@dataclass(frozen=True, slots=True)
-class RawRow:
-    """One row as it stands in the file; `problem` says why it could not be parsed.
-
-    `value` is the parsed JSON, or the raw text where there is a problem. `ends` says that nothing
-    after it could be read either.
-    """
-
-    line: int
-    value: Any
-    problem: str | None = None
-    ends: bool = False
+_PIECE = 2**20
 
 
 def locate(key: str, patterns: Any) -> list[Path]:
@@ -90,8 +83,8 @@ def _neighbours(path: Path) -> str:
 def read_rows(path: Path) -> Iterator[RawRow]:
     """Rows of one file, in order; blank lines are passed over, gzip is unpacked on the way.
 
-    JSONL is streamed; an array is read whole. What cannot be parsed is yielded as a row with a
-    `problem`, so that nothing disappears unseen.
+    One row is in memory at a time. What cannot be parsed is yielded as a row with a `problem`, so
+    that nothing disappears unseen.
     """
     line = 0
     try:
@@ -117,9 +110,13 @@ def damaged(error: Exception) -> str:
 
 
 def wide_problem(head: bytes) -> str | None:
-    """What to say when the first bytes of a file are those of UTF-16 or UTF-32."""
-    wide = head.startswith(_WIDE_MARKS)
-    return "the file is UTF-16 or UTF-32: save it as UTF-8" if wide else None
+    """What to say when the first four bytes of a file are those of UTF-16 or UTF-32.
+
+    Without a mark, every second byte of plain characters is zero.
+    """
+    if not head.startswith(_WIDE_MARKS) and [byte == 0 for byte in head] not in _WIDE_ZEROS:
+        return None
+    return "the file is UTF-16 or UTF-32: save it as UTF-8, as with iconv -f UTF-16 -t UTF-8"
 
 
 def _rows(file: IO[bytes]) -> Iterator[RawRow]:
@@ -135,11 +132,12 @@ def _rows(file: IO[bytes]) -> Iterator[RawRow]:
     second = next(lines, None)
     file.seek(0)
     if not _is_jsonl(first[1], second[1] if second else None):
-        data = file.read().removeprefix(codecs.BOM_UTF8)
-        if _is_array(data, first, second):
-            yield from _array_rows(data)
+        if _is_array(file, first, second):
+            file.seek(0)
+            yield from array_rows(file)
             return
-        if (whole := _single_object(data, first)) is not None:
+        file.seek(0)
+        if (whole := _single_object(file, first)) is not None:
             yield whole
             return
         file.seek(0)
@@ -149,33 +147,33 @@ def _rows(file: IO[bytes]) -> Iterator[RawRow]:
 def _nonblank_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     """(number, bytes) of each line with something on it; only a newline ends a line.
 
-    Of a line over LONGEST_LINE, that much and one byte more.
+    Of a line over arrays.LONGEST_ROW, that much and one byte more.
     """
     number = 0
-    while line := file.readline(LONGEST_LINE + 1):
+    while line := file.readline(arrays.LONGEST_ROW + 1):
         number += 1
         rest = line
-        while len(rest) > LONGEST_LINE and not rest.endswith(b"\n"):
-            rest = file.readline(LONGEST_LINE + 1)
+        while len(rest) > arrays.LONGEST_ROW and not rest.endswith(b"\n"):
+            rest = file.readline(arrays.LONGEST_ROW + 1)
         if number == 1:
             line = line.removeprefix(codecs.BOM_UTF8)
-        if len(line) > LONGEST_LINE or (line := line.strip()):
+        if len(line) > arrays.LONGEST_ROW or (line := line.strip()):
             yield number, line
 
 
 def _is_jsonl(first: bytes, second: bytes | None) -> bool:
     """Whether the first two lines settle it, so that the file need not be read whole."""
     if first.startswith(b"{"):
-        return len(first) > LONGEST_LINE or any(
+        return len(first) > arrays.LONGEST_ROW or any(
             isinstance(_parsed(line), dict) for line in (first, second) if line is not None
         )
     if not first.startswith(b"["):
         return True
-    value = None if len(first) > LONGEST_LINE else _parsed(first)
+    value = None if len(first) > arrays.LONGEST_ROW else _parsed(first)
     return value is not None and (second is not None or is_message_list(value))
 
 
-def _is_array(data: bytes, first: tuple[int, bytes], second: tuple[int, bytes] | None) -> bool:
+def _is_array(file: IO[bytes], first: tuple[int, bytes], second: tuple[int, bytes] | None) -> bool:
     """A JSON array of rows, as opposed to JSONL whose rows are bare arrays of messages."""
     if not first[1].startswith(b"["):
         return False
@@ -183,106 +181,59 @@ def _is_array(data: bytes, first: tuple[int, bytes], second: tuple[int, bytes] |
     if value is not None:
         return second is None and not is_message_list(value)
     # "[" opens an array over several lines; a lone broken row among whole ones does not.
-    return second is None or _parsed(second[1]) is None or data.rstrip().endswith(b"\n]")
+    return second is None or _parsed(second[1]) is None or _end_of(file).endswith(b"\n]")
 
 
-def _single_object(data: bytes, first: tuple[int, bytes]) -> RawRow | None:
+def _end_of(file: IO[bytes]) -> bytes:
+    """The last two bytes that are not blank; a packed file must be unpacked to its end for them."""
+    tail = b""
+    while piece := file.read(_PIECE):
+        tail += piece
+        body = tail.rstrip()
+        tail = body[-2:] + tail[len(body) :][-1:]
+    return tail.rstrip()
+
+
+def _single_object(file: IO[bytes], first: tuple[int, bytes]) -> RawRow | None:
+    """The object that the file is, over several lines; None where it is something else."""
     if not first[1].startswith(b"{") or _parsed(first[1]) is not None:
         return None
-    value = _parsed(data)
-    return None if value is None else RawRow(first[0], value)
+    stream = JsonStream(file)
+    stream.peek()
+    try:
+        value, text = stream.value()
+    except TooLong as broken:
+        return RawRow(first[0], broken.text, str(broken), ends=True)
+    except Broken:
+        return None
+    return None if stream.peek() else element(first[0], value, text)
 
 
 def _parsed(data: bytes) -> Any:
+    if len(data) > arrays.LONGEST_ROW:
+        return None
     try:
         return json.loads(data)
     except (ValueError, RecursionError):
         return None
 
 
-def is_message_list(value: Any) -> bool:
-    """Whether `value` looks like one conversation: a list of objects that carry a role."""
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(item, dict) and ("role" in item or "from" in item) for item in value)
-    )
-
-
 def _line_rows(lines: Iterable[tuple[int, bytes]]) -> Iterator[RawRow]:
     for number, line in lines:
-        if len(line) > LONGEST_LINE:
+        if len(line) > arrays.LONGEST_ROW:
             start = line[:200].decode("utf-8", "replace")
-            yield RawRow(number, start, f"a row of over {LONGEST_LINE >> 20} MB is not read")
+            yield RawRow(number, start, arrays.too_long())
             continue
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError as error:
-            yield RawRow(number, line.decode("utf-8", "replace"), _not_utf8(line, error))
+            problem = not_utf8(line[error.start], f"at column {error.start + 1}")
+            yield RawRow(number, line.decode("utf-8", "replace"), problem)
             continue
         try:
             yield RawRow(number, json.loads(text))
         except json.JSONDecodeError as error:
-            yield RawRow(number, text, f"broken JSON at column {error.colno}: {error.msg}")
+            reason = broken_reason(error)
+            yield RawRow(number, text, f"broken JSON at column {error.colno}: {reason}")
         except RecursionError:
             yield RawRow(number, text, "broken JSON: nested too deeply")
-
-
-def _not_utf8(line: bytes, error: UnicodeDecodeError) -> str:
-    byte = line[error.start]
-    return (
-        f"not UTF-8 (byte 0x{byte:02X} at column {error.start + 1}): convert the file, "
-        "for instance with iconv -f LATIN1 -t UTF-8"
-    )
-
-
-def _array_rows(data: bytes) -> Iterator[RawRow]:
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        problem = f"{_not_utf8(data, error)}; no row of this array was read"
-        yield RawRow(line, "", problem, ends=True)
-        return
-    elements = list(_elements(text))
-    if is_message_list([row.value for row in elements if row.problem is None]):
-        # The array is itself one conversation, printed over several lines.
-        broken = [row for row in elements if row.problem]
-        yield broken[0] if broken else RawRow(1, [row.value for row in elements])
-        return
-    yield from elements or [RawRow(1, "", "the file holds no rows")]
-
-
-def _elements(text: str) -> Iterator[RawRow]:
-    """The elements of the array that `text` is, each with the line it starts on."""
-    at, line, counted = text.index("[") + 1, 1, 0
-    while True:
-        at = _skip_blank(text, at)
-        line, counted = line + text.count("\n", counted, at), at
-        if text[at : at + 1] == "]":
-            return
-        try:
-            value, at = _DECODER.raw_decode(text, at)
-        except (json.JSONDecodeError, RecursionError) as error:
-            place = getattr(error, "pos", at)
-            line += text.count("\n", counted, place)
-            reason = getattr(error, "msg", "nested too deeply")
-            problem = f"broken JSON: {reason}; the rest is unread"
-            yield RawRow(line, text[at : at + 200], problem, ends=True)
-            return
-        yield RawRow(line, value)
-        at = _skip_blank(text, at)
-        if text[at : at + 1] == ",":
-            at += 1
-        elif text[at : at + 1] != "]":
-            line += text.count("\n", counted, at)
-            rest = text[at : at + 200]
-            problem = "broken JSON: expected ',' or ']'; the rest is unread"
-            yield RawRow(line, rest, problem, ends=True)
-            return
-
-
-def _skip_blank(text: str, at: int) -> int:
-    match = _BLANK.match(text, at)
-    assert match is not None
-    return match.end()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ class _Reject:
     line: int
     reason: str
     row: Any
+    ends: bool = False
+    """Nothing of the file could be read behind it."""
 
 
 @dataclass(slots=True)
@@ -47,7 +50,7 @@ class _FileSet:
     """What one of `data.train` and `data.valid` holds; `hashes` run beside `conversations`."""
 
     conversations: list[Conversation] = field(default_factory=list)
-    hashes: list[int] = field(default_factory=list)
+    hashes: array[int] = field(default_factory=lambda: array("Q"))
     formats: Counter[str] = field(default_factory=Counter)
     rejects: list[_Reject] = field(default_factory=list)
     files: int = 0
@@ -116,7 +119,8 @@ class DataSpec:
             raise DataError("data.train holds no conversation that can be trained.", _lines(bad))
         if valid_files:
             train_set, valid_set = train.conversations, valid.conversations
-            if shared := len(set(train.hashes) & set(valid.hashes)):
+            seen = set(valid.hashes)  # not of both sides: a hundred bytes a conversation
+            if shared := len({value for value in train.hashes if value in seen}):
                 notes.append(f"data.valid: {shared} conversations are in data.train as well")
         else:
             train_set, valid_set = self._split(train)
@@ -162,7 +166,7 @@ class DataSpec:
         source = str(path)
         for row in read_rows(path):
             if row.problem is not None:
-                yield _Reject(source, row.line, row.problem, row.value)
+                yield _Reject(source, row.line, row.problem, row.value, row.ends)
                 continue
             try:
                 parsed = parse_row(row.value)
@@ -190,13 +194,19 @@ class DataSpec:
         return [c for c, out in pairs if not out], [c for c, out in pairs if out]
 
     def _settle(self, bad: list[_Reject], good: int, rejects: Path | None) -> str:
-        """Refuse the bad rows, or put them aside; returns the line for the log."""
+        """Refuse the bad rows, or put them aside; returns the line for the log.
+
+        A file that is cut short is refused either way: nobody could say how many rows are missing.
+        """
         if self.on_invalid == "error":
             raise DataError(
                 f"{len(bad)} of {len(bad) + good} rows cannot be trained "
                 "(data.on_invalid=skip leaves them out and lists them in rejects.jsonl):",
                 _lines(bad),
             )
+        if cut := [row for row in bad if row.ends]:
+            files = "1 file" if len(cut) == 1 else f"{len(cut)} files"
+            raise DataError(f"{files} cannot be read to the end:", _lines(cut))
         if rejects is None:
             return f"{len(bad)} rows left out (data.on_invalid=skip)"
         rejects.parent.mkdir(parents=True, exist_ok=True)

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.config import build, register
-from graftlab.door.verify import Door, sweep_values
+from graftlab.config import register
+from graftlab.door.jobs import place_job
+from graftlab.door.verify import Door, built, sweep_values
 from graftlab.door.words import Word, quote
 from graftlab.errors import ConfigError, GraftlabError, Interrupted
 
@@ -49,7 +50,7 @@ def launch(door: Door, words: Sequence[Word], *, multirun: bool) -> Outcome:
         outcome.jobs += 1
         name = _job_name(swept) if multirun else "run"
         try:
-            result = _run(door.menu.verb, cfg)
+            result = _run(door, cfg, own=_own(swept) if multirun else None)
             if result is not None:
                 outcome.results.append(result)
             return result
@@ -111,18 +112,31 @@ def _folder_word(key: str, folder: Path) -> Word:
     return Word(f"{key}={folder}", key, f"{key}={quote(str(folder))}")
 
 
-def _run(verb: str, cfg: DictConfig) -> Any:
-    """Build the spec and call the task."""
-    return importlib.import_module(f"graftlab.tasks.{verb}").run(build(cfg))
+def _run(door: Door, cfg: DictConfig, *, own: Sequence[str] | None) -> Any:
+    """Build the spec and call the task.
+
+    `own` are the overrides that tell a job of a sweep from the others; None for a single run.
+    """
+    spec = built(door, cfg)
+    if own is not None:
+        place_job(spec, own)
+    return importlib.import_module(f"graftlab.tasks.{door.menu.verb}").run(spec)
 
 
 def _job_name(swept: Collection[str]) -> str:
     """The current job of a sweep for people: its number and the swept values."""
     from hydra.core.hydra_config import HydraConfig
 
-    hydra = HydraConfig.get()
-    own = [o for o in hydra.overrides.task if o.lstrip("+").split("=")[0] in swept]
-    return f"job {hydra.job.num} ({' '.join(own)})" if own else f"job {hydra.job.num}"
+    number, own = HydraConfig.get().job.num, _own(swept)
+    return f"job {number} ({' '.join(own)})" if own else f"job {number}"
+
+
+def _own(swept: Collection[str]) -> list[str]:
+    """The current job's overrides of the swept keys."""
+    from hydra.core.hydra_config import HydraConfig
+
+    task = HydraConfig.get().overrides.task
+    return [override for override in task if override.lstrip("+").split("=")[0] in swept]
 
 
 def _tell(name: str, error: Exception) -> None:

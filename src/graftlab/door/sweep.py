@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.choices import dump
-from graftlab.config import Composer, build
+from graftlab.config import Composer
 from graftlab.door.space import dimension_of, read_space, swept_texts
-from graftlab.door.verify import Door, check_parts, explained, verify
+from graftlab.door.verify import Door, built, check_parts, explained, verify
 from graftlab.door.words import Word
 from graftlab.errors import ConfigError, GraftlabError
 from graftlab.sweeps.identity import data_identity, job_identity, job_label, sweep_name
@@ -56,7 +56,7 @@ class SweepLine:
             with explained(self.door, overrides):
                 cfg = self.composer.compose(point)
                 cfg.run_dir = ""
-                spec: TrainSpec = build(cfg)
+                spec: TrainSpec = built(self.door, cfg)
         except GraftlabError as error:
             raise ConfigError(f"{in_words(point)}: {error}") from error
         return self._entry(spec, point)
@@ -164,7 +164,7 @@ def in_words(point: Mapping[str, str]) -> str:
 def _check_files(line: SweepLine, point: Point) -> None:
     cfg = line.composer.compose(point)
     cfg.run_dir = ""
-    check_parts(build(cfg))
+    check_parts(built(line.door, cfg))
 
 
 def _base(door: Door, fixed: Sequence[Word], typed: Sequence[Dimension]) -> TrainSpec:

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.config import build, compose
+from graftlab.data.prepared import PreparedData
 from graftlab.door.explain import explain, optional_parents, switched_off
-from graftlab.door.menu import Menu
+from graftlab.door.jobs import place_job
+from graftlab.door.menu import Menu, menu
+from graftlab.door.recipe import recipe_words
 from graftlab.door.space import dimension_of, swept_texts
 from graftlab.door.words import Word, quote
 from graftlab.errors import ConfigError, GraftlabError
@@ -37,22 +40,25 @@ class Door:
         return [f"hydra.searchpath=[{quote(f'file://{self.extra.resolve()}')}]", *mine]
 
 
-def verify(door: Door, overrides: Sequence[str]) -> Any:
+def verify(door: Door, overrides: Sequence[str], *, own: Sequence[str] = ()) -> Any:
     """The spec of one job, composed, built, and its files looked for.
 
-    Raises GraftlabError with one message for people.
+    `own` are the overrides that a sweep varies. Raises GraftlabError with one message for people.
     """
     spec = _built(door, overrides)
+    place_job(spec, own)
     check_parts(spec)
     return spec
 
 
 def verify_sweep(door: Door, overrides: Sequence[str]) -> Any:
     """The spec of a sweep's first job, after every swept value was verified, one at a time."""
-    first, others = _one_at_a_time(overrides, door.menu)
-    spec = verify(door, first)
+    values = [sweep_values(override, door.menu) for override in overrides]
+    swept = [place for place, options in enumerate(values) if len(options) > 1]
+    first, *others = _one_at_a_time(values)
+    spec = verify(door, first, own=[first[place] for place in swept])
     for job in others:
-        verify(door, job)
+        verify(door, job, own=[job[place] for place in swept])
     return spec
 
 
@@ -93,7 +99,26 @@ def _built(door: Door, overrides: Sequence[str]) -> Any:
     with explained(door, overrides):
         if "run_dir" in cfg:
             cfg.run_dir = ""  # known only once Hydra has made the folder
-        return build(cfg)
+        return built(door, cfg)
+
+
+def built(door: Door, cfg: DictConfig) -> Any:
+    """The spec that `cfg` describes, with the recipe that its data names composed in full.
+
+    Raises what the classes refuse, and ConfigError for the recipe.
+    """
+    spec = build(cfg)
+    data = getattr(spec, "data", None)
+    if isinstance(data, PreparedData) and data.recipe is not None:
+        from graftlab.tasks.supply import compose as take
+        from graftlab.tasks.supply import named
+
+        folders = [door.conf, *([door.extra] if door.extra else [])]
+        kitchen = Door(menu("prepare", folders), door.conf, door.extra)
+        with named(data):
+            words = kitchen.overrides(recipe_words(data, kitchen.menu))
+            take(data, _built(kitchen, words))
+    return spec
 
 
 @contextmanager
@@ -125,16 +150,13 @@ def _switched_off(door: Door, overrides: Sequence[str]) -> str | None:
     return None
 
 
-def _one_at_a_time(overrides: Sequence[str], menu: Menu) -> tuple[list[str], Iterator[list[str]]]:
+def _one_at_a_time(values: Sequence[Sequence[str]]) -> Iterator[list[str]]:
     """The first job of a sweep, and for every other swept value the first job with that value."""
-    values = [sweep_values(override, menu) for override in overrides]
     first = [options[0] for options in values]
-    others = (
-        [*first[:place], option, *first[place + 1 :]]
-        for place, options in enumerate(values)
-        for option in options[1:]
-    )
-    return first, others
+    yield first
+    for place, options in enumerate(values):
+        for option in options[1:]:
+            yield [*first[:place], option, *first[place + 1 :]]
 
 
 def sweep_values(override: str, menu: Menu) -> list[str]:

@@ -23,6 +23,7 @@ PATHS = frozenset(
     {
         "adapter",
         "corpus",
+        "data.corpus",
         "data.default_instruction",
         "data.path",
         "data.system_prompt",
@@ -50,8 +51,11 @@ PATHS = frozenset(
 )
 """Keys that hold paths and names; a bare `null` clears them. They never sweep."""
 
-LISTS = frozenset({"corpus", "data.train", "data.valid", "decontaminate.against"})
+LISTS = frozenset({"corpus", "data.corpus", "data.train", "data.valid", "decontaminate.against"})
 """Paths that may also be given as a list: data.train=[a.jsonl,b.jsonl]."""
+
+INNER = "data.prepare."
+"""What is below is a key of `prepare`, and read as one."""
 
 _SOURCE = re.compile(r"sources\.[^.]+\.files")
 """Paths under names of the user's own: these too may be lists."""
@@ -112,6 +116,7 @@ def _read(argument: str, verb: str) -> Word:
 
 
 def _value(key: str, text: str) -> str:
+    key = key.removeprefix(INNER)
     if key in TEXT:
         return quote(text)
     source = _SOURCE.fullmatch(key) is not None

@@ -9,14 +9,18 @@ OUT/
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from graftlab.data.prepared import MANIFEST
-from graftlab.errors import ConfigError
+from graftlab.errors import ConfigError, GraftlabError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def check_out(out: str | None) -> Path:
@@ -37,7 +41,8 @@ def check_out(out: str | None) -> Path:
 def building(target: Path) -> Iterator[Path]:
     """A folder to fill; on success it takes the place of `target`, an earlier result included.
 
-    A process that is killed leaves `.NAME.partial` beside it, which the next one clears.
+    A process that is killed leaves `.NAME.partial` beside it, which the next one clears. A full
+    disk raises GraftlabError.
     """
     draft = target.with_name(f".{target.name}.partial")
     shutil.rmtree(draft, ignore_errors=True)
@@ -47,8 +52,13 @@ def building(target: Path) -> Iterator[Path]:
         raise ConfigError(f"out={target} cannot be written: {error.strerror}.") from error
     try:
         yield draft
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(draft, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise GraftlabError(
+                f"{target} could not be made: {error.strerror}. It needs room for the result, and "
+                f"in {tempfile.gettempdir()} (TMPDIR) for the records once more."
+            ) from error
         raise
     for file in draft.rglob("*"):
         if file.is_file():

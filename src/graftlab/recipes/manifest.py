@@ -21,6 +21,7 @@ from graftlab.recipes.sources import SourceSpec, fingerprint
 
 def manifest(
     *,
+    key: str,
     seed: int,
     inputs: Mapping[str, Sequence[Path]],
     sources: Mapping[str, SourceSpec],
@@ -28,10 +29,14 @@ def manifest(
     rows: Mapping[str, Counter[str]],
     folder: Path,
 ) -> dict[str, Any]:
-    """The manifest of the files in `folder`; `inputs` are the files that each source read."""
+    """The manifest of the files in `folder`; `inputs` are the files that each source read.
+
+    `key` is the hash of all that decides the result, by which it is found again.
+    """
     return {
         "graftlab": __version__,
         "rensa": _rensa(),
+        "key": key,
         "seed": seed,
         "inputs": [
             {"source": name} | fingerprint(path) for name, paths in inputs.items() for path in paths

@@ -19,15 +19,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from graftlab.data.files import (
-    LONGEST_LINE,
-    RawRow,
-    damaged,
-    locate,
-    open_data,
-    read_rows,
-    wide_problem,
-)
+from graftlab.data.arrays import LONGEST_ROW, RawRow, not_utf8, too_long
+from graftlab.data.files import damaged, locate, open_data, read_rows, wide_problem
 from graftlab.data.shapes import RowProblem
 from graftlab.errors import ConfigError, DataError, did_you_mean, require_choice
 from graftlab.recipes.record import Drop, Record
@@ -183,7 +176,7 @@ def _text_rows(path: Path) -> Rows:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        problem = f"not UTF-8 (byte 0x{data[error.start]:02X}): convert it, as with iconv -f LATIN1"
+        problem = not_utf8(data[error.start], f"on line {line}")
         yield RawRow(line, data.decode("utf-8", "replace")[:200], problem)
         return
     yield RawRow(1, {"text": text.replace("\r\n", "\n")})
@@ -191,7 +184,7 @@ def _text_rows(path: Path) -> Rows:
 
 def _csv_rows(path: Path, columns: dict[str, str]) -> Rows:
     """Rows as dictionaries; the delimiter is a tab where the header has one and no comma."""
-    csv.field_size_limit(LONGEST_LINE)
+    csv.field_size_limit(LONGEST_ROW)
     with open_data(path) as data:
         if problem := wide_problem(data.read(4)):
             yield RawRow(1, "", problem, ends=True)
@@ -214,8 +207,12 @@ def _csv_rows(path: Path, columns: dict[str, str]) -> Rows:
                 if cells:
                     yield _csv_row(start, header, cells)
         except (csv.Error, EOFError, OSError) as error:
-            problem = str(error) if isinstance(error, csv.Error) else damaged(error)
+            problem = _csv_problem(error) if isinstance(error, csv.Error) else damaged(error)
             yield RawRow(line + 1, "", problem, ends=True)
+
+
+def _csv_problem(error: csv.Error) -> str:
+    return too_long() if "field limit" in str(error) else f"broken CSV: {error}"
 
 
 def _check_header(path: Path, header: list[str], columns: dict[str, str]) -> None:

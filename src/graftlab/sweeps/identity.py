@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab import __version__
+from graftlab.data.prepared import PreparedData
 from graftlab.tracking.folder import identity
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def job_identity(config: Mapping[str, Any], data: str) -> str:
 
 def data_identity(data: DataSpec) -> str:
     """Hash of the content of every file the data comes from; of nothing where there is none."""
+    if isinstance(data, PreparedData) and data.recipe is not None:
+        return _hash([str(data.key)])  # of all that decides what will be read, made yet or not
     train, valid = data.files() if data.has_files else ([], [])
     return _hash([_content(file) for file in (*train, *valid)])
 

@@ -115,7 +115,8 @@ def read_documents(spec: TrainSpec, base: Described) -> tuple[Documents, int, li
     train = encode(found.train, tokenizer, max_length=NO_LIMIT, train_turns=turns, progress=True)
     valid = encode(found.valid, tokenizer, max_length=spec.packing.max_length, train_turns=turns)
     documents = Documents(train.lengths, train.num_labels, "counted with the model's tokenizer")
-    return documents, int(valid.lengths.sum()), [*tokenizer.notes, *found.notes]
+    notes = [*tokenizer.notes, *found.notes, *([train.note] if train.note else [])]
+    return documents, int(valid.lengths.sum()), notes
 
 
 def _tokenizer(spec: TrainSpec, folder: Path) -> Any:

@@ -12,6 +12,7 @@ from graftlab.data.source import DataSpec
 from graftlab.errors import require_range
 from graftlab.models.base import ModelSpec
 from graftlab.packing.plan import Packing
+from graftlab.tasks.supply import supply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,6 +80,7 @@ def run(spec: InspectSpec, *, console: Console | None = None) -> Inspection:
     from rich.console import Console
 
     spec.data.check()
+    supply(spec.data)
     found = look(spec)
     show(found, console or Console())
     return found
@@ -95,15 +97,18 @@ def look(spec: InspectSpec) -> Inspection:
     data = spec.data.load(reserved=tokenizer.reserved)
     turns, limit = spec.data.train_turns, spec.packing.max_length
     tokens = encode(data.train, tokenizer, max_length=_NO_LIMIT, train_turns=turns, progress=True)
-    where = [data.train[source].where for source in tokens.sources]
     inside = tokens.lengths <= limit
     lengths, num_labels = tokens.lengths[inside], tokens.num_labels[inside]
     plan = plan_rows(lengths.tolist(), spec.packing)
-    over = [(where[i], int(tokens.lengths[i])) for i in (~inside).nonzero()[0]]
+
+    def where(document: int) -> str:
+        return data.train[int(tokens.sources[document])].where
+
+    over = [(where(i), int(tokens.lengths[i])) for i in (~inside).nonzero()[0]]
     return Inspection(
-        notes=[*tokenizer.notes, *data.notes],
+        notes=[*tokenizer.notes, *data.notes, *([tokens.note] if tokens.note else [])],
         shown=[
-            Shown(where[i], shown_tokens(tokens[i], tokenizer))
+            Shown(where(i), shown_tokens(tokens[i], tokenizer))
             for i in range(min(spec.rows, len(tokens)))
         ],
         spreads=spreads(tokens.parts),

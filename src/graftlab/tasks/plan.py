@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graftlab.errors import ConfigError
+from graftlab.tasks.supply import supply
 from graftlab.tasks.train import TrainSpec
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def run(spec: PlanSpec) -> Plan:
     from graftlab.tracking.console import console
 
     spec.check()
+    supply(spec.data)
     plan = reckon_run(spec, probed=spec.probe)
     show(plan, console())
     return plan

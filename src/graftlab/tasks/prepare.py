@@ -66,19 +66,33 @@ class PrepareSpec:
             raise ConfigError("\n".join(problems))
 
     def check(self) -> None:
-        """Raise ConfigError unless every file is there and the result has a place.
+        """Raise ConfigError unless every file is there and the result has a place."""
+        from graftlab.recipes.folder import check_out
+
+        self.check_inputs()
+        check_out(self.out)
+
+    def check_inputs(self) -> None:
+        """Raise ConfigError unless every file is there.
 
         Steps in use that have a `check` of their own are asked as well.
         """
-        from graftlab.recipes.folder import check_out
-
         for name, source in self.sources.items():
             source.check(name)
         named = {step for source in self.sources.values() for step in [*source.steps, source.make]}
         for name, part in _having(self, "check").items():
             if name in named or name in JOINT:
                 part.check()
-        check_out(self.out)
+
+    def inputs(self) -> dict[str, list[Path]]:
+        """The files that are read, by source; those of the step `decontaminate` under its name."""
+        read = {name: s.paths(name) for name, s in self.sources.items() if s.make is None}
+        return read | {"decontaminate": self.decontaminate.paths()}
+
+    @property
+    def taught(self) -> bool:
+        """Whether a source passes the persona step, and so its teacher."""
+        return any("persona" in source.steps for source in self.sources.values())
 
     def steps(self) -> dict[str, Any]:
         """The steps that a source may have, by name."""
@@ -114,10 +128,11 @@ def run(spec: PrepareSpec) -> Prepared:
     return made
 
 
-def prepare(spec: PrepareSpec, *, board: Any = None) -> Prepared:
+def prepare(spec: PrepareSpec, *, board: Any = None, key: str | None = None) -> Prepared:
     """Make the data set that `spec` describes; nothing is printed. The folder appears whole.
 
-    `board`, if given, has `show(tallies)`, called often. Raises ConfigError or DataError.
+    `board`, if given, has `show(tallies)`, called often. `key` is the one that the result must
+    have (recipe_key.py). Raises ConfigError or DataError.
     """
     from graftlab.recipes.folder import building, check_out
     from graftlab.recipes.report import write_report
@@ -130,7 +145,9 @@ def prepare(spec: PrepareSpec, *, board: Any = None) -> Prepared:
             walk.watch = lambda: board.show(walk.tallies)
         rows = walk.run(folder, sides=_sides(spec))
         _check_rows(rows)
-        _write_manifest(spec, walk.tallies, rows, folder)
+        found = _write_manifest(spec, walk.tallies, rows, folder)
+        if key not in (None, found):
+            raise DataError("The inputs changed while they were being read: start again.")
         write_report(folder)
     return Prepared(target, rows, walk.tallies)
 
@@ -141,8 +158,7 @@ def _taught(spec: PrepareSpec) -> Iterator[dict[str, Any]]:
     from graftlab.recipes.teachers.local import LocalTeacher
 
     steps, teacher = spec.steps(), spec.persona.teacher
-    asked = any("persona" in source.steps for source in spec.sources.values())
-    if not asked or not isinstance(teacher, LocalTeacher):
+    if not spec.taught or not isinstance(teacher, LocalTeacher):
         yield steps
         return
     from graftlab.tasks.teacher import speaking
@@ -217,17 +233,20 @@ def _check_rows(rows: dict[str, Counter[str]]) -> None:
 
 def _write_manifest(
     spec: PrepareSpec, tallies: list[Tally], rows: dict[str, Counter[str]], folder: Path
-) -> None:
+) -> str:
+    """The key of the result, which the manifest holds."""
     from graftlab.recipes.manifest import manifest, write
+    from graftlab.tasks.recipe_key import key_of
 
-    inputs = {name: s.paths(name) for name, s in spec.sources.items() if s.make is None}
-    inputs["decontaminate"] = spec.decontaminate.paths()
+    key = key_of(spec)
     content = manifest(
+        key=key,
         seed=spec.seed,
-        inputs=inputs,
+        inputs=spec.inputs(),
         sources=spec.sources,
         tallies=tallies,
         rows=rows,
         folder=folder,
     )
     write(folder, content)
+    return key

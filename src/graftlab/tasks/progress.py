@@ -82,6 +82,13 @@ def _numbers(tally: Tally) -> str:
     return f"{tally.taken.total():,} in{dropped}, {tally.given.total():,} out"
 
 
+def briefly(made: Prepared) -> None:
+    """Print counts per step and side, and where the report lies: on the way to something else."""
+    console().print(_table(made.tallies))
+    sides = ", ".join(f"{side} {counts.total():,} rows" for side, counts in made.rows.items())
+    say(f"{sides}; to be looked at: {made.folder / 'report.html'}")
+
+
 def summary(made: Prepared) -> None:
     """Print counts per step, reasons, and where everything lies."""
     console().print(_table(made.tallies))

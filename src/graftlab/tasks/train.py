@@ -18,6 +18,7 @@ from graftlab.planning.device import Device
 from graftlab.planning.limits import Limits
 from graftlab.sweeps.launcher import Launcher
 from graftlab.sweeps.spec import Sweep
+from graftlab.tasks.supply import supply
 from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder, identity
 from graftlab.tracking.loggers import Loggers
@@ -99,6 +100,7 @@ def run(spec: TrainSpec, *, observer: Observer | None = None) -> Result:
     folder = RunFolder(Path(spec.run_dir))
     if folder.finished:
         return _finished(spec, folder)
+    supply(spec.data, tell=LAUNCHED not in os.environ)
     if spec.budget.given and LAUNCHED not in os.environ:
         _keep_within_budget(spec, folder)
     if spec.trainer.needs_launch:

@@ -2,8 +2,8 @@
 
     CACHE/tokens-<key>/    meta.json  input_ids.npy  labels.npy  offsets.npy  parts.npy  sources.npy
 
-A set is written to a folder of its own and renamed into place, so a reader never sees half of one
-and two writers at once leave one whole set. Reading maps the files into memory.
+A set grows in a folder of its own and is renamed into place, so a reader never sees half of one and
+two writers at once leave one whole set. Reading maps the files into memory.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -21,12 +23,10 @@ import numpy as np
 
 from graftlab.types import Conversation
 
+_ABANDONED = 24 * 3600
+"""Seconds after which a draft that nobody writes to is one of a killed process."""
+
 ARRAYS = ("input_ids", "labels", "offsets", "parts", "sources")
-
-
-def default_cache() -> Path:
-    """`$GRAFTLAB_CACHE`, or `~/.cache/graftlab`."""
-    return Path(os.environ.get("GRAFTLAB_CACHE") or Path.home() / ".cache" / "graftlab")
 
 
 def cache_key(
@@ -64,22 +64,55 @@ def read_arrays(folder: Path, key: str) -> tuple[dict[str, np.ndarray], str] | N
     return (arrays, str(meta["fingerprint"])) if whole else None
 
 
-def write_arrays(folder: Path, key: str, arrays: dict[str, np.ndarray], fingerprint: str) -> None:
-    """Store arrays under `key`; a disk that cannot take them costs only the next run's time."""
-    home = folder / f"tokens-{key}"
-    shapes = {name: list(array.shape) for name, array in arrays.items()}
-    draft: str | None = None
+@contextmanager
+def drafting(folder: Path, key: str) -> Iterator[Path | None]:
+    """A folder in which a set can grow until it is published, and which is gone afterwards.
+
+    None where the disk gives none. A process that is killed leaves its draft, which a later one
+    clears once nothing was written to it for a day.
+    """
+    draft: Path | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        draft = tempfile.mkdtemp(prefix=f".tokens-{key}-", dir=folder)
-        for name, array in arrays.items():
-            np.save(Path(draft) / f"{name}.npy", array, allow_pickle=False)
-        meta = {"fingerprint": fingerprint, "shapes": shapes}
-        (Path(draft) / "meta.json").write_text(json.dumps(meta))
-        if home.exists() and read_arrays(folder, key) is None:
-            shutil.rmtree(home, ignore_errors=True)
-        # Renaming onto a folder that is not empty fails: another process was first.
+        _clear_abandoned(folder)
+        draft = Path(tempfile.mkdtemp(prefix=f".tokens-{key}-", dir=folder))
+    except OSError:
+        pass
+    try:
+        yield draft
+    finally:
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def publish(
+    draft: Path, folder: Path, key: str, arrays: dict[str, np.ndarray], fingerprint: str
+) -> None:
+    """Make `draft` the set of `key`; arrays that do not lie in it yet are written.
+
+    A whole set that another process stored meanwhile stays. Raises OSError.
+    """
+    home = folder / f"tokens-{key}"
+    for name, array in arrays.items():
+        if not isinstance(array, np.memmap):
+            np.save(draft / f"{name}.npy", array, allow_pickle=False)
+    shapes = {name: list(array.shape) for name, array in arrays.items()}
+    (draft / "meta.json").write_text(json.dumps({"fingerprint": fingerprint, "shapes": shapes}))
+    if home.exists() and read_arrays(folder, key) is None:
+        shutil.rmtree(home, ignore_errors=True)
+    try:
         os.rename(draft, home)
     except OSError:
-        if draft is not None:
+        # Renaming onto a folder that is not empty fails: another process was first.
+        if not home.exists():
+            raise
+
+
+def _clear_abandoned(folder: Path) -> None:
+    for draft in folder.glob(".tokens-*"):
+        try:
+            newest = max(entry.stat().st_mtime for entry in [draft, *draft.iterdir()])
+        except OSError:  # published or cleared by its own process meanwhile
+            continue
+        if time.time() - newest > _ABANDONED:
             shutil.rmtree(draft, ignore_errors=True)

@@ -7,23 +7,25 @@ labels     - - - a a a e            shifted here and nowhere else; "-" is IGNORE
 
 from __future__ import annotations
 
-import hashlib
-from array import array
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from graftlab.caches import default_cache
 from graftlab.errors import DataError
-from graftlab.text.cache import cache_key, default_cache, read_arrays, write_arrays
+from graftlab.text.cache import ARRAYS, cache_key, drafting, publish, read_arrays
+from graftlab.text.spill import Flat, fingerprint
 from graftlab.text.tokenizer import Tokenizer
-from graftlab.text.turns import Document, Draft, MaskProblem, TurnReader
+from graftlab.text.turns import Draft, MaskProblem, TurnReader
 from graftlab.types import IGNORE, Conversation, Tokens
 
 _CHUNK = 512  # conversations encoded in one batch
+_COUNTED = 512  # documents whose labels are counted at a time, nine bytes a token
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,37 +38,50 @@ class Dropped:
 
 @dataclass
 class TokenSet:
-    """n documents in flat arrays, possibly memory-mapped; document i is `offsets[i:i + 2]`.
+    """n documents in flat arrays, possibly memory-mapped, which hold m >= n of them.
 
+    Document k of the arrays is `offsets[k:k + 2]`; document i of the set is `picked[i]` there.
     A document's length is that of its `input_ids`. A conversation is one document, or one per
     assistant turn where the template re-renders earlier turns; `sources` says which it came from.
     """
 
     input_ids: np.ndarray  # (total,) int32
     labels: np.ndarray  # (total,) int32, shifted
-    offsets: np.ndarray  # (n + 1,) int64
+    offsets: np.ndarray  # (m + 1,) int64
     parts: np.ndarray  # (n, 3) int32: rendered tokens of system, user, assistant
     sources: np.ndarray  # (n,) int32: index of the conversation
     fingerprint: str  # hash of the content
     dropped: list[Dropped] = field(default_factory=list)
+    picked: np.ndarray | None = None  # (n,) int64, rising; None: all that the arrays hold
+    note: str | None = None  # what went wrong on the way, for the log
 
     def __len__(self) -> int:
-        return len(self.offsets) - 1
+        return len(self.offsets) - 1 if self.picked is None else len(self.picked)
 
     def __getitem__(self, index: int) -> Tokens:
-        start, end = int(self.offsets[index]), int(self.offsets[index + 1])
+        place = int(index if self.picked is None else self.picked[index])
+        start, end = int(self.offsets[place]), int(self.offsets[place + 1])
         return Tokens(self.input_ids[start:end], self.labels[start:end])
 
     @cached_property
     def lengths(self) -> np.ndarray:
         """Tokens per document, (n,) int64."""
-        return np.diff(self.offsets)
+        lengths = np.diff(self.offsets)
+        return lengths if self.picked is None else lengths[self.picked]
 
     @cached_property
     def num_labels(self) -> np.ndarray:
         """Trained tokens per document, (n,) int64."""
-        # One byte a position; documents are never empty, which reduceat could not count.
-        return np.add.reduceat(self.labels != IGNORE, self.offsets[:-1], dtype=np.int64)
+        counts = np.zeros(len(self.offsets) - 1, np.int64)
+        for first in range(0, len(counts), _COUNTED):
+            starts = self.offsets[first : first + _COUNTED]
+            end = self.offsets[min(first + _COUNTED, len(counts))]
+            trained = self.labels[starts[0] : end] != IGNORE
+            # Documents are never empty, which reduceat could not count.
+            counts[first : first + _COUNTED] = np.add.reduceat(
+                trained, (starts - starts[0])[: len(counts) - first], dtype=np.int64
+            )
+        return counts if self.picked is None else counts[self.picked]
 
 
 def encode(
@@ -82,27 +97,27 @@ def encode(
     """Encode conversations, or take them from the cache (None: the default cache folder).
 
     Documents of more than `max_length` tokens are dropped and listed in `dropped`; with
-    `over_limit="error"` they are refused. The cache holds all of them, whatever the limit.
+    `over_limit="error"` they are refused. The cache holds all of them, whatever the limit. A cache
+    that cannot be written costs memory and the next run's time, and is told in `note`.
     Raises DataError with file and line of every row that the template gives no mask for.
     """
     home = default_cache() if cache is None else cache
     key = cache_key(conversations, tokenizer.fingerprint, train_turns)
-    stored = read_arrays(home, key)
+    stored, note = read_arrays(home, key), None
     if stored is None:
         reader = TurnReader(tokenizer, train_turns=train_turns)
-        arrays = _encode_all(conversations, reader, progress)
-        stored = arrays, _fingerprint(arrays)
-        write_arrays(home, key, *stored)
-        # Read back, so that the first run maps files into memory as the later ones do.
-        stored = read_arrays(home, key) or stored
-    whole = _token_set(*stored)
+        with drafting(home, key) as draft, closing(Flat(draft)) as flat:
+            _encode_all(conversations, reader, flat, progress)
+            stored, note = _stored(flat, draft, home, key)
+    arrays, mark = stored
+    columns: dict[str, Any] = {name: arrays[name] for name in ARRAYS}
+    whole = TokenSet(**columns, fingerprint=mark, note=note)
     return _within_limit(whole, conversations, max_length=max_length, over_limit=over_limit)
 
 
 def _encode_all(
-    conversations: Sequence[Conversation], reader: TurnReader, progress: bool
-) -> dict[str, np.ndarray]:
-    flat = _Flat()
+    conversations: Sequence[Conversation], reader: TurnReader, flat: Flat, progress: bool
+) -> None:
     problems: list[tuple[int, MaskProblem]] = []
     with _progress_bar(len(conversations), shown=progress) as advance:
         for start in range(0, len(conversations), _CHUNK):
@@ -127,61 +142,36 @@ def _encode_all(
             f"{len(problems)} conversations cannot be turned into trained tokens:",
             [f"{conversations[index].where}: {problem}" for index, problem in problems],
         )
-    return flat.arrays()
 
 
-class _Flat:
-    """Documents laid end to end as they come, eight bytes a token: a million fit into memory."""
-
-    def __init__(self) -> None:
-        self.input_ids, self.labels = array("i"), array("i")
-        self.offsets, self.parts, self.sources = array("q", [0]), array("i"), array("i")
-
-    def add(self, document: Document, *, source: int) -> None:
-        """Shift, and cut after the last label."""
-        end = int(np.flatnonzero(document.trained)[-1])
-        shifted = slice(1, end + 1)
-        labels = np.where(document.trained[shifted], document.ids[shifted], IGNORE)
-        self.input_ids.frombytes(document.ids[:end].astype(np.int32).tobytes())
-        self.labels.frombytes(labels.astype(np.int32).tobytes())
-        self.offsets.append(self.offsets[-1] + end)
-        self.parts.extend(document.parts)
-        self.sources.append(source)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        return {
-            "input_ids": np.frombuffer(self.input_ids, np.int32),
-            "labels": np.frombuffer(self.labels, np.int32),
-            "offsets": np.frombuffer(self.offsets, np.int64),
-            "parts": np.frombuffer(self.parts, np.int32).reshape(-1, 3),
-            "sources": np.frombuffer(self.sources, np.int32),
-        }
-
-
-def _fingerprint(arrays: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for name in ("input_ids", "labels", "offsets"):
-        digest.update(np.ascontiguousarray(arrays[name]).data)
-    return digest.hexdigest()[:16]
-
-
-def _token_set(
-    arrays: dict[str, np.ndarray], fingerprint: str, dropped: Sequence[Dropped] = ()
-) -> TokenSet:
-    return TokenSet(
-        input_ids=arrays["input_ids"],
-        labels=arrays["labels"],
-        offsets=arrays["offsets"],
-        parts=arrays["parts"],
-        sources=arrays["sources"],
-        fingerprint=fingerprint,
-        dropped=list(dropped),
+def _stored(
+    flat: Flat, draft: Path | None, home: Path, key: str
+) -> tuple[tuple[dict[str, np.ndarray], str], str | None]:
+    """The finished arrays with their hash, put into the cache; or a note why that was not done."""
+    arrays = flat.arrays()
+    mark = fingerprint(arrays["input_ids"], arrays["labels"], arrays["offsets"])
+    problem = flat.problem
+    if draft is None:
+        problem = "it is not a folder that can be written to"
+    elif problem is None:
+        try:
+            publish(draft, home, key, arrays, mark)
+        except OSError as error:
+            problem = error.strerror or str(error)
+    # Read back, so that the first run maps the same files into memory as the later ones.
+    stored = read_arrays(home, key) if problem is None else None
+    if stored is not None:
+        return stored, None
+    return (arrays, mark), (
+        f"the token cache {home} cannot be used ({problem or 'it was cleared meanwhile'}), so the "
+        "next run will encode anew: let GRAFTLAB_CACHE name a folder with room."
     )
 
 
 def _within_limit(
     tokens: TokenSet, conversations: Sequence[Conversation], *, max_length: int, over_limit: str
 ) -> TokenSet:
+    """The documents within the limit; their arrays stay as they are, and nothing is copied."""
     keep = tokens.lengths <= max_length
     if keep.all():
         return tokens
@@ -196,15 +186,14 @@ def _within_limit(
             "data.over_limit=drop):",
             [f"{drop.where}: {drop.tokens} tokens" for drop in dropped],
         )
-    inside = np.repeat(keep, tokens.lengths)
-    arrays = {
-        "input_ids": tokens.input_ids[inside],
-        "labels": tokens.labels[inside],
-        "offsets": np.concatenate([[0], np.cumsum(tokens.lengths[keep])]).astype(np.int64),
-        "parts": tokens.parts[keep],
-        "sources": tokens.sources[keep],
-    }
-    return _token_set(arrays, _fingerprint(arrays), dropped)
+    return replace(
+        tokens,
+        picked=np.flatnonzero(keep),
+        parts=tokens.parts[keep],
+        sources=tokens.sources[keep],
+        fingerprint=fingerprint(tokens.input_ids, tokens.labels, tokens.offsets, keep),
+        dropped=dropped,
+    )
 
 
 @contextmanager

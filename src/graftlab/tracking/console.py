@@ -19,5 +19,5 @@ def console() -> Console:
 
 
 def say(text: str) -> None:
-    """One line for people, printed as it is (no markup)."""
-    console().print(text, markup=False, highlight=False)
+    """One line for people, printed as it is (no markup, and no break inside a path)."""
+    console().print(text, markup=False, highlight=False, soft_wrap=True)

@@ -84,6 +84,8 @@ def read_data(spec: TrainSpec, folder: RunFolder, *, tell: bool = True) -> Data:
                 f"{name}: {len(encoded.dropped)} documents are longer than "
                 f"packing.max_length={spec.packing.max_length} and were dropped."
             )
+        if encoded.note is not None and tell:
+            say(f"! {encoded.note}")
         return encoded
 
     for note in dataset.notes if tell else ():

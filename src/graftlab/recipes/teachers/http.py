@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from graftlab.caches import default_cache
 from graftlab.errors import ConfigError, require_range
 from graftlab.recipes.teachers.base import Miss, PromptedTeacher, Teacher, TeacherError
 from graftlab.recipes.teachers.endpoint import Again, Endpoint, Refused
@@ -209,9 +210,7 @@ class HttpRewriter:
 
 
 def _cache_folder(given: str | None) -> Path:
-    if given is not None:
-        return Path(given).expanduser()
-    return Path(os.environ.get("GRAFTLAB_CACHE") or Path.home() / ".cache" / "graftlab")
+    return default_cache() if given is None else Path(given).expanduser()
 
 
 def _key_of(url: str, payload: dict[str, Any]) -> str:

@@ -1,0 +1,46 @@
+"""Jobs of a sweep whose results would lie in one place: each gets a folder of its own.
+
+graftlab prepare -m out=made seed=1,2 dedupe=default,none
+    ->  made/seed=1,dedupe=default   made/seed=1,dedupe=none   made/seed=2,...
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from graftlab.data.prepared import MANIFEST
+from graftlab.errors import ConfigError
+from graftlab.tasks.prepare import PrepareSpec
+
+_LONGEST = 100
+_ODD = re.compile(r"[^\w.,=@%-]+")
+
+
+def place_job(spec: Any, own: Sequence[str]) -> None:
+    """Let a job of `prepare` write below `out`; `own` are its overrides that the sweep varies.
+
+    Raises ConfigError where `out` is a data set itself, whose next version would take the jobs'
+    place.
+    """
+    if not isinstance(spec, PrepareSpec) or not spec.out or not own:
+        return
+    out = Path(spec.out).expanduser()
+    if (out / MANIFEST).exists():
+        raise ConfigError(
+            f"out={spec.out} is a data set itself, and a sweep (-m) makes a folder for each of its "
+            "jobs in there: give another out."
+        )
+    spec.out = str(out / folder_name(own))
+
+
+def folder_name(own: Sequence[str]) -> str:
+    """The overrides as a folder's name; what no name can say is told apart by a hash."""
+    said = ",".join(override.lstrip("+") for override in own)
+    name = _ODD.sub("-", said)[:_LONGEST]
+    if name == said:
+        return name
+    return f"{name}-{hashlib.sha256(said.encode()).hexdigest()[:8]}"

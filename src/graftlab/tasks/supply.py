@@ -1,0 +1,142 @@
+"""`data.recipe=NAME`: the data set that a run reads, made first when it is not there.
+
+door    ─▶ compose    the recipe in full, and the key of its result, into the run's specification
+task    ─▶ supply     the folder: found by its key, or made while other processes wait
+
+    CACHE/prepared-KEY/         a result; `data.path=DIR` chooses another place
+    CACHE/.prepared-KEY.lock    held by the process that makes it
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from graftlab.choices import dump, restore
+from graftlab.data.prepared import MANIFEST, PreparedData
+from graftlab.data.source import DataSpec
+from graftlab.errors import ConfigError, DataError, GraftlabError
+from graftlab.tasks.prepare import PrepareSpec, prepare
+from graftlab.tasks.recipe_key import key_of
+from graftlab.tracking.console import say
+
+
+def compose(data: PreparedData, recipe: PrepareSpec) -> None:
+    """Put the composed recipe and the key of its result into `data`; nothing is made yet.
+
+    Raises ConfigError where an input is missing or the folder holds something else.
+    """
+    recipe.out = None
+    try:
+        recipe.check_inputs()
+    except ConfigError as error:
+        hint = " Its corpus is data.corpus=FILE." if data.corpus is None else ""
+        raise ConfigError(f"{error}{hint}") from error
+    data.prepare, data.key = dump(recipe), key_of(recipe)
+    _look(data)
+
+
+def supply(data: DataSpec, *, tell: bool = True) -> Path | None:
+    """The folder of the recipe that `data` names, made if need be; None where it names none.
+
+    Whoever else wants the same folder waits, and finds it. Raises ConfigError or DataError.
+    """
+    if not isinstance(data, PreparedData) or data.recipe is None:
+        return None
+    folder = data.folder()
+    if _look(data):
+        if tell:
+            say(f"data.recipe={data.recipe}: prepared before; its report: {folder / 'report.html'}")
+        return folder
+    with _alone(data, folder):
+        if not _look(data):
+            _make(data, folder)
+    return folder
+
+
+def _make(data: PreparedData, folder: Path) -> None:
+    from graftlab.tasks.progress import Board, briefly
+
+    say(f"data.recipe={data.recipe}: not prepared yet; it goes to {folder}")
+    spec = restore(PrepareSpec, data.prepare, path="data.prepare")
+    spec.out = str(folder)
+    board = Board()
+    with named(data), board:
+        made = prepare(spec, board=board, key=data.key)
+    briefly(made)
+
+
+def _look(data: PreparedData) -> bool:
+    """Whether the result is there, whole and of this key.
+
+    Raises ConfigError where the folder that the user chose holds another.
+    """
+    folder = data.folder()
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{folder / MANIFEST} cannot be read: {error}") from error
+    if manifest.get("key") == data.key and _whole(folder, manifest):
+        return True
+    if data.path:
+        raise ConfigError(
+            f"data.path={data.path} holds a data set of other inputs, parameters or version than "
+            f"data.recipe={data.recipe} asks for, or was changed by hand: give another data.path, "
+            "none (the cache then keeps one of each), or remove the folder."
+        )
+    return False
+
+
+def _whole(folder: Path, manifest: dict[str, Any]) -> bool:
+    """Whether the files have the sizes that the manifest says."""
+    sizes = {f"{side}.jsonl": about["bytes"] for side, about in manifest["result"].items()}
+    return all(
+        (folder / name).is_file() and (folder / name).stat().st_size == size
+        for name, size in sizes.items()
+    )
+
+
+@contextmanager
+def _alone(data: PreparedData, folder: Path) -> Iterator[None]:
+    """The only process that makes `folder`; the others are told that they wait."""
+    from filelock import FileLock, Timeout
+
+    file = folder.with_name(f".{folder.name}.lock")
+    lock = FileLock(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            say(f"data.recipe={data.recipe}: another process prepares it; waiting for {folder}")
+            lock.acquire()
+    except OSError as error:
+        raise ConfigError(
+            f"data.recipe={data.recipe}: {file.parent} cannot be written ({error.strerror}): "
+            "give data.path=DIR, or let GRAFTLAB_CACHE name a folder with room."
+        ) from error
+    try:
+        yield
+        # Only behind a result: who comes now finds it, and who waits for this file does too.
+        file.unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
+@contextmanager
+def named(data: PreparedData) -> Iterator[None]:
+    """Errors of the recipe, with the key that asked for it."""
+    begin = f"data.recipe={data.recipe}: "
+    try:
+        yield
+    except DataError as error:
+        raise DataError(begin + error.summary, error.problems) from error
+    except ConfigError as error:
+        raise ConfigError(begin + str(error)) from error
+    except GraftlabError as error:
+        raise type(error)(begin + str(error)) from error
