@@ -30,6 +30,7 @@ from graftlab.sweeps.trunk import (
     plan_line,
     plan_trunks,
 )
+from graftlab.tasks.lengths import lengths_of
 from graftlab.tasks.train import TrainSpec, run
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.loggers import Loggers, TensorBoardLogs, WandbLogs
@@ -260,3 +261,41 @@ def test_the_line_that_says_what_it_costs(spec: TrainSpec) -> None:
     shared = plan_line(lengths(*(replace(s, schedule=wsd) for s in specs), per_epoch=10))
     assert shared == "6 runs, 24 epochs; epochs=3,5 share trunks: 16.8 epochs"
     assert plan_line(lengths(*specs[::2], per_epoch=10)) == "3 runs, 9 epochs"
+
+
+def test_lengths_are_those_that_training_finds(spec: TrainSpec, tmp_path: Path) -> None:
+    class Told(Observer):
+        def starts(self, *, total_steps: int, steps_per_epoch: int, step: int) -> None:
+            self.told = (total_steps, steps_per_epoch)
+
+    short = replace(spec, batch_size=2, accumulate=1, packing=Packing(max_length=60))
+    jobs = [short, replace(short, epochs=5), replace(short, lr=0.1, max_steps=4, epochs=9)]
+    lengths = lengths_of(jobs)
+    assert lengths is not None
+    watcher = Told()
+    run(short, observer=watcher)
+    assert watcher.told == (lengths[0].total_steps, lengths[0].steps_per_epoch)
+    assert [length.total_steps for length in lengths][2] == 4
+    assert not any(length.compiled for length in lengths)
+    assert plan_trunks(lengths)[0] is not None
+
+
+def test_compiled_and_uncompiled_jobs_are_told_apart(
+    spec: TrainSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """compile=auto decides by the number of steps, and so by the length."""
+    monkeypatch.setattr("graftlab.models.compile.COMPILE_SECONDS", 0.1)
+    monkeypatch.setattr("graftlab.models.compile.find_obstacle", lambda device: None)
+    jobs = [replace(spec, compile="auto", epochs=epochs) for epochs in (1, 300, 301)]
+    lengths = lengths_of(jobs)
+    assert lengths is not None
+    assert [length.compiled for length in lengths] == [False, True, True]
+    assert plan_trunks(lengths)[0] is None
+    dora = lengths_of([replace(job, lora=Lora(dora=True)) for job in jobs])
+    assert dora is not None
+    assert not any(length.compiled for length in dora)
+
+
+def test_jobs_that_share_nothing_are_not_measured(spec: TrainSpec) -> None:
+    missing = replace(spec, data=JsonlData(train="nowhere.jsonl"))
+    assert lengths_of([missing, replace(missing, lr=0.5)]) is None
