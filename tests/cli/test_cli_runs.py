@@ -143,3 +143,16 @@ def test_resume_of_a_folder(doors: Doors) -> None:
     assert seen.code == 2
     assert "there is no such folder" in seen.err
     assert doors.train("-m", f"resume={folder}", "lr=1,2").code == 2
+
+
+def test_epochs_of_a_stable_schedule_share_a_trunk(doors: Doors) -> None:
+    stable = ["schedule=wsd", "schedule.warmup_ratio=null", "schedule.warmup_steps=1"]
+    assert doors.train("-m", "epochs=5,10", "compile=off", *stable).code == 0
+    short, long = doors.orders[-1].source.drafts
+    assert (short.trunk, long.trunk) == (long.identity, None)
+    assert 0 < short.branch_step < 5
+    (line,) = doors.orders[-1].notes
+    assert "2 runs, 15 epochs" in line
+    for other in (["sweep.pruner=median"], ["launcher=joint"]):
+        assert doors.train("-m", "epochs=5,10", "compile=off", *stable, *other).code == 0
+        assert not any(draft.trunk for draft in doors.orders[-1].source.drafts)

@@ -31,6 +31,7 @@ from graftlab.sweeps.pool import Pool
 from graftlab.sweeps.slots import Slot
 from graftlab.sweeps.source import Grid
 from graftlab.sweeps.spec import Sweep
+from graftlab.sweeps.trunk import Length, plan_trunks
 from graftlab.tasks.train import TrainSpec, run
 from graftlab.tracking.history import TIMES, History
 from graftlab.training.optim import AdamW
@@ -102,7 +103,7 @@ def solo(base: TrainSpec, tmp_path_factory) -> Path:
     return folder
 
 
-def same(one: Path, other: Path) -> None:
+def same(one: Path, other: Path, *, rows: int = 11) -> None:
     """Weights bit for bit, and the log but for times."""
     for adapter in ("adapter", "adapter-final"):
         first, second = (load_file(d / adapter / "adapter_model.safetensors") for d in (one, other))
@@ -113,7 +114,7 @@ def same(one: Path, other: Path) -> None:
         for history in (History(d / "train_log.csv") for d in (one, other))
     ]
     assert logs[0] == logs[1]
-    assert len(logs[0]) == 11
+    assert len(logs[0]) == rows
 
 
 def test_a_job_of_a_sweep_is_the_run_it_would_be_alone(base, solo, tmp_path) -> None:
@@ -146,6 +147,44 @@ def test_halving_ends_with_one_job_like_its_solo_run(base, solo, tmp_path) -> No
     whole = sweep(tmp_path, jobs)
     assert whole.count("done") == 6
     same(tmp_path / whole.jobs[4].folder, solo)
+
+
+def test_epochs_share_a_trunk_and_equal_their_solo_runs(base, tmp_path) -> None:
+    wsd = replace(base, schedule=Schedule(shape="wsd", warmup_steps=2, decay_ratio=0.4))
+    specs = [replace(wsd, epochs=epochs) for epochs in (1, 2)]
+    plan = plan_trunks([Length(spec=s, steps_per_epoch=5, compiled=False) for s in specs])
+    assert [branch is not None for branch in plan] == [True, False]
+    configs = [dump(spec) for spec in specs]
+    names = [job_identity(config, "data") for config in configs]
+    jobs = [
+        Draft(
+            identity=name,
+            label=f"epochs{spec.epochs}",
+            swept={"epochs": str(spec.epochs)},
+            spec=config,
+            trunk=names[branch.trunk] if branch else None,
+            branch_step=branch.step if branch else None,
+        )
+        for name, spec, config, branch in zip(names, specs, configs, plan, strict=True)
+    ]
+    ended = sweep(tmp_path, jobs, slots=1)
+    assert ended.count("done") == 2
+    short = tmp_path / ended.jobs[0].folder
+    assert "Going on from step" in (short / "train.log").read_text()
+    alone = tmp_path / "alone"
+    program = (
+        "import json, sys; from graftlab.choices import restore\n"
+        "from graftlab.tasks.train import TrainSpec, run\n"
+        "run(restore(TrainSpec, json.loads(sys.argv[1])))"
+    )
+    config = {**configs[0], "run_dir": str(alone)}
+    subprocess.run(
+        [sys.executable, "-c", program, json.dumps(config)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    same(short, alone, rows=6)
 
 
 @pytest.mark.slow

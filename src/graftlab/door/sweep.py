@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.choices import dump
+from graftlab.choices import dump, restore
 from graftlab.config import Composer
 from graftlab.door.space import dimension_of, read_space, swept_texts
 from graftlab.door.verify import Door, built, check_parts, explained, verify
@@ -15,16 +15,19 @@ from graftlab.door.words import Word
 from graftlab.errors import ConfigError, GraftlabError
 from graftlab.sweeps.identity import data_identity, job_identity, job_label, sweep_name
 from graftlab.sweeps.jobs import Draft
+from graftlab.sweeps.launcher import JointLauncher
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.source import Grid, Search
 from graftlab.sweeps.space import Dimension, Point, grid
 from graftlab.sweeps.space import check as check_dimensions
 from graftlab.sweeps.spec import Sweep
+from graftlab.sweeps.trunk import plan_line, plan_trunks
+from graftlab.tasks.lengths import lengths_of
 from graftlab.tasks.sweep import Order
+from graftlab.tasks.train import TrainSpec
 
 if TYPE_CHECKING:
     from graftlab.sweeps.engine import Source
-    from graftlab.tasks.train import TrainSpec
 
 SWEEPS = Path("multirun")
 
@@ -125,20 +128,44 @@ def order_of(line: SweepLine) -> Order:
     sweep, ledger = line.base.sweep, Ledger(line.folder)
     check_dimensions(line.dimensions)
     if sweep.search == "grid":
-        drafts = verified(line, grid(line.dimensions))
+        drafts, notes = _share_trunks(line, verified(line, grid(line.dimensions)))
         epochs = max(draft.spec["epochs"] for draft in drafts)
         source: Source = Grid(drafts)
         count = len(drafts)
     else:
         verified(line, list(corners(line.dimensions)))
+        notes = []
         earlier = [job.swept for job in ledger.jobs()] if ledger.path.exists() else []
         source = Search(
             sweep, line.dimensions, line.drafts, seed=line.base.seed, earlier=_points(earlier)
         )
         epochs, count = line.base.epochs, (sweep.trials or 1) * sweep.seeds
     return Order(
-        base=line.base, source=source, folder=line.folder, jobs=count, epochs=float(epochs)
+        base=line.base,
+        source=source,
+        folder=line.folder,
+        jobs=count,
+        epochs=float(epochs),
+        notes=notes,
     )
+
+
+def _share_trunks(line: SweepLine, drafts: list[Draft]) -> tuple[list[Draft], list[str]]:
+    """The drafts, those that can with the trunk they branch from, and what that saves in words."""
+    specs = [restore(TrainSpec, draft.spec) for draft in drafts]
+    lengths = lengths_of(specs)
+    if lengths is None:
+        return drafts, []
+    if line.base.sweep.pruner != "none" or isinstance(line.base.launcher, JointLauncher):
+        return drafts, []  # a pruner stops trunks, and what trains jointly trains whole
+    plan = plan_trunks(lengths)
+    shared = [
+        replace(draft, trunk=drafts[found.trunk].identity, branch_step=found.step)
+        if found
+        else draft
+        for draft, found in zip(drafts, plan, strict=True)
+    ]
+    return shared, [plan_line(lengths)]
 
 
 def corners(dimensions: Sequence[Dimension]) -> Iterator[Point]:

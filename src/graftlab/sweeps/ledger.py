@@ -114,9 +114,12 @@ class Ledger:
         with self.writing() as db:
             rows = db.execute("SELECT identity, number FROM jobs").fetchall()
             known = {row["identity"]: row["number"] for row in rows}
-            for draft in drafts:
+            fresh = [draft for draft in drafts if draft.identity not in known]
+            for draft in fresh:
                 if draft.identity not in known:
-                    known[draft.identity] = self._insert(db, draft, len(known), known)
+                    known[draft.identity] = self._insert(db, draft, len(known))
+            trunks = [(known.get(d.trunk), known[d.identity]) for d in fresh if d.trunk]
+            db.executemany("UPDATE jobs SET trunk = ? WHERE number = ?", trunks)
             wanted = [(launch, known[draft.identity]) for draft in drafts]
             db.executemany("INSERT OR IGNORE INTO wanted (launch, job) VALUES (?, ?)", wanted)
             again = [(number,) for _, number in wanted]
@@ -126,19 +129,16 @@ class Ledger:
             numbers = {number for _, number in wanted}
             return [job for job in read_jobs(db, launch) if job.number in numbers]
 
-    def _insert(
-        self, db: sqlite3.Connection, draft: Draft, number: int, known: Mapping[str, int]
-    ) -> int:
+    def _insert(self, db: sqlite3.Connection, draft: Draft, number: int) -> int:
         db.execute(
-            "INSERT INTO jobs (number, identity, folder, swept, spec, trunk, branch_step) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO jobs (number, identity, folder, swept, spec, branch_step) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
             (
                 number,
                 draft.identity,
                 f"{number:04d}-{draft.label}" if draft.label else f"{number:04d}",
                 json.dumps(dict(draft.swept)),
                 json.dumps(dict(draft.spec)),
-                known.get(draft.trunk) if draft.trunk else None,
                 draft.branch_step,
             ),
         )
