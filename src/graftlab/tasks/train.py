@@ -15,6 +15,7 @@ from graftlab.objectives.base import Objective
 from graftlab.packing.plan import Packing
 from graftlab.planning.device import Device
 from graftlab.planning.limits import Limits
+from graftlab.process import prepare_process
 from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder, identity
 from graftlab.tracking.loggers import Loggers
@@ -86,6 +87,7 @@ def run(spec: TrainSpec) -> Result:
     Raises GraftlabError (with the fix) for what the user can mend, and Interrupted after a signal,
     when the run is saved and can go on with `resume=auto`.
     """
+    prepare_process()
     folder = RunFolder(Path(spec.run_dir))
     if folder.finished:
         return _finished(spec, folder)
