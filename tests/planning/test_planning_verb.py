@@ -183,6 +183,27 @@ def test_a_budget_stops_a_launch_before_anything_is_loaded(
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
+def test_a_sweep_beyond_its_budget_starts_no_job(
+    door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import graftlab.training.run as training
+
+    started = []
+    monkeypatch.setattr(training, "execute", lambda spec, folder: started.append(spec))
+    words = ["-m", "lora.rank=4,8,16", "logger=none", "trainer=cpu", "device=h100"]
+    plan = planned("device=h100", "lora.rank=16")
+    assert plan.bill is not None
+    code, _, err = door("train", *words, f"budget.max_hours={plan.bill.hours * 1.5}")
+    assert code == 2
+    assert "for the 3 jobs of the sweep together" in err
+    assert "Within it: the first" in err
+    assert not started
+    assert not list(tmp_path.glob("multirun"))
+    code, _, err = door("train", *words, f"budget.max_hours={plan.bill.hours * 4}")
+    assert code == 0, err
+    assert len(started) == 3
+
+
 def test_within_its_budget_a_run_starts(monkeypatch: pytest.MonkeyPatch, door: Door) -> None:
     import graftlab.training.run as training
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.config import build, register
+from graftlab.door.jobs import keep_within_budget
 from graftlab.door.verify import Door, sweep_values
 from graftlab.door.words import Word, quote
 from graftlab.errors import ConfigError, GraftlabError, Interrupted
@@ -41,6 +42,8 @@ class Outcome:
 
 def launch(door: Door, words: Sequence[Word], *, multirun: bool) -> Outcome:
     """Run the job, or with `multirun` every job of the sweep. Never raises what a job raised."""
+    if multirun:
+        keep_within_budget(door, words)
     outcome, home = Outcome(), os.getpid()
     swept = {word.key for word in words if len(sweep_values(word.hydra, door.menu)) > 1}
 

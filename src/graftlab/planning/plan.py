@@ -117,7 +117,7 @@ def answer(
     turned = replace(
         knobs, settings=replace(knobs.settings, checkpointing=not knobs.settings.checkpointing)
     )
-    found = _bill(question, device, probed=True)
+    found = bill_of(question, device, probed=True)
     limit = device.bytes
     return Plan(
         title=title,
@@ -154,12 +154,15 @@ def _rows(question: Question) -> list[Row]:
         needed = question.memory(question.knobs, kind=device.kind).total
         same = device == question.device
         rows.append(
-            Row(name, device, needed, needed <= device.bytes, _bill(question, device, probed=same))
+            Row(
+                name, device, needed, needed <= device.bytes, bill_of(question, device, probed=same)
+            )
         )
     return rows
 
 
-def _bill(question: Question, device: Device, *, probed: bool) -> Bill | None:
+def bill_of(question: Question, device: Device, *, probed: bool = False) -> Bill | None:
+    """What the run takes on `device`, by its rates or the probe's; None where none is known."""
     shape, load = question.shape_at(question.knobs.rank), question.load_at(question.knobs)
     flops = rate(device, question.dtype, question.measured_peak if device.kind == "cpu" else None)
     if flops is None:
