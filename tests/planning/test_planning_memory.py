@@ -131,6 +131,7 @@ def test_changes_come_cheapest_first_and_fit(knobs, make_shape, make_load) -> No
     assert all(change.total < now for change in found)
     assert all(change.fits == (change.total <= now * 0.9) for change in found)
     assert not any(change.fits for change in changes(knobs, total, 1.0))
+    assert [change.words for change in found if not change.built] == [found[3].words]
     all_at_once = together(knobs, total, now * 0.9)
     assert all_at_once is not None
     assert all_at_once.total < min(change.total for change in found[:3])

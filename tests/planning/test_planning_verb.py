@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -103,6 +104,8 @@ def test_a_hub_model_that_is_not_here_is_counted_as_published(door: Door) -> Non
     assert "estimated from letters" in out
     assert "does NOT fit" in out
     assert "a base in 4 bit" in out
+    assert re.search(r"As it is, it fits on (h100|a100-80gb|h200) \(\d", out)
+    assert "Nothing is packed" in out
 
 
 def test_a_hub_model_of_which_nothing_is_known(door: Door) -> None:

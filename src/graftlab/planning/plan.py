@@ -142,7 +142,8 @@ def _changes(question: Question, limit: float) -> list[Change]:
         return question.memory(knobs).total
 
     single = changes(question.knobs, total, limit)
-    if any(change.fits for change in single):
+    # A change that is not built yet helps nobody today.
+    if any(change.fits and change.built for change in single):
         return single
     all_at_once = together(question.knobs, total, limit)
     return [*single, *([all_at_once] if all_at_once else [])]

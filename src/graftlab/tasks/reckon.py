@@ -167,6 +167,7 @@ def _advised(spec: TrainSpec, shape: Shape, load: Workload) -> Run:
         p95=ordered[round(0.95 * (len(ordered) - 1))],
         over_limit=load.budget.over_limit,
         early_stopping=spec.callbacks.early_stopping is not None,
+        packed=spec.packing.strategy != "none",
     )
 
 
