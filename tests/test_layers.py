@@ -14,7 +14,7 @@ PACKAGE = ROOT / "src" / "graftlab"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = [
-    {"types", "errors", "caches"},
+    {"types", "errors", "caches", "process"},
     {"text"},
     {"data"},
     {"packing", "planning", "recipes"},

@@ -29,6 +29,7 @@ from graftlab.door.menu import Menu, menu
 from graftlab.door.verify import Door, composed, verify, verify_sweep
 from graftlab.door.words import Word, read_words
 from graftlab.errors import ConfigError, GraftlabError, Interrupted, did_you_mean
+from graftlab.process import prepare_process
 
 
 def main(argv: Sequence[str] | None = None, *, call: str | None = None) -> int:
@@ -36,13 +37,7 @@ def main(argv: Sequence[str] | None = None, *, call: str | None = None) -> int:
 
     `call` is how this door is called in messages, such as `python train.py`.
     """
-    # Threads that spin long while they wait starve each other as soon as anything else runs on
-    # the machine (measured: 380 tokens/s against 2,900 beside one busy process); threads that
-    # never spin are slow alone (1,790 against 2,870). Read by libgomp when torch loads.
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-    # oneDNN keeps a compiled kernel for every length of row it has seen, up to 1,024 of them; the
-    # next row has another length (measured over 100 steps: 1,690 MiB with 1,024, 1,170 with 128).
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+    prepare_process()
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = call or " ".join(["graftlab", *(verb for verb in arguments[:1] if verb in VERBS)])
     try:
@@ -85,6 +80,8 @@ def _answer(arguments: list[str], call: str) -> int:
         return 0
     if flags.multirun and verb == "train":
         return _sweep(door, words)
+    if flags.multirun:
+        words += _space(door, words)
     check = verify_sweep if flags.multirun else verify
     spec = check(door, door.overrides(words))
     if not flags.multirun:
@@ -106,6 +103,15 @@ def _sweep(door: Door, words: Sequence[Word]) -> int:
         print(stop, file=sys.stderr)
         return stop.exit_code
     return 1 if ended.count("failed") else 0
+
+
+def _space(door: Door, words: Sequence[Word]) -> list[Word]:
+    """What `sweep=NAME` adds to the line of a verb that Hydra sweeps: plan sums a space, too."""
+    if not any(word.key == "sweep" for word in words):
+        return []
+    from graftlab.door.space import space_words
+
+    return space_words(verify_sweep(door, door.overrides(words)), words, door.menu)
 
 
 def _summarise(verb: str, outcome: Outcome, spec: Any) -> None:

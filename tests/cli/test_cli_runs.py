@@ -156,3 +156,12 @@ def test_epochs_of_a_stable_schedule_share_a_trunk(doors: Doors) -> None:
     for other in (["sweep.pruner=median"], ["launcher=joint"]):
         assert doors.train("-m", "epochs=5,10", "compile=off", *stable, *other).code == 0
         assert not any(draft.trunk for draft in doors.orders[-1].source.drafts)
+
+
+def test_a_sweep_beyond_its_budget_starts_no_job(doors: Doors) -> None:
+    limit = ["device=h100", "budget.max_hours=1e-9"]
+    seen = doors.train("-m", "lr=1e-4,1e-3", *limit)
+    assert seen.code == 2
+    assert not doors.orders
+    assert "2 jobs of the sweep together" in seen.err
+    assert doors.train("-m", "lr=1e-4,1e-3", "device=h100", "budget.max_hours=100").code == 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
 
 from graftlab.config import conf_dir
@@ -32,3 +34,20 @@ def test_its_device_and_keys_are_ours() -> None:
     torch = re.search(r"torch==([\d.]+)", TASK["setup"])
     assert torch is not None
     assert torch.group() in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_skypilot_s_own_schema_takes_it() -> None:
+    """Runs where SkyPilot is installed; no dependency, as its own are many."""
+    pytest.importorskip("sky", reason="SkyPilot is not installed (pip install skypilot)")
+    from sky.utils import schemas, validator
+
+    def problems(schema: dict[str, Any], value: Any) -> list[str]:
+        checker = validator.get_schema_validator()(schema)
+        return [error.message for error in checker.iter_errors(value)]
+
+    task, resources = schemas.get_task_schema(), schemas.get_resources_schema()
+    assert problems(task, TASK) == []
+    assert problems(resources, TASK["resources"]) == []
+    # It would have told.
+    assert problems(task, {**TASK, "resource": {}})
+    assert problems(resources, {**TASK["resources"], "autostop": {"idle": 15}})

@@ -133,6 +133,14 @@ def test_advice_warns_of_the_one_thing_that_is_odd(changed, about) -> None:
     assert [a.about for a in advise(Run(**{**USUAL, **changed})) if a.heed] == [about]
 
 
+def test_a_row_limit_is_no_matter_where_nothing_is_packed() -> None:
+    loose = {**USUAL, "max_length": 9000}
+    packed, alone = (advise(Run(**loose, packed=on))[-1].text for on in (True, False))
+    assert "would hold every one" in packed
+    assert "Nothing is packed" in alone
+    assert "would hold every one" not in alone
+
+
 def test_every_piece_of_advice_has_a_reason() -> None:
     for documents in (100, 700, 5_000, 50_000):
         found = advise(Run(**{**USUAL, "documents": documents}))

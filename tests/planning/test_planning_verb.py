@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -103,6 +104,8 @@ def test_a_hub_model_that_is_not_here_is_counted_as_published(door: Door) -> Non
     assert "estimated from letters" in out
     assert "does NOT fit" in out
     assert "a base in 4 bit" in out
+    assert re.search(r"As it is, it fits on (h100|a100-80gb|h200) \(\d", out)
+    assert "Nothing is packed" in out
 
 
 def test_a_hub_model_of_which_nothing_is_known(door: Door) -> None:
@@ -183,11 +186,44 @@ def test_a_budget_stops_a_launch_before_anything_is_loaded(
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
+def test_a_sweep_beyond_its_budget_starts_no_job(
+    door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import graftlab.tasks.sweep as sweep
+    from graftlab.sweeps.engine import Ended
+
+    orders: list[Any] = []
+    monkeypatch.setattr(
+        sweep, "run", lambda order: orders.append(order) or Ended(order.folder, [], 0.0)
+    )
+    words = ["-m", "lora.rank=4,8,16", "logger=none", "trainer=cpu", "device=h100"]
+    plan = planned("device=h100", "lora.rank=16")
+    assert plan.bill is not None
+    code, _, err = door("train", *words, f"budget.max_hours={plan.bill.hours * 1.5}")
+    assert code == 2
+    assert "for the 3 jobs of the sweep together" in err
+    assert "Within it: the first" in err
+    assert not orders
+    assert not list(tmp_path.glob("multirun"))
+    code, _, err = door("train", *words, f"budget.max_hours={plan.bill.hours * 4}")
+    assert code == 0, err
+    assert orders[0].jobs == 3
+
+
+def test_a_space_is_summed(door: Door) -> None:
+    code, out, err = door("plan", "-m", "sweep=lr-rank", "device=h100", "lora.rank=4,8")
+    assert code == 0, err
+    assert "Launching 8 jobs" in out
+    code, _, err = door("plan", "-m", "sweep=lr-rank-epochs", "device=h100")
+    assert code == 2
+    assert "an interval" in err
+
+
 def test_within_its_budget_a_run_starts(monkeypatch: pytest.MonkeyPatch, door: Door) -> None:
     import graftlab.training.run as training
 
     started = []
-    monkeypatch.setattr(training, "execute", lambda spec, folder: started.append(spec))
+    monkeypatch.setattr(training, "execute", lambda spec, *_: started.append(spec))
     small = ["logger=none", "trainer=cpu", "precision=fp32"]
     assert door("train", *small, "budget.max_hours=1000")[0] == 0
     assert len(started) == 1

@@ -20,7 +20,7 @@ from graftlab.door.keys import check_words
 from graftlab.door.menu import Menu
 from graftlab.door.words import Word, read_words
 from graftlab.errors import ConfigError
-from graftlab.sweeps.space import Dimension
+from graftlab.sweeps.space import Dimension, grid
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import IntervalSweep, Override
@@ -94,6 +94,18 @@ def read_space(
     if problems:
         raise ConfigError("\n".join(problems))
     return list(found.values())
+
+
+def space_words(spec: Any, words: Sequence[Word], menu: Menu) -> list[Word]:
+    """The grid of a spec's space as words, but for keys that were typed.
+
+    Raises ConfigError for an interval, which has no end of points.
+    """
+    sweep, typed = spec.sweep, {word.key for word in words}
+    found = read_space(words, space=sweep.space, when={}, menu=menu)
+    grid(found)
+    texts = {d.key: ",".join(d.choices or ()) for d in found if d.key not in typed}
+    return [Word(f"{key}={text}", key, f"{key}={text}") for key, text in texts.items()]
 
 
 def _parse(override: str) -> Override:

@@ -23,6 +23,7 @@ from graftlab.sweeps.space import check as check_dimensions
 from graftlab.sweeps.spec import Sweep
 from graftlab.sweeps.trunk import plan_line, plan_trunks
 from graftlab.tasks.lengths import lengths_of
+from graftlab.tasks.plan import refuse_sweep_over_budget
 from graftlab.tasks.sweep import Order
 from graftlab.tasks.train import TrainSpec
 
@@ -128,7 +129,9 @@ def order_of(line: SweepLine) -> Order:
     sweep, ledger = line.base.sweep, Ledger(line.folder)
     check_dimensions(line.dimensions)
     if sweep.search == "grid":
-        drafts, notes = _share_trunks(line, verified(line, grid(line.dimensions)))
+        drafts = verified(line, grid(line.dimensions))
+        _refuse_over_budget(line, drafts)
+        drafts, notes = _share_trunks(line, drafts)
         epochs = max(draft.spec["epochs"] for draft in drafts)
         source: Source = Grid(drafts)
         count = len(drafts)
@@ -148,6 +151,13 @@ def order_of(line: SweepLine) -> Order:
         epochs=float(epochs),
         notes=notes,
     )
+
+
+def _refuse_over_budget(line: SweepLine, drafts: Sequence[Draft]) -> None:
+    """Raise ConfigError where all jobs together pass the budget; what is done is paid already."""
+    if line.base.budget.given:
+        specs = [restore(TrainSpec, {**draft.spec, "resume": "auto"}) for draft in drafts]
+        refuse_sweep_over_budget(specs, home=line.folder)
 
 
 def _share_trunks(line: SweepLine, drafts: list[Draft]) -> tuple[list[Draft], list[str]]:

@@ -42,6 +42,8 @@ class Run:
     p95: float
     over_limit: int
     early_stopping: bool
+    packed: bool = True
+    """Whether documents share rows."""
 
 
 def advise(run: Run) -> list[Advice]:
@@ -123,7 +125,12 @@ def _length(run: Run) -> Advice:
         f"packing.max_length={run.max_length}: the longest document has {run.longest:,} tokens, "
         f"95 % have at most {run.p95:,.0f}."
     )
-    if run.max_length >= 2 * run.longest:
+    if not run.packed:
+        text += (
+            " Nothing is packed, so a row is as long as its document and the limit costs nothing;"
+            " packing=best-fit would fill rows with several."
+        )
+    elif run.max_length >= 2 * run.longest:
         text += (
             f" {_round_up(run.longest):,} would hold every one; longer rows only make fewer, "
             "larger steps."

@@ -29,6 +29,7 @@ class Change:
     price: str
     total: float
     fits: bool
+    built: bool = True  # whether graftlab can do it yet
 
 
 def changes(knobs: Knobs, total: Callable[[Knobs], float], limit: float) -> list[Change]:
@@ -38,7 +39,8 @@ def changes(knobs: Knobs, total: Callable[[Knobs], float], limit: float) -> list
     """
     found = []
     for kind in (_batches, _checkpointing, _precision, _quantised, _ranks, _rows):
-        tried = [Change(w, p, t := total(k), t <= limit) for w, p, k in kind(knobs)]
+        built = kind is not _quantised
+        tried = [Change(w, p, t := total(k), t <= limit, built) for w, p, k in kind(knobs)]
         if tried:
             found.append(next((change for change in tried if change.fits), tried[-1]))
     return found

@@ -26,6 +26,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from graftlab.planning.device import GIB
+from graftlab.process import KEPT_KERNELS
 
 if TYPE_CHECKING:
     from graftlab.planning.shape import Shape
@@ -35,25 +36,23 @@ CHUNK_ELEMENTS = 1 << 24
 """Logits of one chunk, as `objectives/policy.py` makes them."""
 
 MIB = 2**20
-START = {"cpu": 495 * MIB, "cuda": 0.6 * GIB, "mps": 0.6 * GIB}
-"""Before anything is kept: Python, PyTorch, Lightning and a first step's workspace on a CPU
-(measured); context and libraries of a GPU (estimate)."""
+START = {"cpu": 575 * MIB, "cuda": 0.6 * GIB, "mps": 0.6 * GIB}
+"""Before anything is kept: Python, PyTorch and Lightning on a CPU (measured); context and libraries
+of a GPU (estimate)."""
 COMPILER = 150 * MIB
 """What a process that has compiled its layers holds besides."""
-KERNEL, MOST_KERNELS = 0.5 * MIB, 600 * MIB
-"""oneDNN keeps a kernel for every shape of a 16-bit product it has met, 1,024 at most. Every
-micro-batch has another length, and so has every document in attention's backward pass."""
-SHAPES, SHAPES_PER_DOCUMENT = 28, 8
-"""Shapes of a micro-batch, and of each document in it."""
-LOSS = {"cpu": 0.24, "cuda": 0.05, "mps": 0.1}
-"""Allocated but unused after a step, as a share of what is in use. Measured on a CPU."""
-FRAYS = {"fp32": 190.0, "bf16-mixed": 120.0, "bf16": 95.0, "fp16-mixed": 120.0}
+KERNEL = 0.58 * MIB
+"""A compiled kernel of a 16-bit product (896 of them: 520 MiB). oneDNN makes one for every shape,
+and as every micro-batch and every document has another length, all that it keeps (`process.py`) are
+there after a few steps."""
+LOSS = {"cpu": 0.21, "cuda": 0.05, "mps": 0.1}
+"""Allocated but unused after a step, as a share of what is in use. Fitted on a CPU."""
+FRAYS, GROWN = 3_590.0, 300
 """On a CPU the heap, which is never handed back (`models/allocator.py`), frays: micro-batches have
 other lengths every time, and a hole left by one tensor is a little too small for the next. After n
-of them it has lost this many bytes x sqrt(n - 1) for every element of a hidden state (tokens x D),
-whatever is kept; seen for 500 micro-batches and hidden states of up to 1.6 million elements."""
-GROWN, FRAYED = 500, 1.0 * GIB
-"""Taken to stop there: after so many, and at this or at what comes and goes in a step."""
+of them it has lost FRAYS x sqrt(n - 1) bytes for every token and root of the hidden size: between
+tensors as wide as that and those that do not know it. Seen up to GROWN, and taken to stop there;
+fitted with hidden sizes of 256 to 896 (`benchmarks/plan_fit.py`)."""
 
 STORED = {"fp32": 4.0, "bf16-mixed": 2.0, "bf16": 2.0, "fp16-mixed": 2.0}
 TRAINED = {"fp32": 4.0, "bf16-mixed": 4.0, "bf16": 2.0, "fp16-mixed": 4.0}
@@ -137,14 +136,14 @@ def overhead_bytes(moving: float, shape: Shape, load: Workload, settings: Settin
     total += COMPILER if settings.compiled else 0.0
     if settings.kind != "cpu":
         return total
-    if settings.precision != "fp32":
-        shapes = SHAPES + SHAPES_PER_DOCUMENT * load.documents_per_pass
-        total += min(MOST_KERNELS, KERNEL * shapes * load.passes)
-    elements = load.mean_batch_tokens * shape.hidden
-    growth = FRAYS[settings.precision] * elements * math.sqrt(min(load.passes, GROWN) - 1)
-    growth = min(growth, max(moving, FRAYED))
-    # A compiled layer has few temporaries of its own.
-    return total + (growth / 2 if settings.compiled else growth)
+    total += KERNEL * KEPT_KERNELS if settings.precision != "fp32" else 0.0
+    return total + FRAYS * frayed(shape, load)
+
+
+def frayed(shape: Shape, load: Workload) -> float:
+    """What `FRAYS` multiplies."""
+    batches = math.sqrt(min(load.passes, GROWN) - 1)
+    return load.mean_batch_tokens * math.sqrt(shape.hidden) * batches
 
 
 def kept_per_token(shape: Shape, settings: Settings) -> float:

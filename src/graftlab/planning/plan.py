@@ -117,7 +117,7 @@ def answer(
     turned = replace(
         knobs, settings=replace(knobs.settings, checkpointing=not knobs.settings.checkpointing)
     )
-    found = _bill(question, device, probed=True)
+    found = bill_of(question, device, probed=True)
     limit = device.bytes
     return Plan(
         title=title,
@@ -142,7 +142,8 @@ def _changes(question: Question, limit: float) -> list[Change]:
         return question.memory(knobs).total
 
     single = changes(question.knobs, total, limit)
-    if any(change.fits for change in single):
+    # A change that is not built yet helps nobody today.
+    if any(change.fits and change.built for change in single):
         return single
     all_at_once = together(question.knobs, total, limit)
     return [*single, *([all_at_once] if all_at_once else [])]
@@ -154,12 +155,15 @@ def _rows(question: Question) -> list[Row]:
         needed = question.memory(question.knobs, kind=device.kind).total
         same = device == question.device
         rows.append(
-            Row(name, device, needed, needed <= device.bytes, _bill(question, device, probed=same))
+            Row(
+                name, device, needed, needed <= device.bytes, bill_of(question, device, probed=same)
+            )
         )
     return rows
 
 
-def _bill(question: Question, device: Device, *, probed: bool) -> Bill | None:
+def bill_of(question: Question, device: Device, *, probed: bool = False) -> Bill | None:
+    """What the run takes on `device`, by its rates or the probe's; None where none is known."""
     shape, load = question.shape_at(question.knobs.rank), question.load_at(question.knobs)
     flops = rate(device, question.dtype, question.measured_peak if device.kind == "cpu" else None)
     if flops is None:

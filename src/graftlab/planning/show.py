@@ -50,6 +50,7 @@ def show(plan: Plan, console: Console) -> None:
     console.print(_terms(plan), highlight=False)
     if plan.changes:
         console.print(_changes(plan), highlight=False)
+        console.print(_elsewhere(plan), highlight=False)
     console.print(_devices(plan), highlight=False)
     for advice in plan.advice:
         mark = "!" if advice.heed else " "
@@ -188,6 +189,16 @@ def _changes(plan: Plan) -> Table:
         verdict = Text("fits", "green") if change.fits else Text("still too much", "red")
         table.add_row(change.words, gib(change.total), verdict, change.price)
     return table
+
+
+def _elsewhere(plan: Plan) -> str:
+    """Machines that hold the run as it is, cheapest first."""
+    room = [row for row in plan.rows if row.fits and row.device != plan.device]
+    if not room:
+        return "As it is, it fits on none of the machines below."
+    room.sort(key=lambda row: row.bill.cost if row.bill else float("inf"))
+    found = [f"{row.name} ({row.bill.cost:.2f} USD)" if row.bill else row.name for row in room]
+    return f"As it is, it fits on {', '.join(found)}."
 
 
 def _devices(plan: Plan) -> Table:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from graftlab.planning.memory import SHAPES, SHAPES_PER_DOCUMENT
-
 if TYPE_CHECKING:
     from graftlab.planning.device import Device
     from graftlab.planning.shape import Shape
@@ -21,6 +19,8 @@ Two cores with AMX, hidden sizes 384 and 896, eager: 0.5 in fp32, 0.11 and 0.25 
 LAYER_SECONDS = {"cpu": 3e-3, "cuda": 2.5e-3, "mps": 6e-3}
 """What starting the operations of one layer's forward and backward pass takes, however small they
 are. A GPU computes meanwhile. Measured on a CPU, estimates elsewhere."""
+SHAPES, SHAPES_PER_DOCUMENT = 28, 8
+"""Shapes of 16-bit products in a micro-batch, and of each document in it."""
 KERNEL_SECONDS = 2e-3
 """Compiling one oneDNN kernel: on a CPU every 16-bit product of a new shape waits for its own."""
 

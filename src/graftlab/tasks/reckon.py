@@ -7,16 +7,17 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from graftlab.tasks.described import describe, read_documents, shape_of
+from graftlab.tasks.described import shape_of
+from graftlab.tasks.desk import Desk
 from graftlab.tasks.probing import probe
 
 if TYPE_CHECKING:
     from graftlab.planning.advice import Run
     from graftlab.planning.changes import Knobs
     from graftlab.planning.memory import Settings
-    from graftlab.planning.plan import Plan
+    from graftlab.planning.plan import Plan, Question
     from graftlab.planning.shape import Shape
-    from graftlab.planning.workload import Documents, Workload
+    from graftlab.planning.workload import Workload
     from graftlab.tasks.train import TrainSpec
 
 STATE = {"SGD": 0.0, "Adafactor": 0.1, "Adagrad": 4.0, "RMSprop": 4.0, "Rprop": 8.0}
@@ -28,12 +29,34 @@ TINY = 20_000_000
 def reckon_run(spec: TrainSpec, *, probed: bool = False, done_steps: int = 0) -> Plan:
     """The plan of `spec`. Raises GraftlabError saying what is missing."""
     from graftlab.planning.advice import advise
-    from graftlab.planning.changes import Knobs
     from graftlab.planning.device import shelf
-    from graftlab.planning.plan import Question, answer
+    from graftlab.planning.plan import answer
 
-    base = describe(spec)
-    documents, valid_tokens, notes = read_documents(spec, base)
+    question, notes = question_of(spec, done_steps=done_steps)
+    shape, load = question.shape_at(question.knobs.rank), question.load_at(question.knobs)
+    compiled = question.knobs.settings.compiled
+    question = replace(
+        question, devices=shelf(), probe=probe(spec, compiled=compiled) if probed else None
+    )
+    return answer(
+        question, title=_title(spec), advice=advise(_advised(spec, shape, load)), notes=notes
+    )
+
+
+def question_of(
+    spec: TrainSpec, *, done_steps: int = 0, desk: Desk | None = None
+) -> tuple[Question, list[str]]:
+    """What a plan of `spec` is asked, for its own device alone, and notes for the reader.
+
+    Several plans that share a `desk` read the same base and data once. Raises GraftlabError.
+    """
+    from graftlab.planning.changes import Knobs
+    from graftlab.planning.plan import Question
+
+    desk = desk or Desk()
+    base = desk.base(spec)
+    documents = desk.documents(spec)
+    notes = list(documents.notes)
     knobs = Knobs(
         spec.batch_size,
         spec.accumulate,
@@ -46,52 +69,26 @@ def reckon_run(spec: TrainSpec, *, probed: bool = False, done_steps: int = 0) ->
     def shape_at(rank: int) -> Shape:
         return shape_of(base, spec, rank)
 
-    @lru_cache
-    def packed(batch_size: int, accumulate: int, max_length: int) -> Workload:
-        return _workload(spec, documents, valid_tokens, (batch_size, accumulate, max_length))
-
     def load_at(turned: Knobs) -> Workload:
-        return packed(turned.batch_size, turned.accumulate, turned.max_length)
+        sizes = (turned.batch_size, turned.accumulate, turned.max_length)
+        return desk.workload(spec, documents, sizes)
 
-    shape, load = shape_at(knobs.rank), load_at(knobs)
-    knobs = replace(knobs, settings=replace(knobs.settings, compiled=compiles(spec, load, shape)))
-    on_processor = spec.device.kind == "cpu"
+    compiled = compiles(spec, load_at(knobs), shape_at(knobs.rank))
+    knobs = replace(knobs, settings=replace(knobs.settings, compiled=compiled))
+    precision = knobs.settings.precision
     question = Question(
         knobs=knobs,
         shape_at=shape_at,
         load_at=load_at,
         device=spec.device,
-        devices=shelf(),
+        devices={},
         limits=spec.budget,
-        dtype=knobs.settings.precision.removesuffix("-mixed"),
-        measured_peak=_matrix_peak(knobs.settings.precision) if on_processor else None,
-        probe=probe(spec, compiled=knobs.settings.compiled) if probed else None,
+        dtype=precision.removesuffix("-mixed"),
+        measured_peak=desk.matrix_peak(precision) if spec.device.kind == "cpu" else None,
         max_minutes=spec.max_minutes,
         done_steps=done_steps,
     )
-    return answer(
-        question, title=_title(spec), advice=advise(_advised(spec, shape, load)), notes=notes
-    )
-
-
-def _workload(
-    spec: TrainSpec, documents: Documents, valid_tokens: int, sizes: tuple[int, int, int]
-) -> Workload:
-    from graftlab.planning.workload import Schedule, lay_out
-
-    batch_size, accumulate, max_length = sizes
-    watched = spec.callbacks.validation
-    schedule = Schedule(
-        batch_size=batch_size,
-        accumulate=accumulate,
-        epochs=spec.epochs,
-        max_steps=spec.max_steps,
-        processes=spec.trainer.devices,
-        validate_epochs=watched.every_epochs,
-        validate_steps=watched.every_steps,
-    )
-    packing = replace(spec.packing, max_length=max_length)
-    return lay_out(documents, packing, schedule, valid_tokens=valid_tokens)
+    return question, notes
 
 
 def settings_of(spec: TrainSpec, notes: list[str]) -> Settings:
@@ -151,16 +148,6 @@ def _auto_precision() -> str:
     return resolve(Precision(), torch.device("cpu")).name
 
 
-def _matrix_peak(precision: str) -> float:
-    """FLOP/s of a large matrix product on this processor."""
-    import torch
-
-    from graftlab.training.device import matrix_peak
-
-    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
-    return matrix_peak(torch.device("cpu"), dtype)
-
-
 def _advised(spec: TrainSpec, shape: Shape, load: Workload) -> Run:
     from graftlab.planning.advice import Run
 
@@ -180,6 +167,7 @@ def _advised(spec: TrainSpec, shape: Shape, load: Workload) -> Run:
         p95=ordered[round(0.95 * (len(ordered) - 1))],
         over_limit=load.budget.over_limit,
         early_stopping=spec.callbacks.early_stopping is not None,
+        packed=spec.packing.strategy != "none",
     )
 
 

@@ -16,6 +16,7 @@ from graftlab.objectives.base import Objective
 from graftlab.packing.plan import Packing
 from graftlab.planning.device import Device
 from graftlab.planning.limits import Limits
+from graftlab.process import prepare_process
 from graftlab.sweeps.launcher import Launcher
 from graftlab.sweeps.spec import Sweep
 from graftlab.tasks.supply import supply
@@ -97,6 +98,7 @@ def run(spec: TrainSpec, *, observer: Observer | None = None) -> Result:
     or Paused by the observer, when the run is saved and can go on with `resume=auto`. A run of
     several processes has no observer.
     """
+    prepare_process()
     folder = RunFolder(Path(spec.run_dir))
     if folder.finished:
         return _finished(spec, folder)

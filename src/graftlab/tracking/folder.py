@@ -73,7 +73,13 @@ class Found:
 
 def find_run(root: Path, wanted: str) -> Found | None:
     """The newest unfinished run of this identity below `root`, else the newest finished one."""
-    newest: dict[bool, tuple[float, Path]] = {}
+    return find_runs(root).get(wanted)
+
+
+def find_runs(root: Path) -> dict[str, Found]:
+    """Identity -> the run that `find_run` finds for it; every `run.yaml` is read once."""
+    best: dict[str, tuple[bool, float]] = {}
+    found: dict[str, Found] = {}
     for file in root.rglob("run.yaml"):
         folder = file.parent
         if folder.name == "adapter" or folder.name == "adapter-final":
@@ -82,15 +88,13 @@ def find_run(root: Path, wanted: str) -> Found | None:
             config = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
         except (OSError, yaml.YAMLError):
             continue
-        if not isinstance(config, dict) or identity(config) != wanted:
+        if not isinstance(config, dict):
             continue
-        finished, when = (folder / "result.json").exists(), file.stat().st_mtime
-        if finished not in newest or when > newest[finished][0]:
-            newest[finished] = (when, folder)
-    for finished in (False, True):
-        if finished in newest:
-            return Found(newest[finished][1], finished)
-    return None
+        own, finished = identity(config), (folder / "result.json").exists()
+        rank = not finished, file.stat().st_mtime
+        if own not in best or rank > best[own]:
+            best[own], found[own] = rank, Found(folder, finished)
+    return found
 
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

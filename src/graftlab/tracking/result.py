@@ -68,10 +68,10 @@ def resident_mb() -> float:
 
 def peak_rss_mb() -> float:
     """Largest resident set of this process since `forget_peak`, else since it began, in MiB."""
+    if (peak := _status("VmHWM")) is not None:
+        return peak  # `ru_maxrss` would be carried over from whoever started the program
     import resource
 
-    if (peak := _status("VmHWM")) is not None:
-        return peak
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 

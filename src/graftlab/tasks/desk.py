@@ -1,0 +1,90 @@
+"""What plans look up, kept for the next plan: a sweep of a hundred jobs reads its data once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from graftlab.planning.workload import Documents, Workload
+    from graftlab.tasks.described import Described
+    from graftlab.tasks.train import TrainSpec
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The documents of a run, and what to say of them; `key` tells them from other documents."""
+
+    key: str
+    documents: Documents
+    valid_tokens: int
+    notes: list[str]
+
+
+@dataclass(slots=True)
+class Desk:
+    """Bases, documents, packing plans and the processor's speed, each looked up once."""
+
+    _kept: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+
+    def base(self, spec: TrainSpec) -> Described:
+        """The base's shapes. Raises ModelError."""
+        from graftlab.tasks.described import describe
+
+        return self._once(("base", _key(spec.model)), lambda: describe(spec))
+
+    def documents(self, spec: TrainSpec) -> Read:
+        """Lengths of the documents, counted or estimated. Raises GraftlabError."""
+        from graftlab.tasks.described import read_documents
+
+        # Of the packing only the longest row matters: validation drops what is longer.
+        key = _key(spec.model, spec.data, spec.packing.max_length)
+        return self._once(
+            ("documents", key), lambda: Read(key, *read_documents(spec, self.base(spec)))
+        )
+
+    def workload(self, spec: TrainSpec, read: Read, sizes: tuple[int, int, int]) -> Workload:
+        """Rows and steps at these batch size, accumulation and row length."""
+        from graftlab.planning.workload import Schedule, lay_out
+
+        batch_size, accumulate, max_length = sizes
+        watched = spec.callbacks.validation
+        schedule = Schedule(
+            batch_size=batch_size,
+            accumulate=accumulate,
+            epochs=spec.epochs,
+            max_steps=spec.max_steps,
+            processes=spec.trainer.devices,
+            validate_epochs=watched.every_epochs,
+            validate_steps=watched.every_steps,
+        )
+        packing = replace(spec.packing, max_length=max_length)
+        return self._once(
+            ("workload", read.key, packing.strategy, max_length, schedule),
+            lambda: lay_out(read.documents, packing, schedule, valid_tokens=read.valid_tokens),
+        )
+
+    def matrix_peak(self, precision: str) -> float:
+        """FLOP/s of a large matrix product on this processor, measured."""
+        import torch
+
+        from graftlab.training.device import matrix_peak
+
+        dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+        return self._once(("peak", dtype), lambda: matrix_peak(torch.device("cpu"), dtype))
+
+    def _once(self, key: tuple[Any, ...], look_up: Callable[[], Found]) -> Found:
+        if key not in self._kept:
+            self._kept[key] = look_up()
+        found: Found = self._kept[key]
+        return found
+
+
+def _key(*parts: Any) -> str:
+    from graftlab.choices import dump
+
+    return json.dumps([dump(part) for part in parts], sort_keys=True, default=str)

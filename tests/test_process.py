@@ -1,0 +1,56 @@
+"""Whichever way training starts, threads and kernels are set before torch is loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+WATCH = """
+import json, os, sys
+
+class Watch:
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            names = ("GOMP_SPINCOUNT", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+            print(json.dumps([os.environ.get(name) for name in names]), flush=True)
+            os._exit(0)
+
+sys.meta_path.insert(0, Watch())
+"""
+COMMAND_LINE = "from graftlab.cli import main; main(['train', 'logger=none', 'trainer=cpu'])"
+SPEC = """
+from pathlib import Path
+from graftlab.choices import dump
+from graftlab.config import build, compose
+spec = build(compose("train", ["logger=none", "trainer=cpu", "run_dir=run"]))
+"""
+SCRIPT = SPEC + "from graftlab.tasks.train import run; run(spec)"
+RANK = SPEC + (
+    "Path('spec.json').write_text(json.dumps(dump(spec)))\n"
+    "from graftlab.tasks.rank import main; main('spec.json')"
+)
+
+
+@pytest.mark.parametrize("program", [COMMAND_LINE, SCRIPT, RANK], ids=["door", "script", "rank"])
+@pytest.mark.parametrize("given", [None, "7"])
+def test_every_way_in_sets_them_and_keeps_what_was_given(
+    program: str, given: str | None, tmp_path: Path
+) -> None:
+    names = ("GOMP_SPINCOUNT", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    if given is not None:
+        environment |= dict.fromkeys(names, given)
+    done = subprocess.run(
+        [sys.executable, "-c", WATCH + program],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == ([given] * 2 if given else ["3000", "128"])
