@@ -13,9 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from graftlab.recipes.clauses import is_side_matter
+from graftlab.recipes.everyday import in_everyday_words
 from graftlab.recipes.lexicon import lexicon
 from graftlab.recipes.sentences import sentences_of
 from graftlab.recipes.tagging import Word, tag_sentence, written
+from graftlab.recipes.tense import present
 from graftlab.recipes.tidy import articles, tidied
 from graftlab.recipes.wording import reworded
 from graftlab.recipes.wordlists import words_of_kind
@@ -38,7 +41,7 @@ def plain_text(text: str) -> str:
                 (
                     _finished(clause)
                     for sentence in sentences_of(lexicon().spell(paragraph))
-                    for clause in _clauses(tag_sentence(sentence))
+                    for clause in _clauses(present(tag_sentence(sentence)))
                 ),
             )
         )
@@ -53,7 +56,7 @@ def _finished(clause: Sequence[Word]) -> str:
     ]
     told = _without_similes(told)
     words = _without_rows(_without_adverbs(_front_last(told)))
-    return tidied(written(articles(reworded(words))))
+    return tidied(written(articles(in_everyday_words(reworded(words)))))
 
 
 def _clauses(words: Sequence[Word]) -> list[list[Word]]:
@@ -64,7 +67,7 @@ def _clauses(words: Sequence[Word]) -> list[list[Word]]:
         word, rest = words[index], words[index + 1 :]
         opening = _opening(word, rest, done=clauses[-1])
         if opening is None:
-            if word.text in (";", "—"):
+            if word.text == "—" or (word.text == ";" and not _has_verb(rest)):
                 word = _COMMA
             elif clauses[-1] and clauses[-1][-1] is _COMMA:
                 word = replace(word, before=" ")  # there is none behind a dash
@@ -76,6 +79,16 @@ def _clauses(words: Sequence[Word]) -> list[list[Word]]:
         clauses.append(first)
         index += 1 + skipped
     return clauses
+
+
+def _has_verb(words: Sequence[Word]) -> bool:
+    """Whether a verb stands in front of the next pause: behind a comma it would be spliced."""
+    for word in words:
+        if word.text in (";", "—", ":"):
+            return False
+        if word.is_finite:
+            return True
+    return False
 
 
 Opening = tuple[list[Word], int]
@@ -103,6 +116,9 @@ def _with_subject_again(
     verb = rest[comma] if len(rest) > comma else None
     if verb is None or verb.tag not in ("VVD", "VVZ", "VBD", "VHD"):
         return None
+    last = next((i for i in range(len(done) - 1, -1, -1) if done[i].is_finite), None)
+    if last is not None and is_side_matter(done, last):
+        return None  # "a sleeper who turns over and turns back"
     subject = _short_subject(done)
     return (subject, int(comma)) if subject else None
 
@@ -133,6 +149,10 @@ def _with_subject(word: Word, rest: Sequence[Word]) -> Opening | None:
 def _is_whole(words: Sequence[Word]) -> bool:
     """Whether the words so far are a sentence: a verb, and no clause that waits for another."""
     waits = bool(words) and (words[0].tag in ("CJS", "AVQ", "PRP") or words[0].low in ("if", "as"))
+    if waits:  # "When the curate came, nobody knew": over as soon as the second clause is
+        pauses = [index for index, word in enumerate(words) if word.text == ","]
+        main = words[pauses[-1] + 1 :] if pauses else []
+        waits = not (main and main[0].begins_clause and any(word.is_finite for word in main))
     return not waits and len(words) > 4 and any(word.is_finite for word in words)
 
 
@@ -141,6 +161,8 @@ def _short_subject(words: Sequence[Word]) -> list[Word]:
     end = next((index for index, word in enumerate(words) if word.is_finite), 0)
     subject = list(words[:end])
     if 0 < end <= 3 and all(word.is_noun or word.tag in ("PNP", "AT0", "PNI") for word in subject):
+        if all(word.is_name for word in subject):
+            subject = subject[-1:]  # "Earl Sawyer went. Sawyer called."
         return [replace(subject[0], before=" "), *subject[1:]]
     return []
 
@@ -150,7 +172,7 @@ def _can_stand(words: Sequence[Word]) -> bool:
     if not words or not (words[0].begins_clause or words[0].is_noun or words[0].is_adjective):
         return False
     for word in words[:12]:
-        if word.text in (",", ";", "—", ":") or word.tag in ("DTQ", "PNQ"):
+        if word.text in (",", ";", "—", ":") or word.tag in ("DTQ", "PNQ", "CJT"):
             return False
         if word.is_finite:
             return True
@@ -175,7 +197,14 @@ def _front_last(words: list[Word]) -> list[Word]:
 
 def _restricts(words: Sequence[Word], index: int) -> bool:
     """Whether this is the "which" of "the book which he read"."""
-    return words[index].low == "which" and index > 0 and words[index - 1].is_noun
+    if words[index].low != "which" or index == 0:
+        return False
+    before = words[index - 1]
+    if index + 1 < len(words) and words[index + 1].low == "that":
+        return False
+    # "that he read, and which were old": the second as the first.
+    again = before.low == "and" and any(word.low == "which" for word in words[:index])
+    return before.is_noun or again
 
 
 def _without_similes(words: list[Word]) -> list[Word]:
@@ -187,7 +216,9 @@ def _without_similes(words: list[Word]) -> list[Word]:
         if skipping:
             skipping = word.text not in (",", ";", ".", "—", ":", "!", "?")
         elif kept and after is not None:
-            as_if = word.low == "as" and after.low in ("if", "though")
+            as_if = word.low == "as" and after.low in ("if", "though") and not (
+                kept[-1].tag[:2] == "VB" or "," in _up_to_verb(words[index:])
+            )  # fmt: skip
             like_a = word.low == "like" and word.tag == "PRP" and after.low in ("a", "an", "some")
             skipping = as_if or (like_a and not kept[-1].is_verb)
         if not skipping:
@@ -195,19 +226,32 @@ def _without_similes(words: list[Word]) -> list[Word]:
     return kept
 
 
+def _up_to_verb(words: Sequence[Word]) -> list[str]:
+    """The words of a clause in front of its verb; a pause there says that it is not over soon."""
+    end = next((index for index, word in enumerate(words) if word.is_finite), len(words))
+    return [word.text for word in words[:end]]
+
+
 def _without_adverbs(words: list[Word]) -> list[Word]:
     kept: list[Word] = []
+    closed: set[int] = set()  # commas behind an aside that went
     for index, word in enumerate(words):
         if not _is_idle(words, index, kept):
-            kept.append(word)
+            if word.text != "," or index not in closed:
+                kept.append(word)
             continue
         after = words[index + 1 : index + 6]
         before = kept[-1].low if kept else ""
         compared = any(other.low == "than" for other in after)
+        aside = before == "," and bool(after) and after[0].text == ","
+        if aside:
+            closed.add(index + 1)
         if (
             (before in ("less", "more", "most") and not compared)  # "less happily"
-            or (before == "and" and words[index - 2].is_adverb)  # "so darkly and steeply that"
-            or (before == "," and after and after[0].text == ",")  # ", too,"
+            or (
+                before in ("and", "but", "though", "yet") and words[index - 2].is_adverb
+            )  # "so darkly and steeply that"
+            or aside  # ", too,"
         ):
             kept.pop()
     return kept
@@ -217,10 +261,16 @@ def _is_idle(words: Sequence[Word], index: int, kept: Sequence[Word]) -> bool:
     """Whether the word is an adverb of manner or degree that nothing else hangs on."""
     word = words[index]
     manner = word.low.endswith("ly") and word.low not in _KEPT_LY
-    if not word.is_adverb or not (manner or word.low in _DEGREE):
+    if not word.is_adverb or not (manner or word.low in _DEGREE or word.low == "however"):
         return False
+    if word.low in ("however", "indeed") and word.text.islower():
+        return words[index - 1].text == ","  # ", however, "
+    if word.low == "even" and index and not words[index - 1].is_word:
+        return False  # "no one, even those who"
     after = [other.low for other in words[index + 1 : index + 6]]
-    if kept and kept[-1].low in ("as", "so", "how"):
+    if kept and kept[-1].low in ("as", "so", "how", "than"):
+        return False
+    if word.low == "too" and after[:1] in (["much"], ["many"]):
         return False
     return word.low not in ("too", "most") or ("to" not in after and after[:1] != ["of"])
 
