@@ -118,8 +118,6 @@ def _tag_between(before: Word | None, word: Word, after: Word) -> str:
         return word.tag
     if word.tag in ("VVZ", "VVB") and word.text[0].isupper() and before.is_word:
         return "NP0"  # "the Fryes"
-    if before.tag == "TO0" and word.tag == "NN1" and not word.text[0].isupper():
-        return "VVI"  # "inclined to wax beyond"
     someone = before.tag == "PNP" or before.low in ("one", "nobody", "everyone", "everybody")
     if someone and word.tag == "NN2" and after.tag in ("TO0", "AT0", "PNP", "DPS"):
         return "VVZ" if before.low != "them" else word.tag  # "one dreads to trust it"

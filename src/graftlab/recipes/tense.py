@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from graftlab.recipes.clauses import clause_start, is_side_matter
+from graftlab.recipes.clauses import MAIN_VERBS, PAUSES, is_side_matter
 from graftlab.recipes.lexicon import third_person
 from graftlab.recipes.participles import with_past_forms
 from graftlab.recipes.subjects import is_several
@@ -122,10 +122,14 @@ def _is_future(words: Sequence[Word], index: int) -> bool:
 
 
 def _is_wish(words: Sequence[Word], index: int) -> bool:
-    start = clause_start(words, index)
-    near = [word.low for word in words[max(0, start - 1) : index]]
-    joined = " ".join(word.low for word in words[max(0, start - 2) : start])
-    return "if" in near or "wish" in near or joined.endswith(("as if", "as though", "even if"))
+    """Behind "if", "as though" or "wish", with no verb in between."""
+    for back in range(index - 1, -1, -1):
+        word = words[back]
+        if word.low in ("if", "wish") or (word.low == "though" and words[back - 1].low == "as"):
+            return True
+        if word.tag in MAIN_VERBS or word.text in PAUSES:
+            return False
+    return False
 
 
 def _told(words: Sequence[Word], index: int) -> Word | None:

@@ -31,7 +31,10 @@ def _plainly(words: Sequence[Word]) -> list[Word]:
         plain = known.plain(word)
         after = words[index + 1] if index + 1 < len(words) else None
         particle = after is not None and after.tag == "AVP"
-        aside = word.low == "though" and after is not None and not after.is_word
+        aside = word.low == "though" and (
+            (after is not None and not after.is_word)
+            or (index > 0 and words[index - 1].low in ("as", "even"))
+        )
         bare = word.is_adjective and index and words[index - 1].tag in ("PRP", "AT0")
         bare = bare and not (after is not None and (after.is_noun or after.is_adjective))
         if (
