@@ -30,6 +30,7 @@ _PLACE_BEFORE = words_of_kind("before a place")
 _PLACE_ENDINGS = tuple(sorted(words_of_kind("ending of a place name")))
 _MONTHS = words_of_kind("name of a time")
 _SAYING = words_of_kind("what persons do")
+_NATIONS = words_of_kind("of a nation")
 _NOT_NOUNS = words_of_kind("noun that stays")
 
 
@@ -90,9 +91,9 @@ def _are_several(words: Sentence, start: int, end: int) -> bool:
 def _noun_end(words: Sentence, index: int) -> int:
     """Where the run of common nouns that begins at `index` ends."""
     end = index
-    while end < len(words) and words[end].is_noun and words[end].low not in _NOT_NOUNS:
-        if end > index and words[end].is_name:
-            break
+    while end < len(words) and words[end].is_noun and words[end].low not in _NOT_NOUNS | _NATIONS:
+        if end > index and (words[end].is_name or words[end].low == "people"):
+            break  # "since its completion people noticed"
         end += 1
     return end
 
@@ -115,6 +116,8 @@ def _name_end(words: Sentence, index: int) -> int:
 def _in_name(words: Sentence, index: int) -> bool:
     word = words[index]
     if not word.text[0].isupper() or not word.text[0].isalpha() or word.low in ("i", "o", "ye"):
+        return False
+    if word.low in _NATIONS:
         return False
     if word.is_name or (word.low in _TITLES | _GIVEN and index):
         return True

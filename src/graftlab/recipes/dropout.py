@@ -50,7 +50,8 @@ def _sentence(sentence: str) -> str:
         ):  # fmt: skip
             kept.pop()  # "a little more each winter"
         elif kept and kept[-1].tag in ("AT0", "PRP", "PRF") and not _noun_follows(words, end):
-            kept.append(words[end - 1])  # "to a sickly grey"
+            last = next((w for w in reversed(words[index:end]) if w.is_adjective), words[end - 1])
+            kept.append(last)  # "to a sickly grey"
         elif kept and kept[-1].tag in ("AT0", "DPS") and words[end : end + 1] and (
             words[end].text == ","
         ):  # fmt: skip
@@ -65,7 +66,7 @@ def _sentence(sentence: str) -> str:
             clause = end + 1 < len(words) and words[end + 1].begins_clause
             end += end < len(words) and words[end].low == "as" and not clause
             end = describing_run(words, end)
-        if words[index].before == "" and end < len(words):
+        if words[index].before == "" and end < len(words) and kept[-1:] != [_GAP]:
             joined = words[end]  # it follows an opening mark now
             words[end] = replace(joined, before="")
         index = end
@@ -114,7 +115,11 @@ def _noun_follows(words: Sequence[Word], index: int) -> bool:
         index += 1
     return index < len(words) and (
         words[index].is_noun
-        or words[index].tag in ("CRD", "VVG", "VVN", "UNC", "PNI", "ORD", "DT0")
+        or words[index].tag in ("CRD", "UNC", "PNI", "ORD", "DT0")
+        or (
+            words[index].tag in ("VVG", "VVN")
+            and any(w.is_noun for w in words[index + 1 : index + 3])
+        )
     )
 
 

@@ -17,14 +17,12 @@ from graftlab.recipes.clauses import is_side_matter
 from graftlab.recipes.everyday import in_everyday_words
 from graftlab.recipes.lexicon import lexicon
 from graftlab.recipes.sentences import sentences_of
+from graftlab.recipes.shorter import without_adverbs, without_rows, without_similes
 from graftlab.recipes.tagging import Word, tag_sentence, written
 from graftlab.recipes.tense import present
 from graftlab.recipes.tidy import articles, tidied
 from graftlab.recipes.wording import reworded
-from graftlab.recipes.wordlists import words_of_kind
 
-_DEGREE = words_of_kind("adverb of degree")
-_KEPT_LY = words_of_kind("-ly that stays")
 _JOINTS = {"and": "", "while": "", "whilst": "", "but": "But", "yet": "But", "though": "But",
            "although": "But", "so": "So", "for": "", "or": "Or"}  # fmt: skip
 _PLURAL = ("VBB", "VHB", "VDB", "VVB")
@@ -54,8 +52,8 @@ def _finished(clause: Sequence[Word]) -> str:
         replace(word, text="that", tag="DTQ") if _restricts(clause, index) else word
         for index, word in enumerate(clause)
     ]
-    told = _without_similes(told)
-    words = _without_rows(_without_adverbs(_front_last(told)))
+    told = without_similes(told)
+    words = without_rows(without_adverbs(_front_last(told)))
     return tidied(written(articles(in_everyday_words(reworded(words)))))
 
 
@@ -102,7 +100,7 @@ def _opening(word: Word, rest: Sequence[Word], *, done: Sequence[Word]) -> Openi
     return (
         _with_subject_again(word, rest, done=done)
         or _with_pronoun(word, rest, done=done)
-        or _with_subject(word, rest)
+        or _with_subject(word, rest, done=done)
     )
 
 
@@ -135,15 +133,29 @@ def _with_pronoun(word: Word, rest: Sequence[Word], *, done: Sequence[Word]) -> 
     return [Word("They" if many else "It", "PNP")], 1
 
 
-def _with_subject(word: Word, rest: Sequence[Word]) -> Opening | None:
+def _with_subject(word: Word, rest: Sequence[Word], *, done: Sequence[Word]) -> Opening | None:
     """ "; and the door fell" as "The door fell"."""
     if word.text not in (";", "—", ","):
         return None
     joint = rest[0].low in _JOINTS
+    if joint and word.text == "," and _is_row(done):
+        return None
     if (word.text == "," and not joint) or not _can_stand(rest[joint:]):
         return None
     said = _JOINTS[rest[0].low] if joint else ""
     return ([Word(said, "CJC")] if said else []), int(joint)
+
+
+def _is_row(words: Sequence[Word]) -> bool:
+    """ "The books were sold, the house was let": the last of a row of clauses keeps its "and"."""
+    last = max((index for index, word in enumerate(words) if word.text == ","), default=0)
+    side = words[0].tag in ("CJS", "AVQ", "PRP") or words[0].low == "as"
+    behind = words[last + 1 :]
+    starts = bool(behind) and (
+        behind[0].begins_clause or behind[0].is_noun or behind[0].is_adjective
+    )
+    clauses = (words[:last], behind)
+    return not side and starts and all(any(w.is_finite for w in part) for part in clauses)
 
 
 def _is_whole(words: Sequence[Word]) -> bool:
@@ -205,94 +217,3 @@ def _restricts(words: Sequence[Word], index: int) -> bool:
     # "that he read, and which were old": the second as the first.
     again = before.low == "and" and any(word.low == "which" for word in words[:index])
     return before.is_noun or again
-
-
-def _without_similes(words: list[Word]) -> list[Word]:
-    """Without "as if ..." and "like a ...", up to the next pause."""
-    kept: list[Word] = []
-    skipping = False
-    for index, word in enumerate(words):
-        after = words[index + 1] if index + 1 < len(words) else None
-        if skipping:
-            skipping = word.text not in (",", ";", ".", "—", ":", "!", "?")
-        elif kept and after is not None:
-            as_if = word.low == "as" and after.low in ("if", "though") and not (
-                kept[-1].tag[:2] == "VB" or "," in _up_to_verb(words[index:])
-            )  # fmt: skip
-            like_a = word.low == "like" and word.tag == "PRP" and after.low in ("a", "an", "some")
-            skipping = as_if or (like_a and not kept[-1].is_verb)
-        if not skipping:
-            kept.append(word)
-    return kept
-
-
-def _up_to_verb(words: Sequence[Word]) -> list[str]:
-    """The words of a clause in front of its verb; a pause there says that it is not over soon."""
-    end = next((index for index, word in enumerate(words) if word.is_finite), len(words))
-    return [word.text for word in words[:end]]
-
-
-def _without_adverbs(words: list[Word]) -> list[Word]:
-    kept: list[Word] = []
-    closed: set[int] = set()  # commas behind an aside that went
-    for index, word in enumerate(words):
-        if not _is_idle(words, index, kept):
-            if word.text != "," or index not in closed:
-                kept.append(word)
-            continue
-        after = words[index + 1 : index + 6]
-        before = kept[-1].low if kept else ""
-        compared = any(other.low == "than" for other in after)
-        aside = before == "," and bool(after) and after[0].text == ","
-        if aside:
-            closed.add(index + 1)
-        if (
-            (before in ("less", "more", "most") and not compared)  # "less happily"
-            or (
-                before in ("and", "but", "though", "yet") and words[index - 2].is_adverb
-            )  # "so darkly and steeply that"
-            or aside  # ", too,"
-        ):
-            kept.pop()
-    return kept
-
-
-def _is_idle(words: Sequence[Word], index: int, kept: Sequence[Word]) -> bool:
-    """Whether the word is an adverb of manner or degree that nothing else hangs on."""
-    word = words[index]
-    manner = word.low.endswith("ly") and word.low not in _KEPT_LY
-    if not word.is_adverb or not (manner or word.low in _DEGREE or word.low == "however"):
-        return False
-    if word.low in ("however", "indeed") and word.text.islower():
-        return words[index - 1].text == ","  # ", however, "
-    if word.low == "even" and index and not words[index - 1].is_word:
-        return False  # "no one, even those who"
-    after = [other.low for other in words[index + 1 : index + 6]]
-    if kept and kept[-1].low in ("as", "so", "how", "than"):
-        return False
-    if word.low == "too" and after[:1] in (["much"], ["many"]):
-        return False
-    return word.low not in ("too", "most") or ("to" not in after and after[:1] != ["of"])
-
-
-def _without_rows(words: list[Word]) -> list[Word]:
-    """Of several adjectives in front of a noun only the last, which says most of what it is."""
-    kept: list[Word] = []
-    for index, word in enumerate(words):
-        if word.is_adjective and not word.text[0].isupper():
-            after = index + 1
-            while after < len(words) and words[after].low in (",", "and"):
-                after += 1
-            if after < len(words) and words[after].is_adjective and _leads_to_noun(words, after):
-                continue
-        dangling = word.low in (",", "and") and kept and index and words[index - 1].is_adjective
-        if dangling and kept[-1] is not words[index - 1]:
-            continue
-        kept.append(word)
-    return kept
-
-
-def _leads_to_noun(words: Sequence[Word], index: int) -> bool:
-    while index < len(words) and (words[index].is_adjective or words[index].low in (",", "and")):
-        index += 1
-    return index < len(words) and words[index].is_noun

@@ -41,8 +41,10 @@ def _is_participle(words: Sequence[Word], index: int) -> bool:
     if _joins_participle(words, index):
         return True
     end = index - 1
-    while end >= 0 and words[end].is_adverb:
-        end -= 1
+    while end >= 0 and (
+        words[end].is_adverb or (words[end].low == "and" and words[end - 1].is_adverb)
+    ):
+        end -= 1  # "was more and more hated"
     if end < 0 or words[end].tag in ("PNP", "PNI", "EX0", "PNQ", "DTQ", "CJT", "CJC", "CJS"):
         return False
     if words[end].tag[:2] in ("VB", "VH"):
@@ -116,6 +118,8 @@ def _is_past(words: Sequence[Word], index: int) -> bool:
     if words[end].low in ("and", "but"):  # "resembled a whale, and ended in a tail"
         return last is not None and last.tag == "VVD"
     start = clause_start(words, end)
+    if start > 1 and words[start - 1].low == "and" and words[start - 2].is_noun:
+        start = clause_start(words, start - 2)  # "its tail and tentacles changed"
     object_follows = index + 1 < len(words) and words[index + 1].tag in ("AT0", "DPS", "PNP")
     fresh = phrase_start(words, end)
     if (
@@ -139,7 +143,10 @@ def _is_past(words: Sequence[Word], index: int) -> bool:
         return False
     if words[end].tag not in ("PNP", "NP0"):  # "while early explorers noted it"
         joint = words[start - 1].low if start else ""
-        begun = start == 0 or words[start - 1].tag == "CJS" or joint in ("but", "for", "so")
+        behind = words[start - 1].text == "," and words[0].tag in ("CJS", "AVQ") if start else False
+        begun = (
+            start == 0 or behind or words[start - 1].tag == "CJS" or joint in ("but", "for", "so")
+        )
         joined = joint == "and" and start > 1 and words[start - 2].text == ","
         begun = begun or (joined and (last is None or last.tag != "VVN"))
         if not (words[end].is_noun and begun) or words[start].tag in ("PRP", "PRF"):

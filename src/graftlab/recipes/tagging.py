@@ -118,6 +118,8 @@ def _tag_between(before: Word | None, word: Word, after: Word) -> str:
         return word.tag
     if word.tag in ("VVZ", "VVB") and word.text[0].isupper() and before.is_word:
         return "NP0"  # "the Fryes"
+    if before.low in ("and", "or") and word.tag == "NN1" and after.tag in ("AT0", "DPS"):
+        return "VVI"  # "go down and beard the horror"
     someone = before.tag == "PNP" or before.low in ("one", "nobody", "everyone", "everybody")
     if someone and word.tag == "NN2" and after.tag in ("TO0", "AT0", "PNP", "DPS"):
         return "VVZ" if before.low != "them" else word.tag  # "one dreads to trust it"

@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from graftlab.recipes.clauses import MAIN_VERBS, PAUSES, is_side_matter
+from graftlab.recipes.clauses import MAIN_VERBS, OPENERS, PAUSES, is_side_matter
 from graftlab.recipes.lexicon import third_person
 from graftlab.recipes.participles import with_past_forms
 from graftlab.recipes.subjects import is_several
@@ -127,7 +127,7 @@ def _is_wish(words: Sequence[Word], index: int) -> bool:
         word = words[back]
         if word.low in ("if", "wish") or (word.low == "though" and words[back - 1].low == "as"):
             return True
-        if word.tag in MAIN_VERBS or word.text in PAUSES:
+        if word.tag in MAIN_VERBS or word.tag in OPENERS or word.text in PAUSES:
             return False
     return False
 
