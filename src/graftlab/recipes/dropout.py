@@ -165,7 +165,7 @@ def _holds_together(before: Word | None, word: Word, after: Word | None) -> bool
     if before is None:
         return after is not None and after.is_finite  # "Then came a halt"
     return (
-        (word.low == "even" and not before.is_word)  # "no one, even those who"
+        (word.low in ("even", "only") and not before.is_word)  # "no one, even those who"
         or (word.low == "then" and behind == "that")  # "it was then that"
         or before.low == "than"  # "louder than ever"
         or (

@@ -24,7 +24,7 @@ from graftlab.recipes.tidy import articles, tidied
 from graftlab.recipes.wording import reworded
 
 _JOINTS = {"and": "", "while": "", "whilst": "", "but": "But", "yet": "But", "though": "But",
-           "although": "But", "so": "So", "for": "", "or": "Or"}  # fmt: skip
+           "although": "But", "so": "So", "for": ""}  # fmt: skip
 _PLURAL = ("VBB", "VHB", "VDB", "VVB")
 _STOP = Word(".", "PUN", before="")
 _COMMA = Word(",", "PUN", before="")

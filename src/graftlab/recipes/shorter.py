@@ -80,6 +80,8 @@ def _is_idle(words: Sequence[Word], index: int, kept: Sequence[Word]) -> bool:
     after = [other.low for other in words[index + 1 : index + 6]]
     if kept and kept[-1].low in ("as", "so", "how", "than"):
         return False
+    if after[:1] == ["than"]:
+        return False  # "rather than go"
     if word.low == "too" and after[:1] in (["much"], ["many"]):
         return False
     return word.low not in ("too", "most") or ("to" not in after and after[:1] != ["of"])
