@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from graftlab.recipes.lexicon import lexicon
 from graftlab.recipes.nounphrases import ALWAYS_SEVERAL
@@ -72,7 +73,8 @@ def _sentence(words: Sentence, names: dict[str, str]) -> str:
         ):
             end, kind, several = index + 1, TIME, False
         else:
-            kept.append(words[index])
+            mark = words[index].low == "'s" and bool(kept) and kept[-1].text.endswith("]s")
+            kept.append(replace(words[index], text="'") if mark else words[index])
             index += 1
             continue
         ending, tag = ("s", "NN2") if several else ("", "NN1")

@@ -25,7 +25,7 @@ _REPAIRS = (
     (re.compile(r"\b(and|or|but),? (?:and|or|but)\b"), r"\1"),
     (re.compile(r", (\w{3,}),? and \1\b", re.I), r" and \1"),
     (re.compile(r"\b(\w{3,})(?:,? (?:and|or) \1)+\b", re.I), r"\1"),
-    (re.compile(r"\b(the|its|their|my|your|our|an?), (?=\w)", re.I), r"\1 "),
+    (re.compile(r"\b(the|its|their|my|your|our|his|an?), (?=\w)", re.I), r"\1 "),
     (re.compile(r"\bcan not\b"), "cannot"),
     (re.compile(r",? (?:and|or)(?=[.;:!?])"), ""),
     (re.compile(r"\((?:[^\w\[]*)\)"), ""),

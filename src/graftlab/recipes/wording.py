@@ -132,6 +132,8 @@ def _possession(words: Sequence[Word], index: int) -> tuple[int, int] | None:
         return None  # "the township of Dunwich" is Dunwich
     if not owner.is_name and kind_of_noun(owner) not in ("PERSON", "PLACE", "CREATURE"):
         return None  # "the average's lowness" is nobody's English
+    if end + 1 < len(words) and words[end + 1].tag == "DTQ":
+        return None  # "the feet of the hills among which it rises"
     if after is not None and (
         after.is_noun
         or after.tag in ("ORD", "CRD", "PRF", "POS", "DTQ", "PNQ", "CJT")
