@@ -93,7 +93,7 @@ def contracted(words: Sequence[Word]) -> list[Word]:
 def _shortens(before: Word, word: Word, after: Word) -> bool:
     if word.low not in _SHORT or before.low not in _SUBJECTS or not word.before:
         return False
-    if before.low == "there" and word.low != "is":
+    if before.low == "there" and (word.low != "is" or after.tag == "VVG"):
         return False
     if word.low in ("has", "have", "had", "will", "would"):
         return after.tag in _HELPS and not (

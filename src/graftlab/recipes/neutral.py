@@ -138,12 +138,21 @@ def _with_subject(word: Word, rest: Sequence[Word], *, done: Sequence[Word]) -> 
     if word.text not in (";", "—", ","):
         return None
     joint = rest[0].low in _JOINTS
-    if joint and word.text == "," and _is_row(done):
+    if joint and word.text == "," and (_is_row(done) or _is_list(done)):
         return None
+    if rest[joint:] and rest[joint].low == "such":
+        return None  # "—such a noise as he had never heard"
     if (word.text == "," and not joint) or not _can_stand(rest[joint:]):
         return None
     said = _JOINTS[rest[0].low] if joint else ""
     return ([Word(said, "CJC")] if said else []), int(joint)
+
+
+def _is_list(words: Sequence[Word]) -> bool:
+    """ "a great snapping, crashing": one more of them follows, not a clause."""
+    last = max((index for index, word in enumerate(words) if word.text == ","), default=-1)
+    item = words[last + 1 :]
+    return last >= 0 and len(item) < 4 and not any(word.is_verb and word.is_finite for word in item)
 
 
 def _is_row(words: Sequence[Word]) -> bool:
@@ -160,7 +169,8 @@ def _is_row(words: Sequence[Word]) -> bool:
 
 def _is_whole(words: Sequence[Word]) -> bool:
     """Whether the words so far are a sentence: a verb, and no clause that waits for another."""
-    waits = bool(words) and (words[0].tag in ("CJS", "AVQ", "PRP") or words[0].low in ("if", "as"))
+    first = words[1 if len(words) > 1 and words[0].tag == "CJC" else 0] if words else _STOP
+    waits = first.tag in ("CJS", "AVQ", "PRP") or first.low in ("if", "as")
     if waits:  # "When the curate came, nobody knew": over as soon as the second clause is
         pauses = [index for index, word in enumerate(words) if word.text == ","]
         main = words[pauses[-1] + 1 :] if pauses else []

@@ -27,10 +27,15 @@ def with_past_forms(words: Sequence[Word]) -> list[Word]:
         elif word.tag in ("VVN", "AJ0") and _is_past(fixed, index):
             fixed[index] = replace(word, tag="VVD")
         elif word.tag == "VVB" and word.low in _IRREGULAR_PAST and index and (
-            fixed[index - 1].tag in ("NN1", "NP0")
+            fixed[index - 1].tag in ("NN1", "NP0") or _joins_past(fixed, index)
         ):  # fmt: skip
-            fixed[index] = replace(word, tag="VVD")  # "the frost let go"
+            fixed[index] = replace(word, tag="VVD")  # "the frost let go", "she rose and spread"
     return fixed
+
+
+def _joins_past(words: Sequence[Word], index: int) -> bool:
+    last = next((word for word in reversed(words[:index]) if word.is_verb), None)
+    return words[index - 1].low == "and" and last is not None and last.tag == "VVD"
 
 
 def _is_participle(words: Sequence[Word], index: int) -> bool:

@@ -78,7 +78,7 @@ def _is_idle(words: Sequence[Word], index: int, kept: Sequence[Word]) -> bool:
     if word.low == "even" and index and not words[index - 1].is_word:
         return False  # "no one, even those who"
     after = [other.low for other in words[index + 1 : index + 6]]
-    if kept and kept[-1].low in ("as", "so", "how", "than"):
+    if kept and kept[-1].low in ("as", "so", "how", "than", "less", "more"):
         return False
     if after[:1] == ["than"]:
         return False  # "rather than go"

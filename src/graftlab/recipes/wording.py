@@ -137,7 +137,7 @@ def _possession(words: Sequence[Word], index: int) -> tuple[int, int] | None:
     if after is not None and (
         after.is_noun
         or after.tag in ("ORD", "CRD", "PRF", "POS", "DTQ", "PNQ", "CJT")
-        or after.low in ("who", "and")
+        or after.low in ("who", "and", "from", "with")
     ):
         return None
     return middle, end
