@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from graftlab.recipes import dialect
 from graftlab.recipes.dialect import is_dialect, standard_english, unread
 from graftlab.recipes.teachers.base import VARIATIONS, Miss
 from graftlab.recipes.teachers.rules import DIALECT, MOST_UNREAD, RulesTeacher
-from graftlab.recipes.wordlists import word_sections
 
 HEAVY = (
     "Ah dinna ken whit ye mean, laddie; tha munna gang wi' yon mon, he's nobbut a gowk, an' hoo's "
@@ -93,14 +93,9 @@ def test_one_such_paragraph_is_enough() -> None:
 
 
 def test_no_spelling_has_two_readings() -> None:
-    lines = word_sections("dialect")
-    assert set(lines) == {"sure", "in dialect"}
-    path = Path(str(__import__("graftlab.recipes.dialect", fromlist=["x"]).__file__))
-    spellings = [
-        spelling
-        for line in path.with_name("dialect.txt").read_text(encoding="utf-8").splitlines()
-        if ": " in line and not line.startswith("#")
-        for spelling in line.partition(": ")[2].split()
-    ]
+    path = Path(dialect.__file__).with_name("dialect.txt")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows = [line for line in lines if ": " in line and not line.startswith("#")]
+    spellings = [word for row in rows for word in row.partition(": ")[2].lower().split()]
     assert len(spellings) > 150
     assert len(spellings) == len(set(spellings))

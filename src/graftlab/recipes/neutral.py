@@ -1,11 +1,12 @@
 """The neutral rewrite: what happens, in plain words and short sentences.
 
-phrases, dialect and contractions     in order to, 'twas, haow  ->  to, it was, how
-sentences                             ended at semicolons, dashes, ", and he ...", ", which ..."
-what stands in front                  When it rains, the road floods.  ->  ... when it rains.
-adverbs of manner and degree          gone
-adjectives in a row                   the last one stays: the crude wooden bridges
-ornate words                          beheld, abode, tenebrous  ->  saw, house, dark
+phrases                 in order to, 'twas             ->  to, it was         (plain.txt)
+tense                   the present, where that is safe                      (tense.py)
+sentences               ended at semicolons, dashes, ", and he ...", ", which ..."
+what stands in front    When it rains, the road floods.  ->  ... when it rains.
+decoration              similes, adverbs, all but one of a row of adjectives: gone (shorter.py)
+ornate words            beheld, abode, tenebrous       ->  saw, house, dark  (wording.py)
+everyday phrasing       it is not, bones and skulls    ->  it isn't, skulls and bones (everyday.py)
 """
 
 from __future__ import annotations

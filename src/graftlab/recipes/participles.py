@@ -125,40 +125,42 @@ def _is_past(words: Sequence[Word], index: int) -> bool:
     start = clause_start(words, end)
     if start > 1 and words[start - 1].low == "and" and words[start - 2].is_noun:
         start = clause_start(words, start - 2)  # "its tail and tentacles changed"
-    object_follows = index + 1 < len(words) and words[index + 1].tag in ("AT0", "DPS", "PNP")
-    fresh = phrase_start(words, end)
-    if (
-        object_follows
-        and words[end].is_noun
-        and (
-            fresh == 0
-            or words[fresh - 1].is_adjective
-            or words[fresh - 1].tag in ("CJS", "AVQ", "CJT")
-        )
-    ):
-        return True  # "before they were awake | the clerk unlocked the door"
-    if (
-        words[index + 1 : index + 2]
-        and words[index + 1].tag == "PNP"
-        and words[end].is_noun
-        and _waits_for_verb(words, start)
-    ):
+    if words[end].is_noun and _takes_object(words, index, subject=end, start=start):
         return True
     if any(other.is_verb for other in words[start:end]):
         return False
     if words[end].tag not in ("PNP", "NP0"):  # "while early explorers noted it"
-        joint = words[start - 1].low if start else ""
-        behind = words[start - 1].text == "," and words[0].tag in ("CJS", "AVQ") if start else False
-        begun = (
-            start == 0 or behind or words[start - 1].tag == "CJS" or joint in ("but", "for", "so")
-        )
-        joined = joint == "and" and start > 1 and words[start - 2].text == ","
-        begun = begun or (joined and (last is None or last.tag != "VVN"))
-        if not (words[end].is_noun and begun) or words[start].tag in ("PRP", "PRF"):
+        fronted = words[start].tag in ("PRP", "PRF")
+        if fronted or not words[end].is_noun or not _begins(words, start, last):
             return False
-    for other in words[index + 1 :]:
-        if other.tag == "PUN" or other.tag[:2] == "CJ":
-            break
-        if other.is_finite:
+    return not _finite_before_pause(words[index + 1 :])
+
+
+def _takes_object(words: Sequence[Word], index: int, *, subject: int, start: int) -> bool:
+    """ "before they were awake | the clerk unlocked the door": a participle takes no object."""
+    after = words[index + 1].tag if index + 1 < len(words) else ""
+    if after not in ("AT0", "DPS", "PNP"):
+        return False
+    fresh = phrase_start(words, subject)
+    before = words[fresh - 1] if fresh else None
+    opens = before is None or before.is_adjective or before.tag in ("CJS", "AVQ", "CJT")
+    return opens or (after == "PNP" and _waits_for_verb(words, start))
+
+
+def _begins(words: Sequence[Word], start: int, last: Word | None) -> bool:
+    """Whether a clause of its own, with a subject, begins at `start`."""
+    if start == 0 or words[start - 1].tag == "CJS" or words[start - 1].low in ("but", "for", "so"):
+        return True
+    if words[start - 1].text == ",":
+        return words[0].tag in ("CJS", "AVQ")  # "When it breathed, its tail changed colour"
+    joined = words[start - 1].low == "and" and start > 1 and words[start - 2].text == ","
+    return joined and (last is None or last.tag != "VVN")
+
+
+def _finite_before_pause(words: Sequence[Word]) -> bool:
+    for word in words:
+        if word.tag == "PUN" or word.tag[:2] == "CJ":
             return False
-    return True
+        if word.is_finite:
+            return True
+    return False
