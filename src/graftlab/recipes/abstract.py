@@ -3,6 +3,9 @@
     Old Whateley drove his sleigh through the snow into Dunwich Village
     [PERSON] drove his [THING] through the [THING] into [PLACE]
 
+    the dogs of the farms         ->  the [CREATURE]s of the [PLACE]s
+
+Tenses stay: the placeholders leave too little to be copied.
 A name's kind is what most signs in the text say: titles, given names, what stands before and after.
 """
 
@@ -10,8 +13,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from graftlab.recipes.lexicon import lexicon
+from graftlab.recipes.nounphrases import ALWAYS_SEVERAL
 from graftlab.recipes.nouns import PERSON, PLACE, TIME, kind_of_noun, kinds
 from graftlab.recipes.sentences import sentences_of
 from graftlab.recipes.tagging import Sentence, Word, tag_sentence, written
@@ -26,6 +31,7 @@ _PLACE_BEFORE = words_of_kind("before a place")
 _PLACE_ENDINGS = tuple(sorted(words_of_kind("ending of a place name")))
 _MONTHS = words_of_kind("name of a time")
 _SAYING = words_of_kind("what persons do")
+_NATIONS = words_of_kind("of a nation")
 _NOT_NOUNS = words_of_kind("noun that stays")
 
 
@@ -52,32 +58,44 @@ def _sentence(words: Sentence, names: dict[str, str]) -> str:
             end += 1  # a name that the tagger did not know at the head of its sentence
         if end > index:
             kind = _kind_of_name(words[index:end], names)
+            several = _are_several(words, index, end)
             if (after := _noun_end(words, end)) > end and not words[end].is_name:
                 # "the Aylesbury pike" is a pike.
                 end, kind = after, kind_of_noun(words[after - 1])
+                several = words[end - 1].tag == "NN2" or words[end - 1].low in ALWAYS_SEVERAL
         elif (end := _noun_end(words, index)) > index:
             kind = kind_of_noun(words[end - 1])
+            several = words[end - 1].tag == "NN2" or words[end - 1].low in ALWAYS_SEVERAL
         elif (
             words[index].tag == "CRD"
             and words[index].text.isdigit()
             and len(words[index].text) == 4
         ):
-            end, kind = index + 1, TIME
+            end, kind, several = index + 1, TIME, False
         else:
-            kept.append(words[index])
+            mark = words[index].low == "'s" and bool(kept) and kept[-1].text.endswith("]s")
+            kept.append(replace(words[index], text="'") if mark else words[index])
             index += 1
             continue
-        kept.append(Word(f"[{kind}]", "NN1", before=words[index].before))
+        ending, tag = ("s", "NN2") if several else ("", "NN1")
+        kept.append(Word(f"[{kind}]{ending}", tag, before=words[index].before))
         index = end
     return tidied(written(articles(kept)))
+
+
+def _are_several(words: Sentence, start: int, end: int) -> bool:
+    """ "the Whateleys", and nobody else whose name ends in s."""
+    name = words[end - 1].low
+    article = start > 0 and words[start - 1].low == "the"
+    return article and name.endswith("s") and name not in _PLACE_WORDS
 
 
 def _noun_end(words: Sentence, index: int) -> int:
     """Where the run of common nouns that begins at `index` ends."""
     end = index
-    while end < len(words) and words[end].is_noun and words[end].low not in _NOT_NOUNS:
-        if end > index and words[end].is_name:
-            break
+    while end < len(words) and words[end].is_noun and words[end].low not in _NOT_NOUNS | _NATIONS:
+        if end > index and (words[end].is_name or words[end].low == "people"):
+            break  # "since its completion people noticed"
         end += 1
     return end
 
@@ -100,6 +118,8 @@ def _name_end(words: Sentence, index: int) -> int:
 def _in_name(words: Sentence, index: int) -> bool:
     word = words[index]
     if not word.text[0].isupper() or not word.text[0].isalpha() or word.low in ("i", "o", "ye"):
+        return False
+    if word.low in _NATIONS:
         return False
     if word.is_name or (word.low in _TITLES | _GIVEN and index):
         return True

@@ -25,6 +25,9 @@ _IRREGULAR = {
 }  # fmt: skip
 _NOUNS = {"man": "men", "woman": "women", "child": "children", "people": "people", "body": "bodies"}
 _DOUBLED = {"stop", "rot", "run", "get", "put", "cut", "forget", "forbid"}
+_JOINING = {"yet", "though", "albeit"}
+"""Conjunctions with a second life as adverbs: "has yet been found", "the doctor, though"."""
+
 _POS = {"V": "verb", "N": "noun", "A": "adjective"}
 
 
@@ -40,7 +43,8 @@ class Lexicon:
         if word.is_name or not word.is_word or word.low in ("born", "borne"):
             return None
         if (plain := self.words["other"].get(word.low)) is not None and not word.is_verb:
-            return _cased(plain, word.text)
+            joins = word.low not in _JOINING or word.tag[:2] == "CJ"
+            return _cased(plain, word.text) if joins else None
         pos = _POS.get(word.tag[0])
         if pos is None or word.tag[:2] in ("AV", "AT", "VM", "VB", "VH", "VD"):
             return None
@@ -118,6 +122,16 @@ def renamed(word: Word, plain: str) -> list[Word]:
     return [replace(word, text=first), *(Word(text, "PRP", text) for text in rest)]
 
 
+def _phrase_pattern(phrase: str, *, goes: bool) -> re.Pattern[str]:
+    """Where `phrase` stands; one that goes takes the commas around it along."""
+    said = re.escape(phrase) + (r"(?!\w)" if phrase[-1].isalnum() else "")
+    if goes:
+        said = rf"(?:^|(?<=[\"'(—])){said},? *|(?:,? +|(?<=—)){said},?"
+    else:
+        said = rf"(?<![\w'-]){said}"
+    return re.compile(said, re.I | re.M)
+
+
 @cache
 def lexicon() -> Lexicon:
     """The lists of `plain.txt`, read once."""
@@ -132,9 +146,7 @@ def lexicon() -> Lexicon:
             left, _, right = line.partition(":")
             if section == "phrase":
                 plain = right.strip().replace("-", "")
-                edge = r"(?!\w)" if left[-1].isalnum() else ""
-                pattern = rf"(?<![\w'-]){re.escape(left)}{edge}" + (r",?\s*" if not plain else "")
-                phrases.append((re.compile(pattern, re.I), plain))
+                phrases.append((_phrase_pattern(left, goes=not plain), plain))
             else:
                 words[section].update(dict.fromkeys(right.split(), left))
     return Lexicon(words, phrases)

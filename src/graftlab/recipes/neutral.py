@@ -1,11 +1,12 @@
 """The neutral rewrite: what happens, in plain words and short sentences.
 
-phrases, dialect and contractions     in order to, 'twas, haow  ->  to, it was, how
-sentences                             ended at semicolons, dashes, ", and he ...", ", which ..."
-what stands in front                  When it rains, the road floods.  ->  ... when it rains.
-adverbs of manner and degree          gone
-adjectives in a row                   the last one stays: the crude wooden bridges
-ornate words                          beheld, abode, tenebrous  ->  saw, house, dark
+phrases                 in order to, 'twas             ->  to, it was         (plain.txt)
+tense                   the present, where that is safe                      (tense.py)
+sentences               ended at semicolons, dashes, ", and he ...", ", which ..."
+what stands in front    When it rains, the road floods.  ->  ... when it rains.
+decoration              similes, adverbs, all but one of a row of adjectives: gone (shorter.py)
+ornate words            beheld, abode, tenebrous       ->  saw, house, dark  (wording.py)
+everyday phrasing       it is not, bones and skulls    ->  it isn't, skulls and bones (everyday.py)
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from graftlab.recipes.clauses import is_side_matter
+from graftlab.recipes.everyday import in_everyday_words
 from graftlab.recipes.lexicon import lexicon
 from graftlab.recipes.sentences import sentences_of
+from graftlab.recipes.shorter import without_adverbs, without_rows, without_similes
 from graftlab.recipes.tagging import Word, tag_sentence, written
+from graftlab.recipes.tense import present
 from graftlab.recipes.tidy import articles, tidied
 from graftlab.recipes.wording import reworded
-from graftlab.recipes.wordlists import words_of_kind
 
-_DEGREE = words_of_kind("adverb of degree")
-_KEPT_LY = words_of_kind("-ly that stays")
 _JOINTS = {"and": "", "while": "", "whilst": "", "but": "But", "yet": "But", "though": "But",
-           "although": "But", "so": "So", "for": "", "or": "Or"}  # fmt: skip
+           "although": "But", "so": "So", "for": ""}  # fmt: skip
 _PLURAL = ("VBB", "VHB", "VDB", "VVB")
 _STOP = Word(".", "PUN", before="")
 _COMMA = Word(",", "PUN", before="")
@@ -38,7 +40,7 @@ def plain_text(text: str) -> str:
                 (
                     _finished(clause)
                     for sentence in sentences_of(lexicon().spell(paragraph))
-                    for clause in _clauses(tag_sentence(sentence))
+                    for clause in _clauses(present(tag_sentence(sentence)))
                 ),
             )
         )
@@ -51,9 +53,9 @@ def _finished(clause: Sequence[Word]) -> str:
         replace(word, text="that", tag="DTQ") if _restricts(clause, index) else word
         for index, word in enumerate(clause)
     ]
-    told = _without_similes(told)
-    words = _without_rows(_without_adverbs(_front_last(told)))
-    return tidied(written(articles(reworded(words))))
+    told = without_similes(told)
+    words = without_rows(without_adverbs(_front_last(told)))
+    return tidied(written(articles(in_everyday_words(reworded(words)))))
 
 
 def _clauses(words: Sequence[Word]) -> list[list[Word]]:
@@ -64,7 +66,7 @@ def _clauses(words: Sequence[Word]) -> list[list[Word]]:
         word, rest = words[index], words[index + 1 :]
         opening = _opening(word, rest, done=clauses[-1])
         if opening is None:
-            if word.text in (";", "—"):
+            if word.text == "—" or (word.text == ";" and not _has_verb(rest)):
                 word = _COMMA
             elif clauses[-1] and clauses[-1][-1] is _COMMA:
                 word = replace(word, before=" ")  # there is none behind a dash
@@ -78,6 +80,16 @@ def _clauses(words: Sequence[Word]) -> list[list[Word]]:
     return clauses
 
 
+def _has_verb(words: Sequence[Word]) -> bool:
+    """Whether a verb stands in front of the next pause: behind a comma it would be spliced."""
+    for word in words:
+        if word.text in (";", "—", ":"):
+            return False
+        if word.is_finite:
+            return True
+    return False
+
+
 Opening = tuple[list[Word], int]
 """How a new sentence begins, and how many of the words to come that stands for."""
 
@@ -89,7 +101,7 @@ def _opening(word: Word, rest: Sequence[Word], *, done: Sequence[Word]) -> Openi
     return (
         _with_subject_again(word, rest, done=done)
         or _with_pronoun(word, rest, done=done)
-        or _with_subject(word, rest)
+        or _with_subject(word, rest, done=done)
     )
 
 
@@ -103,6 +115,9 @@ def _with_subject_again(
     verb = rest[comma] if len(rest) > comma else None
     if verb is None or verb.tag not in ("VVD", "VVZ", "VBD", "VHD"):
         return None
+    last = next((i for i in range(len(done) - 1, -1, -1) if done[i].is_finite), None)
+    if last is not None and is_side_matter(done, last):
+        return None  # "a sleeper who turns over and turns back"
     subject = _short_subject(done)
     return (subject, int(comma)) if subject else None
 
@@ -119,20 +134,48 @@ def _with_pronoun(word: Word, rest: Sequence[Word], *, done: Sequence[Word]) -> 
     return [Word("They" if many else "It", "PNP")], 1
 
 
-def _with_subject(word: Word, rest: Sequence[Word]) -> Opening | None:
+def _with_subject(word: Word, rest: Sequence[Word], *, done: Sequence[Word]) -> Opening | None:
     """ "; and the door fell" as "The door fell"."""
     if word.text not in (";", "—", ","):
         return None
     joint = rest[0].low in _JOINTS
+    if joint and word.text == "," and (_is_row(done) or _is_list(done)):
+        return None
+    if rest[joint:] and rest[joint].low == "such":
+        return None  # "—such a noise as he had never heard"
     if (word.text == "," and not joint) or not _can_stand(rest[joint:]):
         return None
     said = _JOINTS[rest[0].low] if joint else ""
     return ([Word(said, "CJC")] if said else []), int(joint)
 
 
+def _is_list(words: Sequence[Word]) -> bool:
+    """ "a great snapping, crashing": one more of them follows, not a clause."""
+    last = max((index for index, word in enumerate(words) if word.text == ","), default=-1)
+    item = words[last + 1 :]
+    return last >= 0 and len(item) < 4 and not any(word.is_verb and word.is_finite for word in item)
+
+
+def _is_row(words: Sequence[Word]) -> bool:
+    """ "The books were sold, the house was let": the last of a row of clauses keeps its "and"."""
+    last = max((index for index, word in enumerate(words) if word.text == ","), default=0)
+    side = words[0].tag in ("CJS", "AVQ", "PRP") or words[0].low == "as"
+    behind = words[last + 1 :]
+    starts = bool(behind) and (
+        behind[0].begins_clause or behind[0].is_noun or behind[0].is_adjective
+    )
+    clauses = (words[:last], behind)
+    return not side and starts and all(any(w.is_finite for w in part) for part in clauses)
+
+
 def _is_whole(words: Sequence[Word]) -> bool:
     """Whether the words so far are a sentence: a verb, and no clause that waits for another."""
-    waits = bool(words) and (words[0].tag in ("CJS", "AVQ", "PRP") or words[0].low in ("if", "as"))
+    first = words[1 if len(words) > 1 and words[0].tag == "CJC" else 0] if words else _STOP
+    waits = first.tag in ("CJS", "AVQ", "PRP") or first.low in ("if", "as")
+    if waits:  # "When the curate came, nobody knew": over as soon as the second clause is
+        pauses = [index for index, word in enumerate(words) if word.text == ","]
+        main = words[pauses[-1] + 1 :] if pauses else []
+        waits = not (main and main[0].begins_clause and any(word.is_finite for word in main))
     return not waits and len(words) > 4 and any(word.is_finite for word in words)
 
 
@@ -141,6 +184,8 @@ def _short_subject(words: Sequence[Word]) -> list[Word]:
     end = next((index for index, word in enumerate(words) if word.is_finite), 0)
     subject = list(words[:end])
     if 0 < end <= 3 and all(word.is_noun or word.tag in ("PNP", "AT0", "PNI") for word in subject):
+        if all(word.is_name for word in subject):
+            subject = subject[-1:]  # "Earl Sawyer went. Sawyer called."
         return [replace(subject[0], before=" "), *subject[1:]]
     return []
 
@@ -150,7 +195,7 @@ def _can_stand(words: Sequence[Word]) -> bool:
     if not words or not (words[0].begins_clause or words[0].is_noun or words[0].is_adjective):
         return False
     for word in words[:12]:
-        if word.text in (",", ";", "—", ":") or word.tag in ("DTQ", "PNQ"):
+        if word.text in (",", ";", "—", ":") or word.tag in ("DTQ", "PNQ", "CJT"):
             return False
         if word.is_finite:
             return True
@@ -175,74 +220,11 @@ def _front_last(words: list[Word]) -> list[Word]:
 
 def _restricts(words: Sequence[Word], index: int) -> bool:
     """Whether this is the "which" of "the book which he read"."""
-    return words[index].low == "which" and index > 0 and words[index - 1].is_noun
-
-
-def _without_similes(words: list[Word]) -> list[Word]:
-    """Without "as if ..." and "like a ...", up to the next pause."""
-    kept: list[Word] = []
-    skipping = False
-    for index, word in enumerate(words):
-        after = words[index + 1] if index + 1 < len(words) else None
-        if skipping:
-            skipping = word.text not in (",", ";", ".", "—", ":", "!", "?")
-        elif kept and after is not None:
-            as_if = word.low == "as" and after.low in ("if", "though")
-            like_a = word.low == "like" and word.tag == "PRP" and after.low in ("a", "an", "some")
-            skipping = as_if or (like_a and not kept[-1].is_verb)
-        if not skipping:
-            kept.append(word)
-    return kept
-
-
-def _without_adverbs(words: list[Word]) -> list[Word]:
-    kept: list[Word] = []
-    for index, word in enumerate(words):
-        if not _is_idle(words, index, kept):
-            kept.append(word)
-            continue
-        after = words[index + 1 : index + 6]
-        before = kept[-1].low if kept else ""
-        compared = any(other.low == "than" for other in after)
-        if (
-            (before in ("less", "more", "most") and not compared)  # "less happily"
-            or (before == "and" and words[index - 2].is_adverb)  # "so darkly and steeply that"
-            or (before == "," and after and after[0].text == ",")  # ", too,"
-        ):
-            kept.pop()
-    return kept
-
-
-def _is_idle(words: Sequence[Word], index: int, kept: Sequence[Word]) -> bool:
-    """Whether the word is an adverb of manner or degree that nothing else hangs on."""
-    word = words[index]
-    manner = word.low.endswith("ly") and word.low not in _KEPT_LY
-    if not word.is_adverb or not (manner or word.low in _DEGREE):
+    if words[index].low != "which" or index == 0:
         return False
-    after = [other.low for other in words[index + 1 : index + 6]]
-    if kept and kept[-1].low in ("as", "so", "how"):
+    before = words[index - 1]
+    if index + 1 < len(words) and words[index + 1].low == "that":
         return False
-    return word.low not in ("too", "most") or ("to" not in after and after[:1] != ["of"])
-
-
-def _without_rows(words: list[Word]) -> list[Word]:
-    """Of several adjectives in front of a noun only the last, which says most of what it is."""
-    kept: list[Word] = []
-    for index, word in enumerate(words):
-        if word.is_adjective and not word.text[0].isupper():
-            after = index + 1
-            while after < len(words) and words[after].low in (",", "and"):
-                after += 1
-            if after < len(words) and words[after].is_adjective and _leads_to_noun(words, after):
-                continue
-        dangling = word.low in (",", "and") and kept and index and words[index - 1].is_adjective
-        if dangling and kept[-1] is not words[index - 1]:
-            continue
-        kept.append(word)
-    return kept
-
-
-def _leads_to_noun(words: Sequence[Word], index: int) -> bool:
-    while index < len(words) and (words[index].is_adjective or words[index].low in (",", "and")):
-        index += 1
-    return index < len(words) and words[index].is_noun
+    # "that he read, and which were old": the second as the first.
+    again = before.low == "and" and any(word.low == "which" for word in words[:index])
+    return before.is_noun or again

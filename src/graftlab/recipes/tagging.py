@@ -105,12 +105,25 @@ def tag_sentence(sentence: str) -> Sentence:
         for (text, before), (_, lemma, tag) in zip(tokens, tagged, strict=True)
     ]
     for index, word in enumerate(words[:-1]):
-        after = words[index + 1]
-        if word.tag == "AJ0" and (
-            after.tag == "AVP" or (after.low == "by" and word.low[-2:] == "ed")
-        ):
-            words[index] = replace(word, tag="VVN")  # "hushed up", "perturbed by"
+        tag = _tag_between(words[index - 1] if index else None, word, words[index + 1])
+        words[index] = replace(word, tag=tag)
     return tuple(words)
+
+
+def _tag_between(before: Word | None, word: Word, after: Word) -> str:
+    """The tag, corrected where the neighbours say more."""
+    if word.tag == "AJ0" and (after.tag == "AVP" or (after.low == "by" and word.low[-2:] == "ed")):
+        return "VVN"  # "hushed up", "perturbed by"
+    if before is None:
+        return word.tag
+    if word.tag in ("VVZ", "VVB") and word.text[0].isupper() and before.is_word:
+        return "NP0"  # "the Fryes"
+    if before.low in ("and", "or") and word.tag == "NN1" and after.tag in ("AT0", "DPS"):
+        return "VVI"  # "go down and beard the horror"
+    someone = before.tag == "PNP" or before.low in ("one", "nobody", "everyone", "everybody")
+    if someone and word.tag == "NN2" and after.tag in ("TO0", "AT0", "PNP", "DPS"):
+        return "VVZ" if before.low != "them" else word.tag  # "one dreads to trust it"
+    return word.tag
 
 
 def _tag(text: str, tag: str) -> str:
@@ -121,9 +134,11 @@ def _tag(text: str, tag: str) -> str:
         return "CRD"
     if text.lower() == "few":
         return "AJ0"
+    if text.lower() == "many":
+        return "DT0"
     if "." in text:
         return "NP0" if text[0].isupper() else "UNC"
-    if tag == "AV0" and text[0].isupper() and not text.endswith("ly") and not _is_known(text):
+    if tag == "AV0" and text[0].isupper() and not text.endswith("ly") and not is_known(text):
         return "NP0"  # an unknown capitalised word is no adverb
     if text.lower().endswith("ly") and tag == "AJ0" and text.lower() not in _LY_ADJECTIVES:
         return "AV0"
@@ -133,7 +148,7 @@ def _tag(text: str, tag: str) -> str:
 _LY_ADJECTIVES = words_of_kind("-ly adjective")
 
 
-def _is_known(text: str) -> bool:
+def is_known(text: str) -> bool:
     """Whether the tagger has seen the word, rather than guessed by its letters."""
     return text.lower() in _tagger().cache
 

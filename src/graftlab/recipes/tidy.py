@@ -12,7 +12,7 @@ BLANK = "\ue000"
 """Stands for the three dots of something left out, until the punctuation is right."""
 
 _SILENT_H = ("hour", "honest", "honor", "honour", "heir")
-_LIKE_YOU = re.compile(r"(?:uni(?!m|n)|us[eu]|eu|one\b|once\b|ewe|u\b)", re.I)
+_LIKE_YOU = re.compile(r"(?:uni(?!m|n|d)|us[eu]|eu|one\b|once\b|ewe|u\b)", re.I)
 _DOTS = re.compile(r"\.{2,}")
 _REPAIRS = (
     (re.compile(r"\s+"), " "),
@@ -25,6 +25,7 @@ _REPAIRS = (
     (re.compile(r"\b(and|or|but),? (?:and|or|but)\b"), r"\1"),
     (re.compile(r", (\w{3,}),? and \1\b", re.I), r" and \1"),
     (re.compile(r"\b(\w{3,})(?:,? (?:and|or) \1)+\b", re.I), r"\1"),
+    (re.compile(r"\b(the|its|their|my|your|our|his|an?), (?=\w)", re.I), r"\1 "),
     (re.compile(r"\bcan not\b"), "cannot"),
     (re.compile(r",? (?:and|or)(?=[.;:!?])"), ""),
     (re.compile(r"\((?:[^\w\[]*)\)"), ""),

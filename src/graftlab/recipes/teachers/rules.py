@@ -8,10 +8,16 @@ from dataclasses import dataclass
 from graftlab.recipes.tagging import require_tagger
 from graftlab.recipes.teachers.base import Miss, Teacher, TeacherSpec
 
+DIALECT = "dialect"
+"""Reason of a miss: too much of a text is in a spelling that dialect.py cannot read."""
+
+MOST_UNREAD = 0.15
+"""Share of such words, in the worst paragraph, up to which the rules still read a text."""
+
 
 @dataclass(kw_only=True, slots=True)
 class RulesTeacher(TeacherSpec):
-    """Rewrites English prose by rule; see neutral.py, dropout.py and abstract.py."""
+    """Rewrites English prose by rule; see dialect.py, neutral.py, dropout.py and abstract.py."""
 
     def check(self) -> None:
         require_tagger()
@@ -25,8 +31,17 @@ class RulesTeacher(TeacherSpec):
 
     def rewrite(self, texts: Sequence[str], variation: str) -> list[str | Miss]:
         from graftlab.recipes.abstract import replace_nouns
+        from graftlab.recipes.dialect import standard_english, unread
         from graftlab.recipes.dropout import drop_description
         from graftlab.recipes.neutral import plain_text
 
         rules = {"neutral": plain_text, "dropout": drop_description, "abstract": replace_nouns}
-        return [rules[variation](text) or Miss("nothing left by the rules") for text in texts]
+        found: list[str | Miss] = []
+        for text in texts:
+            share = unread(text)
+            if share > MOST_UNREAD:
+                found.append(Miss(DIALECT, f"{share:.0%} of a paragraph's words are in no table"))
+            else:
+                made = rules[variation](standard_english(text))
+                found.append(made or Miss("nothing left by the rules"))
+        return found
