@@ -15,14 +15,14 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = [
     {"types", "errors"},
-    {"text"},
+    {"text", "pages"},
     {"data"},
     {"packing", "planning", "recipes"},
     {"models", "adapters"},
     {"objectives"},
     {"generation"},
     {"tracking"},
-    {"training", "choices"},
+    {"training", "choices", "reports"},
     {"tasks", "demo"},
     {"config", "door", "cli"},
 ]
