@@ -38,8 +38,9 @@ def verb_help(menu: Menu, call: str) -> str:
     """What `graftlab VERB --help` says: usage, choices, keys, flags."""
     lines = [f"{call}: {verb_summary(menu.verb)}", ""]
     lines += [f"Usage: {call} [group=option ...] [key=value ...] [flags]"]
-    lines += ["", "Choices, as group=option (* is the default)"]
-    lines += _table({group: _options(menu, group) for group in menu.groups})
+    if menu.groups:
+        lines += ["", "Choices, as group=option (* is the default)"]
+        lines += _table({group: _options(menu, group) for group in menu.groups})
     lines += ["", "Keys, as key=value"]
     plain = {name for name in field_types(menu.spec) if name not in menu.groups}
     docs = field_docs(menu.spec)
@@ -50,8 +51,9 @@ def verb_help(menu: Menu, call: str) -> str:
             shown = f"{name}=..." if isinstance(default, dict) else f"{name}={_plain(default)}"
             rows[shown] = docs.get(name) or f"keys of its own: {call} --help {name}"
     lines += _table(rows)
-    example = next(name for name in ("lora", "model", "mix") if name in menu.groups)
-    lines += ["", f"Keys of a group, as group.key=value: {call} --help {example}"]
+    example = next((name for name in ("lora", "model", "mix") if name in menu.groups), None)
+    if example is not None:
+        lines += ["", f"Keys of a group, as group.key=value: {call} --help {example}"]
     return "\n".join([*lines, "", "Flags", *_table(FLAGS)])
 
 
