@@ -19,9 +19,14 @@ FLAGS = (
     *("--remote-debugging-pipe", "--window-size=1360,900", "--hide-scrollbars"),
 )
 PATIENCE = 60
-# The pipe is expected at 3 and 4, which the test's own process may be using.
-_START = "import os, sys; r, w = map(int, sys.argv[1:3]); a, b = os.dup(r), os.dup(w)\n"
-_START += "os.dup2(a, 3); os.dup2(b, 4); os.execv(sys.argv[3], sys.argv[3:])"
+# The pipe is expected at 3 and 4; its ends may lie at just these, the other way round.
+_START = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+os.dup2(ends[0], 3)
+os.dup2(ends[1], 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 def chromium() -> str | None:

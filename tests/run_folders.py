@@ -75,7 +75,7 @@ def write_run(
             row["valid_loss"] = loss
         history.add(row)
     if samples:
-        _write_samples(folder / "samples.md", samples)
+        write_samples(folder / "samples.md", samples)
     if finished:
         _finish(folder, score, steps, data, seconds_each * steps)
     return folder
@@ -107,7 +107,7 @@ def _finish(folder: Path, score: float, steps: int, data: str, seconds: float) -
     ).write(folder / "result.json")
 
 
-def _write_samples(path: Path, samples: Sequence[Mapping[str, str]]) -> None:
+def write_samples(path: Path, samples: Sequence[Mapping[str, str]]) -> None:
     """By the writer of training itself, an older step's samples first."""
     from graftlab.generation.sampling import Generation
     from graftlab.training.samples import SampleBook

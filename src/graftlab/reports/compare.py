@@ -101,11 +101,18 @@ class Comparison:
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """Keys whose values are not the same in all runs; what decides nothing is left out."""
-    described = [run.decisive for run in runs if run.config or run.swept]
+    """Keys whose values are not the same in all runs; what decides nothing is left out.
+
+    A job that has no `run.yaml` yet is known by its swept values alone.
+    """
+    described = [(run.decisive, bool(run.config)) for run in runs]
     swept = dict.fromkeys(key for run in runs for key in run.swept)
-    order = dict.fromkeys([*swept, *(key for values in described for key in values)])
-    found = [key for key in order if _differs([values.get(key, ...) for values in described])]
+    order = dict.fromkeys([*swept, *(key for values, _ in described for key in values)])
+    found = [
+        key
+        for key in order
+        if _differs([v.get(key, ...) for v, whole in described if whole or key in v])
+    ]
     return sorted(found, key=lambda key: key == SEED)
 
 

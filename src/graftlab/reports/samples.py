@@ -13,7 +13,8 @@ Sample = dict[str, str]
 def read_samples(path: Path) -> list[Sample]:
     """The samples of the file's first step, which is the one drawn last; [] without a file.
 
-    Every line of a text is quoted, so nothing in a text can be taken for a heading.
+    The file has the newest first; here they come in the order of their questions. Every line of
+    a text is quoted, so nothing in a text can be taken for a heading.
     """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
@@ -33,4 +34,5 @@ def read_samples(path: Path) -> list[Sample]:
         elif line.startswith("**") and line.strip("*") in WHO and found:
             said = found[-1].setdefault(line.strip("*"), [])
     samples = [{who: "\n".join(sample.get(who, [])) for who in WHO} for sample in found]
-    return list({sample["prompt"]: sample for sample in reversed(samples)}.values())[::-1]
+    newest = {sample["prompt"]: sample for sample in reversed(samples)}
+    return list(newest.values())

@@ -65,7 +65,8 @@ def _row(found: Comparison, run: Run, place: int, *, best: bool) -> str:
     cells = [f'<td title="{attribute(run.folder)}">{esc(run.name)}</td>']
     cells += [_cell(run.value(key), found.shown(run, key)) for key in found.keys]
     cells += [
-        _cell(getattr(run, name), write(getattr(run, name))) for name, (_, write) in COLUMNS.items()
+        _cell(getattr(run, name), write(getattr(run, name)), name)
+        for name, (_, write) in COLUMNS.items()
     ]
     why = f' title="{attribute(run.reason)}"' if run.reason else ""
     cells.append(f'<td class="state {run.state}"{why}>{run.state}</td>')
@@ -73,9 +74,9 @@ def _row(found: Comparison, run: Run, place: int, *, best: bool) -> str:
     return f'<tr data-run="{place}"{mark}>{tick}{"".join(cells)}</tr>'
 
 
-def _cell(value: Any, text: str) -> str:
+def _cell(value: Any, text: str, kind: str = "") -> str:
     number = f' data-value="{value!r}"' if is_number(value) else ""
-    return f'<td class="n"{number}>{esc(text)}</td>'
+    return f'<td class="{f"n {kind}".strip()}"{number}>{esc(text)}</td>'
 
 
 def replicates(found: Comparison) -> str:
@@ -160,7 +161,7 @@ def _failure(found: Comparison, run: Run) -> str:
     title = f"<b>{esc(run.name)}</b>{what} {run.state}: {esc(run.reason or 'no reason is known')}"
     if run.traceback:
         return folded(title, f"<pre>{esc(run.traceback)}</pre>")
-    return f"<p>{title}</p>"
+    return f'<p class="failure">{title}</p>'
 
 
 def tiles(found: Comparison) -> str:

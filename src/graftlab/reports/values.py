@@ -57,7 +57,7 @@ class Bins:
             cuts = [count * n // RANGES for n in range(RANGES + 1)]
             self._edges = [self.values[cut] for cut in cuts[1:-1]]
             self.labels = [
-                f"{written(self.values[low])} to {written(self.values[high - 1])}"
+                f"{self.values[low]:.3g}–{self.values[high - 1]:.3g}"
                 for low, high in pairwise(cuts)
             ]
 

@@ -25,5 +25,6 @@ function element(tag, attributes = {}, ...children) {
 
 function written(value) {
   if (typeof value !== "number") return String(value);
-  return Number.isInteger(value) ? value.toLocaleString("en") : String(Number(value.toPrecision(4)));
+  if (Number.isInteger(value)) return value.toLocaleString("en");
+  return String(Number(value.toPrecision(4)));
 }

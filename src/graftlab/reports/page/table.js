@@ -47,7 +47,8 @@
     return (row) => {
       const found = value(row, column);
       if (typeof found === "number") return tests[parts[2]](found - Number(wanted));
-      return found !== "–" && tests[parts[2]](found.localeCompare(wanted, "en", { numeric: true }));
+      if (found === "–") return false;
+      return tests[parts[2]](found.localeCompare(wanted, "en", { numeric: true }));
     };
   }
 
