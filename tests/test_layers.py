@@ -33,10 +33,17 @@ ONLY_IN = {
     "hydra": ("config.py", "door/"),
     "omegaconf": ("config.py", "door/"),
     "wandb": ("tracking/loggers.py",),
+    "plotly": ("reports/page/",),
 }
 """Where a package may be imported at all."""
 
 LONGEST = 300
+
+LIGHT = [
+    *("graftlab.cli", "graftlab.tasks.train", "graftlab.tasks.report", "graftlab.choices"),
+    *("graftlab.reports.gather", "graftlab.reports.compare", "graftlab.reports.page"),
+]
+"""Modules whose import loads nothing heavy."""
 
 
 def room(module: str) -> int:
@@ -93,9 +100,10 @@ def test_files_say_what_they_are_and_stay_short(path):
     assert len(text.splitlines()) <= LONGEST
 
 
-@pytest.mark.parametrize("module", ["graftlab.cli", "graftlab.tasks.train", "graftlab.choices"])
+@pytest.mark.parametrize("module", LIGHT)
 def test_the_door_stays_light(module):
     heavy = ["torch", "lightning", "transformers", "peft", "wandb", "numpy", "rich", "hydra"]
+    heavy += ["plotly", "optuna", "sklearn", "pyarrow"]
     program = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr

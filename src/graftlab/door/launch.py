@@ -48,7 +48,7 @@ def launch(door: Door, words: Sequence[Word], *, multirun: bool) -> Outcome:
         outcome.jobs += 1
         name = _job_name(swept) if multirun else "run"
         try:
-            result = _run(door, cfg, multirun=multirun)
+            result = _run(door.menu.verb, cfg, multirun=multirun)
             if result is not None:
                 outcome.results.append(result)
             return result
@@ -118,24 +118,14 @@ def _folder_word(key: str, folder: Path) -> Word:
     return Word(f"{key}={folder}", key, f"{key}={quote(str(folder))}")
 
 
-def _run(door: Door, cfg: DictConfig, *, multirun: bool) -> Any:
+def _run(verb: str, cfg: DictConfig, *, multirun: bool) -> Any:
     """Build the spec, fill in what only Hydra knows, and call the task."""
     from hydra.core.hydra_config import HydraConfig
 
-    spec, verb = build(cfg), door.menu.verb
+    spec = build(cfg)
     if multirun and verb == "train":
         _place_in_sweep(spec, Path(HydraConfig.get().sweep.dir))
-    result = importlib.import_module(f"graftlab.tasks.{verb}").run(spec)
-    if verb == "report" and spec.best and result is not None:
-        _conclude(spec, result, door)
-    return result
-
-
-def _conclude(spec: Any, result: Any, door: Door) -> None:
-    """The best of the runs that a report compared, as an experiment: only the door composes."""
-    from graftlab.door.winner import conclude
-
-    conclude(result, Path(spec.write).expanduser() if spec.write else None, door)
+    return importlib.import_module(f"graftlab.tasks.{verb}").run(spec)
 
 
 def _place_in_sweep(spec: Any, sweep: Path) -> None:
