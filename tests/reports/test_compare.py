@@ -68,7 +68,7 @@ def test_maps_and_winner_agree_with_the_csv(swept: Comparison, tmp_path: Path) -
     assert swept.winner is not None
     run = swept.winner.runs[0]
     assert (str(run.value("lr")), str(run.value("lora.rank")), run.value("lora.targets")) == best
-    maps = {m.keys: m for m in swept.heat_maps()}
+    maps = {m.keys: m for m in swept.heat_maps(swept.parameters)}
     assert len(maps) == 3
     told = maps["lora.rank", "lr"]
     for x, rank in enumerate(told.labels[0]):
@@ -171,6 +171,13 @@ def test_importance_finds_what_matters(tmp_path: Path) -> None:
     assert not few.explained
     assert "Too few runs" in str(few.note)
     assert "at least 9" in str(importance(found.points[:8], found.parameters).note)
+
+
+def test_nothing_matters_where_all_scores_are_equal(tmp_path: Path) -> None:
+    for n in range(9):
+        write_run(tmp_path / str(n), {"lr": 1e-3 * (n + 1)}, score=1.0)
+    found = Comparison(gather([tmp_path]))
+    assert "no key matters" in str(importance(found.points, found.parameters).note)
 
 
 def test_curves_are_thinned_and_keep_their_ends(tmp_path: Path) -> None:

@@ -47,6 +47,17 @@ def test_every_state_is_read_from_the_folders_alone(tmp_path: Path) -> None:
     assert bare.reason == "no result.json: it ended before the first logged step"
 
 
+def test_cost_is_told_only_where_the_price_fits(tmp_path: Path) -> None:
+    cheap = {"device.price": 3.6}
+    (run,) = gather([write_run(tmp_path / "0", cheap)])
+    assert run.seconds == 20
+    assert run.cost == pytest.approx(3.6 * 30 / 3600)  # 20 s of steps, 30 s in all
+    run.card = {"device": "NVIDIA H100"}
+    assert run.cost is None
+    run.config["device.kind"] = "cuda"
+    assert run.cost == pytest.approx(0.03)
+
+
 def test_a_torn_log_and_a_torn_configuration_are_told(tmp_path: Path) -> None:
     torn = write_run(tmp_path / "a", finished=False)
     with (torn / "train_log.csv").open("a") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import time
 from html.parser import HTMLParser
@@ -128,6 +129,20 @@ def test_replicates_stand_together_with_the_verdict(tmp_path: Path) -> None:
     assert "<b>winner</b>" in part
     assert part.count("worse (paired)") == 2
     assert "The winner is lr=0.001" in text
+
+
+def test_many_keys_make_no_crowd(tmp_path: Path) -> None:
+    """Ten parameters would be 45 maps; six are 15, and a run's name stays short."""
+    keys = [f"optimizer.{name}" for name in ("weight_decay", "beta1", "beta2", "eps", "clip_norm")]
+    keys += ["lr", "lora.rank", "lora.dropout", "lora.scale", "batch_size"]
+    dice = random.Random(0)
+    for n in range(12):
+        values = {key: dice.randint(1, 3) for key in keys}
+        write_run(tmp_path / str(n), values, score=1 + n)
+    data = json.loads(Reader(made(tmp_path)).scripts[0])
+    assert len(data["parameters"]) == 10
+    assert len(data["maps"]) == 15
+    assert data["runs"][0]["label"].endswith("and 2 more")
 
 
 def test_one_run_alone_is_a_page_too(tmp_path: Path) -> None:

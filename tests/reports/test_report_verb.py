@@ -211,6 +211,7 @@ def test_without_a_finished_run_nothing_is_best(report: Any, tmp_path: Path) -> 
         0.0001,
         1e-05,
         1e20,
+        float("inf"),
         3,
         True,
         None,

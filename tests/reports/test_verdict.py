@@ -98,6 +98,19 @@ def test_single_runs_prove_nothing() -> None:
     assert seeds_to_settle(judged) is None
 
 
+def test_a_single_run_is_given_the_spread_of_the_other() -> None:
+    """The prediction interval of one more value: t(2) 4.30265 x 0.1 x sqrt(4/3)."""
+    several = {0: 1.0, 1: 1.1, 2: 1.2}
+    found = compare(several, {7: 1.7})
+    assert found.method == "borrowed"
+    assert found.difference.mean == pytest.approx(0.6)
+    assert found.difference.half == pytest.approx(0.4968275, abs=1e-6)
+    assert found.better
+    assert not compare(several, {7: 1.5}).better
+    assert not compare({7: 1.7}, several).better
+    assert (compare(several, {0: 1.5}).seeds or 0) >= 2
+
+
 # Seeds at which the noncentral t (scipy.stats.nct) first gives a power of 0.8.
 @pytest.mark.parametrize(
     ("ratio", "paired", "welch"),

@@ -18,7 +18,6 @@ from graftlab.door.menu import menu
 from graftlab.door.verify import Door, composed
 from graftlab.errors import ConfigError
 from graftlab.reports.winner import SIGN, Winner, winner
-from graftlab.tracking.console import say
 from graftlab.tracking.folder import identity, read_config, write_atomic
 
 if TYPE_CHECKING:
@@ -39,13 +38,13 @@ def conclude(found: Comparison, target: Path | None, door: Door) -> None:
     text = _text(best, train)
     _prove(text, best.config, train)
     if target is None:
-        say(text)
+        print(text)  # as it is: no line of a file may be wrapped
         return
     if target.exists() and SIGN not in target.read_text(encoding="utf-8"):
         raise ConfigError(f"write={target} is a file that was not written by this command.")
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(target, text)
-    say(f"{target}: train it again with {_call(target, door.conf)}")
+    print(f"{target}: train it again with {_call(target, door.conf)}")
 
 
 def _text(best: Winner, train: Door) -> str:

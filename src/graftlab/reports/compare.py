@@ -15,6 +15,9 @@ from graftlab.reports.run import BROKEN, SEED, Run
 from graftlab.reports.values import MISSING, Bins, in_order, short_names, written
 from graftlab.reports.verdict import Interval, Verdict, interval, seeds_to_settle, verdict
 
+LABELLED = 8
+"""Keys that are named where a run is called by what differs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Point:
@@ -79,16 +82,18 @@ class Comparison:
     def label(self, run: Run, *, seed: bool = True) -> str:
         """What differs, in words: `lr=0.001 rank=16`; empty where nothing does."""
         keys = [key for key in self.keys if seed or key != SEED]
-        return " ".join(f"{self.names[key]}={self.shown(run, key)}" for key in keys)
+        told = [f"{self.names[key]}={self.shown(run, key)}" for key in keys[:LABELLED]]
+        more = [f"and {len(keys) - LABELLED} more"] if len(keys) > LABELLED else []
+        return " ".join([*told, *more])
 
     def shown(self, run: Run, key: str) -> str:
         """A run's value of a key, or the sign for a key that it does not have."""
         present = key in run.config or key in run.swept
         return written(run.value(key)) if present else MISSING
 
-    def heat_maps(self) -> Iterator[HeatMap]:
-        """One for each pair of parameters."""
-        for across, upwards in combinations(self.parameters, 2):
+    def heat_maps(self, keys: Sequence[str]) -> Iterator[HeatMap]:
+        """One for each pair of keys."""
+        for across, upwards in combinations(keys, 2):
             yield heat_map(self.points, across, upwards)
 
     def sentence(self) -> str:

@@ -47,6 +47,8 @@ def importance(points: Sequence[Point], keys: Sequence[str]) -> Importance:
             note=f"Too few runs: {len(points)} finished configurations, and {len(keys)} "
             f"keys need at least {wanted} to tell which of them matters."
         )
+    if len({point.interval.mean for point in points}) == 1:
+        return Importance(note="Every configuration has the same score: no key matters.")
     missing = [name for name in ("optuna", "sklearn") if find_spec(name) is None]
     if missing:
         return Importance(note="Needs Optuna and scikit-learn: pip install 'graftlab[report]'.")

@@ -8,6 +8,7 @@ from typing import Any
 
 from graftlab.reports.compare import Comparison, front
 from graftlab.reports.curves import points_each, train_curve, valid_curve
+from graftlab.reports.importance import Importance
 from graftlab.reports.run import Run
 from graftlab.reports.samples import WHO
 from graftlab.reports.values import Bins, is_number, written
@@ -16,19 +17,24 @@ COSTS = {"seconds": "seconds of training", "tokens": "tokens", "cost": "US dolla
 """What a run may cost -> the title of that axis."""
 
 
-def payload(found: Comparison) -> dict[str, Any]:
+MAPPED, PARALLEL = 6, 12
+"""The most important keys that get heat maps (15 pairs of 6), and axes of parallel coordinates."""
+
+
+def payload(found: Comparison, told: Importance) -> dict[str, Any]:
     """Everything in plain values; runs are named by their place in `runs`."""
+    ranked = sorted(found.parameters, key=lambda key: -told.explained.get(key, 0.0))
     places = {id(run): n for n, run in enumerate(found.runs)}
     texts: dict[str, int] = {}
     common = _common(found.runs)
     most = points_each(len(found.runs))
     return {
         "keys": [{"key": key, "name": found.names[key]} for key in found.keys],
-        "parameters": [_parameter(found, key) for key in found.parameters],
+        "parameters": [_parameter(found, k) for k in found.parameters if k in ranked[:PARALLEL]],
         "runs": [_run(found, run, texts, common, most) for run in found.runs],
         "maps": [
             {"keys": m.keys, "labels": m.labels, "means": m.means, "points": m.points}
-            for m in found.heat_maps()
+            for m in found.heat_maps(ranked[:MAPPED])
         ],
         "costs": COSTS,
         "fronts": {cost: [places[id(run)] for run in front(found.runs, cost)] for cost in COSTS},

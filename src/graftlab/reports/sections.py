@@ -94,7 +94,8 @@ def replicates(found: Comparison) -> str:
         "Replicates",
         table("wnnnww", ["configuration", "seeds", "mean", "± 95 %", "behind the best", ""], rows),
         lead="Runs that differ in nothing but the seed, together. The difference to the best is "
-        "paired over shared seeds where there are two, else Welch's.",
+        "paired over shared seeds where there are two, else Welch's; a single run borrows the "
+        "spread of the other.",
     )
 
 

@@ -2,7 +2,8 @@
 
 A *point* is a configuration without its seed; its scores are those of its replicates, by seed.
 Lower is better. Two points are compared over the seeds they share (paired: data order and
-initialisation are common to both, so their noise cancels), else by Welch's test.
+initialisation are common to both, so their noise cancels), else by Welch's test. A point of one
+seed against one of several is given the spread of the other.
 
 The lowest mean is called the winner only if its interval keeps apart from every rival's at 95 %.
 That needs no correction for their number: to win, all comparisons must hold, and testing the best
@@ -49,7 +50,8 @@ class Comparison:
 
     difference: Interval
     method: str
-    """paired, welch, or single: one run each, and so no measure of chance."""
+    """paired, welch, borrowed (one has a single run, and is given the spread of the other), or
+    single: one run each, and so no measure of chance."""
     seeds: int | None
     """Seeds for each point that would settle a difference of this size (power 0.8); None where
     nothing is known of the spread, or more than `MOST_SEEDS` would be needed."""
@@ -90,15 +92,17 @@ def interval(values: Sequence[float]) -> Interval:
 
 
 def compare(first: Scores, second: Scores) -> Comparison:
-    """`second` minus `first`, paired over shared seeds if there are two or more, else Welch."""
+    """`second` minus `first`, by the best of the methods that their seeds allow."""
     shared = sorted(first.keys() & second.keys())
     if len(shared) >= 2:
         differences = [second[seed] - first[seed] for seed in shared]
         found = interval(differences)
         return Comparison(found, "paired", _paired_seeds(found.mean, stdev(differences)))
     mean = fmean(second.values()) - fmean(first.values())
-    if min(len(first), len(second)) < 2:
+    if max(len(first), len(second)) < 2:
         return Comparison(Interval(mean, None, None, 1), "single", None)
+    if min(len(first), len(second)) < 2:
+        return _borrowed(max(first, second, key=len), mean)
     return _welch(list(first.values()), list(second.values()), mean)
 
 
@@ -138,6 +142,14 @@ def _welch(first: Sequence[float], second: Sequence[float], mean: float) -> Comp
     return Comparison(
         Interval(mean, mean - half, mean + half, n), "welch", _welch_seeds(mean, spread)
     )
+
+
+def _borrowed(several: Scores, mean: float) -> Comparison:
+    """One value against the mean of several, as if all had the spread of the several."""
+    n, spread = len(several), stdev(several.values())
+    half = t_quantile((1 + LEVEL) / 2, n - 1) * spread * sqrt(1 + 1 / n)
+    seeds = _welch_seeds(mean, sqrt(2) * spread)
+    return Comparison(Interval(mean, mean - half, mean + half, 1), "borrowed", seeds)
 
 
 def _paired_seeds(difference: float, spread: float) -> int | None:

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
+
 from graftlab.choices import CHOICES, MARK
 from graftlab.reports.compare import Comparison, values_of
 from graftlab.reports.run import Run
@@ -97,7 +99,7 @@ def scalar(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(scalar(item) for item in value)}]"
     if isinstance(value, float):
-        return repr(value) if "." in repr(value) or "n" in repr(value) else _dotted(value)
+        return yaml.safe_dump(value).split("\n")[0]
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -110,11 +112,6 @@ def _special(text: str) -> bool:
     plain = re.fullmatch(r"[A-Za-z_./][\w./-]*", text, re.ASCII)
     words = {"true", "false", "null", "yes", "no", "on", "off", "y", "n", "nan", "inf"}
     return plain is None or text.lower() in words or text in (".", "..", ".nan", ".inf")
-
-
-def _dotted(value: float) -> str:
-    """1e-05 as YAML knows it, with a point: 1.0e-05."""
-    return repr(value).replace("e", ".0e", 1)
 
 
 def _wrapped(text: str) -> Iterator[str]:

@@ -65,7 +65,7 @@ def run(spec: ReportSpec) -> Comparison:
     found = Comparison(gather(folders))
     show(found, console(), limit=spec.limit)
     for line in _write(spec, found, folders, importance(found.points, found.parameters)):
-        say(line)
+        console().print(line, markup=False, highlight=False, soft_wrap=True)
     if spec.sync:
         from graftlab.tracking.upload import upload
 
@@ -79,7 +79,7 @@ def newest() -> Path:
     for root in (SWEEPS, RUNS):
         if files := list(root.rglob("run.yaml")):
             last = max(files, key=lambda file: file.stat().st_mtime)
-            return Path(*last.parts[:2])
+            return Path(*last.parent.parts[:2])
     raise ConfigError(
         "There is nothing in multirun/ or outputs/: give folders, as in graftlab report DIR."
     )

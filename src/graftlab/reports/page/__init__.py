@@ -29,7 +29,8 @@ CHARTS = {
     ),
     "maps": (
         "Pairs of keys",
-        "Mean validation loss over everything else; replicates count as one.",
+        "Mean validation loss over everything else; replicates count as one. Of more than six "
+        "keys, the six most important.",
     ),
     "cost": (
         "Loss against cost",
@@ -72,7 +73,7 @@ def page(found: Comparison, told: Importance, *, library: str) -> str:
             *parts,
             f"<footer>graftlab {esc(__version__)}. Losses are nats per trained token; seconds are "
             "those of training steps; cost is the whole run at the price of its device.</footer>",
-            embedded("data", payload(found)),
+            embedded("data", payload(found, told)),
         ]
     )
     style = (here / "page.css").read_text(encoding="utf-8")

@@ -111,7 +111,7 @@
   }
 
   function heatMap(place, map, look) {
-    const name = (key) => data.parameters.find((parameter) => parameter.key === key).name;
+    const name = (wanted) => data.keys.find(({ key }) => key === wanted).name;
     const few = map.means.length * map.means[0].length <= 36;
     const axis = (n) => ({
       type: "category", showgrid: false, title: { text: name(map.keys[n]), standoff: 8 },

@@ -38,7 +38,7 @@ function layout(more = {}) {
     hoverlabel: {
       bgcolor: colour("card"), bordercolor: line, font: { color: colour("ink") }, namelength: -1,
     },
-    legend: { orientation: "h", y: -0.16, yanchor: "top", font: { size: 12 } },
+    legend: { orientation: "h", y: -0.18, yanchor: "top", font: { size: 12 } },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("line"), activecolor: colour("mark") },
     ...more, xaxis: { ...axis, ...more.xaxis }, yaxis: { ...axis, ...more.yaxis },
   };
