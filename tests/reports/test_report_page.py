@@ -126,7 +126,7 @@ def test_replicates_stand_together_with_the_verdict(tmp_path: Path) -> None:
     text = made(tmp_path)
     part = text[text.index('id="replicates"') : text.index('id="samples"')]
     assert part.count("<tr>") == 4
-    assert "<b>winner</b>" in part
+    assert "<td>winner</td>" in part
     assert part.count("worse (paired)") == 2
     assert "The winner is lr=0.001" in text
 

@@ -44,6 +44,7 @@ def test_a_sweep_leaves_table_and_page(report: Any, tmp_path: Path) -> None:
     assert code == 0, err
     assert "9 runs, best first, base alone 4.0000" in out
     assert "... and 5 more" in out
+    assert "worse (paired)" in out
     assert "The winner is lr=0.001" in out
     files = {path.name for path in (tmp_path / "multirun" / "first").iterdir() if path.is_file()}
     assert files == {"runs.csv", "runs.parquet", "report.html"}

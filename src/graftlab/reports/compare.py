@@ -75,6 +75,11 @@ class Comparison:
         return list(kept.values())
 
     @property
+    def replicated(self) -> bool:
+        """Whether any configuration was run with more than one seed."""
+        return any(len(point.scores) > 1 for point in self.points)
+
+    @property
     def winner(self) -> Point | None:
         """The point with the lowest mean; whether it may be called so is the verdict's to say."""
         return self.points[self.verdict.best] if self.verdict else None

@@ -7,7 +7,7 @@ from typing import Any
 
 from graftlab.pages.html import attribute, bar, count, esc, folded, section, table
 from graftlab.reports import table as shown
-from graftlab.reports.compare import Comparison, Point, failures
+from graftlab.reports.compare import Comparison, failures
 from graftlab.reports.importance import Importance
 from graftlab.reports.run import Run
 from graftlab.reports.values import is_number
@@ -81,43 +81,21 @@ def _cell(value: Any, text: str, kind: str = "") -> str:
 
 def replicates(found: Comparison) -> str:
     """Each configuration with its seeds together, against the best one."""
-    several = [point for point in found.points if len(point.scores) > 1]
-    if not several:
+    if not found.replicated:
         empty = (
             '<p class="empty">Every configuration was run with one seed, so nothing can be said of '
             "chance: <code>-m seed=0,1,2</code> repeats a run.</p>"
         )
         return section("replicates", "Replicates", empty)
-    rows = [_point(found, place, point) for place, point in enumerate(found.points)]
+    rows = [[*map(esc, row)] for row in shown.standings(found)]
     return section(
         "replicates",
         "Replicates",
-        table("wnnnww", ["configuration", "seeds", "mean", "± 95 %", "behind the best", ""], rows),
+        table("wnnnww", shown.STANDING, rows),
         lead="Runs that differ in nothing but the seed, together. The difference to the best is "
         "paired over shared seeds where there are two, else Welch's; a single run borrows the "
         "spread of the other.",
     )
-
-
-def _point(found: Comparison, place: int, point: Point) -> list[str]:
-    mean, judged = point.interval, found.verdict
-    cells = [
-        esc(found.label(point.runs[0], seed=False) or "all runs"),
-        count(mean.n),
-        shown.loss(mean.mean),
-        shown.loss(mean.half),
-    ]
-    if judged is None:
-        return [*cells, "", ""]
-    if place == judged.best:
-        return [*cells, "", "<b>winner</b>" if judged.wins else "lowest mean"]
-    rival = judged.rivals[place]
-    half = rival.difference.half
-    behind = f"{rival.difference.mean:+.4f}" + ("" if half is None else f" ± {half:.4f}")
-    if rival.better:
-        return [*cells, behind, f"worse ({rival.method})"]
-    seeds = f", {rival.seeds} seeds would settle it" if rival.seeds else ""
-    return [*cells, behind, f"not distinguishable{seeds}"]
 
 
 def importances(found: Comparison, told: Importance) -> str:

@@ -45,7 +45,7 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Contrast:
     """The difference of two points, second minus first: positive where the first is better."""
 
     difference: Interval
@@ -68,11 +68,11 @@ class Verdict:
 
     best: int
     """Its place among the points that were given."""
-    rivals: dict[int, Comparison]
+    rivals: dict[int, Contrast]
     """Every other point against it: its place -> the comparison."""
 
     @property
-    def open(self) -> dict[int, Comparison]:
+    def open(self) -> dict[int, Contrast]:
         """The rivals that cannot be told apart from the best."""
         return {place: found for place, found in self.rivals.items() if not found.better}
 
@@ -91,16 +91,16 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(mean, mean - half, mean + half, len(values))
 
 
-def compare(first: Scores, second: Scores) -> Comparison:
+def compare(first: Scores, second: Scores) -> Contrast:
     """`second` minus `first`, by the best of the methods that their seeds allow."""
     shared = sorted(first.keys() & second.keys())
     if len(shared) >= 2:
         differences = [second[seed] - first[seed] for seed in shared]
         found = interval(differences)
-        return Comparison(found, "paired", _paired_seeds(found.mean, stdev(differences)))
+        return Contrast(found, "paired", _paired_seeds(found.mean, stdev(differences)))
     mean = fmean(second.values()) - fmean(first.values())
     if max(len(first), len(second)) < 2:
-        return Comparison(Interval(mean, None, None, 1), "single", None)
+        return Contrast(Interval(mean, None, None, 1), "single", None)
     if min(len(first), len(second)) < 2:
         return _borrowed(max(first, second, key=len), mean)
     return _welch(list(first.values()), list(second.values()), mean)
@@ -128,28 +128,28 @@ def seeds_to_settle(found: Verdict) -> int | None:
     return max(known) if known and len(known) == len(needed) else None
 
 
-def _welch(first: Sequence[float], second: Sequence[float], mean: float) -> Comparison:
+def _welch(first: Sequence[float], second: Sequence[float], mean: float) -> Contrast:
     """Unequal variances, degrees of freedom after Welch and Satterthwaite."""
     parts = [stdev(values) ** 2 / len(values) for values in (first, second)]
     n = min(len(first), len(second))
     spread = sqrt(stdev(first) ** 2 + stdev(second) ** 2)
     if sum(parts) == 0:
-        return Comparison(Interval(mean, mean, mean, n), "welch", _welch_seeds(mean, spread))
+        return Contrast(Interval(mean, mean, mean, n), "welch", _welch_seeds(mean, spread))
     df = sum(parts) ** 2 / sum(
         part**2 / (len(values) - 1) for part, values in zip(parts, (first, second), strict=True)
     )
     half = t_quantile((1 + LEVEL) / 2, df) * sqrt(sum(parts))
-    return Comparison(
+    return Contrast(
         Interval(mean, mean - half, mean + half, n), "welch", _welch_seeds(mean, spread)
     )
 
 
-def _borrowed(several: Scores, mean: float) -> Comparison:
+def _borrowed(several: Scores, mean: float) -> Contrast:
     """One value against the mean of several, as if all had the spread of the several."""
     n, spread = len(several), stdev(several.values())
     half = t_quantile((1 + LEVEL) / 2, n - 1) * spread * sqrt(1 + 1 / n)
     seeds = _welch_seeds(mean, sqrt(2) * spread)
-    return Comparison(Interval(mean, mean - half, mean + half, 1), "borrowed", seeds)
+    return Contrast(Interval(mean, mean - half, mean + half, 1), "borrowed", seeds)
 
 
 def _paired_seeds(difference: float, spread: float) -> int | None:
