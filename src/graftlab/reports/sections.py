@@ -69,7 +69,7 @@ def _row(found: Comparison, run: Run, place: int, *, best: bool) -> str:
         for name, (_, write) in COLUMNS.items()
     ]
     why = f' title="{attribute(run.reason)}"' if run.reason else ""
-    cells.append(f'<td class="state {run.state}"{why}>{run.state}</td>')
+    cells.append(f'<td class="state {attribute(run.state)}"{why}>{esc(run.state)}</td>')
     mark = ' class="best"' if best else ""
     return f'<tr data-run="{place}"{mark}>{tick}{"".join(cells)}</tr>'
 
@@ -132,12 +132,10 @@ def failed(found: Comparison) -> str:
 
 
 def _failure(found: Comparison, run: Run) -> str:
-    what = (
-        ""
-        if found.label(run) == run.name
-        else f' <span class="note">{esc(found.label(run))}</span>'
-    )
-    title = f"<b>{esc(run.name)}</b>{what} {run.state}: {esc(run.reason or 'no reason is known')}"
+    label = found.label(run)
+    note = f' <span class="note">{esc(label)}</span>' if label else ""
+    why = esc(run.reason or "no reason is known")
+    title = f"<b>{esc(run.name)}</b>{note} {esc(run.state)}: {why}"
     if run.traceback:
         return folded(title, f"<pre>{esc(run.traceback)}</pre>")
     return f'<p class="failure">{title}</p>'

@@ -55,6 +55,7 @@ def page(found: Comparison, told: Importance, *, library: str) -> str:
     here = Path(__file__).parent
     texts = [(here / name).read_text(encoding="utf-8") for name in SCRIPTS]
     parts = [
+        sections.runs(found),
         *(_chart(name) for name in ("curves", "parallel", "maps")),
         sections.importances(found, told),
         _chart("cost"),
@@ -68,8 +69,7 @@ def page(found: Comparison, told: Importance, *, library: str) -> str:
             "<h1>Runs compared</h1>",
             f'<p class="sub verdict">{esc(found.sentence())}</p>',
             sections.tiles(found),
-            _contents([sections.runs(found), *parts]),
-            sections.runs(found),
+            _contents(parts),
             *parts,
             f"<footer>graftlab {esc(__version__)}. Losses are nats per trained token; seconds are "
             "those of training steps; cost is the whole run at the price of its device.</footer>",
