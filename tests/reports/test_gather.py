@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,24 @@ def test_a_torn_log_and_a_torn_configuration_are_told(tmp_path: Path) -> None:
     with (torn / "train_log.csv").open("w") as file:
         file.write("step,loss\n1,abc\n")
     assert read(torn).state == "unreadable"
+    (torn / "train_log.csv").write_bytes(b"step,loss\n1,\0\xff\n")
+    assert read(torn).state == "unreadable"
     (torn / "run.yaml").write_text("lr: [1")
     assert "run.yaml cannot be read" in str(read(torn).reason)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "null", '{"score": "low"', '"text"', "\0", '{"score": null}']
+)
+def test_no_result_file_brings_the_report_down(text: str, tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "0")
+    (folder / "result.json").write_text(text)
+    run = read(folder)
+    assert run.state == "unreadable"
+    assert "result.json cannot be read" in str(run.reason)
+    whole = json.loads((write_run(tmp_path / "1") / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps({**whole, "score": text}))
+    assert "score is" in str(read(folder).reason)
 
 
 def test_a_ledger_knows_more(tmp_path: Path) -> None:

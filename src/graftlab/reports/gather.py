@@ -6,6 +6,7 @@ ledger knows beyond its folders comes in as `jobs`: folder -> `Job`.
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any
 from graftlab.errors import ConfigError
 from graftlab.reports.run import Run
 from graftlab.reports.samples import read_samples
+from graftlab.reports.values import is_number
 from graftlab.tracking.folder import read_config
 from graftlab.tracking.history import History, Row
 from graftlab.tracking.loggers import flat
@@ -70,13 +72,13 @@ def read(folder: Path, *, name: str | None = None, job: Job | None = None) -> Ru
             return read_file(folder / file)
         except FileNotFoundError:
             return default
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
             problems.append(f"{file} cannot be read: {error}")
             return default
 
     run.config = flat(tried("run.yaml", read_config, {}))
     run.rows = tried("train_log.csv", _history, [])
-    run.result = tried("result.json", Result.read, None)
+    run.result = tried("result.json", _result, None)
     run.times = tried("time_metrics.json", _json, {})
     run.card = tried("adapter/card.md", _card, {})
     run.traceback = tried("error.txt", _text, None)
@@ -138,6 +140,15 @@ def _history(file: Path) -> list[Row]:
     if not file.exists():
         return []
     return [row for row in History(file).rows if "step" in row]
+
+
+def _result(file: Path) -> Result:
+    result = Result.read(file)
+    for name in ("score", "baseline", "steps", "best_step", "tokens"):
+        value = getattr(result, name)
+        if not (is_number(value) or value is None):
+            raise ValueError(f"{name} is {value!r}, which is no number")
+    return result
 
 
 def _json(file: Path) -> dict[str, Any]:
