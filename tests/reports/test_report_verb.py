@@ -88,6 +88,7 @@ def test_help_has_no_empty_list_of_choices(report: Any) -> None:
     code, out, _ = report("--help")
     assert code == 0
     assert "Choices" not in out
+    assert "Usage: graftlab report [DIR ...] [key=value ...] [flags]" in out
     assert "dirs=[]" in out
 
 

@@ -33,7 +33,7 @@ def conclude(found: Comparison, target: Path | None, door: Door) -> None:
     run = winner(found)
     if run is None:
         raise ConfigError(f"best=true: {found.sentence()}")
-    train = Door(menu("train", [door.conf, *([door.extra] if door.extra else [])]), door.conf)
+    train = Door(menu("train", [door.conf]), door.conf)
     best = Winner(found, run, read_config(run.folder / "run.yaml"))
     text = _text(best, train)
     _prove(text, best.config, train)
