@@ -89,6 +89,10 @@ def _answer(arguments: list[str], call: str) -> int:
     outcome = launch(door, words, multirun=flags.multirun)
     if flags.multirun and outcome.results:
         _summarise(verb, outcome, spec)
+    if verb == "report" and spec.best and outcome.results:
+        from graftlab.door.winner import conclude
+
+        conclude(outcome.results[0], Path(spec.write).expanduser() if spec.write else None, door)
     return _report(outcome, multirun=flags.multirun)
 
 

@@ -18,6 +18,7 @@ from graftlab.choices import CHOICES
 from graftlab.tasks.inspect import InspectSpec
 from graftlab.tasks.plan import PlanSpec
 from graftlab.tasks.prepare import PrepareSpec
+from graftlab.tasks.report import ReportSpec
 from graftlab.tasks.sample import SampleSpec
 from graftlab.tasks.train import TrainSpec
 
@@ -33,6 +34,7 @@ VERBS: dict[str, type] = {
     "inspect": InspectSpec,
     "prepare": PrepareSpec,
     "plan": PlanSpec,
+    "report": ReportSpec,
 }
 """Verb -> its spec; also the name of `conf/<verb>.yaml` and of `graftlab.tasks.<verb>`."""
 

@@ -85,7 +85,7 @@ def doors(
     turns = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}]
     (tmp_path / "chats.jsonl").write_text(json.dumps(turns) + "\n", encoding="utf-8")
     doors = Doors(capsys, tmp_path, qwen2_folder)
-    for verb in ("train", "sample", "inspect", "prepare"):
+    for verb in ("train", "sample", "inspect", "prepare", "report"):
         monkeypatch.setattr(importlib.import_module(f"graftlab.tasks.{verb}"), "run", doors.run)
     monkeypatch.setattr(importlib.import_module("graftlab.tasks.sweep"), "run", doors.sweep)
     root = logging.getLogger()

@@ -106,6 +106,16 @@ def test_a_word_alone_is_the_adapter(doors: Doors) -> None:
     assert [spec.adapter for spec in doors.specs] == ["outputs/lr=0.1,rank=8", "some/run"]
 
 
+def test_words_alone_are_the_folders_of_a_report(doors: Doors) -> None:
+    odd = "runs/a, b=(c) 'd'"
+    (doors.folder / odd).mkdir(parents=True)
+    assert doors.knock("report", "multirun/x", "limit=3", odd, "~/y").code == 0
+    assert doors.knock("report").code == doors.knock("report", "dirs=[a,b]").code == 0
+    assert doors.knock("report", "dirs=one, two").code == 0
+    dirs = [["multirun/x", odd, "~/y"], [], ["a", "b"], ["one, two"]]
+    assert [spec.dirs for spec in doors.specs] == dirs
+
+
 def test_the_keys_of_free_text_exist() -> None:
     from graftlab.config import VERBS, conf_dir
     from graftlab.door.menu import menu

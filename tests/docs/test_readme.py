@@ -16,6 +16,7 @@ from chats import chats
 from graftlab.choices import CHOICES, field_types, nested_spec
 from graftlab.cli import main
 from graftlab.config import VERBS
+from graftlab.sweeps.engine import Ended
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -71,6 +72,8 @@ def door(
     for verb in VERBS:
         task = importlib.import_module(f"graftlab.tasks.{verb}")
         monkeypatch.setattr(task, "run", lambda spec: None)
+    sweep = importlib.import_module("graftlab.tasks.sweep")
+    monkeypatch.setattr(sweep, "run", lambda order: Ended(order.folder, [], 0.0))
 
     def knock(command: str) -> int:
         words = shlex.split(command.replace("python train.py", "graftlab train"), comments=True)

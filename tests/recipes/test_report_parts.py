@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graftlab.pages.html import esc, percent
 from graftlab.recipes.report.charts import edges, histogram
-from graftlab.recipes.report.html import esc, percent
 from graftlab.recipes.report.language import guess
 from graftlab.recipes.report.lots import Lowest, turns_in
 from graftlab.recipes.report.phrases import Frequent, Phrases

@@ -15,6 +15,7 @@ from graftlab import __version__
 from graftlab.choices import CHOICES, field_types, named_specs, nested_spec
 from graftlab.config import VERBS
 from graftlab.door.menu import Menu
+from graftlab.door.words import LISTS, POSITIONAL
 
 FLAGS = {
     "-m, --multirun": "run one job for every value of keys given several, as in lr=1e-4,1e-3",
@@ -37,9 +38,10 @@ def overview() -> str:
 def verb_help(menu: Menu, call: str) -> str:
     """What `graftlab VERB --help` says: usage, choices, keys, flags."""
     lines = [f"{call}: {verb_summary(menu.verb)}", ""]
-    lines += [f"Usage: {call} [group=option ...] [key=value ...] [flags]"]
-    lines += ["", "Choices, as group=option (* is the default)"]
-    lines += _table({group: _options(menu, group) for group in menu.groups})
+    lines += [f"Usage: {call} {_usage(menu)}[key=value ...] [flags]"]
+    if menu.groups:
+        lines += ["", "Choices, as group=option (* is the default)"]
+        lines += _table({group: _options(menu, group) for group in menu.groups})
     lines += ["", "Keys, as key=value"]
     plain = {name for name in field_types(menu.spec) if name not in menu.groups}
     docs = field_docs(menu.spec)
@@ -50,9 +52,18 @@ def verb_help(menu: Menu, call: str) -> str:
             shown = f"{name}=..." if isinstance(default, dict) else f"{name}={_plain(default)}"
             rows[shown] = docs.get(name) or f"keys of its own: {call} --help {name}"
     lines += _table(rows)
-    example = next(name for name in ("lora", "model", "mix") if name in menu.groups)
-    lines += ["", f"Keys of a group, as group.key=value: {call} --help {example}"]
+    example = next((name for name in ("lora", "model", "mix") if name in menu.groups), None)
+    if example is not None:
+        lines += ["", f"Keys of a group, as group.key=value: {call} --help {example}"]
     return "\n".join([*lines, "", "Flags", *_table(FLAGS)])
+
+
+def _usage(menu: Menu) -> str:
+    """What may stand before the keys: a plain word, and groups where there are any."""
+    key = POSITIONAL.get(menu.verb, "")
+    several = " ..." if key in LISTS else ""
+    plain = f"[{key.removesuffix('s').upper()}{several}] " if key else ""
+    return plain + ("[group=option ...] " if menu.groups else "")
 
 
 def group_help(menu: Menu, group: str, call: str) -> str:

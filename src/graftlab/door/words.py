@@ -30,6 +30,7 @@ PATHS = frozenset(
         "data.train",
         "data.valid",
         "decontaminate.against",
+        "dirs",
         "frame",
         "logger.wandb.entity",
         "logger.wandb.group",
@@ -47,11 +48,14 @@ PATHS = frozenset(
         "out",
         "prompts",
         "resume",
+        "write",
     }
 )
 """Keys that hold paths and names; a bare `null` clears them. They never sweep."""
 
-LISTS = frozenset({"corpus", "data.corpus", "data.train", "data.valid", "decontaminate.against"})
+LISTS = frozenset(
+    {"corpus", "data.corpus", "data.train", "data.valid", "decontaminate.against", "dirs"}
+)
 """Paths that may also be given as a list: data.train=[a.jsonl,b.jsonl]."""
 
 INNER = "data.prepare."
@@ -66,8 +70,8 @@ FOLDERS = frozenset({"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"})
 ALIASES = {"lora.from": "lora.from_run"}
 """Keys as people write them -> fields (`from` is a word of Python)."""
 
-POSITIONAL = {"sample": "adapter"}
-"""Verb -> the key that a word without `key=` stands for."""
+POSITIONAL = {"report": "dirs", "sample": "adapter"}
+"""Verb -> the key that words without `key=` stand for; of a key in LISTS there may be several."""
 
 _WORD = re.compile(r"(?P<prefix>\+{0,2}|~)(?P<key>[^=+~]+)=(?P<text>.*)", re.DOTALL)
 _REMOVAL = re.compile(r"~(?P<key>[^=+~]+)")
@@ -85,7 +89,13 @@ class Word:
 
 def read_words(arguments: Sequence[str], verb: str) -> list[Word]:
     """Every argument that is no flag, with positionals mapped and free text quoted."""
-    return [_read(argument, verb) for argument in arguments]
+    key = POSITIONAL.get(verb)
+    plain = [argument for argument in arguments if key and _is_path(argument)]
+    words = [_read(argument) for argument in arguments if argument not in plain]
+    if key in LISTS and plain:
+        listed = ",".join(map(quote, plain))
+        return [Word(" ".join(plain), key, f"{key}=[{listed}]"), *words]
+    return [*(Word(path, str(key), f"{key}={quote(path)}") for path in plain), *words]
 
 
 def quote(text: str, *, interpolate: bool = False) -> str:
@@ -102,10 +112,7 @@ def quote(text: str, *, interpolate: bool = False) -> str:
     return f"'{text}'"
 
 
-def _read(argument: str, verb: str) -> Word:
-    if verb in POSITIONAL and _is_path(argument):
-        key = POSITIONAL[verb]
-        return Word(argument, key, f"{key}={quote(argument)}")
+def _read(argument: str) -> Word:
     if (removal := _REMOVAL.fullmatch(argument)) is not None:
         return Word(argument, removal["key"], argument)
     match = _WORD.fullmatch(argument)

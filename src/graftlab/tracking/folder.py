@@ -63,6 +63,17 @@ def identity(config: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+def read_config(file: Path) -> dict[str, Any]:
+    """A `run.yaml` as it was dumped. Raises OSError, or ValueError where it is none."""
+    try:
+        config = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is no YAML: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{file} holds no keys")
+    return config
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """A run folder of a given identity."""

@@ -101,8 +101,8 @@ class WandbTracker(Tracker):
 
         mode: Any = spec.mode
         if mode == "auto":
-            mode = os.environ.get("WANDB_MODE") or ("online" if _wandb_key() else "offline")
-        elif mode == "online" and not _wandb_key():
+            mode = os.environ.get("WANDB_MODE") or ("online" if wandb_key() else "offline")
+        elif mode == "online" and not wandb_key():
             raise ConfigError(
                 "logger.wandb.mode=online, but there is no key: run `wandb login`, set "
                 "WANDB_API_KEY, or use logger.wandb.mode=auto."
@@ -197,7 +197,7 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _wandb_key() -> bool:
+def wandb_key() -> bool:
     """Whether W&B could log in without asking: a key in the environment or in netrc."""
     if os.environ.get("WANDB_API_KEY"):
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 
-from graftlab.recipes.report.html import attribute, count, percent
+from graftlab.pages.html import attribute, count, percent
 
 _WIDTH, _HEIGHT, _TOP, _FOOT = 240, 92, 16, 16
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from graftlab.pages.html import bar, count, esc, percent, section, table
 from graftlab.recipes.report.charts import edges, histogram
-from graftlab.recipes.report.html import bar, count, esc, percent, section, table
 from graftlab.recipes.report.lots import PARTS
 from graftlab.recipes.report.survey import Lengths, Survey, merged
 

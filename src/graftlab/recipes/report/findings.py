@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
-from graftlab.recipes.report.html import (
-    bar,
-    count,
-    esc,
-    folded,
-    percent,
-    place,
-    section,
-    table,
-    turns,
-)
+from graftlab.pages.html import bar, count, esc, folded, percent, section, table
 from graftlab.recipes.report.language import SHORT, script
 from graftlab.recipes.report.losses import Losses
 from graftlab.recipes.report.lots import PARTS
 from graftlab.recipes.report.phrases import NGRAM, OPENING
 from graftlab.recipes.report.signs import SIGNS
 from graftlab.recipes.report.survey import SAMPLE, Sighting, Survey
+from graftlab.recipes.report.turns import place, turns
 
 _OPENINGS, _RUNS, _SCRIPTS = 12, 20, 12
 

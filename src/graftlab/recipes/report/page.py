@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
+from graftlab.pages.html import count, esc, folded, percent, section, shell
 from graftlab.recipes.report.figures import counts, lengths
 from graftlab.recipes.report.findings import characters, duplicates, repeats
-from graftlab.recipes.report.html import count, esc, folded, percent, place, section, turns
 from graftlab.recipes.report.losses import EXAMPLES, Group, Losses
 from graftlab.recipes.report.signs import SIGNS
 from graftlab.recipes.report.survey import SHOWN, Survey, merged
+from graftlab.recipes.report.turns import place, turns
 
 SECTIONS = {
     "counts": "Rows per source and step",
@@ -27,7 +27,6 @@ SECTIONS = {
 
 def page(manifest: Mapping[str, Any], losses: Losses, survey: Survey) -> str:
     """The whole report as HTML that needs nothing else."""
-    style = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
     links = "".join(f'<a href="#{name}">{title}</a>' for name, title in SECTIONS.items())
     body = "\n".join(
         [
@@ -45,12 +44,7 @@ def page(manifest: Mapping[str, Any], losses: Losses, survey: Survey) -> str:
             "parameters are in manifest.json, all dropped rows in rejects.jsonl.</footer>",
         ]
     )
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Data set report</title>\n<style>\n{style}</style>\n</head>\n"
-        f"<body>\n{body}\n</body>\n</html>\n"
-    )
+    return shell("Data set report", body)
 
 
 def _head(manifest: Mapping[str, Any], losses: Losses, survey: Survey) -> str:

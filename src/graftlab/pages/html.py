@@ -1,12 +1,12 @@
-"""Small pieces of HTML. Whatever comes from a row goes through `esc`; everything else is ours."""
+"""Small pieces of HTML. Whatever comes from data goes through `esc`; everything else is ours."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
-
-from graftlab.recipes.report.lots import PARTS
+from pathlib import Path
 
 # Control characters and lone surrogates are not allowed in HTML; direction marks would turn
 # around what stands beside them.
@@ -14,6 +14,30 @@ _ODD = re.compile(
     "[\x00-\x08\x0b\x0c\x0d-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2064"
     "\u2066-\u2069\ufeff\ufdd0-\ufdef\ufffe\uffff\ud800-\udfff]"
 )
+
+
+def shell(title: str, body: str, *, style: str = "", scripts: Sequence[str] = ()) -> str:
+    """A whole page that needs nothing else; `style` is added to that of all pages.
+
+    `scripts` run in their order at the end of the body; none of them may hold `</script`.
+    """
+    common = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
+    last = "".join(f"<script>\n{script}\n</script>\n" for script in scripts)
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{common}{style}</style>\n</head>\n"
+        f"<body>\n{body}\n{last}</body>\n</html>\n"
+    )
+
+
+def embedded(name: str, data: object) -> str:
+    """Data for a page's script, as JSON that cannot end its element whatever its texts hold."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    text = text.encode("utf-8", "backslashreplace").decode()  # lone surrogates, as JSON's \udxxx
+    return f'<script type="application/json" id="{name}">{text}</script>'
 
 
 def esc(text: object) -> str:
@@ -74,21 +98,6 @@ def bar(part: int, whole: int) -> str:
     """A share as a thin horizontal bar; the numbers stand beside it."""
     width = 100 * part / whole if whole else 0
     return f'<span class="bar"><span style="width:{width:.1f}%"></span></span>'
-
-
-def turns(said: Iterable[tuple[str, str]]) -> str:
-    """A conversation, each turn with its part."""
-    return "\n".join(
-        f'<div class="turn {part if part in PARTS else "other"}"><span class="part">{esc(part)}'
-        f'</span><div class="said" dir="auto">{esc(text)}</div></div>'
-        for part, text in said
-    )
-
-
-def place(text: str, *notes: str) -> str:
-    """Where something stands, with notes that are not empty."""
-    told = "".join(f' <span class="note">{esc(note)}</span>' for note in notes if note)
-    return f'<span class="place">{esc(text)}</span>{told}'
 
 
 def folded(summary: str, content: str, *, shown: bool = False) -> str:

@@ -1,0 +1,83 @@
+"""`report best=true`: the winner as an experiment, proven before it is written.
+
+The file is composed as anybody would compose it, and must give back the identity of the run it
+was made from; else nothing is written.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftlab.choices import dump
+from graftlab.config import build
+from graftlab.door.menu import menu
+from graftlab.door.verify import Door, composed
+from graftlab.errors import ConfigError
+from graftlab.reports.winner import SIGN, Winner, winner
+from graftlab.tracking.folder import identity, read_config, write_atomic
+
+if TYPE_CHECKING:
+    from graftlab.reports.compare import Comparison
+
+
+def conclude(found: Comparison, target: Path | None, door: Door) -> None:
+    """Print the best configuration as an experiment, or write it to `target`.
+
+    Raises ConfigError where nothing is best, where `target` is somebody's own file, or where the
+    configuration cannot be said as an experiment.
+    """
+    run = winner(found)
+    if run is None:
+        raise ConfigError(f"best=true: {found.sentence()}")
+    train = Door(menu("train", [door.conf]), door.conf)
+    best = Winner(found, run, read_config(run.folder / "run.yaml"))
+    text = _text(best, train)
+    _prove(text, best.config, train)
+    if target is None:
+        print(text)  # as it is: no line of a file may be wrapped
+        return
+    if target.exists() and SIGN not in target.read_text(encoding="utf-8"):
+        raise ConfigError(f"write={target} is a file that was not written by this command.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(target, text)
+    print(f"{target}: train it again with {_call(target, door.conf)}")
+
+
+def _text(best: Winner, train: Door) -> str:
+    """The file over the defaults that its own groups bring."""
+    from omegaconf import OmegaConf
+
+    usual = {group: train.menu.defaults.get(group) for group in best.choices()}
+    chosen = {group: name for group, name in best.choices().items() if name != usual[group]}
+    cfg = composed(train, ["run_dir=run", *(f"{group}={name}" for group, name in chosen.items())])
+    defaults: Any = OmegaConf.to_container(cfg, resolve=False)
+    return best.text(defaults, chosen)
+
+
+def _prove(text: str, config: Mapping[str, Any], train: Door) -> None:
+    """Compose the file as an experiment. Raises ConfigError unless it is the same run."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "experiment" / "winner.yaml"
+        file.parent.mkdir()
+        file.write_text(text, encoding="utf-8")
+        door = replace(train, extra=Path(folder))
+        again = build(composed(door, [*door.overrides([]), "run_dir=run", "experiment=winner"]))
+    if identity(dump(again)) != identity(dict(config)):
+        raise ConfigError(
+            "best=true: the configuration of the best run cannot be said as an experiment over "
+            "these defaults; its run.yaml holds all of it. Was it made by another version?"
+        )
+
+
+def _call(target: Path, conf: Path) -> str:
+    """The command that trains what `target` says."""
+    folder = target.resolve().parent
+    if folder == (conf / "experiment").resolve():
+        return f"python train.py experiment={target.stem}"
+    if folder.name == "experiment":
+        return f"python train.py --config-dir {folder.parent} experiment={target.stem}"
+    return "experiment=NAME, once it lies in conf/experiment/NAME.yaml"

@@ -1,0 +1,80 @@
+"""`runs.csv` and `runs.parquet`: one row a run, every differing key a column."""
+
+from __future__ import annotations
+
+import csv
+import io
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from graftlab.reports.compare import Comparison
+from graftlab.reports.run import Run
+from graftlab.reports.values import is_number, written
+from graftlab.tracking.folder import write_atomic
+
+CSV, PARQUET = "runs.csv", "runs.parquet"
+NUMBERS = ("score", "baseline", "best_step", "steps", "tokens", "seconds", "cost")
+"""Columns of every run; losses in nats per trained token, cost in US dollars."""
+RESULTS = ("tokens_per_second", "peak_rss_mb", "trainable_parameters", "precision")
+"""Further columns, of finished runs."""
+
+
+def rows(found: Comparison) -> list[dict[str, Any]]:
+    """Each run as a flat row; all rows have the same keys, in the same order."""
+    return [_row(found, run) for run in found.runs]
+
+
+def write_csv(found: Comparison, folder: Path) -> Path:
+    """Write `runs.csv`; what a run does not have is an empty field."""
+    table = rows(found)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {k: v if is_number(v) or isinstance(v, str) else _plain(v) for k, v in row.items()}
+        for row in table
+    )
+    write_atomic(folder / CSV, text.getvalue())
+    return folder / CSV
+
+
+def write_parquet(found: Comparison, folder: Path) -> Path | None:
+    """Write `runs.parquet`, typed; None where pyarrow is not installed."""
+    if find_spec("pyarrow") is None:
+        return None
+    import pyarrow
+    from pyarrow import parquet
+
+    table = rows(found)
+    columns = {name: _column([row[name] for row in table]) for name in table[0]}
+    parquet.write_table(pyarrow.table(columns), folder / PARQUET)
+    return folder / PARQUET
+
+
+def _row(found: Comparison, run: Run) -> dict[str, Any]:
+    result = run.result
+    return {
+        "run": run.name,
+        "folder": str(run.folder),
+        "state": run.state,
+        **{key: run.value(key) for key in found.keys},
+        **{name: getattr(run, name) for name in NUMBERS},
+        **{name: getattr(result, name) if result else None for name in RESULTS},
+        "reason": run.reason,
+    }
+
+
+def _plain(value: Any) -> str:
+    return "" if value is None else written(value)
+
+
+def _column(values: list[Any]) -> list[Any]:
+    """Values of one kind: numbers and booleans as they are, anything mixed as text."""
+    present = [value for value in values if value is not None]
+    if all(isinstance(value, bool) for value in present) or all(map(is_number, present)):
+        return [
+            float(v) if any(isinstance(p, float) for p in present) and v is not None else v
+            for v in values
+        ]
+    return [value if value is None else written(value) for value in values]

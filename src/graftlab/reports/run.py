@@ -1,0 +1,124 @@
+"""One run as its folder tells it, finished or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from graftlab.reports.samples import Sample
+from graftlab.tracking.folder import BUDGETS
+from graftlab.tracking.history import Row
+from graftlab.tracking.result import Result
+
+SEED = "seed"
+STATES = ("done", "pruned", "running", "paused", "waiting", "unfinished", "failed", "unreadable")
+"""What may have become of a run; without a ledger nobody knows whether it is still running."""
+BROKEN = frozenset({"failed", "unfinished", "unreadable"})
+"""States that want an explanation."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Run:
+    """What can be read of one run. Losses are nats per trained token, times are seconds."""
+
+    folder: Path
+    name: str
+    """Its folder, as short as it stays unique."""
+    state: str
+    """One of STATES."""
+    reason: str | None = None
+    """Why it is not done, or why it ended early."""
+    traceback: str | None = None
+    """The whole of `error.txt`, where a sweep left one."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """`run.yaml`, flat: dotted key -> value."""
+    swept: Mapping[str, Any] = field(default_factory=dict)
+    """The values that a sweep gave it, where a ledger says so."""
+    rows: list[Row] = field(default_factory=list)
+    """`train_log.csv`."""
+    result: Result | None = None
+    times: Mapping[str, Any] = field(default_factory=dict)
+    """`time_metrics.json`."""
+    card: Mapping[str, str] = field(default_factory=dict)
+    """The provenance lines of `card.md`."""
+    samples: list[Sample] = field(default_factory=list)
+
+    def value(self, key: str) -> Any:
+        """What `key` was set to; None where the run has no such key."""
+        return self.config[key] if key in self.config else self.swept.get(key)
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """The keys that decide a result, flat."""
+        chosen = self.config or dict(self.swept)
+        return {key: v for key, v in chosen.items() if key.split(".")[0] not in BUDGETS}
+
+    @property
+    def counts(self) -> bool:
+        """Whether its score may be compared: finished, not pruned, validated."""
+        return self.state == "done" and self.score is not None and isfinite(self.score)
+
+    @property
+    def score(self) -> float | None:
+        """The best validation loss, so far if it is not finished."""
+        if self.result is not None:
+            return self.result.score
+        return min(map(validation, self._validated()), default=None)
+
+    @property
+    def baseline(self) -> float | None:
+        """The base's own validation loss."""
+        if self.result is not None:
+            return self.result.baseline
+        first = self.rows[0] if self.rows else {}
+        return first.get("valid_loss") if first.get("step") == 0 else None
+
+    @property
+    def best_step(self) -> int | None:
+        if self.result is not None:
+            return self.result.best_step
+        best = min(self._validated(), key=validation, default=None)
+        return None if best is None else int(best["step"])
+
+    def _validated(self) -> list[Row]:
+        return [row for row in self.rows if row["step"] > 0 and isfinite(validation(row))]
+
+    @property
+    def steps(self) -> int | None:
+        if self.result is not None:
+            return self.result.steps
+        return int(self.rows[-1]["step"]) if self.rows else None
+
+    @property
+    def tokens(self) -> int | None:
+        """Training tokens processed."""
+        if self.result is not None:
+            return self.result.tokens
+        return int(self.rows[-1].get("tokens", 0)) if self.rows else None
+
+    @property
+    def seconds(self) -> float | None:
+        """Of training steps, over all starts."""
+        told = self.times.get("train_seconds")
+        return told if told is not None else (self.rows[-1].get("seconds") if self.rows else None)
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars: all of its time at the price of `device`.
+
+        None where the run was on a GPU and `device` still names this machine's processor.
+        """
+        price, where = self.config.get("device.price"), self.card.get("device", "")
+        if price is None or self.seconds is None:
+            return None
+        if self.config.get("device.kind") == "cpu" and not where.startswith("cpu"):
+            return None
+        return float(price) * max(self.seconds, self.times.get("total_seconds") or 0) / 3600
+
+
+def validation(row: Row) -> float:
+    """The validation loss of a logged step, a sweep's at a rung included; NaN without one."""
+    return row.get("valid_loss", row.get("rung_loss", float("nan")))
