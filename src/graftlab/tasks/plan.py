@@ -125,11 +125,13 @@ def _what_fits(spec: TrainSpec, hours: Sequence[float], cost: Sequence[float]) -
         for limit, needed in ((limits.max_hours, sum(hours)), (limits.max_cost, sum(cost)))
         if limit is not None and needed > 0
     ]
-    first = f"the first {whole}" if whole > 1 else ("not even one", "the first")[whole]
+    fits = f"the first {whole}" if whole > 1 else ("not even one", "the first")[whole]
+    if share := int(100 * min(shares)):
+        fits += f", or all with {share}% of their steps (max_steps=N, epochs=N)"
     return (
-        f"reckoned for {spec.device.title}, one after the other. Within it: {first}, or all with "
-        f"{min(shares):.0%} of their steps (max_steps=N, epochs=N). Or fewer values, a faster "
-        "device=NAME, a higher limit; `graftlab plan -m` with the same words shows every job."
+        f"reckoned for {spec.device.title}, one after the other. Within it: {fits}. Or fewer "
+        "values, a faster device=NAME, a higher limit; `graftlab plan -m` with the same words "
+        "shows every job."
     )
 
 
