@@ -218,7 +218,7 @@ def _sentence(found: Comparison, judged: Verdict) -> str:
     if single:
         return (
             text
-            + "single runs say nothing of chance. Repeat them with several seeds: -m seed=0,1,2."
+            + "single runs say nothing of chance. Repeat them with several seeds: -m sweep.seeds=3."
         )
     needed = seeds_to_settle(judged)
     if needed is None:

@@ -84,7 +84,7 @@ def replicates(found: Comparison) -> str:
     if not found.replicated:
         empty = (
             '<p class="empty">Every configuration was run with one seed, so nothing can be said of '
-            "chance: <code>-m seed=0,1,2</code> repeats a run.</p>"
+            "chance: <code>-m sweep.seeds=3</code> repeats a run.</p>"
         )
         return section("replicates", "Replicates", empty)
     rows = [[*map(esc, row)] for row in shown.standings(found)]
