@@ -44,11 +44,15 @@ class Validator(StepCallback):
         if trainer.global_step == 0:
             self.recorder.baseline = self.base()
 
-    def after_step(self, trainer: Trainer, module: AdapterModule) -> None:
-        plan, step = self.recorder.plan, trainer.global_step
+    def due(self, step: int) -> bool:
+        """Whether the loss is measured after this step."""
+        plan = self.recorder.plan
         every = {"every_epochs": self.spec.every_epochs, "every_steps": self.spec.every_steps}
         rung = step in self.observer.rungs
-        if rung or step >= plan.total_steps or due(step, plan, **every):
+        return rung or step >= plan.total_steps or due(step, plan, **every)
+
+    def after_step(self, trainer: Trainer, module: AdapterModule) -> None:
+        if self.due(trainer.global_step):
             self.recorder.validated(self.tuned())
 
 
