@@ -94,6 +94,15 @@ def test_runs_begun_alone_go_on_together(three, tmp_path):
         assert_equal_runs(tmp_path / f"joint/{index}", tmp_path / f"alone/{index}")
 
 
+def test_rows_are_right_when_those_behind_leave_before_they_catch_up(three, tmp_path):
+    with pytest.raises(Paused):
+        run(replace(three[0], run_dir=str(tmp_path / "joint/0")), observer=PausesAt(5))
+    run(replace(three[0], run_dir=str(tmp_path / "alone")), observer=Rungs(5))
+    ended = together(resumed(three[:2]), tmp_path / "joint", observers={1: PausesAt(2)})
+    assert [(e.index, type(e.error)) for e in ended] == [(1, Paused), (0, type(None))]
+    assert_equal_runs(tmp_path / "joint/0", tmp_path / "alone")
+
+
 def test_a_run_that_diverges_fails_alone(three, tmp_path):
     wild = replace(three[1], lr=1e30)
     ended = together([three[0], wild, three[2]], tmp_path / "joint")

@@ -126,6 +126,15 @@ def test_runs_that_alone_would_be_compiled_are_compared_as_such(spec, tmp_path, 
     assert "would be compiled" in why
 
 
+def test_several_devices_speak_for_runs_of_their_own(spec, tmp_path, monkeypatch):
+    timing = Timing(alone=1.0, joint=0.6, adapters=4, tokens=1000)
+    monkeypatch.setattr(measuring, "measure", lambda *_: timing)
+    assert faster_together(jobs(varied(spec), tmp_path))[0]
+    together, why = faster_together(jobs(varied(spec), tmp_path), devices=2)
+    assert not together
+    assert "on each of 2 devices" in why
+
+
 def test_a_single_run_and_missing_data(spec, tmp_path):
     assert faster_together(jobs([spec], tmp_path)) == (
         False, "a single run has nobody to train with",

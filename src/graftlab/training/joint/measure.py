@@ -51,11 +51,12 @@ class Timing:
     tokens: int
 
 
-def faster_together(jobs: Sequence[Job]) -> tuple[bool, str]:
+def faster_together(jobs: Sequence[Job], *, devices: int = 1) -> tuple[bool, str]:
     """Whether to train these jobs (of one group) jointly on this machine, and why, in words.
 
-    Takes a few passes through the base, without writing anything. Raises GraftlabError where the
-    jobs share something that cannot be trained at all.
+    `devices`: how many runs could train at the same time without getting in each other's way, each
+    on a device of its own. Takes a few passes through the base and writes nothing. Raises
+    GraftlabError where the jobs share something that cannot be trained at all.
     """
     if len(jobs) < 2:
         return False, "a single run has nobody to train with"
@@ -68,8 +69,10 @@ def faster_together(jobs: Sequence[Job]) -> tuple[bool, str]:
         per_token = SAVED_SECONDS + SAVED_SECONDS_PER_PARAMETER * base.num_parameters
         alone = max(alone / 2, alone - per_token * timing.tokens)
         said += "(alone, layers would be compiled) "
-    gain = alone / timing.joint
+    gain = alone / devices / timing.joint
     said += f"joint takes {timing.joint * 1e3:,.0f} ms an adapter, alone {alone * 1e3:,.0f} ms"
+    if devices > 1:
+        said += f" on each of {devices} devices"
     return gain > MARGIN, f"{said}; {gain:.2f} times as fast"
 
 

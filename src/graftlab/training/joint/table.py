@@ -36,7 +36,8 @@ class Table:
         self.active: list[Seat] = []
         self._stacks: list[tuple[Stack, list[Seat]]] = []
         self._at_once = adapters_at_once(shared.plan.train, shared.place.device)
-        self._batches: Iterator[Batch] | None = None
+        self._batches: Iterator[Batch] = iter(())
+        self._rows_at = -1  # the step whose rows come next
         self._losses: dict[Seat, float] = {}  # of validations measured ahead
         self._baseline: float | None = None
 
@@ -52,9 +53,9 @@ class Table:
             members = active[first : first + self._at_once]
             stack = Stack(self.base, [seat.adapter for seat in members])
             self._stacks.append((stack, members))
-        if self._batches is None:
+        if self._rows_at != step:
             self.shared.plan.train.load_state_dict(loader_state(step, self.shared.plan))
-            self._batches = _without_end(self.shared.plan.train)
+            self._batches, self._rows_at = _without_end(self.shared.plan.train), step
 
     def leave(self, seat: Seat) -> None:
         """The run is over, or set aside: its adapter has weights of its own again."""
@@ -69,7 +70,6 @@ class Table:
 
     def passes(self) -> None:
         """All micro-batches of one optimizer step, forward and backward, for all that train."""
-        assert self._batches is not None, "seats are taken first"
         for stack, _ in self._stacks:
             stack.zero_grad()
         for batch in self._batches:
@@ -84,7 +84,8 @@ class Table:
                     autocast=self.shared.precision.autocast,
                 )
             if batch.ends_step:
-                return
+                break
+        self._rows_at += 1
 
     def baseline(self) -> float:
         """The base's own validation loss, measured once for all."""
