@@ -14,11 +14,13 @@ from graftlab.packing.rows import make_batch
 from graftlab.text.encode import TokenSet, encode
 from graftlab.training.joint import linear as joint_linear
 from graftlab.training.joint import probe as joint_probe
-from graftlab.training.joint import stack as joint_stack
+from graftlab.training.joint import trunk
 from graftlab.training.joint.linear import JointLinear
 from graftlab.training.joint.probe import check_apart
-from graftlab.training.joint.stack import SlicePolicy, Stack, lay, require_stackable
+from graftlab.training.joint.stack import SlicePolicy, Stack, require_stackable
+from graftlab.training.joint.trunk import lay_boundaries
 from graftlab.training.precision import Precision, resolve
+from miniatures import TRANSFORMERS
 
 LORAS = [
     Lora(rank=2),
@@ -171,15 +173,26 @@ def test_changing_one_adapter_leaves_the_others_bit_identical(detached, tokens):
         assert all(gradients[index][n].equal(poisoned[index][n]) for n in gradients[index])
 
 
-def test_a_batch_laid_again_is_the_same_documents_again(tokens):
-    batch = make_batch(tokens, [0, 3, 1], step_units=40)
-    laid = lay(batch, 3)
-    assert laid.boundaries.dtype == batch.boundaries.dtype
-    documents = [laid.input_ids[0, part] for part in laid.documents()]
-    once = [batch.input_ids[0, part] for part in batch.documents()]
-    assert len(documents) == 9
-    assert all(one.equal(other) for one, other in zip(documents, once * 3, strict=True))
-    assert [int(laid.positions[0, part][0]) for part in laid.documents()] == [0] * 9
+def test_documents_are_given_again_and_again():
+    boundaries = torch.tensor([0, 3, 7, 9], dtype=torch.int32)
+    laid = lay_boundaries(boundaries, 3)
+    assert laid.tolist() == [0, 3, 7, 9, 12, 16, 18, 21, 25, 27]
+    assert laid.dtype == torch.int32
+
+
+def test_what_no_adapter_touches_is_computed_once(detached, tokens):
+    """Layers below the first adapted one see the batch as it is, those from it on K copies."""
+    base, adapters = detached([Lora(rank=2, layers=1), Lora(rank=4, layers=1, dropout=0.1)])
+    batch = make_batch(tokens, [0, 1, 2], step_units=40)
+    seen = []
+    for layer in base.layers:
+        layer.mlp.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
+    passed(base, Stack(base, adapters), batch)
+    below = len(base.layers) - 1
+    assert below > 0
+    assert seen == [batch.num_tokens] * below + [2 * batch.num_tokens]
+    hooks = [hook for layer in base.layers for hook in layer._forward_pre_hooks]
+    assert hooks == []  # nothing stays behind
 
 
 def test_only_some_pass_where_only_some_are_asked(detached, tokens):
@@ -196,11 +209,13 @@ def test_only_some_pass_where_only_some_are_asked(detached, tokens):
     assert again.equal(torch.cat(whole, dim=1))
 
 
-@pytest.mark.parametrize("kind", ["qwen2", "llama", "gemma2", "phi3"])
-def test_the_probe_passes_on_other_architectures(make_base, kind):
+@pytest.mark.parametrize("layers", [None, 1])
+@pytest.mark.parametrize("kind", TRANSFORMERS)
+def test_the_probe_passes_on_other_architectures(make_base, kind, layers):
     base = make_base(kind)
     adapters = []
-    for lora in (Lora(rank=2, targets="all-linear"), Lora(rank=4, targets="all-linear")):
+    every = Lora(rank=2, targets="all-linear", layers=layers)
+    for lora in (every, Lora(rank=4, targets="attn", layers=layers)):
         adapters.append(attach(base, lora, seed=0, dtype=torch.float32))
         adapters[-1].detach()
         require_stackable(adapters[-1])
@@ -213,12 +228,11 @@ def test_the_probe_passes_on_other_architectures(make_base, kind):
 def test_the_probe_finds_documents_that_see_each_other(detached, monkeypatch):
     base, adapters = detached()
 
-    def leaky(batch, times):
-        laid = lay(batch, times)
-        laid.boundaries = torch.stack([laid.boundaries[0], laid.boundaries[-1]])
-        return laid
+    def leaky(boundaries, times):
+        laid = lay_boundaries(boundaries, times)
+        return torch.stack([laid[0], laid[-1]])
 
-    monkeypatch.setattr(joint_stack, "lay", leaky)
+    monkeypatch.setattr(trunk, "lay_boundaries", leaky)
     with pytest.raises(LeakError, match="documents of one packed row see each other"):
         check_apart(base, adapters, no_autocast)
 

@@ -13,9 +13,11 @@ checkpoints. What a run alone would compute and this one are equal up to roundin
     groups     which runs may train together
     linear     the adapted linear layer, and its backward pass
     stack      adapters laid over each other, and the passes through them
+    trunk      layers below the first adapted one, computed once
     standin    what callbacks and checkpoints ask of a Lightning trainer
     seat       one run's place at the table
     opening    from jobs to seats
+    table      who trains in the step at hand
     run        the steps, and who leaves when
     probe      documents and adapters really do not see each other
     measure    is it faster here than one run after the other?

@@ -23,6 +23,7 @@ from graftlab.adapters.dropout import KeyedDropout
 from graftlab.errors import ConfigError
 from graftlab.objectives.policy import Policy
 from graftlab.training.joint.linear import JointLinear
+from graftlab.training.joint.trunk import laid
 from graftlab.types import Batch
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Stack:
         names = dict.fromkeys(name for adapter in adapters for name in adapter.layers)
         self.modules = {name: self._join(name) for name in names}
         factors = [factor for m in self.modules.values() for factor in (m.down, m.up)]
+        self._adapted_layers = self._from_first_adapted()
         self._gradients = [cast("Tensor", factor.grad) for factor in factors]
 
     def __len__(self) -> int:
@@ -76,6 +78,17 @@ class Stack:
                 _move(layer.lora_B[NAME].weight, up, up.grad, index, transposed=True)
         return JointLinear(linear, down=down, up=up, scale=scale, drops=drops)
 
+    def _from_first_adapted(self) -> list[nn.Module]:
+        """The decoder layers from the first one that any adapter is in."""
+        linears = {id(module.base) for module in self.modules.values()}
+        layers = self.base.layers
+        first = next(
+            index
+            for index, layer in enumerate(layers)
+            if any(id(module) in linears for module in layer.modules())
+        )
+        return layers[first:]
+
     def release(self) -> None:
         """Every adapter's weights into memory of their own; the stack is of no use any more."""
         for adapter in self.adapters:
@@ -87,10 +100,14 @@ class Stack:
         torch._foreach_zero_(self._gradients)
 
     def hidden(self, batch: Batch) -> Tensor:
-        """Final hidden states (1, K * N, D) of `batch` under each adapter; K: those chosen."""
-        any_module = next(iter(self.modules.values()))
-        chosen = any_module.chosen
-        return self.base.hidden(lay(batch, len(self) if chosen is None else len(chosen)))
+        """Final hidden states (1, K * N, D) of `batch` under each adapter; K: those chosen.
+
+        Without gradients, as layers that are recomputed need `batch` laid until then.
+        """
+        chosen = next(iter(self.modules.values())).chosen
+        times = len(self) if chosen is None else len(chosen)
+        with torch.no_grad(), laid(self._adapted_layers, batch, times):
+            return self.base.hidden(batch)
 
     @contextmanager
     def mounted(self) -> Iterator[None]:
@@ -125,9 +142,9 @@ class Stack:
         down to the hidden states, so that only one adapter's logits exist at a time; then one
         backward pass takes all of them through the layers.
         """
-        with self.mounted():
+        with self.mounted(), laid(self._adapted_layers, batch, len(self)):
             with autocast():
-                hidden = self.hidden(batch)
+                hidden = self.base.hidden(batch)
             blocks = [b.detach().requires_grad_() for b in hidden.chunk(len(self), dim=1)]
             for policy, block, loss in zip(policies, blocks, losses, strict=True):
                 policy.block = block
@@ -150,27 +167,16 @@ def _move(
     parameter.grad = gradient
 
 
-def lay(batch: Batch, times: int) -> Batch:
-    """`batch` laid end to end `times` times, as if its documents had been given again and again."""
-    length = batch.num_tokens
-    shifts = torch.arange(times, dtype=batch.boundaries.dtype) * length
-    inner = (batch.boundaries[None, :-1] + shifts[:, None]).flatten()
-    end = torch.tensor([times * length], dtype=batch.boundaries.dtype)
-    return Batch(
-        input_ids=batch.input_ids.repeat(1, times),
-        labels=batch.labels.repeat(1, times),
-        positions=batch.positions.repeat(1, times),
-        boundaries=torch.cat([inner, end]),
-        step_units=batch.step_units,
-        micro_step=batch.micro_step,
-        ends_step=batch.ends_step,
-    )
-
-
 def require_stackable(adapter: Adapter) -> None:
-    """Raise ConfigError where a layer of this adapter is not LoRA on a linear layer."""
+    """Raise ConfigError unless the adapter is LoRA on linear layers of the decoder."""
+    inside = {id(module) for layer in adapter.base.layers for module in layer.modules()}
     for name, layer in adapter.layers.items():
         base: nn.Module = layer.get_base_layer()
+        if id(base) not in inside:
+            raise ConfigError(
+                f"{name} lies outside the decoder layers: it does not train jointly. "
+                "Use sweep.launcher=local, or other lora.targets."
+            )
         plain = type(layer) is Linear and type(base) is nn.Linear and not layer.lora_variant
         if not plain or adapter.saved:
             raise ConfigError(
