@@ -3,7 +3,8 @@
 Run as: python benchmarks/joint_curves.py docs/joint-curves.svg
 
 Four runs of the embedded default that differ in rank, learning rate, dropout, targets and length
-are trained one after the other and then jointly, in fp32. Prints a table and writes the picture.
+are trained one after the other and then jointly, in fp32. As a measure of what rounding alone does,
+one of them is then trained alone once more, on one thread. Prints a table and writes the picture.
 """
 
 from __future__ import annotations
@@ -79,6 +80,17 @@ def train(root: Path) -> list[Curve]:
         )
         for index, name in enumerate(runs)
     ]
+
+
+def control(root: Path) -> Curve:
+    """One run alone on one thread, over itself alone: sums in another order, and nothing else."""
+    name, again = "rank 16, lr 0.001", root / "again"
+    index = list(variants()).index(name)
+    spec = variants()[name]
+    run(replace(spec, trainer=replace(spec.trainer, threads=1), run_dir=str(again)))
+    alone = root / f"alone-{index}"
+    apart = product_distance(again, alone)
+    return Curve(f"{name}, alone on one thread", losses(alone), losses(again), apart)
 
 
 def losses(folder: Path) -> list[float]:
@@ -168,8 +180,9 @@ def main() -> None:
     target = Path(sys.argv[1])
     with tempfile.TemporaryDirectory() as scratch:
         curves = train(Path(scratch))
+        repeated = control(Path(scratch))
     print("| run | steps | loss, first and last | loss apart | B A apart |\n|---|--:|--:|--:|--:|")
-    for curve in curves:
+    for curve in [*curves, repeated]:
         print(
             f"| {curve.name} | {len(curve.alone)} | {curve.alone[0]:.3f} {curve.alone[-1]:.3f} "
             f"| {curve.apart:.1e} | {curve.product:.1e} |"

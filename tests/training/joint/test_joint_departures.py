@@ -135,7 +135,7 @@ def test_sigterm_saves_all_and_resuming_is_exact(three, tmp_path):
 def test_a_signal_before_the_first_step_ends_all(three, tmp_path, monkeypatch):
     import graftlab.training.joint.run as joint
 
-    monkeypatch.setattr(joint, "check_apart", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(joint, "check_apart", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
     ended = together(three, tmp_path)
     assert sorted(e.index for e in ended) == [0, 1, 2]
     assert all(isinstance(e.error, Interrupted) for e in ended)

@@ -148,7 +148,7 @@ def test_time_is_shared_and_said(both):
     assert json.loads((folder / "alone" / "1" / "time_metrics.json").read_text())["share"] == 1
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16"])
+@pytest.mark.parametrize("precision", ["bf16-mixed", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_half_precision_agrees_up_to_its_own_rounding(spec, tmp_path, precision):
     """Joint is as near to alone as alone in another batch layout would be: bf16 noise."""
     specs = varied(replace(spec, precision=Precision(name=precision)))[:3]

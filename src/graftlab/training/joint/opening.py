@@ -67,7 +67,17 @@ def seat_all(
     replies: dict[str, dict[int, str]] = {}
     for index, job, resumed in claimed:
         try:
-            seats.append(_seat(shared, base, job, resumed, index, signals, replies))
+            seats.append(
+                _seat(
+                    job,
+                    index=index,
+                    resumed=resumed,
+                    shared=shared,
+                    base=base,
+                    signals=signals,
+                    replies=replies,
+                )
+            )
         except GraftlabError as error:
             ended.append(Ended(index=index, error=error))
         finally:
@@ -77,11 +87,12 @@ def seat_all(
 
 
 def _seat(
+    job: Job,
+    *,
+    index: int,
+    resumed: Saved | None,
     shared: Setup,
     base: Base,
-    job: Job,
-    resumed: Saved | None,
-    index: int,
     signals: Signals,
     replies: dict[str, dict[int, str]],
 ) -> Seat:

@@ -34,8 +34,8 @@ MOST = 4
 def check_apart(
     base: Base,
     adapters: Sequence[Adapter],
-    autocast: Callable[[], AbstractContextManager[Any]],
     *,
+    autocast: Callable[[], AbstractContextManager[Any]],
     seed: int = 0,
 ) -> str:
     """Run the model jointly, jointly with changes, and alone; returns a line for the log.

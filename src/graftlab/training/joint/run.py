@@ -77,7 +77,8 @@ def _execute(jobs: Sequence[Job], signals: Signals) -> Iterator[Ended]:
             try:
                 if seats:
                     base.set_checkpointing(spec.model.gradient_checkpointing)
-                    found = check_apart(base, [s.adapter for s in seats], precision.autocast)
+                    adapters = [seat.adapter for seat in seats]
+                    found = check_apart(base, adapters, autocast=precision.autocast)
                     announce(shared, seats, found)
                     table = Table(base, shared, seats)
                     clock = _Clock(started, time.perf_counter() - started)
