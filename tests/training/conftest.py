@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from chats import chats
-from graftlab.data.source import JsonlData
-from graftlab.generation.sampling import Generation
-from graftlab.models.hf import HFModel
-from graftlab.objectives.ce import CrossEntropy
-from graftlab.packing.plan import Packing
 from graftlab.tasks.train import TrainSpec
-from graftlab.training.optim import AdamW
-from graftlab.training.precision import Precision
-from graftlab.training.schedule import Schedule
-from graftlab.training.watch import Callbacks, Samples
 from miniatures import miniature
+from training_spec import small_spec
 
 
 @pytest.fixture(scope="module")
@@ -33,17 +26,4 @@ def root(tmp_path_factory) -> Path:
 @pytest.fixture
 def spec(root, tmp_path) -> TrainSpec:
     """Five rows an epoch, fp32, no samples; tests change what they are about."""
-    return TrainSpec(
-        model=HFModel(path=str(root / "base")),
-        data=JsonlData(train=str(root / "train.jsonl"), valid=str(root / "valid.jsonl")),
-        objective=CrossEntropy(),
-        optimizer=AdamW(),
-        precision=Precision(name="fp32"),
-        packing=Packing(max_length=80),
-        schedule=Schedule(warmup_steps=2),
-        callbacks=Callbacks(samples=Samples(prompts=0)),
-        generation=Generation(max_new_tokens=4),
-        epochs=2,
-        compile="off",
-        run_dir=str(tmp_path / "run"),
-    )
+    return replace(small_spec(root), run_dir=str(tmp_path / "run"))

@@ -52,6 +52,7 @@ class Adapter:
         self.config = config
         self._originals = originals
         modules = list(base.model.named_modules())
+        self._detached: list[tuple[str, nn.Parameter]] | None = None
         self.layers = {name: m for name, m in modules if isinstance(m, LoraLayer)}
         self.saved = {name: m for name, m in modules if isinstance(m, ModulesToSaveWrapper)}
         for _, parameter in self.named_parameters():
@@ -65,6 +66,8 @@ class Adapter:
 
     def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
         """Trainable parameters under their names in the file, in the model's own order."""
+        if self._detached is not None:
+            return list(self._detached)
         return [
             (file_name(name), parameter)
             for name, parameter in self.base.model.named_parameters()
@@ -73,7 +76,10 @@ class Adapter:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Copies of the weights on the CPU, under PEFT's names."""
-        return {name: p.detach().cpu().clone() for name, p in self.named_parameters()}
+        return {
+            name: p.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, p in self.named_parameters()
+        }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take over weights by PEFT's names. Raises ModelError unless names and shapes agree."""
@@ -152,9 +158,19 @@ class Adapter:
         self._streams.set_step(seed=seed, step=step, micro_step=micro_step)
 
     def detach(self) -> None:
-        """Take the adapter out of the base, which is then bit-identical to a fresh one."""
+        """Take the adapter out of the base, which is then bit-identical to a fresh one.
+
+        The adapter keeps its weights, can be saved, and be `mounted` again.
+        """
+        self._detached = self.named_parameters()
         restore_modules(self.base.model, self._originals)
         self.base.adapter = None
+
+    @contextmanager
+    def mounted(self) -> Iterator[None]:
+        """A detached adapter back on its base, inside the `with` block."""
+        with installed(self.base.model, {**self.layers, **self.saved}):
+            yield
 
     @torch.no_grad()
     def _interpolated(self) -> list[tuple[Tensor, nn.Parameter]]:
@@ -195,6 +211,22 @@ def restore_modules(model: nn.Module, originals: Mapping[str, nn.Module]) -> Non
             parent._modules[attribute] = module
     if hasattr(model, "peft_config"):
         del model.peft_config
+
+
+@contextmanager
+def installed(model: nn.Module, modules: Mapping[str, nn.Module]) -> Iterator[None]:
+    """`modules` in the places of `model` that they are named for; what stood there comes back."""
+    places = [(model.get_submodule(name.rpartition(".")[0]), name) for name in modules]
+    before = []
+    try:
+        for parent, name in places:
+            leaf = name.rpartition(".")[2]
+            before.append((parent, leaf, parent._modules[leaf]))
+            parent._modules[leaf] = modules[name]
+        yield
+    finally:
+        for parent, leaf, module in before:
+            parent._modules[leaf] = module
 
 
 def _sorted_header(data: bytes) -> bytes:

@@ -48,47 +48,52 @@ def check_isolation(
     `autocast` makes the context training computes in. The adapter's weights are stirred for the
     probe (a fresh adapter does nothing) and put back exactly. Raises LeakError.
     """
-    a, b, c, other = _documents(base.vocab_size, seed)
+    a, b, c, other = probe_documents(base.vocab_size, seed)
     quiet = torch.compiler.set_stance("force_eager")
     with _stirred(adapter, seed), base.evaluating(), quiet, autocast():
         packed = _see(base, [a, b, c], skip=1)
         changed = _see(base, [other, b, c], skip=1)
         alone = _join(_see(base, [b]), _see(base, [c]))
-        tolerance = TOLERANCE[_compute_dtype(base)]
+        tolerance = compute_tolerance(base)
     moved = {
         "hidden states": (changed.hidden - packed.hidden).abs().max().item(),
         "logits": (changed.logits - packed.logits).abs().max().item(),
     }
     if any(moved.values()):  # NaN counts as moved
         raise LeakError(_leak(base, moved))
-    distance = max(_distance(packed.hidden, alone.hidden), _distance(packed.logits, alone.logits))
-    if not distance <= tolerance:
-        raise LeakError(_unlike(base, distance, tolerance))
+    apart = max(distance(packed.hidden, alone.hidden), distance(packed.logits, alone.logits))
+    if not apart <= tolerance:
+        raise LeakError(_unlike(base, apart, tolerance))
     return (
         f"documents are isolated (attention: {base.backend}): changing one leaves "
-        f"the others bit-identical; packed is within {distance:.0e} of alone"
+        f"the others bit-identical; packed is within {apart:.0e} of alone"
     )
 
 
-def _documents(vocab_size: int, seed: int) -> list[Tensor]:
+def probe_documents(vocab_size: int, seed: int) -> list[Tensor]:
     """Documents A, B, C of random tokens, and an A that differs everywhere."""
     generator = torch.Generator().manual_seed(seed)
     a, b, c = (torch.randint(vocab_size, (n,), generator=generator) for n in LENGTHS)
     return [a, b, c, (a + vocab_size // 2) % vocab_size]
 
 
-def _see(base: Base, documents: list[Tensor], *, skip: int = 0) -> _Seen:
-    """Hidden states and logits of all documents but the first `skip`."""
+def probe_batch(documents: list[Tensor]) -> Batch:
+    """The documents laid end to end, without labels."""
     ids = torch.cat(documents)
     lengths = [len(document) for document in documents]
-    batch = Batch(
+    return Batch(
         input_ids=ids[None],
         labels=torch.full_like(ids, IGNORE)[None],
         positions=torch.cat([torch.arange(n) for n in lengths])[None],
         boundaries=torch.tensor([0, *lengths]).cumsum(0).to(torch.int32),
         step_units=1,
     )
-    hidden = base.hidden(batch.to(base.device))[0, sum(lengths[:skip]) :]
+
+
+def _see(base: Base, documents: list[Tensor], *, skip: int = 0) -> _Seen:
+    """Hidden states and logits of all documents but the first `skip`."""
+    start = sum(len(document) for document in documents[:skip])
+    hidden = base.hidden(probe_batch(documents).to(base.device))[0, start:]
     return _Seen(hidden, base.logits(hidden))
 
 
@@ -97,12 +102,15 @@ def _join(first: _Seen, second: _Seen) -> _Seen:
     return _Seen(hidden, torch.cat([first.logits, second.logits]))
 
 
-def _compute_dtype(base: Base) -> torch.dtype:
+def compute_tolerance(base: Base) -> float:
+    """What rounding explains, in the context that is on at the moment."""
     kind = base.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else base.dtype
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else base.dtype
+    return TOLERANCE[dtype]
 
 
-def _distance(ours: Tensor, theirs: Tensor) -> float:
+def distance(ours: Tensor, theirs: Tensor) -> float:
+    """Relative L2 distance."""
     return float((ours.float() - theirs.float()).norm() / theirs.float().norm())
 
 
@@ -132,10 +140,10 @@ def _leak(base: Base, moved: dict[str, float]) -> str:
     )
 
 
-def _unlike(base: Base, distance: float, tolerance: float) -> str:
+def _unlike(base: Base, apart: float, tolerance: float) -> str:
     return (
         f"{base.name}: a document packed with others is not computed as it is alone: the outputs "
-        f"are {distance:.2g} apart (relative L2; rounding explains {tolerance:.0e}). {_cure(base)}"
+        f"are {apart:.2g} apart (relative L2; rounding explains {tolerance:.0e}). {_cure(base)}"
     )
 
 

@@ -27,6 +27,10 @@ class Policy:
         self.base = base
         self.adapter = adapter
 
+    def hidden(self, batch: Batch) -> Tensor:
+        """Final hidden states (1, N, D) of `batch`."""
+        return self.base.hidden(batch)
+
     def label_nll(self, batch: Batch) -> Tensor:
         """Negative log-likelihood in nats, summed over labelled positions; an fp32 scalar.
 
@@ -42,7 +46,7 @@ class Policy:
         """
         labels = batch.labels[0]
         where = (labels != IGNORE).nonzero()[:, 0]
-        hidden = self.base.hidden(batch)[0].index_select(0, where)
+        hidden = self.hidden(batch)[0].index_select(0, where)
         labels = labels[where]
         rows = max(1, CHUNK_ELEMENTS // self.base.vocab_size)
         if len(where) <= rows:

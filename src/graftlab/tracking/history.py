@@ -27,8 +27,11 @@ COLUMNS = (
 )
 """Step 0 holds the base's validation loss; `tokens` and `seconds` count from the start."""
 
-TIMES = frozenset({"seconds", "tokens_per_second", "trained_tokens_per_second", "share_of_peak"})
-"""Columns that differ between two runs of the same configuration."""
+TIMES = frozenset(
+    {"seconds", "tokens_per_second", "trained_tokens_per_second", "share_of_peak", "share"}
+)
+"""Columns that differ between two runs of the same configuration. `share` is there where several
+runs trained in one step: the part of its time that is counted as this run's."""
 
 Row = dict[str, float]
 

@@ -123,6 +123,8 @@ class WandbTracker(Tracker):
             config=flat(config),
             mode=mode,
             resume="allow" if mode == "online" else None,
+            # A run of its own, also while other runs of this process are open.
+            reinit="create_new",
             settings=wandb.Settings(silent=True, console="off", init_timeout=60),
         )
         # An offline run cannot ask the server what it has, and a killed one may have lost its

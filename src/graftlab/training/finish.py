@@ -33,6 +33,8 @@ class Finish:
     compiled: bool
     writes: bool
     """Whether this process is the one that writes."""
+    shows: bool = True
+    """Whether the last screen is shown."""
 
     def run(self, *, setup_seconds: float, started: float) -> Result:
         """Save the final and the best adapter, sample the best one, write the result last."""
@@ -57,7 +59,8 @@ class Finish:
         self._write_times(setup_seconds, started)
         fit.history.write_json()
         result.write(self.folder.path / "result.json")
-        show_result(result, fit.book.last(), self._places())
+        if self.shows:
+            show_result(result, fit.book.last(), self._places())
         return result
 
     def _result(self, best: Saved) -> Result:
@@ -110,6 +113,7 @@ class Finish:
                 "total_seconds": time.perf_counter() - started,
                 "steps_per_second": recorder.steps_per_second,
                 "tokens_per_second": recorder.tokens_per_second,
+                "share": recorder.mean_share,
             },
         )
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from graftlab.tasks.train import TrainSpec
     from graftlab.tracking.history import History
     from graftlab.tracking.loggers import Tracker
+    from graftlab.training.callbacks.base import StepCallback
     from graftlab.training.checkpoint import CheckpointStore, Saved
     from graftlab.training.module import AdapterModule
     from graftlab.training.observer import Observer
@@ -70,7 +71,11 @@ class Fit:
             precision=self.precision,
             accumulate=self.spec.accumulate,
             max_steps=self.plan.total_steps,
-            callbacks=[*self._callbacks(), *([bar] if self.spec.callbacks.progress else [])],
+            callbacks=[
+                self.signals,
+                *self.callbacks(base=self.base_loss, tuned=self.tuned_loss),
+                *([bar] if self.spec.callbacks.progress else []),
+            ],
         )
         try:
             with warnings.catch_warnings():
@@ -86,16 +91,19 @@ class Fit:
             self.signals.stepping = False
             bar.close()
 
-    def _callbacks(self) -> list[Any]:
+    def callbacks(
+        self, *, base: Callable[[], float], tuned: Callable[[], float]
+    ) -> list[StepCallback]:
+        """What happens after every step, in order; `base` and `tuned` measure validation losses."""
         spec, recorder, watched = self.spec, self.recorder, self.spec.callbacks
-        callbacks: list[Any] = [self.signals, recorder]
+        callbacks: list[StepCallback] = [recorder]
         if self.plan.valid is not None:
             callbacks.append(
                 Validator(
                     recorder,
                     watched,
-                    base=self.base_loss,
-                    tuned=self.tuned_loss,
+                    base=base,
+                    tuned=tuned,
                     observer=self.observer,
                 )
             )

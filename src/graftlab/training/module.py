@@ -66,17 +66,26 @@ class AdapterModule(lightning.LightningModule):
         return self
 
     def training_step(self, batch: Batch, _index: int) -> torch.Tensor:
+        self.begin(batch)
+        return self.score(batch)
+
+    def begin(self, batch: Batch) -> None:
+        """Before a micro-batch's forward pass: count it, and draw its dropout masks."""
         world, rank = self.trainer.world_size, self.trainer.global_rank
         if batch.micro_step == 0:
             self.sums, self.units, self.tokens = {}, batch.step_units, 0
         self.tokens += batch.num_tokens
         micro_step = batch.micro_step * world + rank
         self.adapter.set_step(seed=self.seed, step=self.global_step, micro_step=micro_step)
+
+    def score(self, batch: Batch) -> torch.Tensor:
+        """The micro-batch's loss, its terms added to the step's sums."""
         with self.autocast():
             terms = self.objective.terms(self.policy, batch)
         for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0) + value.detach()
-        return terms["loss"] * (self.trainer.accumulate_grad_batches * world / batch.step_units)
+        parts = self.trainer.accumulate_grad_batches * self.trainer.world_size
+        return terms["loss"] * (parts / batch.step_units)
 
     def _finish_step(self) -> None:
         """Settle `means` (per trained token) and `tokens` of the step, over all processes."""

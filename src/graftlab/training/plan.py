@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from graftlab.errors import DataError
@@ -25,6 +25,12 @@ class StepPlan:
     total_steps: int
     warmup_steps: int
     tokens_per_step: float  # over all processes
+
+    def like(self, spec: TrainSpec) -> StepPlan:
+        """The same rows for as many steps as `spec` wants."""
+        total = spec.max_steps or spec.epochs * self.steps_per_epoch
+        warmup = spec.schedule.warmup(total_steps=total, steps_per_epoch=self.steps_per_epoch)
+        return replace(self, total_steps=total, warmup_steps=warmup)
 
 
 def plan_steps(

@@ -36,12 +36,13 @@ from graftlab.training.flops import flops_per_token
 from graftlab.training.memory import memory_advice
 from graftlab.training.module import AdapterModule, require_same
 from graftlab.training.observer import Observer
-from graftlab.training.samples import SampleBook
+from graftlab.training.samples import Replies, SampleBook
 from graftlab.training.setup import Setup, settle
 from graftlab.training.signals import Signals
 
 if TYPE_CHECKING:
     from graftlab.adapters.base import Adapter
+    from graftlab.models.base import Base
     from graftlab.tasks.train import TrainSpec
     from graftlab.tracking.loggers import Tracker
     from graftlab.training.place import Place
@@ -61,16 +62,16 @@ def execute(spec: TrainSpec, folder: RunFolder, observer: Observer | None = None
 def _execute(spec: TrainSpec, folder: RunFolder, signals: Signals, observer: Observer) -> Result:
     started = time.perf_counter()
     forget_peak()
-    resume = _claim(spec, folder)
+    resume = claim(spec, folder)
     setup = settle(spec, folder)
     with open_adapter(spec, setup.precision, setup.place) as adapter:
-        compiled, compile_reason = _whether_to_compile(setup, adapter)
+        compiled, compile_reason = whether_to_compile(setup, adapter.base)
         probe = _prove_isolation(setup, adapter)
         if setup.writes:
             announce(setup, adapter, compile_reason=compile_reason, probe=probe)
             if resume is not None:
                 say(f"Going on from step {resume.step} of {setup.plan.total_steps}.")
-        fit = _assemble(setup, adapter, signals, observer)
+        fit = assemble(setup, adapter, signals=signals, observer=observer)
         exit_code = 1
         try:
             setup_seconds = time.perf_counter() - started
@@ -96,7 +97,7 @@ def _prove_isolation(setup: Setup, adapter: Adapter) -> str:
     return check_isolation(adapter.base, adapter, autocast=setup.precision.autocast)
 
 
-def _whether_to_compile(setup: Setup, adapter: Adapter) -> tuple[bool, str]:
+def whether_to_compile(setup: Setup, base: Base) -> tuple[bool, str]:
     """The decision and its reason. A resumed run decides as the whole run did: it must compute
     the same numbers.
     """
@@ -109,11 +110,11 @@ def _whether_to_compile(setup: Setup, adapter: Adapter) -> tuple[bool, str]:
         planned_steps=passes,
         tokens_per_step=plan.tokens_per_step / spec.accumulate / place.world_size,
         device=place.device,
-        num_parameters=adapter.base.num_parameters,
+        num_parameters=base.num_parameters,
     )
 
 
-def _claim(spec: TrainSpec, folder: RunFolder) -> Saved | None:
+def claim(spec: TrainSpec, folder: RunFolder) -> Saved | None:
     """The checkpoint to go on from. Raises ConfigError when the folder holds somebody's run."""
     last = CheckpointStore(folder.checkpoints).last()
     if last is not None and spec.resume is None:
@@ -134,10 +135,23 @@ def open_adapter(spec: TrainSpec, precision: Resolved, place: Place) -> Iterator
         yield adapter
 
 
-def _assemble(setup: Setup, adapter: Adapter, signals: Signals, observer: Observer) -> Fit:
-    """Module, recorder, history, loggers and samples of this process."""
+def assemble(
+    setup: Setup,
+    adapter: Adapter,
+    *,
+    signals: Signals,
+    observer: Observer,
+    policy: Policy | None = None,
+    replies: Replies | None = None,
+) -> Fit:
+    """Module, recorder, history, loggers and samples of this process.
+
+    `policy` is what the objective asks (default: base and adapter), `replies` how samples are
+    drawn.
+    """
     spec, folder = setup.spec, setup.folder
-    module = _module(setup, adapter)
+    replies = replies or Replies(setup.precision.autocast)
+    module = _module(setup, policy or Policy(adapter.base, adapter))
     store = CheckpointStore(folder.checkpoints)
     last = store.last()
     if last is not None:  # before its log and checkpoints are touched
@@ -156,7 +170,7 @@ def _assemble(setup: Setup, adapter: Adapter, signals: Signals, observer: Observ
         setup.data.tokenizer,
         setup.data.prompts,
         generation=spec.generation,
-        autocast=setup.precision.autocast,
+        replies=replies,
     )
     return Fit(
         spec=spec,
@@ -174,12 +188,12 @@ def _assemble(setup: Setup, adapter: Adapter, signals: Signals, observer: Observ
     )
 
 
-def _module(setup: Setup, adapter: Adapter) -> AdapterModule:
+def _module(setup: Setup, policy: Policy) -> AdapterModule:
     """The Lightning module; a checkpoint of it names base, data and configuration."""
     spec, plan = setup.spec, setup.plan
     config = dump(spec)
     return AdapterModule(
-        policy=Policy(adapter.base, adapter),
+        policy=policy,
         objective=spec.objective,
         optimizer=spec.optimizer,
         lr=spec.lr,
@@ -189,7 +203,7 @@ def _module(setup: Setup, adapter: Adapter) -> AdapterModule:
         autocast=setup.precision.autocast,
         seed=spec.seed,
         identity={
-            "base": adapter.base.fingerprint,
+            "base": policy.base.fingerprint,
             "data": setup.data.fingerprint,
             "configuration": identity(config),
         },

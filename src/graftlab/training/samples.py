@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
 Sample = dict[str, Any]
 
 
+@dataclass(slots=True)
+class Replies:
+    """How replies are drawn: each inside `context()`; the base answers each prompt only once."""
+
+    context: Callable[[], AbstractContextManager[Any]]
+    base: dict[int, str] = field(default_factory=dict)
+    """The base's replies by prompt; books of the same prompts and generation may share them."""
+
+
 class SampleBook:
     """Draws and keeps the samples of a run; the base answers each prompt only once."""
 
@@ -31,21 +41,20 @@ class SampleBook:
         conversations: Sequence[Conversation],
         *,
         generation: Generation,
-        autocast: Callable[[], AbstractContextManager[Any]],
+        replies: Replies,
     ) -> None:
         """`conversations` are whole; their last answer becomes the reference."""
         self.adapter, self.tokenizer, self.generation = adapter, tokenizer, generation
-        self.conversations, self.autocast = list(conversations), autocast
+        self.conversations, self.replies = list(conversations), replies
         self.rows: list[Sample] = []
-        self._base_replies: dict[int, str] = {}
 
     def draw(self, step: int) -> float:
         """Sample every prompt after `step` steps; returns the worst repetition (0 to 1)."""
         worst = 0.0
         for index, conversation in enumerate(self.conversations):
-            if index not in self._base_replies:
+            if index not in self.replies.base:
                 with self.adapter.disabled():
-                    self._base_replies[index] = self._reply(conversation)
+                    self.replies.base[index] = self._reply(conversation)
             reply = self._reply(conversation)
             worst = max(worst, repetition(reply))
             question = conversation.without_last_answer().messages
@@ -53,7 +62,7 @@ class SampleBook:
                 {
                     "step": step,
                     "prompt": question[-1].content,
-                    "base": self._base_replies[index],
+                    "base": self.replies.base[index],
                     "adapter": reply,
                     "reference": conversation.messages[-1].content,
                 }
@@ -63,7 +72,7 @@ class SampleBook:
     def _reply(self, conversation: Conversation) -> str:
         question = conversation.without_last_answer()
         try:
-            with self.autocast():
+            with self.replies.context():
                 return generate(self.adapter.base, self.tokenizer, question, self.generation).text
         except GraftlabError as error:  # a prompt that fills the context ends no training run
             return f"(no reply: {error})"

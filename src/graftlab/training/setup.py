@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from graftlab.adapters.targets import check_targets
@@ -52,20 +53,42 @@ class Setup:
         return self.place.rank == 0
 
 
-def settle(spec: TrainSpec, folder: RunFolder) -> Setup:
-    """Check the targets, read the data and count the steps.
+def settle(spec: TrainSpec, folder: RunFolder, *, prompts: int | None = None) -> Setup:
+    """Check the targets, read the data and count the steps; `prompts` to sample from are kept.
 
     Raises ConfigError, DataError or ModelError for what people can mend.
     """
     place = Place.settle(spec)
     precision = resolve(spec.precision, place.device)
     check_targets(spec.model.folder(), spec.lora)
-    data = read_data(spec, folder, tell=place.rank == 0)
+    if prompts is None:
+        prompts = spec.callbacks.samples.prompts
+    data = read_data(spec, folder, prompts=prompts, tell=place.rank == 0)
     plan = plan_steps(spec, data.train, data.valid, rank=place.rank, world_size=place.world_size)
     return Setup(spec=spec, folder=folder, place=place, precision=precision, data=data, plan=plan)
 
 
-def read_data(spec: TrainSpec, folder: RunFolder, *, tell: bool = True) -> Data:
+def settle_like(first: Setup, spec: TrainSpec, folder: RunFolder) -> Setup:
+    """`settle` for a run that shares place, precision, data and rows with `first`.
+
+    Its loaders are those of `first`: only one of the two may be iterated at a time. Raises
+    ConfigError where the targets match nothing.
+    """
+    check_targets(spec.model.folder(), spec.lora)
+    rejects = first.folder.path / "rejects.jsonl"
+    if rejects.exists() and folder.path != first.folder.path:
+        shutil.copyfile(rejects, folder.path / "rejects.jsonl")
+    prompts = first.data.prompts[: spec.callbacks.samples.prompts]
+    return replace(
+        first,
+        spec=spec,
+        folder=folder,
+        data=replace(first.data, prompts=prompts),
+        plan=first.plan.like(spec),
+    )
+
+
+def read_data(spec: TrainSpec, folder: RunFolder, *, prompts: int, tell: bool = True) -> Data:
     """Conversations, checked and encoded; the log says what was recognised, dropped and refused."""
     tokenizer = spec.model.load_tokenizer()
     dataset = spec.data.load(reserved=tokenizer.reserved, rejects=folder.path / "rejects.jsonl")
@@ -92,4 +115,4 @@ def read_data(spec: TrainSpec, folder: RunFolder, *, tell: bool = True) -> Data:
         say(note)
     train = tokens(dataset.train, "train")
     valid = tokens(dataset.valid, "valid") if dataset.valid else None
-    return Data(tokenizer, train, valid, dataset.valid[: spec.callbacks.samples.prompts])
+    return Data(tokenizer, train, valid, dataset.valid[:prompts])

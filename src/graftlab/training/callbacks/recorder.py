@@ -32,6 +32,7 @@ KEPT = (
     "tokens",
     "trained_tokens",
     "seconds",
+    "busy",
     "steady",
 )
 """What a checkpoint keeps of the recorder, besides the open window."""
@@ -49,9 +50,11 @@ class Recorder(StepCallback):
         self.stop_reason: str | None = None
         self.baseline: float | None = None  # the base's validation loss
         self.best_loss, self.best_step = float("inf"), 0
+        self.share = 1.0  # of the machine, while other runs train in the same step
         self.step = 0
         self.tokens = self.trained_tokens = 0
-        self.seconds = 0.0  # of training steps, over all starts
+        self.seconds = 0.0  # of training steps, over all starts; of shared ones, the share
+        self.busy = 0.0  # of training steps, shared or not
         self._window: dict[str, float] = {}  # sums since the last written row
         self.steady = [0, 0.0]  # tokens and seconds of the steps after each start's warm ones
         self._steps_here = 0
@@ -69,6 +72,11 @@ class Recorder(StepCallback):
         return tokens / seconds if seconds else 0.0
 
     @property
+    def mean_share(self) -> float:
+        """The part of its steps' time that is counted as this run's: 1 for a run alone."""
+        return self.seconds / self.busy if self.busy else 1.0
+
+    @property
     def steps_per_second(self) -> float:
         return self.step / self.seconds if self.seconds else 0.0
 
@@ -82,7 +90,9 @@ class Recorder(StepCallback):
             self._begin = time.perf_counter()
 
     def after_step(self, trainer: Trainer, module: AdapterModule) -> None:
-        seconds = time.perf_counter() - self._begin
+        whole = time.perf_counter() - self._begin
+        seconds = whole * self.share
+        self.busy += whole
         self.step_loss = module.means["loss"]
         self._count(seconds, module.tokens, module.units)
         for name, mean in module.means.items():
@@ -104,6 +114,8 @@ class Recorder(StepCallback):
             "trained_tokens_per_second": module.units / seconds,
             "share_of_peak": speed * self.flops_per_token / self.peak / trainer.world_size,
         }
+        if self.share < 1:
+            self.row["share"] = self.share
 
     def _count(self, seconds: float, tokens: int, units: int) -> None:
         self.tokens += tokens
@@ -140,7 +152,7 @@ class Recorder(StepCallback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._window = dict(state_dict["window"])
         for name in KEPT:
-            setattr(self, name, state_dict[name])
+            setattr(self, name, state_dict.get(name, getattr(self, name)))  # an older one has less
 
 
 class Scribe(StepCallback):

@@ -44,17 +44,24 @@ class Validator(StepCallback):
         if trainer.global_step == 0:
             self.recorder.baseline = self.base()
 
+    def due(self, step: int) -> bool:
+        """Whether the loss is measured after this step."""
+        return step in self.observer.rungs or self._planned(step)
+
+    def _planned(self, step: int) -> bool:
+        """Whether the run measures it by itself, whoever looks on."""
+        plan, spec = self.recorder.plan, self.spec
+        every = {"every_epochs": spec.every_epochs, "every_steps": spec.every_steps}
+        return step >= plan.total_steps or due(step, plan, **every)
+
     def after_step(self, trainer: Trainer, module: AdapterModule) -> None:
-        plan, step = self.recorder.plan, trainer.global_step
-        every = {"every_epochs": self.spec.every_epochs, "every_steps": self.spec.every_steps}
-        rung = step in self.observer.rungs
-        planned = step >= plan.total_steps or due(step, plan, **every)
-        if not (rung or planned):
+        step = trainer.global_step
+        if not self.due(step):
             return
         loss = self.tuned()
-        if planned:
+        if self._planned(step):
             self.recorder.validated(loss)
-        if rung:
+        if step in self.observer.rungs:
             self.recorder.row["rung_loss"], self.recorder.due = loss, True
             self.observer.reached(step, loss)
 

@@ -1,0 +1,57 @@
+"""The first screen of a joint run: what all share, and each adapter in a line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from graftlab.tracking.console import console
+from graftlab.training.device import device_name
+
+if TYPE_CHECKING:
+    from graftlab.training.joint.seat import Seat
+    from graftlab.training.setup import Setup
+
+
+def announce(shared: Setup, seats: Sequence[Seat], probe: str) -> None:
+    """Print both tables. `probe` is what was found about isolation."""
+    base, data, plan = seats[0].adapter.base, shared.data, shared.plan
+    trainable = sum(seat.adapter.num_trainable for seat in seats)
+    valid = f"; {len(data.valid)} for validation" if data.valid else "; no validation data"
+    facts = Table(title="joint run", title_justify="left", show_header=False, box=None)
+    facts.add_column(style="bold")
+    facts.add_column()
+    for name, value in [
+        ("base", f"{base.name}, {base.num_parameters / 1e6:,.1f}M parameters, frozen, once"),
+        ("adapters", f"{len(seats)}, {trainable:,} trainable parameters together"),
+        ("device", device_name(shared.place.device)),
+        ("precision", f"{shared.precision.name} ({shared.precision.reason})"),
+        ("attention", probe),
+        ("compile", "layers under several adapters are not compiled"),
+        ("data", f"{len(data.train)} documents, {int(data.train.lengths.sum()):,} tokens{valid}"),
+        ("packing", f"{len(plan.train.rows)} rows, density {plan.packing_density:.1%}"),
+    ]:
+        facts.add_row(name, value)
+    console().print(facts, highlight=False)
+    console().print(_adapters(seats), highlight=False)
+    sys.stdout.flush()
+
+
+def _adapters(seats: Sequence[Seat]) -> Table:
+    table = Table(box=None, title_justify="left")
+    for heading in ("run", "rank", "alpha", "lr", "steps", "from step"):
+        table.add_column(heading, justify="left" if heading == "run" else "right")
+    for seat in seats:
+        spec = seat.job.spec
+        table.add_row(
+            spec.name or seat.job.folder.path.name,
+            str(spec.lora.rank),
+            f"{spec.lora.effective_alpha:g}",
+            f"{spec.lr:g}",
+            str(seat.setup.plan.total_steps),
+            str(seat.resumed.step if seat.resumed else 0),
+        )
+    return table

@@ -1,0 +1,95 @@
+"""Which runs may train together: the same base, data, row order and precision, and LoRA on linears.
+
+Nothing heavy is imported here, so a sweep can be sorted before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from graftlab.adapters.targets import EMBEDDING
+from graftlab.choices import dump
+from graftlab.training.observer import Observer
+
+if TYPE_CHECKING:
+    from graftlab.tasks.train import TrainSpec
+    from graftlab.tracking.folder import RunFolder
+    from graftlab.tracking.result import Result
+
+FREE = (
+    "lora", "optimizer", "schedule", "lr", "epochs", "max_steps", "max_minutes",
+    "callbacks", "logger", "generation", "checkpoint", "device", "budget",
+    "compile", "resume", "name", "run_dir", "sweep", "launcher",
+)  # fmt: skip
+"""Keys in which runs that train together may differ; all others must be equal."""
+HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output)$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One run to be trained jointly with others."""
+
+    spec: TrainSpec
+    folder: RunFolder
+    observer: Observer = field(default_factory=Observer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """What became of one job: a result, or why there is none.
+
+    `error` is Paused or Interrupted (saved; resuming goes on) or a GraftlabError (it failed).
+    """
+
+    index: int
+    result: Result | None = None
+    error: Exception | None = None
+
+
+def unfit(specs: Sequence[TrainSpec]) -> dict[int, str]:
+    """Index -> why this run cannot train jointly with any other."""
+    reasons = {index: _obstacle(spec) for index, spec in enumerate(specs)}
+    return {index: reason for index, reason in reasons.items() if reason is not None}
+
+
+def group(specs: Sequence[TrainSpec]) -> list[list[int]]:
+    """Indices of runs that can train together, in order; those that are `unfit` are left out.
+
+    A run that shares base, data, order, batches and precision with no other is alone in its group.
+    """
+    groups: dict[str, list[int]] = {}
+    left_out = unfit(specs)
+    for index, spec in enumerate(specs):
+        if index not in left_out:
+            groups.setdefault(_shared(spec), []).append(index)
+    return list(groups.values())
+
+
+def _shared(spec: TrainSpec) -> str:
+    """Everything that must be equal, as text."""
+    content = {key: value for key, value in dump(spec).items() if key not in FREE}
+    content["trainer"] = {k: v for k, v in content["trainer"].items() if k != "log_every"}
+    return json.dumps(content, sort_keys=True, default=str)
+
+
+def _obstacle(spec: TrainSpec) -> str | None:
+    lora = spec.lora
+    if lora.dora:
+        return "lora.dora: DoRA divides by a norm of base and update, which cannot be stacked"
+    if lora.modules_to_save:
+        return "lora.modules_to_save: modules trained in full are not an update of a shared base"
+    targets = lora.targets if isinstance(lora.targets, list) else []
+    outside = [name for name in targets if EMBEDDING.search(name) or HEAD.search(name)]
+    if outside:
+        return f"lora.targets: {', '.join(outside)} lies outside the decoder layers"
+    if spec.trainer.strategy != "single":
+        return f"trainer.strategy={spec.trainer.strategy}: joint training is one process"
+    if spec.precision.name == "fp16-mixed":
+        return "precision=fp16-mixed scales each run's loss by a factor of its own"
+    if spec.compile == "on":
+        return "compile=on: layers under several adapters are not compiled"
+    return None

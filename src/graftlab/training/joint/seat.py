@@ -1,0 +1,136 @@
+"""One run's place in a joint run: its adapter, and everything that a run alone would have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from graftlab.errors import GraftlabError, Interrupted, Paused
+from graftlab.training.callbacks.watchers import Validator
+from graftlab.training.finish import Finish
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from graftlab.adapters.base import Adapter
+    from graftlab.tracking.result import Result
+    from graftlab.training.checkpoint import Saved
+    from graftlab.training.fit import Fit
+    from graftlab.training.joint.groups import Job
+    from graftlab.training.joint.stack import SlicePolicy
+    from graftlab.training.joint.standin import StandIn
+    from graftlab.training.setup import Setup
+    from graftlab.types import Batch
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Seat:
+    """The parts of one run; `index` is its job's."""
+
+    index: int
+    job: Job
+    setup: Setup
+    fit: Fit
+    adapter: Adapter
+    policy: SlicePolicy
+    standin: StandIn
+    resumed: Saved | None
+    validator: Validator | None = field(init=False, default=None)
+    error: Exception | None = field(init=False, default=None)
+    """Why it leaves without a result."""
+    closed: bool = field(init=False, default=False)
+
+    @property
+    def step(self) -> int:
+        return self.standin.global_step
+
+    @property
+    def done(self) -> bool:
+        """Whether it took its last step, here or, if it was killed while finishing, before."""
+        return self.standin.ended
+
+    @property
+    def paused(self) -> bool:
+        return isinstance(self.error, Paused)
+
+    def start(self, *, base: Callable[[], float], tuned: Callable[[Seat], float]) -> None:
+        """Go on from the checkpoint, if any; `base` and `tuned` measure validation losses."""
+        standin: Any = self.standin
+        plan = self.setup.plan
+        standin.callbacks = self.fit.callbacks(base=base, tuned=lambda: tuned(self))
+        self.validator = next((c for c in standin.callbacks if isinstance(c, Validator)), None)
+        if self.resumed is not None:
+            standin.load_checkpoint(self.resumed.load())
+            standin.should_stop = self.fit.ended(self.resumed)
+            if standin.ended:
+                return
+        self.job.observer.starts(
+            total_steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch, step=self.step
+        )
+        for callback in standin.callbacks:
+            callback.on_train_start(standin, self.fit.module)
+
+    def validates(self) -> bool:
+        """Whether the validation loss is measured after the step that was just taken."""
+        return self.validator is not None and self.validator.due(self.step)
+
+    @contextmanager
+    def trying(self) -> Iterator[None]:
+        """What ends this run inside ends no other: it is kept as `error`."""
+        try:
+            yield
+        except (GraftlabError, Paused, Interrupted) as error:
+            self.error = error
+
+    def begin(self, batch: Batch) -> None:
+        """Before the pass: the clock, and the dropout masks of this micro-batch."""
+        standin: Any = self.standin
+        self.fit.recorder.on_train_batch_start(standin, self.fit.module, batch, 0)
+        self.fit.module.begin(batch)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """This micro-batch's part of the step's loss, as Lightning scales it."""
+        return self.fit.module.score(batch) / self.standin.accumulate_grad_batches
+
+    def measure(self, share: float) -> None:
+        """The step's row, in which this run is counted `share` of the step's time."""
+        standin: Any = self.standin
+        self.fit.recorder.share = share
+        self.fit.recorder.after_step(standin, self.fit.module)
+
+    def settle(self) -> None:
+        """What follows a step but its row and its checkpoint: validation, samples, logs.
+
+        Raises GraftlabError such as NonFiniteError.
+        """
+        standin: Any = self.standin
+        for callback in standin.callbacks[1:-1]:
+            callback.after_step(standin, self.fit.module)
+
+    def save(self) -> None:
+        """The step's checkpoint, if one is due; raises Paused or Interrupted behind it."""
+        standin: Any = self.standin
+        standin.callbacks[-1].after_step(standin, self.fit.module)
+
+    def finish(self, *, setup_seconds: float, started: float) -> Result:
+        """Adapter folders, samples and the result, when the adapter is in no stack any more."""
+        finish = Finish(
+            fit=self.fit,
+            folder=self.job.folder,
+            data=self.setup.data,
+            compiled=False,
+            writes=True,
+            shows=False,
+        )
+        result = finish.run(setup_seconds=setup_seconds, started=started)
+        self.close(0)
+        return result
+
+    def close(self, exit_code: int) -> None:
+        """Close the loggers, once."""
+        if not self.closed:
+            self.closed = True
+            for tracker in self.fit.trackers:
+                tracker.finish(exit_code)

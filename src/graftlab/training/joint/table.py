@@ -1,0 +1,150 @@
+"""The table: who trains in the step at hand, stacked, and the passes they take together.
+
+Runs that were resumed at different steps sit out until the others have caught up: only runs at the
+same step see the same rows. Not more adapters are stacked than their rows' activations allow; those
+beyond form further stacks, and pass one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from graftlab.objectives.policy import Policy
+from graftlab.training.evaluate import validation_loss
+from graftlab.training.joint.stack import Stack
+from graftlab.training.joint.standin import loader_state
+
+if TYPE_CHECKING:
+    from graftlab.models.base import Base
+    from graftlab.packing.loader import PackedLoader
+    from graftlab.training.joint.seat import Seat
+    from graftlab.training.setup import Setup
+    from graftlab.types import Batch
+
+TOKENS_AT_ONCE = {"cpu": 8_192, "cuda": 131_072, "mps": 8_192}
+"""Most tokens of one pass, over all adapters: beyond, larger passes cost memory and win nothing."""
+
+
+class Table:
+    """Seats, the stacks of those that train now, and the rows they share."""
+
+    def __init__(self, base: Base, shared: Setup, seats: Sequence[Seat]) -> None:
+        self.base, self.shared, self.seats = base, shared, list(seats)
+        self.active: list[Seat] = []
+        self._stacks: list[tuple[Stack, list[Seat]]] = []
+        self._at_once = adapters_at_once(shared.plan.train, shared.place.device)
+        self._batches: Iterator[Batch] = iter(())
+        self._rows_at = -1  # the step whose rows come next
+        self._losses: dict[Seat, float] = {}  # of validations measured ahead
+        self._baseline: float | None = None
+
+    def take_seats(self) -> None:
+        """Stack the adapters that are furthest behind, unless they are already."""
+        step = min(seat.step for seat in self.seats)
+        active = [seat for seat in self.seats if seat.step == step]
+        if active == self.active:
+            return
+        self._clear()
+        self.active = active
+        for first in range(0, len(active), self._at_once):
+            members = active[first : first + self._at_once]
+            stack = Stack(self.base, [seat.adapter for seat in members])
+            self._stacks.append((stack, members))
+        if self._rows_at != step:
+            self.shared.plan.train.load_state_dict(loader_state(step, self.shared.plan))
+            self._batches, self._rows_at = _without_end(self.shared.plan.train), step
+
+    def leave(self, seat: Seat) -> None:
+        """The run is over, or set aside: its adapter has weights of its own again."""
+        self.seats.remove(seat)
+        if seat in self.active:
+            self._clear()
+
+    def _clear(self) -> None:
+        for stack, _ in self._stacks:
+            stack.release()
+        self._stacks, self.active = [], []
+
+    def passes(self) -> None:
+        """All micro-batches of one optimizer step, forward and backward, for all that train."""
+        for stack, _ in self._stacks:
+            stack.zero_grad()
+        for batch in self._batches:
+            here = batch.to(self.shared.place.device)
+            for seat in self.active:
+                seat.begin(here)
+            for stack, members in self._stacks:
+                stack.backward(
+                    here,
+                    [seat.policy for seat in members],
+                    [seat.loss for seat in members],
+                    autocast=self.shared.precision.autocast,
+                )
+            if batch.ends_step:
+                break
+        self._rows_at += 1
+
+    def baseline(self) -> float:
+        """The base's own validation loss, measured once for all."""
+        if self._baseline is None:
+            valid = self.shared.plan.valid
+            assert valid is not None
+            self._baseline = validation_loss(
+                Policy(self.base, None),
+                valid,
+                autocast=self.shared.precision.autocast,
+                device=self.shared.place.device,
+            )
+        return self._baseline
+
+    def tuned(self, seat: Seat) -> float:
+        """One run's validation loss; the first that asks measures those of all that are due."""
+        if seat not in self._losses:
+            self._losses = {}
+            for stack, members in self._stacks:
+                self._validate(stack, members)
+        return self._losses.pop(seat)
+
+    def _validate(self, stack: Stack, members: Sequence[Seat]) -> None:
+        """`evaluate.validation_loss` for those of one stack that are due."""
+        due = [i for i, seat in enumerate(members) if seat.error is None and seat.validates()]
+        valid = self.shared.plan.valid
+        if not due or valid is None:
+            return
+        nats, labels = torch.zeros(len(due), dtype=torch.float64), 0
+        with (
+            stack.mounted(),
+            stack.only(due),
+            self.base.evaluating(),
+            torch.no_grad(),
+            self.shared.precision.autocast(),
+        ):
+            for batch in valid:
+                here = batch.to(self.shared.place.device)
+                blocks = stack.hidden(here).chunk(len(due), dim=1)
+                for place, (index, block) in enumerate(zip(due, blocks, strict=True)):
+                    policy = members[index].policy
+                    policy.block = block
+                    nats[place] += policy.label_nll(here).cpu().double()
+                    policy.block = None
+                labels += int((batch.labels >= 0).sum())
+        valid.load_state_dict({"epoch": 0, "done": 0})
+        for index, loss in zip(due, (nats / labels).tolist(), strict=True):
+            self._losses[members[index]] = loss
+
+
+def adapters_at_once(loader: PackedLoader, device: torch.device) -> int:
+    """How many adapters pass together: as many as the longest micro-batch leaves room for."""
+    lengths = loader.tokens.lengths
+    rows = sorted((int(lengths[list(row)].sum()) for row in loader.rows), reverse=True)
+    longest = sum(rows[: loader.batch_size])
+    return max(1, TOKENS_AT_ONCE[device.type] // longest)
+
+
+def _without_end(loader: PackedLoader) -> Iterator[Batch]:
+    """Epoch after epoch."""
+    while True:
+        yield from loader

@@ -1,0 +1,34 @@
+"""The small run that tests of training start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from graftlab.data.source import JsonlData
+from graftlab.generation.sampling import Generation
+from graftlab.models.hf import HFModel
+from graftlab.objectives.ce import CrossEntropy
+from graftlab.packing.plan import Packing
+from graftlab.tasks.train import TrainSpec
+from graftlab.training.optim import AdamW
+from graftlab.training.precision import Precision
+from graftlab.training.schedule import Schedule
+from graftlab.training.watch import Callbacks, Samples
+
+
+def small_spec(root: Path) -> TrainSpec:
+    """Five rows an epoch, fp32, no samples; `root` holds base, train.jsonl and valid.jsonl."""
+    return TrainSpec(
+        model=HFModel(path=str(root / "base")),
+        data=JsonlData(train=str(root / "train.jsonl"), valid=str(root / "valid.jsonl")),
+        objective=CrossEntropy(),
+        optimizer=AdamW(),
+        precision=Precision(name="fp32"),
+        packing=Packing(max_length=80),
+        schedule=Schedule(warmup_steps=2),
+        callbacks=Callbacks(samples=Samples(prompts=0)),
+        generation=Generation(max_new_tokens=4),
+        epochs=2,
+        compile="off",
+        run_dir="run",
+    )
