@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from graftlab.types import Batch
 
 ROUNDS = 2
-"""Timed rounds after one that warms up; the faster one counts."""
+"""Timed rounds after one that warms up; the fastest counts."""
 MARGIN = 1.05
 """Joint training must win by this factor: one run after the other has nothing to agree on."""
 
@@ -96,7 +96,6 @@ def measure(shared: Setup, base: Base, specs: Sequence[TrainSpec]) -> Timing:
     base.set_checkpointing(shared.spec.model.gradient_checkpointing)
     batch = _longest(shared).to(shared.place.device)
     middle = adapters[len(adapters) // 2]
-    alone = _fastest(lambda: _pass_alone(shared, middle, batch))
     stack = Stack(base, adapters)
     policies = [SlicePolicy(base, adapter) for adapter in adapters]
     objective = shared.spec.objective
@@ -110,7 +109,10 @@ def measure(shared: Setup, base: Base, specs: Sequence[TrainSpec]) -> Timing:
 
     losses = [score(policy) for policy in policies]
     autocast = shared.precision.autocast
-    joint = _fastest(lambda: stack.backward(batch, policies, losses, autocast=autocast))
+    alone, joint = _fastest(
+        lambda: _pass_alone(shared, middle, batch),
+        lambda: stack.backward(batch, policies, losses, autocast=autocast),
+    )
     return Timing(alone, joint / len(adapters), len(adapters), batch.num_tokens)
 
 
@@ -134,15 +136,18 @@ def _pass_alone(shared: Setup, adapter: Adapter, batch: Batch) -> None:
         torch.autograd.backward(terms["loss"] / batch.step_units)
 
 
-def _fastest(work: Callable[[], None]) -> float:
-    """Seconds of the faster of `ROUNDS` rounds, after one to warm up."""
+def _fastest(*works: Callable[[], None]) -> list[float]:
+    """Seconds of each one's fastest round, after one to warm up.
 
-    def timed() -> float:
+    In turn, so that what else the machine does meanwhile falls on all of them.
+    """
+
+    def timed(work: Callable[[], None]) -> float:
         start = time.perf_counter()
         work()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         return time.perf_counter() - start
 
-    timed()
-    return min(timed() for _ in range(ROUNDS))
+    rounds = [[timed(work) for work in works] for _ in range(ROUNDS + 1)]
+    return [min(seconds) for seconds in zip(*rounds[1:], strict=True)]
