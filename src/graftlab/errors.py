@@ -5,7 +5,8 @@ GraftlabError            exit code 2, printed without a traceback
 ├── DataError            rows of a data file; carries every problem, not the first
 ├── ModelError           a model folder, its tokenizer, template or targets
 ├── LeakError            packed documents see each other: training is refused
-└── ResumeError          a checkpoint of another base, other data or another configuration
+├── ResumeError          a checkpoint of another base, other data or another configuration
+└── CrashError           a process of the run died; trying again may go well
 """
 
 from __future__ import annotations
@@ -44,6 +45,10 @@ class LeakError(GraftlabError):
 
 class ResumeError(GraftlabError):
     """A checkpoint that does not belong to this run."""
+
+
+class CrashError(GraftlabError):
+    """A process of the run died, for no reason it could tell; what was saved goes on."""
 
 
 class Interrupted(Exception):

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from graftlab.choices import dump
 from graftlab.errors import ConfigError, GraftlabError
 from graftlab.tasks.train import run
+from graftlab.tracking.history import History
+from graftlab.training.checkpoint import CheckpointStore
+from graftlab.training.ranks import FILE
 from graftlab.training.trainer import TrainerSpec
 
 
@@ -50,17 +59,92 @@ def test_a_torchrun_of_ones_own_is_refused(spec, monkeypatch):
         run(replace(spec, trainer=TrainerSpec(accelerator="cpu", devices=2, strategy="ddp")))
 
 
-def test_a_rank_that_fails_is_an_error_that_names_the_way_on(spec, tmp_path, capfd):
+def test_what_a_rank_refuses_is_the_error_of_the_run(spec, tmp_path):
     trainer = TrainerSpec(accelerator="cpu", devices=2, strategy="ddp")
     broken = replace(spec, trainer=trainer, run_dir=str(tmp_path / "broken"))
     bad = tmp_path / "bad.jsonl"
     bad.write_text(json.dumps({"messages": []}) + "\n")
     broken.data.train = str(bad)
-    with pytest.raises(GraftlabError, match="ended with code"):
+    with pytest.raises(GraftlabError, match="rows cannot be trained"):
         run(broken)
-    assert "rows cannot be trained" in capfd.readouterr().err  # the rank's own message
+    assert not list((tmp_path / "broken").glob("ranks*"))
 
 
 def test_devices_without_a_strategy_are_refused():
     with pytest.raises(ConfigError, match=r"trainer.devices=2 .*trainer=ddp"):
         TrainerSpec(devices=2)
+
+
+@pytest.mark.slow
+def test_a_killed_rank_is_a_crash_that_names_the_way_on(long_run):
+    launcher, folder = long_run
+    _rank(folder, 1).kill()
+    output, _ = launcher.communicate(timeout=120)
+    assert "CrashError" in output
+    assert "goes on with resume=auto" in output
+    assert not _processes(folder)
+
+
+def test_ranks_save_and_leave_when_their_launcher_is_killed(long_run):
+    launcher, folder = long_run
+    assert len(_processes(folder)) == 3  # torchrun and two ranks
+    launcher.kill()
+    _wait(lambda: not _processes(folder))
+    assert CheckpointStore(folder / "checkpoints").last() is not None
+
+
+@pytest.mark.slow
+def test_ranks_leave_when_torchrun_is_killed(long_run):
+    launcher, folder = long_run
+    next(p for p in _processes(folder) if "torch.distributed.run" in p.cmdline()).kill()
+    output, _ = launcher.communicate(timeout=120)
+    assert "CrashError" in output
+    _wait(lambda: not _processes(folder))
+
+
+@pytest.fixture
+def long_run(spec, tmp_path):
+    """A process that runs 10,000 steps in two ranks, some of them done; and the run's folder."""
+    trainer = TrainerSpec(accelerator="cpu", devices=2, strategy="ddp")
+    folder = tmp_path / "long"
+    long = replace(spec, trainer=trainer, max_steps=10_000, run_dir=str(folder))
+    (tmp_path / "spec.json").write_text(json.dumps(dump(long)))
+    program = (
+        "import json, sys; from graftlab.choices import restore; from graftlab.tasks import train\n"
+        "train.run(restore(train.TrainSpec, json.load(open(sys.argv[1]))))"
+    )
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "spec.json")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        _wait(lambda: len(History(folder / "train_log.csv").rows) > 3)
+        yield launcher, folder
+    finally:
+        launcher.kill()
+        launcher.communicate()
+        for process in _processes(folder):
+            process.kill()
+
+
+def _processes(folder: Path) -> list[psutil.Process]:
+    """Torchrun and the ranks of the run in `folder`."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if str(folder / FILE) in process.cmdline() and process.status() != "zombie":
+                found.append(process)
+    return found
+
+
+def _rank(folder: Path, number: int) -> psutil.Process:
+    return next(p for p in _processes(folder) if p.environ().get("RANK") == str(number))
+
+
+def _wait(holds) -> None:
+    deadline = time.monotonic() + 90
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.2)

@@ -36,6 +36,10 @@ class Source(Protocol):
 class Workers(Protocol):
     """What a launcher starts: worker processes here, on a cluster, or anywhere."""
 
+    @property
+    def parting(self) -> str:
+        """What people are told when a signal has ended the launch."""
+
     def start(self) -> None:
         """Start the workers; they claim jobs from the ledger by themselves."""
 
@@ -80,14 +84,21 @@ def launch(
     *,
     slots: int,
     timeout: float | None = None,
+    name: str | None = None,
     watch: Callable[[list[Job]], None] = lambda jobs: None,
 ) -> Ended:
     """Run the sweep to its end. `workers` makes them for a launch's name; `watch` shows the jobs.
 
+    A launch has a `name` given where its workers may still be there from an earlier start.
+
     Raises Interrupted after a signal, when every running job has been saved, and GraftlabError
     when no worker can work.
     """
-    began, name = time.monotonic(), secrets.token_hex(4)
+    began = time.monotonic()
+    if name is None:
+        name = secrets.token_hex(4)
+    else:
+        _begin_anew(ledger, name)
     feeder = _Feeder(ledger, source, name, slots)
     feeder.feed()
     pool = workers(name)
@@ -105,7 +116,7 @@ def launch(
             watch(ledger.jobs(name))
     if received:
         what = signal.Signals(received[0]).name
-        raise Interrupted(f"{what}: saved; the same line goes on.", 128 + received[0])
+        raise Interrupted(f"{what}: {pool.parting}", 128 + received[0])
     _give_up_paused(ledger, name)
     return Ended(ledger.folder, ledger.jobs(name), time.monotonic() - began)
 
@@ -129,6 +140,19 @@ class _Feeder:
         if self.source.exhausted:
             self.ledger.put(f"closed {self.launch}", True)
             self._closed = True
+
+
+def _begin_anew(ledger: Ledger, launch: str) -> None:
+    """Forget what an earlier start of this launch wanted, but for what its workers are at."""
+    with ledger.writing() as db:
+        for fact in ("closed", "halted"):
+            db.execute("DELETE FROM facts WHERE key = ?", (f"{fact} {launch}",))
+        db.execute(
+            "DELETE FROM wanted WHERE launch = ? "
+            "AND job NOT IN (SELECT number FROM jobs WHERE state = 'running')",
+            (launch,),
+        )
+        db.execute("UPDATE wanted SET tries = 0 WHERE launch = ?", (launch,))
 
 
 def _give_up_paused(ledger: Ledger, launch: str) -> None:

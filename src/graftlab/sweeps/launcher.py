@@ -43,6 +43,11 @@ class Launcher(ABC):
         require_range("launcher.slots", self.slots, least=1)
         require_range("launcher.threads", self.threads, least=1)
 
+    @property
+    def launch_name(self) -> str | None:
+        """Name of its launches where workers outlive the process that started them."""
+        return None
+
     def places(self, work: Work) -> list[Slot]:
         """The slots on this machine."""
         from graftlab.sweeps.slots import find_slots

@@ -20,10 +20,13 @@ from graftlab.sweeps.claim import held
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.slots import Slot
 
+PROGRAM = ("-m", "graftlab.tasks.worker")
 STILLBORN = 3
 """So many workers in a row that die before they have claimed a job end the launch."""
 LEFT_WITH_REASON = (3, 75)
 """Exit codes of workers that have settled their job and want to be replaced (tasks/worker.py)."""
+SIGNALLED = (128 + signal.SIGTERM, 128 + signal.SIGINT)
+"""Exit codes of workers that were told to stop, and saved."""
 LONGEST_STOP = 600.0
 """Seconds that stopped workers may take to end their step and save."""
 
@@ -48,8 +51,11 @@ class Pool:
     retries: int
     extra: Sequence[str] = ()
     """Further arguments of every worker."""
-    program: Sequence[str] = ("-m", "graftlab.tasks.worker")
+    program: Sequence[str] = PROGRAM
     """What Python is started with."""
+    replaces_stopped: bool = True
+    """Whether a worker that somebody else has signalled is replaced."""
+    parting: str = "saved; the same line goes on."
     stopping: bool = False
     _running: list[_Process] = field(default_factory=list)
     _stillborn: int = 0
@@ -73,7 +79,7 @@ class Pool:
             if process.popen.stdin:
                 process.popen.stdin.close()
             claimed = self._bury(process, code)
-            if code == 0 or self.stopping:
+            if code == 0 or self.stopping or (code in SIGNALLED and not self.replaces_stopped):
                 continue
             self._stillborn = 0 if claimed or code in LEFT_WITH_REASON else self._stillborn + 1
             if self._stillborn >= STILLBORN:
@@ -132,7 +138,7 @@ class Pool:
             if not held(self.ledger.folder, job.number)
         ]
         for job in left:
-            if self.stopping or code in (128 + signal.SIGTERM, 128 + signal.SIGINT):
+            if self.stopping or code in SIGNALLED:
                 self.ledger.end(job.number, "waiting", launch=self.launch)
                 continue
             state = "waiting" if job.tries < self.retries else "failed"

@@ -7,10 +7,11 @@ import shutil
 import subprocess
 from dataclasses import dataclass, field
 
+from graftlab.errors import ConfigError
 from graftlab.sweeps.launcher import Launcher
 
 RESERVE_BYTES = 2.5 * 2**30
-"""Main memory that a worker on the processor is taken to need besides two copies of its base."""
+"""Main memory that a process on the processor is taken to need besides two copies of its base."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,10 @@ def find_slots(
     disk. Threads are divided, so that all slots together have the cores there are.
     """
     gpus = visible_gpus() if accelerator in ("auto", "cuda") else []
+    if gpus and len(gpus) < devices:
+        raise ConfigError(
+            f"trainer.devices={devices}: a job needs {devices} GPUs, and {len(gpus)} are visible."
+        )
     if gpus:
         groups = [gpus[i : i + devices] for i in range(0, len(gpus) - devices + 1, devices)]
         count = min(launcher.slots or len(groups), max(1, jobs))
@@ -77,4 +82,5 @@ def _fitting(base_bytes: float, devices: int) -> int:
     """As many as the cores, but no more than the memory carries."""
     wanted = max(1, cores() // devices)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(wanted, int(0.8 * memory / (2 * base_bytes + RESERVE_BYTES))))
+    each = devices * (2 * base_bytes + RESERVE_BYTES)  # every process loads the base
+    return max(1, min(wanted, int(0.8 * memory / each)))

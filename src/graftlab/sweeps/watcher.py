@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from graftlab.sweeps.jobs import Job
 from graftlab.sweeps.ledger import Ledger, let_go_on, read_rungs
 from graftlab.sweeps.rules import Rules
+from graftlab.sweeps.trunk import keep_branch
+from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.history import Row
 from graftlab.training.observer import Observer
 
@@ -28,12 +32,27 @@ class Watcher(Observer):
         *,
         branches: frozenset[int] = frozenset(),
         keep: Callable[[int, Path], None] = lambda step, path: None,
+        tells: bool = True,
     ) -> None:
-        """`branches`: steps whose checkpoints other jobs go on from, and `keep` keeps."""
-        self.ledger, self.job, self.rules = ledger, job, rules
+        """`branches`: steps whose checkpoints other jobs go on from, and `keep` keeps.
+
+        `tells` is off in all but the first process of a run of several.
+        """
+        self.ledger, self.job, self.rules, self.tells = ledger, job, rules, tells
         self.keeps, self.keep = branches, keep
         self.progress = dict(job.progress)
         self._told, self._total = 0.0, 0
+
+    def travels(self) -> Sequence[str]:
+        # Rules and steps go along: processes that looked for themselves might see different ones,
+        # and wait for each other for ever.
+        known = {
+            "sweep": str(self.ledger.folder.resolve()),
+            "job": self.job.number,
+            "rules": asdict(self.rules),
+            "branches": sorted(self.keeps),
+        }
+        return (json.dumps(known),)
 
     def starts(self, *, total_steps: int, steps_per_epoch: int, step: int) -> None:
         steps = self.rules.steps(steps_per_epoch=steps_per_epoch, total_steps=total_steps)
@@ -66,5 +85,40 @@ class Watcher(Observer):
         return reason
 
     def _tell(self) -> None:
-        self._told = time.monotonic()
-        self.ledger.tell(self.job.number, self.progress)
+        if self.tells:
+            self._told = time.monotonic()
+            self.ledger.tell(self.job.number, self.progress)
+
+
+def watch_job(ledger: Ledger, job: Job, rules: Rules) -> Watcher:
+    """The observer of a job, which keeps the checkpoints that other jobs branch from."""
+    steps = [
+        other.branch_step
+        for other in ledger.jobs()
+        if other.trunk == job.number and other.branch_step is not None
+    ]
+    return _watcher(ledger, job, rules, frozenset(steps))
+
+
+def arrived(words: str, *, first: bool) -> Watcher:
+    """The observer in a process of a run of several, from what `Watcher.travels` said."""
+    known = json.loads(words)
+    ledger = Ledger(Path(known["sweep"]))
+    job = next(job for job in ledger.jobs() if job.number == known["job"])
+    return _watcher(
+        ledger, job, Rules.read(known["rules"]), frozenset(known["branches"]), tells=first
+    )
+
+
+def _watcher(
+    ledger: Ledger, job: Job, rules: Rules, branches: frozenset[int], *, tells: bool = True
+) -> Watcher:
+    folder = RunFolder(ledger.folder / job.folder)
+    return Watcher(
+        ledger,
+        job,
+        rules,
+        branches=branches,
+        keep=lambda step, path: keep_branch(folder, step, path),
+        tells=tells,
+    )

@@ -1,6 +1,7 @@
 """One process of a run of several: builds the run from the file its launcher wrote.
 
-Started by torchrun (see `training/ranks.py`), which sets RANK, LOCAL_RANK and WORLD_SIZE.
+Started by torchrun (see `training/ranks.py`), which sets RANK, LOCAL_RANK and WORLD_SIZE; in a
+sweep with the words of the job's observer.
 """
 
 from __future__ import annotations
@@ -11,22 +12,36 @@ import sys
 from pathlib import Path
 
 from graftlab.choices import restore
-from graftlab.errors import GraftlabError, Interrupted
+from graftlab.errors import GraftlabError, Interrupted, Paused
+from graftlab.sweeps.watcher import Watcher, arrived
+from graftlab.tasks.orphans import leave_with_parent
 from graftlab.tasks.train import TrainSpec, run
+from graftlab.training.ranks import leave_word
 
 
-def main(file: str) -> int:
+def main(file: Path, *observer: str) -> int:
     """Train as `file` says; returns the exit code."""
-    spec = restore(TrainSpec, json.loads(Path(file).read_text(encoding="utf-8")))
+    leave_with_parent()
     try:
-        run(spec)
+        spec = restore(TrainSpec, json.loads(file.read_text(encoding="utf-8")))
+        run(spec, observer=_observer(*observer))
+    except Paused as pause:
+        leave_word(file, "paused", str(pause))
     except Interrupted as stop:
+        leave_word(file, "interrupted", str(stop))
         return stop.exit_code
     except GraftlabError as error:
-        print(f"rank {os.environ.get('RANK')}: {error}", file=sys.stderr)
+        leave_word(file, "refused", str(error))
         return 2
+    except Exception as error:
+        leave_word(file, "crashed", f"{type(error).__name__}: {error}")
+        raise
     return 0
 
 
+def _observer(words: str = "") -> Watcher | None:
+    return arrived(words, first=os.environ.get("RANK") == "0") if words else None
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(Path(sys.argv[1]), *sys.argv[2:]))

@@ -62,6 +62,7 @@ def run(order: Order) -> Ended:
             lambda name: launcher.workers(work, slots, name),
             slots=len(slots),
             timeout=sweep.timeout,
+            name=launcher.launch_name,
             watch=board.show,
         )
     show(ended)

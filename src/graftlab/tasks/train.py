@@ -95,8 +95,7 @@ def run(spec: TrainSpec, *, observer: Observer | None = None) -> Result:
     """Train as configured and leave a run folder behind; a finished one is only reported.
 
     Raises GraftlabError (with the fix) for what the user can mend, and Interrupted after a signal
-    or Paused by the observer, when the run is saved and can go on with `resume=auto`. A run of
-    several processes has no observer.
+    or Paused by the observer, when the run is saved and can go on with `resume=auto`.
     """
     prepare_process()
     folder = RunFolder(Path(spec.run_dir))
@@ -108,7 +107,7 @@ def run(spec: TrainSpec, *, observer: Observer | None = None) -> Result:
     if spec.trainer.needs_launch:
         from graftlab.training.ranks import launch
 
-        launch(spec, folder)
+        launch(spec, folder, observer)
         return Result.read(folder.path / "result.json")
 
     from graftlab.training.run import execute

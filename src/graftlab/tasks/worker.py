@@ -12,7 +12,6 @@ import argparse
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -21,19 +20,21 @@ from pathlib import Path
 from types import FrameType
 
 from graftlab.choices import restore
-from graftlab.errors import GraftlabError, Interrupted, Paused
+from graftlab.errors import CrashError, GraftlabError, Interrupted, Paused
 from graftlab.sweeps.claim import Claim, claim
+from graftlab.sweeps.heart import beating
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.rules import Rules
-from graftlab.sweeps.watcher import Watcher
+from graftlab.sweeps.watcher import watch_job
+from graftlab.tasks.orphans import leave_with_parent
 from graftlab.tasks.train import TrainSpec, run
 from graftlab.tracking.folder import RunFolder, write_atomic
 from graftlab.tracking.result import resident_mb
 
 IDLE_SECONDS = 0.2
 """Between two looks into the ledger when nothing can be claimed."""
-GRACE_SECONDS = 60.0
-"""How long an orphaned worker may take to end its step and save."""
+ABANDONED_SECONDS = 300.0
+"""A worker on a cluster with nothing to do leaves when nobody has watched the launch so long."""
 RECYCLE = 75
 """Exit code of a worker that wants to be replaced: it holds much more memory than it began with."""
 CRASHED = 3
@@ -50,8 +51,10 @@ def main(arguments: Sequence[str] | None = None, *, worker: type[Worker] | None 
     given = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
+    for number in (signal.SIGUSR1, signal.SIGUSR2):  # a cluster's, for sweeps/station.py alone
+        signal.signal(number, signal.SIG_IGN)
     if not given.alone:
-        threading.Thread(target=_leave_with_parent, daemon=True).start()
+        leave_with_parent()
     try:
         return (worker or Worker)(Ledger(given.sweep), given.launch).work()
     except Interrupted as stop:
@@ -91,14 +94,15 @@ class Worker:
         folder.mkdir(exist_ok=True)
         state, score, error = "waiting", None, None
         try:
-            with _output_to(folder / "train.log"):
+            with beating(self.ledger, number), _output_to(folder / "train.log"):
                 score = self.perform(claimed, folder)
             state = "done"
             (folder / "error.txt").unlink(missing_ok=True)
         except Paused:
             state = "paused"
-        except GraftlabError as problem:  # trying again would end the same way
-            state, error = "failed", str(problem)
+        except GraftlabError as problem:  # but for a crash, trying again would end the same way
+            again = isinstance(problem, CrashError) and job.tries < self.retries
+            state, error = "waiting" if again else "failed", str(problem)
             write_atomic(folder / "error.txt", f"{problem}\n")
         except Exception as problem:
             if isinstance(problem, Interrupted):
@@ -115,25 +119,8 @@ class Worker:
         spec = restore(TrainSpec, self.ledger.spec(claimed.job.number))
         spec.run_dir, spec.resume = str(folder), "auto"
         self._branch(claimed, spec, RunFolder(folder))
-        return run(spec, observer=self._watcher(claimed)).score
-
-    def _watcher(self, claimed: Claim) -> Watcher:
-        """The observer of a job, which keeps the checkpoints that other jobs branch from."""
-        from graftlab.sweeps.trunk import keep_branch
-
-        job, folder = claimed.job, RunFolder(self.ledger.folder / claimed.job.folder)
-        steps = [
-            other.branch_step
-            for other in self.ledger.jobs()
-            if other.trunk == job.number and other.branch_step is not None
-        ]
-        return Watcher(
-            self.ledger,
-            job,
-            self.rules,
-            branches=frozenset(steps),
-            keep=lambda step, path: keep_branch(folder, step, path),
-        )
+        observer = watch_job(self.ledger, claimed.job, self.rules)
+        return run(spec, observer=observer).score
 
     def _branch(self, claimed: Claim, spec: TrainSpec, folder: RunFolder) -> None:
         """Begin a job that has a trunk where it leaves it, unless it has begun already."""
@@ -151,12 +138,17 @@ class Worker:
     def _over(self) -> bool:
         """Whether nothing can become claimable any more."""
         if not self.ledger.fact(f"closed {self.launch}"):
-            return False
+            return self._abandoned()
         jobs = self.ledger.jobs(self.launch)
         return not any(
             job.state == "running" or (job.state == "waiting" and job.tries <= self.retries)
             for job in jobs
         )
+
+    def _abandoned(self) -> bool:
+        """Whether whoever enters the jobs of a launch on a cluster is gone."""
+        watched = self.ledger.fact(f"watched {self.launch}")
+        return watched is not None and time.time() - watched > ABANDONED_SECONDS
 
     def _bloated(self) -> bool:
         """Whether memory has leaked: at rest, this process was much smaller after its first job."""
@@ -195,15 +187,6 @@ def _output_to(path: Path) -> Iterator[None]:
 def _stop(number: int, frame: FrameType | None) -> None:
     """A signal between two jobs; while one trains, its run takes signals itself."""
     raise Interrupted(f"{signal.Signals(number).name}: stopped.", 128 + number)
-
-
-def _leave_with_parent() -> None:
-    """Wait until the pipe from the launcher closes; then stop like one that is told to."""
-    while os.read(0, 1024):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE_SECONDS)
-    os._exit(128 + signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ A paused run lies in its folder like one that was stopped by a signal, and goes 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from graftlab.tracking.history import Row
@@ -26,6 +26,13 @@ class Observer:
     told as `rung_loss`; it never makes a checkpoint the best, so the run's result is the same."""
     keeps: Collection[int] = ()
     """Optimizer steps after which the run is also saved."""
+
+    def travels(self) -> Sequence[str]:
+        """Words from which each process of a run of several makes such an observer (tasks/rank.py).
+
+        The first process is told and asked for all; the others only save and validate with it.
+        """
+        return ()
 
     def starts(self, *, total_steps: int, steps_per_epoch: int, step: int) -> None:
         """The run has `total_steps` optimizer steps and goes on behind `step` (0: it is new)."""

@@ -2,49 +2,97 @@
 
 Hydra stays in the process the user started: the ranks read the finished specification, so they
 cannot disagree about the run folder, and a sweep's job starts its ranks like any other run.
+
+Torchrun and every rank hold the other end of a pipe of this process as their input. It closes when
+this process is gone, even by SIGKILL, and the ranks save and leave (tasks/orphans.py).
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from graftlab.choices import dump
-from graftlab.errors import GraftlabError, Interrupted
+from graftlab.errors import CrashError, GraftlabError, Interrupted, Paused
 from graftlab.tracking.folder import RunFolder, write_json
 from graftlab.training.trainer import LAUNCHED
 
 if TYPE_CHECKING:
     from graftlab.tasks.train import TrainSpec
+    from graftlab.training.observer import Observer
 
+FILE = "ranks.json"
+"""In the run folder while its processes run: the specification they build."""
+LAST_WORDS = "ranks-end.json"
+"""Beside it, from the first process that did not finish: why."""
 SHUTDOWN_SECONDS = 600
 """How long a signalled process may take to end its step, validate and save."""
 
 
-def launch(spec: TrainSpec, folder: RunFolder) -> None:
+def launch(spec: TrainSpec, folder: RunFolder, observer: Observer | None = None) -> None:
     """Run `spec` in `trainer.devices` processes of this machine and wait for them.
 
-    SIGTERM and Ctrl-C are passed on. Raises Interrupted when the ranks stopped for a signal and
-    GraftlabError when they failed; what they printed says why.
+    SIGTERM and Ctrl-C are passed on. Raises Interrupted when the ranks stopped for a signal, Paused
+    where the observer said so, the ranks' own GraftlabError, and CrashError when one just died.
     """
     folder.path.mkdir(parents=True, exist_ok=True)
-    file = folder.path / "ranks.json"
+    file, last_words = folder.path / FILE, folder.path / LAST_WORDS
+    last_words.unlink(missing_ok=True)
     write_json(file, dump(spec))
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone",
         f"--nproc-per-node={spec.trainer.devices}",
         f"--shutdown-timeout={SHUTDOWN_SECONDS}", "-m", "graftlab.tasks.rank", str(file),
+        *(observer.travels() if observer is not None else ()),
     ]  # fmt: skip
+    code, received = _run(command, _environment(spec))
+    words = _take(last_words)
+    file.unlink(missing_ok=True)
+    if received is not None:
+        raise Interrupted("stopped by a signal; resume=auto goes on.", 128 + received)
+    if words.get("kind") == "paused":
+        raise Paused(words["message"])
+    if words.get("kind") == "refused":
+        raise GraftlabError(words["message"])
+    if code != 0 or not folder.finished:
+        raise CrashError(
+            f"The run's processes ended with code {code}; their messages are above. "
+            "What was saved goes on with resume=auto."
+        )
+
+
+def leave_word(file: Path, kind: str, message: str) -> None:
+    """Note why a process does not finish; only the first one's word counts.
+
+    What follows in the others (signals from torchrun, broken connections) is its consequence.
+    """
+    try:
+        with (file.parent / LAST_WORDS).open("x", encoding="utf-8") as words:
+            json.dump({"kind": kind, "message": message}, words)
+    except FileExistsError:
+        pass
+
+
+def _environment(spec: TrainSpec) -> dict[str, str]:
     environment = dict(os.environ)
     threads = spec.trainer.threads or max(1, (os.cpu_count() or 1) // spec.trainer.devices)
     environment.setdefault("OMP_NUM_THREADS", str(threads))
     environment[LAUNCHED] = "1"
+    return environment
+
+
+def _run(command: list[str], environment: dict[str, str]) -> tuple[int, int | None]:
+    """The exit code of torchrun, and the signal that was passed on to it, if any."""
     # In a session of its own: Ctrl-C reaches this process alone, which passes it on once.
-    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    process = subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, start_new_session=True
+    )
     received: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
@@ -57,11 +105,16 @@ def launch(spec: TrainSpec, folder: RunFolder) -> None:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        assert process.stdin is not None
+        process.stdin.close()  # ranks that a killed torchrun has left behind leave too
+    return code, received[0] if received else None
+
+
+def _take(file: Path) -> dict[str, str]:
+    """The last words, which go with this start; none where nobody could write them whole."""
+    try:
+        words: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        words = {}
     file.unlink(missing_ok=True)
-    if received:
-        raise Interrupted("stopped by a signal; resume=auto goes on.", 128 + received[0])
-    if code != 0 or not folder.finished:
-        raise GraftlabError(
-            f"The run's processes ended with code {code}; their messages are above. "
-            "What was saved goes on with resume=auto."
-        )
+    return words

@@ -52,7 +52,7 @@ class Checkpointer(StepCallback):
             name = signal.Signals(number).name
             raise Interrupted(f"{name}: stopped and saved after step {step}.", 128 + number)
         if rung and not ends:
-            reason = self.observer.verdict(step)
+            reason = self._verdict(trainer)
             if reason is not None:
                 raise Paused(reason)
 
@@ -67,6 +67,13 @@ class Checkpointer(StepCallback):
             self.observer.saved(trainer.global_step, path)
             self.store.prune(self.spec.keep)
         trainer.strategy.barrier()  # nobody looks for a checkpoint before it is there
+
+    def _verdict(self, trainer: Trainer) -> str | None:
+        """Asked once for all processes, so that all pause or none does."""
+        reason = self.observer.verdict(trainer.global_step) if trainer.is_global_zero else None
+        if trainer.world_size > 1:
+            reason = trainer.strategy.broadcast(reason)
+        return reason
 
     def _signal(self, trainer: Trainer) -> int | None:
         """The signal any process received, so that all stop after the same step."""

@@ -63,7 +63,8 @@ class Validator(StepCallback):
             self.recorder.validated(loss)
         if step in self.observer.rungs:
             self.recorder.row["rung_loss"], self.recorder.due = loss, True
-            self.observer.reached(step, loss)
+            if trainer.is_global_zero:
+                self.observer.reached(step, loss)
 
 
 class Sampler(StepCallback):

@@ -1,0 +1,91 @@
+"""Real jobs of a moment each, for tests of where and how they are run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from chats import chats
+from graftlab.choices import dump
+from graftlab.data.source import JsonlData
+from graftlab.generation.sampling import Generation
+from graftlab.models.hf import HFModel
+from graftlab.objectives.ce import CrossEntropy
+from graftlab.packing.plan import Packing
+from graftlab.sweeps.engine import Ended, launch, prepare
+from graftlab.sweeps.identity import data_identity, job_identity
+from graftlab.sweeps.launcher import Launcher, Work
+from graftlab.sweeps.ledger import Draft
+from graftlab.sweeps.slots import Slot
+from graftlab.sweeps.source import Grid
+from graftlab.sweeps.spec import Sweep
+from graftlab.tasks.train import TrainSpec
+from graftlab.training.optim import AdamW
+from graftlab.training.precision import Precision
+from graftlab.training.schedule import Schedule
+from graftlab.training.trainer import TrainerSpec
+from graftlab.training.watch import Callbacks, Samples
+from miniatures import miniature
+
+
+def small_run(root: Path) -> TrainSpec:
+    """Five steps an epoch of a miniature base, two epochs; base and data are written to `root`."""
+    miniature("qwen2", root / "base")
+    chats(root / "train.jsonl", 11)
+    chats(root / "valid.jsonl", 4)
+    return TrainSpec(
+        model=HFModel(path=str(root / "base")),
+        data=JsonlData(train=str(root / "train.jsonl"), valid=str(root / "valid.jsonl")),
+        objective=CrossEntropy(),
+        optimizer=AdamW(),
+        precision=Precision(name="fp32"),
+        packing=Packing(max_length=80),
+        schedule=Schedule(warmup_steps=2),
+        callbacks=Callbacks(samples=Samples(prompts=0)),
+        generation=Generation(max_new_tokens=4),
+        trainer=TrainerSpec(accelerator="cpu"),
+        epochs=2,
+        compile="off",
+    )
+
+
+def jobs_of(base: TrainSpec, rates: Sequence[float]) -> list[Draft]:
+    """A job for each learning rate."""
+    configs = [dump(replace(base, lr=rate)) for rate in rates]
+    return [
+        Draft(
+            identity=job_identity(config, data_identity(base.data)),
+            label=f"lr{rate}",
+            swept={"lr": str(rate)},
+            spec=config,
+        )
+        for rate, config in zip(rates, configs, strict=True)
+    ]
+
+
+def run_sweep(
+    folder: Path, drafts: Sequence[Draft], launcher: Launcher, *, devices: int = 1, **settings
+) -> Ended:
+    """The sweep in `folder`, one thread a process."""
+    given = Sweep(**settings)
+    ledger, _ = prepare(folder, given, epochs=2)
+    work = Work(
+        ledger=ledger,
+        retries=given.retries,
+        jobs=len(drafts),
+        accelerator="cpu",
+        devices=devices,
+        base_bytes=0.0,
+    )
+    places = [
+        Slot(slot.name, slot.environment | {"OMP_NUM_THREADS": "1"})
+        for slot in launcher.places(work)
+    ]
+    return launch(
+        ledger,
+        Grid(list(drafts)),
+        lambda name: launcher.workers(work, places, name),
+        slots=len(places),
+        name=launcher.launch_name,
+    )
