@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,3 +61,39 @@ def history(folder: Path) -> dict[str, dict[int, dict[str, Any]]]:
                     assert kept.get(key, value) == value, (path, step, key)
                     kept[key] = value
     return runs
+
+
+def runs(folder: Path) -> dict[str, dict[str, Any]]:
+    """What a server would know of each run below `folder`, its files uploaded in their order.
+
+    Run id -> tags, group, job_type, name, summary, and the names of its artifacts. Offline, a run
+    that was finished is written to its end by W&B's service a moment later: waits for it.
+    """
+    _wait_until_ended(folder)
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.rglob("run-*.wandb"), key=lambda path: path.stat().st_mtime):
+        run = found.setdefault(path.stem.removeprefix("run-"), {"summary": {}, "artifacts": []})
+        for record in records(path):
+            kind = record.WhichOneof("record_type")
+            if kind == "run":
+                run |= {
+                    "tags": list(record.run.tags),
+                    "group": record.run.run_group,
+                    "job_type": record.run.job_type,
+                    "name": record.run.display_name,
+                }
+            elif kind == "summary":
+                for item in record.summary.update:
+                    key = item.key or ".".join(item.nested_key)
+                    run["summary"][key] = json.loads(item.value_json)
+            elif kind == "artifact":
+                run["artifacts"].append(record.artifact.name)
+    return found
+
+
+def _wait_until_ended(folder: Path) -> None:
+    deadline = time.monotonic() + 30
+    for path in folder.rglob("run-*.wandb"):
+        while not any(record.WhichOneof("record_type") == "exit" for record in records(path)):
+            assert time.monotonic() < deadline, f"{path} has no end"
+            time.sleep(0.05)

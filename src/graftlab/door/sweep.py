@@ -69,8 +69,8 @@ class SweepLine:
         spec.sweep, spec.launcher, spec.resume = Sweep(), self.base.launcher, None
         if spec.name is None:
             spec.name = in_words(point) or None
-        if spec.logger.wandb is not None and spec.logger.wandb.group is None:
-            spec.logger.wandb.group = self.folder.name
+        if spec.logger.wandb is not None:
+            spec.logger.wandb.join(self.folder.name)
         config = dump(spec)
         return Draft(
             identity=job_identity(config, data_identity(spec.data)),

@@ -5,17 +5,23 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, require_choice
 from graftlab.tracking.folder import write_atomic
+from graftlab.tracking.tensorboard import TensorBoardTracker
+from graftlab.tracking.tracker import Metrics, Tracker, final, flat
 
-Metrics = dict[str, float]
+if TYPE_CHECKING:
+    from graftlab.tracking.result import Result
 
+LONGEST_TAG, LONGEST_NAME = 64, 128
+"""Letters that W&B takes."""
+PRUNED = "pruned"
+"""Tag, and key of the summary, of a run that its sweep has set aside."""
 WAIT_SECONDS = 30
 """How long a resumed run waits for W&B's service of the killed one to end."""
 
@@ -30,13 +36,28 @@ class WandbLogs:
     """W&B team or user; null for the account's default."""
     group: str | None = None
     """Run group; null puts the jobs of one multirun into one group."""
+    job_type: str | None = None
+    """Kind of run; null: train, or sweep for the jobs of one."""
     tags: list[str] = field(default_factory=list)
-    """Run tags."""
+    """Run tags; the jobs of a sweep also have its name, and `pruned` where it applies."""
+    artifacts: bool = False
+    """Also log the best adapter as an artifact, 2 to 200 MB a run."""
     mode: str = "auto"
     """auto (online with a key, else offline), online, offline or disabled."""
 
     def __post_init__(self) -> None:
         require_choice("logger.wandb.mode", self.mode, ("auto", "online", "offline", "disabled"))
+        for tag in self.tags:
+            if not 1 <= len(tag) <= LONGEST_TAG:
+                raise ConfigError(
+                    f"logger.wandb.tags: W&B takes tags of 1 to {LONGEST_TAG} letters, not {tag!r}."
+                )
+
+    def join(self, sweep: str) -> None:
+        """Be one of the jobs of `sweep`, but for what was chosen otherwise."""
+        self.group = self.group or sweep
+        self.job_type = self.job_type or "sweep"
+        self.tags = [*dict.fromkeys([*self.tags, sweep[:LONGEST_TAG]])]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -65,32 +86,13 @@ class Loggers:
             trackers.append(WandbTracker(self.wandb, folder, name=name, config=config))
         if self.tensorboard is not None:
             done = int(history[-1]["step"]) if history else -1
-            trackers.append(TensorBoardTracker(folder / "tensorboard", first_step=done + 1))
+            trackers.append(
+                TensorBoardTracker(folder / "tensorboard", first_step=done + 1, config=config)
+            )
         for tracker in trackers:
             for row in history if tracker.replays else ():
                 tracker.log(row)
         return trackers
-
-
-class Tracker(ABC):
-    """Where rows and samples go besides the run folder."""
-
-    replays = False
-    """Whether a resumed run sends the rows before its checkpoint again."""
-    where = ""
-    """What people are told about where to look."""
-
-    @abstractmethod
-    def log(self, row: Metrics) -> None:
-        """One row of the history, at `row["step"]`."""
-
-    @abstractmethod
-    def samples(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Sampled replies: dictionaries with step, prompt, base, adapter and reference."""
-
-    @abstractmethod
-    def finish(self, exit_code: int) -> None:
-        """Flush and close; called however the run ended."""
 
 
 class WandbTracker(Tracker):
@@ -111,14 +113,17 @@ class WandbTracker(Tracker):
         new = not identifier.exists()
         if new:
             write_atomic(identifier, secrets.token_hex(4))
+        # A run that W&B's own agent has started has its id from there.
+        served = "WANDB_SWEEP_ID" in os.environ
         self.run = _when_free(
             wandb.init,
             project=spec.project,
             entity=spec.entity,
             group=spec.group,
+            job_type=spec.job_type or "train",
             tags=spec.tags,
-            name=name,
-            id=identifier.read_text(encoding="utf-8"),
+            name=name[:LONGEST_NAME],
+            id=None if served else identifier.read_text(encoding="utf-8"),
             dir=folder,
             config=flat(config),
             mode=mode,
@@ -127,6 +132,11 @@ class WandbTracker(Tracker):
             reinit="create_new",
             settings=wandb.Settings(silent=True, console="off", init_timeout=60),
         )
+        if served:
+            write_atomic(identifier, self.run.id)
+        if not new:
+            self.run.summary[PRUNED] = False  # it may have been, and was let go on
+        self.artifacts = spec.artifacts
         # An offline run cannot ask the server what it has, and a killed one may have lost its
         # last rows: a resumed run therefore writes all of them again. And a run that goes on from
         # another's checkpoint is new to W&B, while its history is not.
@@ -146,34 +156,23 @@ class WandbTracker(Tracker):
         table = wandb.Table(columns=columns, data=[[row[c] for c in columns] for row in rows])
         self.run.log({"samples": table}, step=self.run.step)
 
+    def paused(self) -> None:
+        self.run.summary[PRUNED] = True
+        self.run.tags = (*self.run.tags, PRUNED)
+
+    def conclude(self, result: Result) -> None:
+        self.run.summary.update(final(result) | {PRUNED: False, "stopped": result.stopped})
+        if not self.artifacts:
+            return
+        import wandb
+
+        artifact = wandb.Artifact(f"adapter-{self.run.id}", "adapter", metadata=final(result))
+        for file in sorted(Path(result.adapter).iterdir()):
+            artifact.add_file(str(file), policy="immutable")  # nobody writes there any more
+        self.run.log_artifact(artifact, aliases=["best"])
+
     def finish(self, exit_code: int) -> None:
         self.run.finish(exit_code=exit_code)
-
-
-class TensorBoardTracker(Tracker):
-    """Scalars and sample texts as TensorBoard events."""
-
-    def __init__(self, folder: Path, *, first_step: int = 0) -> None:
-        """What an earlier start wrote at `first_step` and later is purged."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.replays = not folder.exists()  # as above, and then there is nothing to purge
-        purge = None if self.replays else first_step or None
-        self.writer: Any = SummaryWriter(str(folder), purge_step=purge)
-        self.where = f"TensorBoard: tensorboard --logdir {folder}"
-
-    def log(self, row: Metrics) -> None:
-        for key, value in row.items():
-            if key != "step":
-                self.writer.add_scalar(key, value, int(row["step"]))
-
-    def samples(self, rows: Sequence[dict[str, Any]]) -> None:
-        for index, row in enumerate(rows):
-            text = f"**{row['prompt']}**\n\nbase: {row['base']}\n\nadapter: {row['adapter']}"
-            self.writer.add_text(f"sample/{index}", text, int(row["step"]))
-
-    def finish(self, exit_code: int) -> None:
-        self.writer.close()
 
 
 def _when_free(init: Callable[..., Any], **arguments: Any) -> Any:
@@ -186,17 +185,6 @@ def _when_free(init: Callable[..., Any], **arguments: Any) -> Any:
                 raise
             time.sleep(1)
     raise AssertionError("unreachable: the last attempt raises or returns")
-
-
-def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested configuration as dotted keys: what W&B's run table can filter and sort."""
-    leaves: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            leaves.update(flat(value, f"{prefix}{key}."))
-        else:
-            leaves[f"{prefix}{key}"] = value
-    return leaves
 
 
 def wandb_key() -> bool:

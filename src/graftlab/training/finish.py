@@ -56,6 +56,8 @@ class Finish:
             fit.book.write(self.folder.path / "samples.md")
             for tracker in fit.trackers:
                 tracker.samples(fit.book.rows)
+        for tracker in fit.trackers:
+            tracker.conclude(result)
         self._write_times(setup_seconds, started)
         fit.history.write_json()
         result.write(self.folder.path / "result.json")

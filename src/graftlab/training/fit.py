@@ -21,7 +21,7 @@ from graftlab.training.evaluate import validation_loss
 if TYPE_CHECKING:
     from graftlab.tasks.train import TrainSpec
     from graftlab.tracking.history import History
-    from graftlab.tracking.loggers import Tracker
+    from graftlab.tracking.tracker import Tracker
     from graftlab.training.callbacks.base import StepCallback
     from graftlab.training.checkpoint import CheckpointStore, Saved
     from graftlab.training.module import AdapterModule

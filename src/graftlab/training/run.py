@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from graftlab.adapters.base import Adapter
     from graftlab.models.base import Base
     from graftlab.tasks.train import TrainSpec
-    from graftlab.tracking.loggers import Tracker
+    from graftlab.tracking.tracker import Tracker
     from graftlab.training.place import Place
     from graftlab.training.precision import Resolved
 
@@ -83,6 +83,8 @@ def _execute(spec: TrainSpec, folder: RunFolder, signals: Signals, observer: Obs
             exit_code = 0
         except Paused:
             exit_code = 0
+            for tracker in fit.trackers:
+                tracker.paused()
             raise
         finally:
             for tracker in fit.trackers:

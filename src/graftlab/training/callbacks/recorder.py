@@ -14,7 +14,7 @@ from graftlab.tracking.history import History, Row
 from graftlab.training.callbacks.base import StepCallback
 
 if TYPE_CHECKING:
-    from graftlab.tracking.loggers import Tracker
+    from graftlab.tracking.tracker import Tracker
     from graftlab.training.module import AdapterModule
     from graftlab.training.plan import StepPlan
     from graftlab.types import Batch

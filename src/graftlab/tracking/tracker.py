@@ -1,0 +1,64 @@
+"""What a logger is told of a run, and the forms in which it is told."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graftlab.tracking.result import Result
+
+Metrics = dict[str, float]
+
+
+class Tracker(ABC):
+    """Where rows and samples go besides the run folder."""
+
+    replays = False
+    """Whether a resumed run sends the rows before its checkpoint again."""
+    where = ""
+    """What people are told about where to look."""
+
+    @abstractmethod
+    def log(self, row: Metrics) -> None:
+        """One row of the history, at `row["step"]`."""
+
+    @abstractmethod
+    def samples(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Sampled replies: dictionaries with step, prompt, base, adapter and reference."""
+
+    @abstractmethod
+    def paused(self) -> None:
+        """The run's sweep has set it aside, if only for now: called before `finish`."""
+
+    @abstractmethod
+    def conclude(self, result: Result) -> None:
+        """The run is finished: what it achieved, and where its best adapter is."""
+
+    @abstractmethod
+    def finish(self, exit_code: int) -> None:
+        """Flush and close; called however the run ended."""
+
+
+def final(result: Result) -> dict[str, float | None]:
+    """The numbers by which finished runs are compared."""
+    return {
+        "best_valid_loss": result.score,
+        "baseline": result.baseline,
+        "best_step": result.best_step,
+        "steps": result.steps,
+        "trainable_parameters": result.trainable_parameters,
+        "peak_rss_mb": result.peak_rss_mb,
+    }
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested configuration as dotted keys: what tables of runs can filter and sort."""
+    leaves: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            leaves.update(flat(value, f"{prefix}{key}."))
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves
