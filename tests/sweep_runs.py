@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from chats import chats
 from graftlab.choices import dump
@@ -16,7 +17,7 @@ from graftlab.packing.plan import Packing
 from graftlab.sweeps.engine import Ended, launch, prepare
 from graftlab.sweeps.identity import data_identity, job_identity
 from graftlab.sweeps.launcher import Launcher, Work
-from graftlab.sweeps.ledger import Draft
+from graftlab.sweeps.ledger import Draft, Job
 from graftlab.sweeps.slots import Slot
 from graftlab.sweeps.source import Grid
 from graftlab.sweeps.spec import Sweep
@@ -65,9 +66,19 @@ def jobs_of(base: TrainSpec, rates: Sequence[float]) -> list[Draft]:
 
 
 def run_sweep(
-    folder: Path, drafts: Sequence[Draft], launcher: Launcher, *, devices: int = 1, **settings
+    folder: Path,
+    drafts: Sequence[Draft],
+    launcher: Launcher,
+    *,
+    devices: int = 1,
+    program: Sequence[str] | None = None,
+    watch: Callable[[list[Job], Any], None] = lambda jobs, workers: None,
+    **settings: Any,
 ) -> Ended:
-    """The sweep in `folder`, one thread a process."""
+    """The sweep in `folder`, one thread a process.
+
+    `program` takes the place of real workers; `watch` sees the jobs and what the launcher started.
+    """
     given = Sweep(**settings)
     ledger, _ = prepare(folder, given, epochs=2)
     work = Work(
@@ -82,10 +93,19 @@ def run_sweep(
         Slot(slot.name, slot.environment | {"OMP_NUM_THREADS": "1"})
         for slot in launcher.places(work)
     ]
+    started: list[Any] = []
+
+    def workers(name: str) -> Any:
+        started.append(launcher.workers(work, places, name))
+        if program is not None:
+            started[-1].program = program
+        return started[-1]
+
     return launch(
         ledger,
         Grid(list(drafts)),
-        lambda name: launcher.workers(work, places, name),
+        workers,
         slots=len(places),
         name=launcher.launch_name,
+        watch=lambda jobs: watch(jobs, started[-1]),
     )

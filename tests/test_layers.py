@@ -33,6 +33,8 @@ ONLY_IN = {
     "hydra": ("config.py", "door/"),
     "omegaconf": ("config.py", "door/"),
     "wandb": ("tracking/loggers.py",),
+    "submitit": ("sweeps/slurm.py", "sweeps/station.py"),
+    "ray": ("sweeps/raycluster.py",),
     "optuna": ("reports/", "sweeps/study.py"),
     "plotly": ("reports/page/",),
 }
@@ -105,7 +107,7 @@ def test_files_say_what_they_are_and_stay_short(path):
 @pytest.mark.parametrize("module", LIGHT)
 def test_the_door_stays_light(module):
     heavy = ["torch", "lightning", "transformers", "peft", "wandb", "numpy", "rich", "hydra"]
-    heavy += ["plotly", "optuna", "sklearn", "pyarrow"]
+    heavy += ["plotly", "optuna", "sklearn", "pyarrow", "submitit", "ray"]
     program = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr

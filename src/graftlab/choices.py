@@ -27,11 +27,19 @@ from graftlab.recipes.teachers.http import HttpTeacher
 from graftlab.recipes.teachers.local import LocalTeacher
 from graftlab.recipes.teachers.rules import RulesTeacher
 from graftlab.sweeps.launcher import AutoLauncher, JointLauncher, Launcher, LocalLauncher
+from graftlab.sweeps.raycluster import RayLauncher
+from graftlab.sweeps.slurm import SlurmLauncher
 from graftlab.training.optim import AdamW, CustomOptimizer, OptimizerSpec
 
 CHOICES: dict[str, dict[str, type]] = {
     "data": {"demo": DemoData, "jsonl": JsonlData, "prepared": PreparedData},
-    "launcher": {"auto": AutoLauncher, "joint": JointLauncher, "local": LocalLauncher},
+    "launcher": {
+        "auto": AutoLauncher,
+        "joint": JointLauncher,
+        "local": LocalLauncher,
+        "ray": RayLauncher,
+        "slurm": SlurmLauncher,
+    },
     "model": {"hf": HFModel, "tiny": TinyModel},
     "objective": {"sft": CrossEntropy},
     "optimizer": {"adamw": AdamW, "custom": CustomOptimizer},

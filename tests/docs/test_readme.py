@@ -72,8 +72,7 @@ def door(
     for verb in VERBS:
         task = importlib.import_module(f"graftlab.tasks.{verb}")
         monkeypatch.setattr(task, "run", lambda spec: None)
-    sweep = importlib.import_module("graftlab.tasks.sweep")
-    monkeypatch.setattr(sweep, "run", lambda order: Ended(order.folder, [], 0.0))
+    monkeypatch.setattr("graftlab.tasks.sweep.run", lambda order: Ended(order.folder, [], 0.0))
 
     def knock(command: str) -> int:
         words = shlex.split(command.replace("python train.py", "graftlab train"), comments=True)

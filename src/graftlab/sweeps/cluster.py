@@ -1,0 +1,126 @@
+"""A sweep's workers on machines that a cluster lends: what its kinds have in common.
+
+A cluster starts stations; they fall away when their time is up, their node dies or nothing is left
+to do. While jobs are open, as many stations are started anew, unless those before achieved nothing.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graftlab.errors import GraftlabError
+from graftlab.sweeps.launcher import Work
+from graftlab.sweeps.ledger import Job
+from graftlab.sweeps.pool import PROGRAM, STILLBORN
+from graftlab.sweeps.slots import Slot
+from graftlab.sweeps.station import Station
+
+WATCH_SECONDS = 30.0
+"""Between two notes in the ledger that somebody watches the launch."""
+ENDED = ("done", "failed", "paused", "pruned")
+
+
+@dataclass(slots=True)
+class _Loss:
+    """How things stood when stations were last replaced."""
+
+    ended: int = -1
+    """Jobs that had come to an end, or had taken a step."""
+    in_vain: int = 0
+    """Replacements since then that brought nothing on."""
+
+
+class Cluster(ABC):
+    """Keeps as many stations as there are slots, or open jobs if these are fewer."""
+
+    parting = "saved; the same line goes on."
+    program = PROGRAM
+
+    def __init__(self, work: Work, slots: Sequence[Slot], launch: str) -> None:
+        self.ledger, self.retries = work.ledger, work.retries
+        self.slots, self.launch = slots, launch
+        self.stopping = False
+        self._loss = _Loss()
+        self._watched = 0.0
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Reach the cluster, and find stations of an earlier start that are still there."""
+
+    @abstractmethod
+    def submit(self, count: int) -> None:
+        """Ask the cluster for `count` more stations."""
+
+    @abstractmethod
+    def present(self) -> int:
+        """How many stations run or are about to; forgets those that ended."""
+
+    @abstractmethod
+    def last_words(self) -> str:
+        """What stations that ended have said, for people."""
+
+    @abstractmethod
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Tell every worker to save and leave."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the cluster."""
+
+    def station(self) -> Station:
+        """A station of this launch, for the cluster to carry away."""
+        return Station(
+            self.ledger.folder.resolve(),
+            self.launch,
+            environment=self.slots[0].environment,
+            retries=self.retries,
+            program=self.program,
+        )
+
+    def start(self) -> None:
+        self._watch()
+        self.begin()
+        missing = min(len(self.slots), len(self._open())) - self.present()
+        if missing > 0:
+            self.submit(missing)
+
+    def poll(self) -> bool:
+        """Replace stations that are gone. Raises GraftlabError if that brings nothing on."""
+        self._watch()
+        present = self.present()
+        if self.stopping or self.ledger.fact(f"halted {self.launch}"):
+            return present > 0
+        missing = min(len(self.slots), len(self._open())) - present
+        if missing > 0:
+            self._count_loss()
+            self.submit(missing)
+            return True
+        return present > 0
+
+    def _count_loss(self) -> None:
+        jobs = self.ledger.jobs(self.launch)
+        ended = sum(job.state in ENDED or job.progress.get("step", 0) > 0 for job in jobs)
+        self._loss.in_vain = self._loss.in_vain + 1 if ended == self._loss.ended else 0
+        self._loss.ended = ended
+        if self._loss.in_vain >= STILLBORN:
+            raise GraftlabError(
+                "The cluster's workers end before they have brought a job on. The last of them "
+                f"said:\n{self.last_words()}"
+            )
+
+    def _open(self) -> list[Job]:
+        """Jobs that a worker could still be needed for."""
+        return [
+            job
+            for job in self.ledger.jobs(self.launch)
+            if job.state == "running" or (job.state == "waiting" and job.tries <= self.retries)
+        ]
+
+    def _watch(self) -> None:
+        if time.monotonic() - self._watched > WATCH_SECONDS or not self._watched:
+            self._watched = time.monotonic()
+            self.ledger.put(f"watched {self.launch}", time.time())

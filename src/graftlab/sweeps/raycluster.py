@@ -1,0 +1,154 @@
+"""`launcher=ray`: workers as actors on a Ray cluster whose nodes share the sweep's folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from graftlab.errors import GraftlabError, require_range
+from graftlab.sweeps.cluster import Cluster
+from graftlab.sweeps.launcher import Launcher, Work
+from graftlab.sweeps.pool import LONGEST_STOP
+from graftlab.sweeps.slots import Slot
+from graftlab.sweeps.station import Station
+from graftlab.tracking.console import say
+
+if TYPE_CHECKING:
+    from graftlab.sweeps.engine import Workers
+
+MOST = 16
+"""Workers at once where `launcher.slots` does not say."""
+
+
+@dataclass(kw_only=True, slots=True)
+class RayLauncher(Launcher):
+    """`launcher=ray`: each slot is an actor that asks the cluster for GPUs and cores."""
+
+    address: str | None = None
+    """Of a running cluster, `auto` for the one this machine belongs to; null starts one here."""
+    gpus_per_job: float | None = None
+    """GPUs of a worker; null: one for each of trainer.devices where the cluster has any."""
+    cpus_per_job: int = 1
+    """Cores of a worker."""
+
+    def __post_init__(self) -> None:
+        Launcher.__post_init__(self)
+        require_range("launcher.gpus_per_job", self.gpus_per_job, least=0)
+        require_range("launcher.cpus_per_job", self.cpus_per_job, least=1)
+
+    def places(self, work: Work) -> list[Slot]:
+        """Slots on nodes that are not known yet."""
+        count = min(self.slots or MOST, max(1, work.jobs))
+        threads = self.threads or max(1, self.cpus_per_job // work.devices)
+        return [Slot(f"ray {i}", {"OMP_NUM_THREADS": str(threads)}) for i in range(count)]
+
+    def workers(self, work: Work, slots: list[Slot], launch: str) -> Workers:
+        return Actors(self, work, slots, launch)
+
+
+class _Host:
+    """The actor: a station that can be spoken to while it is tended."""
+
+    def __init__(self, station: Station) -> None:
+        self.station = station
+
+    def run(self) -> None:
+        self.station()
+
+    def leave(self, number: int) -> None:
+        self.station.leave(signal.Signals(number))
+
+
+class Actors(Cluster):
+    """Stations as actors. They end with this process, as all that a driver of Ray has started."""
+
+    def __init__(
+        self, launcher: RayLauncher, work: Work, slots: Sequence[Slot], launch: str
+    ) -> None:
+        super().__init__(work, slots, launch)
+        self.launcher, self.work = launcher, work
+        self.ray: Any = None
+        self.actors: dict[Any, Any] = {}
+        """What a station answers when it has ended -> the station."""
+        self._said = "nothing"
+
+    def begin(self) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise GraftlabError("launcher=ray needs Ray: pip install 'graftlab[ray]'") from None
+        self.ray = ray
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+        address = self.launcher.address or os.environ.get("RAY_ADDRESS")
+        settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+        if not address:
+            settings["include_dashboard"] = False
+        handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            ray.init(address=address, **settings)
+        except ConnectionError as problem:
+            raise GraftlabError(f"launcher.address={address}: {problem}") from problem
+        finally:
+            for number, handler in handlers.items():  # Ray has put one of its own over ours
+                signal.signal(number, handler)
+        self._look_for_room()
+
+    def submit(self, count: int) -> None:
+        host = self.ray.remote(max_concurrency=2, **self._demands())(_Host)
+        for _ in range(count):
+            actor = host.remote(self.station())
+            self.actors[actor.run.remote()] = actor
+
+    def present(self) -> int:
+        if not self.actors:
+            return 0
+        ended, _ = self.ray.wait(list(self.actors), num_returns=len(self.actors), timeout=0)
+        for answer in ended:
+            try:
+                self.ray.get(answer)
+            except self.ray.exceptions.RayError as problem:
+                self._said = str(problem)
+            self.ray.kill(self.actors.pop(answer))
+        return len(self.actors)
+
+    def last_words(self) -> str:
+        return "\n".join(self._said.splitlines()[-20:])
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        self.stopping = True
+        for actor in self.actors.values():
+            actor.leave.remote(int(number))
+
+    def close(self) -> None:
+        if self.ray is None or not self.ray.is_initialized():
+            return
+        if self.actors and not self.stopping:
+            self.stop()
+        deadline = time.monotonic() + LONGEST_STOP
+        while self.present() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        self.ray.shutdown()
+
+    def _demands(self) -> dict[str, float]:
+        gpus = self.launcher.gpus_per_job
+        if gpus is None:
+            wanted = self.work.accelerator == "cuda"
+            wanted |= self.work.accelerator == "auto" and "GPU" in self.ray.cluster_resources()
+            gpus = self.work.devices if wanted else 0
+        return {"num_cpus": self.launcher.cpus_per_job, "num_gpus": gpus}
+
+    def _look_for_room(self) -> None:
+        """Say so where no node could ever hold a worker: a cluster that grows may get one."""
+        demands = self._demands()
+        needed = {"CPU": demands["num_cpus"], "GPU": demands["num_gpus"]}
+        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        if not any(all(node.get(k, 0) >= n for k, n in needed.items()) for node in nodes):
+            say(
+                f"No node of the cluster has {needed['CPU']} cores and {needed['GPU']} GPUs for a "
+                "worker (launcher.cpus_per_job, launcher.gpus_per_job): waiting for one."
+            )
