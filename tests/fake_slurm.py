@@ -43,6 +43,13 @@ def interrupt(folder: Path, name: str) -> None:
     _signal(folder, name, signal.SIGUSR2)
 
 
+def preempt(folder: Path, name: str) -> None:
+    """What Slurm does when others are to have the node: first one signal, then the other."""
+    _signal(folder, name, signal.SIGTERM)
+    time.sleep(3)
+    _signal(folder, name, signal.SIGUSR2)
+
+
 def kill(folder: Path, name: str) -> None:
     """What a node does that loses its power."""
     _signal(folder, name, signal.SIGKILL)
@@ -120,13 +127,15 @@ def sacct(folder: Path, *arguments: str) -> None:
     running = tasks(folder)
     for path in folder.glob("*.pid"):
         if path.stem.partition("_")[0] in wanted:
-            print(f"{path.stem}|{'RUNNING' if path.stem in running else 'NODE_FAIL'}|here")
+            ended = "CANCELLED by 0" if path.with_suffix(".cancelled").exists() else "NODE_FAIL"
+            print(f"{path.stem}|{'RUNNING' if path.stem in running else ended}|here")
 
 
 def scancel(folder: Path, *names: str) -> None:
     for name, pid in tasks(folder).items():
         if name in names or name.partition("_")[0] in names:
             for number in (signal.SIGTERM, signal.SIGKILL):
+                (folder / f"{name}.cancelled").touch()
                 with suppress(ProcessLookupError):  # it has just ended
                     os.killpg(pid, number)
                 time.sleep(0.2)

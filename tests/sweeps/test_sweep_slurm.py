@@ -141,6 +141,33 @@ def test_ctrl_c_only_stops_watching(cluster, tmp_path) -> None:
     assert len(fake_slurm.tasks(cluster)) == 1
 
 
+def test_cancelled_workers_are_not_replaced(cluster, tmp_path) -> None:
+    def watch(jobs: list[Job], workers) -> None:
+        if jobs[0].progress and fake_slurm.tasks(cluster):
+            subprocess.run(["scancel", "1"], check=True)
+
+    with pytest.raises(GraftlabError, match="were cancelled"):
+        on_cluster(tmp_path / "sweep", [draft("long", act="slow")], watch=watch)
+    assert len(list(cluster.glob("*.sbatch"))) == 1
+    act(Ledger(tmp_path / "sweep"), "fine")
+    assert on_cluster(tmp_path / "sweep", [draft("long", act="slow")]).count("done") == 1
+
+
+def test_preemption_signals_the_worker_first_and_is_still_requeued(cluster, tmp_path) -> None:
+    seen = []
+
+    def watch(jobs: list[Job], workers) -> None:
+        if not seen and jobs[0].progress:
+            seen.extend(fake_slurm.tasks(cluster))
+            act(workers.ledger, "fine")
+            fake_slurm.preempt(cluster, seen[0])
+
+    ended = on_cluster(tmp_path / "sweep", [draft("long", act="slow")], watch=watch)
+    assert ended.count("done") == 1
+    assert (ended.folder / ended.jobs[0].folder / "saved.txt").exists()
+    assert len(list(cluster.glob("*.sbatch"))) == len(list(cluster.glob("*.again"))) == 1
+
+
 def test_workers_that_cannot_work_end_the_launch_with_their_last_words(cluster, tmp_path) -> None:
     with pytest.raises(GraftlabError, match="ModuleNotFoundError"):
         on_cluster(tmp_path / "sweep", [draft("x")], program=("-c", "import nothing_like_it"))

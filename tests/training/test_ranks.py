@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -100,6 +101,18 @@ def test_ranks_leave_when_torchrun_is_killed(long_run):
     output, _ = launcher.communicate(timeout=120)
     assert "CrashError" in output
     _wait(lambda: not _processes(folder))
+
+
+@pytest.mark.slow
+def test_a_signal_to_all_processes_at_once_is_one_signal(long_run):
+    launcher, folder = long_run
+    for process in [*_processes(folder), psutil.Process(launcher.pid)]:
+        process.send_signal(signal.SIGTERM)
+    output, _ = launcher.communicate(timeout=120)
+    assert "stopped by a signal" in output
+    assert not _processes(folder)  # before the launcher went, so that nobody else could come in
+    saved = CheckpointStore(folder / "checkpoints").last()
+    assert saved.step == History(folder / "train_log.csv").rows[-1]["step"]
 
 
 @pytest.fixture

@@ -57,6 +57,8 @@ class Pool:
     """Whether a worker that somebody else has signalled is replaced."""
     parting: str = "saved; the same line goes on."
     stopping: bool = False
+    signalled: bool = False
+    """Whether somebody else has signalled a worker."""
     _running: list[_Process] = field(default_factory=list)
     _stillborn: int = 0
 
@@ -79,6 +81,7 @@ class Pool:
             if process.popen.stdin:
                 process.popen.stdin.close()
             claimed = self._bury(process, code)
+            self.signalled |= code in SIGNALLED and not self.stopping
             if code == 0 or self.stopping or (code in SIGNALLED and not self.replaces_stopped):
                 continue
             self._stillborn = 0 if claimed or code in LEFT_WITH_REASON else self._stillborn + 1

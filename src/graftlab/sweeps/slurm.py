@@ -111,6 +111,7 @@ class ArrayJobs(Cluster):
         self.folder = self.ledger.folder.resolve() / "cluster"
         self.jobs: list[Any] = []
         self._ended: Any = None
+        self.cancelled = False
 
     @property
     def parting(self) -> str:  # type: ignore[override]
@@ -127,9 +128,10 @@ class ArrayJobs(Cluster):
         from submitit import SlurmJob
 
         known = self.ledger.fact("cluster jobs") or []
-        self.jobs = [SlurmJob(folder=self.folder, job_id=name) for name in known]
-        if found := self.present():
-            say(f"{found} workers of an earlier start are still on the cluster.")
+        earlier = [SlurmJob(folder=self.folder, job_id=name) for name in known]
+        self.jobs = [job for job in earlier if not job.done()]
+        if self.jobs:
+            say(f"{len(self.jobs)} workers of an earlier start are still on the cluster.")
 
     def submit(self, count: int) -> None:
         with self.executor.batch():
@@ -142,6 +144,8 @@ class ArrayJobs(Cluster):
         for job in [job for job in self.jobs if job.done()]:
             self.jobs.remove(job)
             self._ended = job
+            if job.state.startswith("CANCELLED"):
+                self.cancelled = self.stopping = True
         return len(self.jobs)
 
     def last_words(self) -> str:
@@ -154,7 +158,11 @@ class ArrayJobs(Cluster):
         self.stopping = True
 
     def poll(self) -> bool:
-        return Cluster.poll(self) and not self.stopping
+        """Workers that somebody has cancelled are not replaced: raises GraftlabError."""
+        going = Cluster.poll(self)
+        if self.cancelled:
+            raise GraftlabError("The workers were cancelled; the same line submits new ones.")
+        return going and not self.stopping
 
     def close(self) -> None:
         """Nothing is held that would have to be let go of."""

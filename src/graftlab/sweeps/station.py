@@ -19,6 +19,9 @@ from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.pool import PROGRAM, Pool
 from graftlab.sweeps.slots import Slot
 
+WORD_SECONDS = 120.0
+"""How long a station whose worker was signalled waits for the cluster's own word."""
+
 
 class Station:
     """Runs a worker when called, until no job is left or `leave` is called.
@@ -102,6 +105,10 @@ class Station:
             pool.start()
             while not self._told.is_set() and pool.poll():
                 self._told.wait(LOOK_SECONDS)
+            if pool.signalled:
+                # Slurm signals all processes of a node it takes back, the station a moment later:
+                # one that had left by then would count as done, and not be queued again.
+                self._told.wait(WORD_SECONDS)
         finally:
             if self._told.is_set():
                 pool.stop(self._number)

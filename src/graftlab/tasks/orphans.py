@@ -1,7 +1,7 @@
 """What a process does when the one that started it is gone: save and leave, leaving no orphan.
 
-The parent holds the other end of this process's input. A pipe closes with the process that holds
-it, however that ended, on every system.
+The parent holds the other end of this process's input, a pipe or a socket. That closes with the
+process that holds it, however it ended, on every system.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
 Hydra stays in the process the user started: the ranks read the finished specification, so they
 cannot disagree about the run folder, and a sweep's job starts its ranks like any other run.
 
-Torchrun and every rank hold the other end of a pipe of this process as their input. It closes when
-this process is gone, even by SIGKILL, and the ranks save and leave (tasks/orphans.py).
+Torchrun and every rank have one end of a socket as their input, this process the other. For them
+it closes when this process is gone, even by SIGKILL, and they save and leave (tasks/orphans.py).
+For this process it closes with the last of them: nobody goes on with a run that is still saved.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -33,6 +36,8 @@ LAST_WORDS = "ranks-end.json"
 """Beside it, from the first process that did not finish: why."""
 SHUTDOWN_SECONDS = 600
 """How long a signalled process may take to end its step, validate and save."""
+LEAVE_SECONDS = 120
+"""How long ranks that a dead torchrun has left behind may take; longer than their own grace."""
 
 
 def launch(spec: TrainSpec, folder: RunFolder, observer: Observer | None = None) -> None:
@@ -90,9 +95,11 @@ def _environment(spec: TrainSpec) -> dict[str, str]:
 def _run(command: list[str], environment: dict[str, str]) -> tuple[int, int | None]:
     """The exit code of torchrun, and the signal that was passed on to it, if any."""
     # In a session of its own: Ctrl-C reaches this process alone, which passes it on once.
-    process = subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, start_new_session=True
-    )
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            command, env=environment, stdin=theirs.fileno(), start_new_session=True
+        )
     received: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
@@ -103,11 +110,20 @@ def _run(command: list[str], environment: dict[str, str]) -> tuple[int, int | No
     try:
         code = process.wait()
     finally:
+        _see_off(ours)
         for number, handler in previous.items():
             signal.signal(number, handler)
-        assert process.stdin is not None
-        process.stdin.close()  # ranks that a killed torchrun has left behind leave too
     return code, received[0] if received else None
+
+
+def _see_off(ours: socket.socket) -> None:
+    """Let ranks go that torchrun has left behind, and wait until the last of them is gone."""
+    with ours:
+        ours.shutdown(socket.SHUT_WR)
+        ours.settimeout(LEAVE_SECONDS)
+        with suppress(TimeoutError):
+            while ours.recv(1024):
+                pass
 
 
 def _take(file: Path) -> dict[str, str]:

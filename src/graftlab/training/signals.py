@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -9,6 +10,7 @@ from typing import Any, Self
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from graftlab.errors import Interrupted
+from graftlab.training.trainer import LAUNCHED
 
 NUMBERS = (signal.SIGTERM, signal.SIGINT)
 
@@ -18,6 +20,8 @@ class Signals(Callback):
 
     While steps are taken the first signal is only noted: the Checkpointer saves after the step and
     stops. Before and after, and for a second signal, `Interrupted` is raised where the run stands.
+    A rank has its signals from torchrun, and often from whoever signalled that too: for it, all
+    that come while steps are taken are one.
     """
 
     def __init__(self) -> None:
@@ -42,7 +46,7 @@ class Signals(Callback):
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.stepping and self.received is None:
+        if self.stepping and (self.received is None or LAUNCHED in os.environ):
             self.received = number
             return
         name = signal.Signals(number).name
