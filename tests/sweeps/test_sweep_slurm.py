@@ -29,7 +29,13 @@ CREW = (sweep_crew.__file__,)
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
     """The folder of a cluster, which is emptied at the end."""
+    from submitit import SlurmJob
+    from submitit.slurm.slurm import SlurmInfoWatcher
+
     folder = tmp_path / "cluster"
+    monkeypatch.setattr(
+        SlurmJob, "watcher", SlurmInfoWatcher(delay_s=600)
+    )  # knows other tests' jobs
     monkeypatch.setenv("PATH", f"{fake_slurm.install(folder)}{os.pathsep}{os.environ['PATH']}")
     yield folder
     fake_slurm.scancel(folder, *fake_slurm.tasks(folder))
@@ -139,6 +145,16 @@ def test_ctrl_c_only_stops_watching(cluster, tmp_path) -> None:
         on_cluster(tmp_path / "sweep", [draft("long", act="slow")], watch=watch)
     assert Ledger(tmp_path / "sweep").jobs()[0].state == "running"
     assert len(fake_slurm.tasks(cluster)) == 1
+
+
+def test_workers_come_for_jobs_that_were_given_up_once_nothing_is_pruned(cluster, tmp_path) -> None:
+    ended = on_cluster(tmp_path / "sweep", [draft("x"), draft("y")])
+    ledger = Ledger(ended.folder)
+    ledger.reach(0, (10, 5), 1.0)
+    ledger.end(0, "pruned", launch="slurm")
+    again = on_cluster(tmp_path / "sweep", [draft("x"), draft("y")])
+    assert again.count("done") == 2
+    assert [starts(again.folder, job) for job in again.jobs] == [2, 1]
 
 
 def test_cancelled_workers_are_not_replaced(cluster, tmp_path) -> None:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from graftlab.errors import GraftlabError
 from graftlab.sweeps.launcher import Work
-from graftlab.sweeps.ledger import Job
 from graftlab.sweeps.pool import PROGRAM, STILLBORN
+from graftlab.sweeps.rules import Rules, startable
 from graftlab.sweeps.slots import Slot
 from graftlab.sweeps.station import Station
 
@@ -112,13 +112,16 @@ class Cluster(ABC):
                 f"said:\n{self.last_words()}"
             )
 
-    def _open(self) -> list[Job]:
-        """Jobs that a worker could still be needed for."""
-        return [
-            job
-            for job in self.ledger.jobs(self.launch)
-            if job.state == "running" or (job.state == "waiting" and job.tries <= self.retries)
-        ]
+    def _open(self) -> set[int]:
+        """Jobs that a worker could still be needed for, those that may be promoted among them."""
+        jobs, rules = self.ledger.jobs(self.launch), Rules.read(self.ledger.fact("rules"))
+        ready = startable(
+            jobs, self.ledger.rungs(), rules, folder=self.ledger.folder, retries=self.retries
+        )
+        behind_trunks = {
+            job.number for job in jobs if job.state == "waiting" and job.trunk is not None
+        }
+        return behind_trunks | {job.number for job, _ in ready}
 
     def _watch(self) -> None:
         if time.monotonic() - self._watched > WATCH_SECONDS or not self._watched:
