@@ -20,8 +20,8 @@ from graftlab.reports.samples import read_samples
 from graftlab.reports.values import is_number
 from graftlab.tracking.folder import read_config
 from graftlab.tracking.history import History, Row
-from graftlab.tracking.loggers import flat
 from graftlab.tracking.result import Result
+from graftlab.tracking.tracker import flat
 
 ADAPTERS = ("adapter", "adapter-final")
 """Folders inside a run that hold a `run.yaml` of their own."""
