@@ -7,6 +7,7 @@ import json
 import math
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -110,9 +111,10 @@ def _finish(folder: Path, score: float, steps: int, data: str, seconds: float) -
 def write_samples(path: Path, samples: Sequence[Mapping[str, str]]) -> None:
     """By the writer of training itself, an older step's samples first."""
     from graftlab.generation.sampling import Generation
-    from graftlab.training.samples import SampleBook
+    from graftlab.training.samples import Replies, SampleBook
 
-    book = SampleBook(None, None, [], generation=Generation(), autocast=None)  # type: ignore[arg-type]
+    replies = Replies(nullcontext)
+    book = SampleBook(None, None, [], generation=Generation(), replies=replies)  # type: ignore[arg-type]
     book.rows = [{**sample, "adapter": "too early", "step": 1} for sample in samples]
     book.rows += [{**sample, "step": 2} for sample in samples]
     book.write(path)

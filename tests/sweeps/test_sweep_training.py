@@ -187,6 +187,84 @@ def test_epochs_share_a_trunk_and_equal_their_solo_runs(base, tmp_path) -> None:
     same(short, alone, rows=6)
 
 
+def sweep_jointly(folder: Path, jobs: list[Draft], *, most: int = 6, **settings) -> Ended:
+    given = Sweep(**settings)
+    ledger, _ = prepare(folder, given, epochs=2)
+    places = [Slot("cpu", {"OMP_NUM_THREADS": "1"})]
+    extra = ("--joint", str(most))
+    return launch(
+        ledger,
+        Grid(jobs),
+        lambda name: Pool(ledger, name, places, given.retries, extra=extra),
+        slots=1,
+    )
+
+
+def nearly(one: Path, other: Path) -> None:
+    """The validation losses agree as far as sums in another order do."""
+    losses = [
+        [row["valid_loss"] for row in History(d / "train_log.csv").rows if "valid_loss" in row]
+        for d in (one, other)
+    ]
+    assert len(losses[0]) == len(losses[1]) == 3
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_jobs_that_train_together_are_the_runs_they_would_be_alone(base, solo, tmp_path) -> None:
+    dora = dump(replace(base, lora=Lora(rank=2, dora=True)))
+    alone = Draft(identity="dora", label="dora", swept={"lora.dora": "true"}, spec=dora)
+    ended = sweep_jointly(tmp_path, [*drafts(base), alone])
+    assert ended.count("done") == 7
+    nearly(tmp_path / ended.jobs[4].folder, solo)
+    logs = [(tmp_path / job.folder / "train.log").read_text() for job in ended.jobs]
+    assert all("Trained jointly: jobs 0, 1, 2, 3, 4, 5." in log for log in logs[:6])
+    assert "jointly" not in logs[6]
+    assert all((tmp_path / job.folder / "adapter").is_dir() for job in ended.jobs)
+
+
+def test_halving_frees_places_in_a_joint_training(base, solo, tmp_path) -> None:
+    ended = sweep_jointly(tmp_path, drafts(base), pruner="asha", reduction=3, first_rung=0.4)
+    # All six reach the rung in one step, so exactly two of them go on, and none of those further.
+    rungs = Ledger(tmp_path).rungs()
+    assert len(rungs[10, 2].losses) == 6
+    assert len(rungs[10, 2].promoted) == 2
+    best = sorted(rungs[10, 2].losses, key=rungs[10, 2].losses.__getitem__)[:2]
+    assert rungs[10, 2].promoted == set(best)
+    states = {job.number: job.state for job in ended.jobs}
+    assert sum(state == "done" for state in states.values()) == 1
+    assert sum(state == "pruned" for state in states.values()) == 5
+    whole = sweep_jointly(tmp_path, drafts(base))
+    assert whole.count("done") == 6
+    nearly(tmp_path / whole.jobs[4].folder, solo)
+
+
+def test_what_crashed_together_is_tried_alone(base, tmp_path) -> None:
+    jobs = drafts(base)[:3]
+    ledger, _ = prepare(tmp_path, Sweep(), epochs=2)
+    ledger.add(jobs, launch="earlier")
+    program = tmp_path / "crashing.py"
+    program.write_text(
+        "import sys\n"
+        "import graftlab.training.joint.run as joint\n"
+        "def crash(jobs, **more):\n"
+        "    raise MemoryError('all of it')\n"
+        "    yield\n"
+        "joint.execute_together = crash\n"
+        "from graftlab.tasks.worker import main\n"
+        "sys.exit(main())\n"
+    )
+    places = [Slot("cpu", {"OMP_NUM_THREADS": "1"})]
+    crashing = [str(program)]
+    ended = launch(
+        ledger,
+        Grid(jobs),
+        lambda name: Pool(ledger, name, places, 1, extra=("--joint", "3"), program=crashing),
+        slots=1,
+    )
+    assert ended.count("done") == 3
+    assert [job.attempts for job in ended.jobs] == [1, 1, 1]
+
+
 @pytest.mark.slow
 def test_killed_three_times_every_job_is_done_once_and_the_same(base, solo, tmp_path) -> None:
     program = (

@@ -161,3 +161,14 @@ def _wait(holds) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.2)
+
+
+def test_a_process_that_nobody_launched_needs_no_input(spec, tmp_path):
+    """As a probe starts it: what there is for input may have ended long ago."""
+    file = tmp_path / "spec.json"
+    file.write_text(json.dumps(dump(replace(spec, max_steps=1))))
+    done = subprocess.run(
+        [sys.executable, "-m", "graftlab.tasks.rank", str(file)],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

@@ -15,7 +15,6 @@ from graftlab.door.words import Word
 from graftlab.errors import ConfigError, GraftlabError
 from graftlab.sweeps.identity import data_identity, job_identity, job_label, sweep_name
 from graftlab.sweeps.jobs import Draft
-from graftlab.sweeps.launcher import JointLauncher
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.source import Grid, Search
 from graftlab.sweeps.space import Dimension, Point, grid
@@ -166,8 +165,8 @@ def _share_trunks(line: SweepLine, drafts: list[Draft]) -> tuple[list[Draft], li
     lengths = lengths_of(specs)
     if lengths is None:
         return drafts, []
-    if line.base.sweep.pruner != "none" or isinstance(line.base.launcher, JointLauncher):
-        return drafts, []  # a pruner stops trunks, and what trains jointly trains whole
+    if line.base.sweep.pruner != "none":
+        return drafts, []  # a pruner stops trunks
     plan = plan_trunks(lengths)
     shared = [
         replace(draft, trunk=drafts[found.trunk].identity, branch_step=found.step)

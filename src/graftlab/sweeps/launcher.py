@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -82,7 +83,10 @@ class AutoLauncher(LocalLauncher):
 
 @dataclass(kw_only=True, slots=True)
 class JointLauncher(Launcher):
-    """`launcher=joint`: adapters that share a base and rows are trained together on it."""
+    """`launcher=joint`: adapters that share a base and rows are trained together on it.
+
+    Each slot holds a base of its own; `launcher.slots=1` trains all on one.
+    """
 
     most: int = 16
     """Adapters that train together at once."""
@@ -91,14 +95,12 @@ class JointLauncher(Launcher):
         Launcher.__post_init__(self)
         require_range("launcher.most", self.most, least=1)
 
-    def places(self, work: Work) -> list[Slot]:
-        """One slot a GPU, else one with all threads."""
-        from dataclasses import replace
-
-        single = replace(self, slots=self.slots or 1) if work.accelerator == "cpu" else self
-        return Launcher.places(single, work)
+    def at_once(self, work: Work, slots: int) -> int:
+        """How many adapters one of so many workers takes, so that all have work."""
+        return min(self.most, math.ceil(work.jobs / slots))
 
     def workers(self, work: Work, slots: list[Slot], launch: str) -> Workers:
         from graftlab.sweeps.pool import Pool
 
-        return Pool(work.ledger, launch, slots, work.retries, extra=("--joint", str(self.most)))
+        together = ("--joint", str(self.at_once(work, len(slots))))
+        return Pool(work.ledger, launch, slots, work.retries, extra=together)

@@ -17,11 +17,13 @@ from graftlab.sweeps.watcher import Watcher, arrived
 from graftlab.tasks.orphans import leave_with_parent
 from graftlab.tasks.train import TrainSpec, run
 from graftlab.training.ranks import leave_word
+from graftlab.training.trainer import LAUNCHED
 
 
 def main(file: Path, *observer: str) -> int:
     """Train as `file` says; returns the exit code."""
-    leave_with_parent()
+    if LAUNCHED in os.environ:  # a probe's single process has any input, or none
+        leave_with_parent()
     try:
         spec = restore(TrainSpec, json.loads(file.read_text(encoding="utf-8")))
         run(spec, observer=_observer(*observer))

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 from graftlab.sweeps.board import Board
 from graftlab.sweeps.engine import Ended, Source, launch, prepare
-from graftlab.sweeps.launcher import AutoLauncher, Work
+from graftlab.sweeps.launcher import AutoLauncher, JointLauncher, Launcher, Work
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.slots import Slot
+from graftlab.tasks.weigh import weigh
 from graftlab.tracking.console import console, say
 
 if TYPE_CHECKING:
+    from graftlab.sweeps.engine import Workers
     from graftlab.tasks.train import TrainSpec
 
 BEST = 5
@@ -59,14 +61,25 @@ def run(order: Order) -> Ended:
         ended = launch(
             ledger,
             order.source,
-            lambda name: launcher.workers(work, slots, name),
-            slots=len(slots),
+            lambda name: _workers(launcher, work, slots, name),
+            slots=len(slots) * (launcher.most if isinstance(launcher, JointLauncher) else 1),
             timeout=sweep.timeout,
             name=launcher.launch_name,
             watch=board.show,
         )
     show(ended)
     return ended
+
+
+def _workers(launcher: Launcher, work: Work, slots: list[Slot], launch: str) -> Workers:
+    """The launcher's workers; `auto` decides now, as the jobs are known."""
+    if type(launcher) is not AutoLauncher:
+        return launcher.workers(work, slots, launch)
+    joint = JointLauncher(slots=launcher.slots, threads=launcher.threads)
+    at_once = joint.at_once(work, len(slots))
+    together, why = weigh(work.ledger, launch, slots[0], at_once=at_once)
+    say(f"launcher=auto: {'joint' if together else 'local'}, because {why}")
+    return (joint if together else launcher).workers(work, slots, launch)
 
 
 def show(ended: Ended) -> None:

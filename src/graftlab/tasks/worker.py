@@ -14,8 +14,9 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -41,7 +42,11 @@ CRASHED = 3
 """Exit code after a job failed in a way that may have left something broken behind."""
 
 
-def main(arguments: Sequence[str] | None = None, *, worker: type[Worker] | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None,
+    *,
+    worker: Callable[[Ledger, str], Worker] | None = None,
+) -> int:
     """Work until the launch has nothing left to do; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("sweep", type=Path)
@@ -55,10 +60,18 @@ def main(arguments: Sequence[str] | None = None, *, worker: type[Worker] | None 
         signal.signal(number, signal.SIG_IGN)
     if not given.alone:
         leave_with_parent()
+    made = worker or (joint_worker(given.joint) if given.joint > 1 else Worker)
     try:
-        return (worker or Worker)(Ledger(given.sweep), given.launch).work()
+        return made(Ledger(given.sweep), given.launch).work()
     except Interrupted as stop:
         return stop.exit_code
+
+
+def joint_worker(most: int) -> Callable[[Ledger, str], Worker]:
+    """A worker that trains up to `most` jobs on one base at once."""
+    from graftlab.tasks.company import JointWorker
+
+    return partial(JointWorker, most=most)
 
 
 class Worker:
@@ -88,39 +101,63 @@ class Worker:
         return 0
 
     def train(self, claimed: Claim) -> None:
-        """One job to its end, its pause or its failure; the ledger says which."""
-        job, number = claimed.job, claimed.job.number
-        folder = self.ledger.folder / job.folder
-        folder.mkdir(exist_ok=True)
-        state, score, error = "waiting", None, None
-        try:
-            with beating(self.ledger, number), _output_to(folder / "train.log"):
-                score = self.perform(claimed, folder)
-            state = "done"
-            (folder / "error.txt").unlink(missing_ok=True)
-        except Paused:
-            state = "paused"
-        except GraftlabError as problem:  # but for a crash, trying again would end the same way
-            again = isinstance(problem, CrashError) and job.tries < self.retries
-            state, error = "waiting" if again else "failed", str(problem)
-            write_atomic(folder / "error.txt", f"{problem}\n")
-        except Exception as problem:
-            if isinstance(problem, Interrupted):
-                raise
-            state = "waiting" if job.tries < self.retries else "failed"
-            error = f"{type(problem).__name__}: {problem}"
-            write_atomic(folder / "error.txt", traceback.format_exc())
-            raise SystemExit(CRASHED) from problem
-        finally:
-            self.ledger.end(number, state, launch=self.launch, score=score, error=error)
+        """One job to its end, its pause or its failure; the ledger says which.
 
-    def perform(self, claimed: Claim, folder: Path) -> float | None:
-        """Train the job in its folder; its validation loss."""
+        Raises Interrupted after a signal, and SystemExit where something broken may be left behind.
+        """
+        number, folder = claimed.job.number, self.folder(claimed)
+        try:
+            with beating(self.ledger, number), output_to(folder / "train.log"):
+                score = self.perform(claimed, folder)
+        except BaseException as problem:
+            self.settle(claimed, error=problem)
+            leave_if_broken(problem)
+        else:
+            self.settle(claimed, score=score)
+
+    def settle(
+        self,
+        claimed: Claim,
+        *,
+        score: float | None = None,
+        error: BaseException | None = None,
+    ) -> None:
+        """Enter what became of a job, which is not this worker's any more."""
+        job, state, said = claimed.job, "done", None
+        file = self.ledger.folder / job.folder / "error.txt"
+        if error is None:
+            file.unlink(missing_ok=True)
+        elif isinstance(error, Paused):
+            state = "paused"
+        elif isinstance(error, Interrupted) or not isinstance(error, Exception):
+            state = "waiting"
+        else:
+            # But for a crash, trying again would end the same way.
+            mistake = isinstance(error, GraftlabError) and not isinstance(error, CrashError)
+            again = not mistake and job.tries < self.retries
+            state, said = "waiting" if again else "failed", told(error)
+            trace = "".join(traceback.format_exception(error))
+            write_atomic(file, f"{error}\n" if isinstance(error, GraftlabError) else trace)
+        self.ledger.end(job.number, state, launch=self.launch, score=score, error=said)
+
+    def folder(self, claimed: Claim) -> Path:
+        """The run folder of a job, made if it is not there."""
+        folder = self.ledger.folder / claimed.job.folder
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def spec(self, claimed: Claim) -> TrainSpec:
+        """What a job is to train, in its folder, going on from what lies there."""
+        folder = self.folder(claimed)
         spec = restore(TrainSpec, self.ledger.spec(claimed.job.number))
         spec.run_dir, spec.resume = str(folder), "auto"
         self._branch(claimed, spec, RunFolder(folder))
+        return spec
+
+    def perform(self, claimed: Claim, folder: Path) -> float | None:
+        """Train the job in its folder; its validation loss."""
         observer = watch_job(self.ledger, claimed.job, self.rules)
-        return run(spec, observer=observer).score
+        return run(self.spec(claimed), observer=observer).score
 
     def _branch(self, claimed: Claim, spec: TrainSpec, folder: RunFolder) -> None:
         """Begin a job that has a trunk where it leaves it, unless it has begun already."""
@@ -158,8 +195,22 @@ class Worker:
         return resting > 1.5 * self._first_rest + 512
 
 
+def told(error: Exception) -> str:
+    """An error in a line for the ledger."""
+    return str(error) if isinstance(error, GraftlabError) else f"{type(error).__name__}: {error}"
+
+
+def leave_if_broken(error: BaseException) -> None:
+    """Go on after what ends a job alone; raise what ends the worker too."""
+    if isinstance(error, Paused | GraftlabError):
+        return
+    if isinstance(error, Interrupted) or not isinstance(error, Exception):
+        raise error
+    raise SystemExit(CRASHED) from error
+
+
 @contextmanager
-def _output_to(path: Path) -> Iterator[None]:
+def output_to(path: Path) -> Iterator[None]:
     """Everything this process prints, C libraries included, appended to `path`."""
     sys.stdout.flush()
     sys.stderr.flush()

@@ -71,7 +71,7 @@ def check_apart(
     )
 
 
-CURE = "Use sweep.launcher=local: these runs train one after the other."
+CURE = "Use launcher=local: these runs train one after the other."
 
 
 def _together(base: Base, members: Sequence[Adapter], batch: Batch) -> list[Tensor]:

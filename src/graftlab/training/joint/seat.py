@@ -133,4 +133,6 @@ class Seat:
         if not self.closed:
             self.closed = True
             for tracker in self.fit.trackers:
+                if self.paused:
+                    tracker.paused()
                 tracker.finish(exit_code)

@@ -175,13 +175,13 @@ def require_stackable(adapter: Adapter) -> None:
         if id(base) not in inside:
             raise ConfigError(
                 f"{name} lies outside the decoder layers: it does not train jointly. "
-                "Use sweep.launcher=local, or other lora.targets."
+                "Use launcher=local, or other lora.targets."
             )
         plain = type(layer) is Linear and type(base) is nn.Linear and not layer.lora_variant
         if not plain or adapter.saved:
             raise ConfigError(
                 f"{name} is a {type(base).__name__} under {_kind(layer)}: only LoRA on linear "
-                "layers trains jointly. Use sweep.launcher=local, or other lora.targets."
+                "layers trains jointly. Use launcher=local, or other lora.targets."
             )
 
 
