@@ -69,3 +69,23 @@ def test_nobody_is_asked_at_the_last_step(spec):
     run(spec, observer=watcher)
     assert not [event for event in watcher.told if event[0] == "verdict"]
     assert ("saved", 10) in watcher.told
+
+
+def test_what_the_base_says_is_asked_once_a_process(spec, tmp_path, monkeypatch):
+    import graftlab.training.fit as fit
+    import graftlab.training.samples as samples
+    from graftlab.training.watch import Callbacks, Samples
+
+    measured, drawn = [], []
+    loss, reply = fit.validation_loss, samples.generate
+    monkeypatch.setattr(fit, "validation_loss", lambda *a, **k: measured.append(1) or loss(*a, **k))
+    monkeypatch.setattr(samples, "generate", lambda *a, **k: drawn.append(1) or reply(*a, **k))
+    spec = replace(spec, callbacks=Callbacks(samples=Samples(prompts=1)), epochs=1)
+    first = run(replace(spec, run_dir=str(tmp_path / "first")))
+    once = (len(measured), len(drawn))
+    second = run(replace(spec, lr=2e-3, run_dir=str(tmp_path / "second")))
+    assert (len(measured), len(drawn)) == (2 * once[0] - 1, 2 * once[1] - 1)
+    assert first.baseline == second.baseline
+    other = replace(spec.packing, max_length=90)
+    run(replace(spec, packing=other, run_dir=str(tmp_path / "third")))
+    assert len(measured) == 3 * once[0] - 1  # other rows are asked anew

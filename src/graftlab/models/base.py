@@ -91,6 +91,8 @@ class Base:
         self.fingerprint = fingerprint
         self.adapter: Adapter | None = None
         self.lendings = 0  # how many jobs of this process it was lent to
+        self.answers: dict[str, Any] = {}
+        """What it said by itself, for the next job of this process that asks the same."""
         parameters = list(model.parameters())
         self.dtype: torch.dtype = parameters[0].dtype
         self.device: torch.device = parameters[0].device

@@ -137,9 +137,18 @@ class Fit:
         )
 
     def base_loss(self) -> float:
-        """The base's own validation loss; eagerly, as one pass is not worth another compilation."""
-        with self.module.adapter.disabled(), torch.compiler.set_stance("force_eager"):
-            return self.tuned_loss()
+        """The base's own validation loss, measured once for all jobs of this process that share it.
+
+        Eagerly, as one pass is not worth another compilation.
+        """
+        assert self.plan.valid is not None
+        spec, answers = self.spec, self.module.adapter.base.answers
+        asked = [self.plan.valid.tokens.fingerprint, spec.packing, spec.batch_size]
+        key = f"validation loss {asked} {self.precision.name}"
+        if key not in answers:
+            with self.module.adapter.disabled(), torch.compiler.set_stance("force_eager"):
+                answers[key] = self.tuned_loss()
+        return float(answers[key])
 
     def ended(self, saved: Saved) -> bool:
         """Whether the run this checkpoint is of had taken its last step."""

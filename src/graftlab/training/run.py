@@ -152,7 +152,7 @@ def assemble(
     drawn.
     """
     spec, folder = setup.spec, setup.folder
-    replies = replies or Replies(setup.precision.autocast)
+    replies = replies or _replies(setup, adapter)
     module = _module(setup, policy or Policy(adapter.base, adapter))
     store = CheckpointStore(folder.checkpoints)
     last = store.last()
@@ -188,6 +188,13 @@ def assemble(
         signals=signals,
         observer=observer,
     )
+
+
+def _replies(setup: Setup, adapter: Adapter) -> Replies:
+    """How samples are drawn; what the base has answered an earlier job of this process is kept."""
+    asked = [setup.data.fingerprint, setup.spec.generation, setup.precision.name]
+    known = adapter.base.answers.setdefault(f"replies {asked}", {})
+    return Replies(setup.precision.autocast, known)
 
 
 def _module(setup: Setup, policy: Policy) -> AdapterModule:
