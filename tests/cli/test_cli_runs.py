@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 import yaml
 
 from graftlab.choices import dump
@@ -119,6 +120,20 @@ def test_every_mistake_of_a_sweep_is_told_before_it_starts(doors: Doors) -> None
         seen = doors.train("-m", *words)
         assert seen.code == 2
         assert message in seen.err
+
+
+@pytest.mark.parametrize("pruner", ["asha", "median"])
+def test_a_pruner_without_validation_data_is_refused(doors: Doors, pruner: str) -> None:
+    line = ["-m", "lr=1e-4,1e-3", f"sweep.pruner={pruner}"]
+    seen = doors.train(*line, "data.valid_fraction=0")
+    assert seen.code == 2
+    assert not doors.orders
+    assert f"sweep.pruner={pruner} needs validation data: data.valid=FILE" in seen.err
+    seen = doors.train(*line, "data.valid_fraction=0,0.5")
+    assert seen.code == 2
+    assert "data.valid_fraction=0.5" not in seen.err
+    assert doors.train(*line, "data.valid_fraction=0", "data.valid=chats.jsonl").code == 0
+    assert doors.train(*line).code == 0
 
 
 def test_resume_auto_goes_on_in_the_folder_of_the_same_run(doors: Doors) -> None:

@@ -39,7 +39,7 @@ def test_a_slot_has_room_for_all_processes_of_a_job(monkeypatch) -> None:
 
 
 def test_an_observer_travels_whole(tmp_path) -> None:
-    ledger, _ = prepare(tmp_path, Sweep(), epochs=1)
+    ledger, _ = prepare(tmp_path, Sweep())
     trunk = draft("x")
     branch = replace(draft("y"), trunk="x", branch_step=7)
     job, _ = ledger.add([trunk, branch], launch="a")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.choices import dump, restore
 from graftlab.config import Composer
+from graftlab.data.prepared import PreparedData
 from graftlab.door.space import dimension_of, read_space, swept_texts
 from graftlab.door.verify import Door, built, check_parts, explained, verify
 from graftlab.door.words import Word
@@ -27,6 +28,7 @@ from graftlab.tasks.sweep import Order
 from graftlab.tasks.train import TrainSpec
 
 if TYPE_CHECKING:
+    from graftlab.data.source import DataSpec
     from graftlab.sweeps.engine import Source
 
 SWEEPS = Path("multirun")
@@ -60,9 +62,19 @@ class SweepLine:
                 cfg = self.composer.compose(point)
                 cfg.run_dir = ""
                 spec: TrainSpec = built(self.door, cfg)
+                self._check_pruner(spec)
         except GraftlabError as error:
             raise ConfigError(f"{in_words(point)}: {error}") from error
         return self._entry(spec, point)
+
+    def _check_pruner(self, spec: TrainSpec) -> None:
+        """Raise ConfigError where a pruner would have no losses to compare, if that is known."""
+        pruner = self.base.sweep.pruner
+        if pruner != "none" and not may_have_valid(spec.data):
+            own = "" if isinstance(spec.data, PreparedData) else "data.valid=FILE or "
+            raise ConfigError(
+                f"sweep.pruner={pruner} needs validation data: {own}data.valid_fraction=0.1."
+            )
 
     def _entry(self, spec: TrainSpec, point: Point) -> Draft:
         spec.sweep, spec.launcher, spec.resume = Sweep(), self.base.launcher, None
@@ -131,7 +143,6 @@ def order_of(line: SweepLine) -> Order:
         drafts = verified(line, grid(line.dimensions))
         _refuse_over_budget(line, drafts)
         drafts, notes = _share_trunks(line, drafts)
-        epochs = max(draft.spec["epochs"] for draft in drafts)
         source: Source = Grid(drafts)
         count = len(drafts)
     else:
@@ -141,13 +152,12 @@ def order_of(line: SweepLine) -> Order:
         source = Search(
             sweep, line.dimensions, line.drafts, seed=line.base.seed, earlier=_points(earlier)
         )
-        epochs, count = line.base.epochs, (sweep.trials or 1) * sweep.seeds
+        count = (sweep.trials or 1) * sweep.seeds
     return Order(
         base=line.base,
         source=source,
         folder=line.folder,
         jobs=count,
-        epochs=float(epochs),
         notes=notes,
     )
 
@@ -191,6 +201,14 @@ def _points(swept: Iterable[Mapping[str, str]]) -> list[Point]:
     """What was tried, without seeds, once each."""
     points = [{k: v for k, v in one.items() if k != "seed"} for one in swept]
     return [point for i, point in enumerate(points) if point not in points[:i]]
+
+
+def may_have_valid(data: DataSpec) -> bool:
+    """Whether runs will have validation losses, as far as it is known before data is read."""
+    to_come = isinstance(data, PreparedData) and data.recipe is not None
+    if data.valid_fraction > 0 or to_come or not data.has_files:
+        return True
+    return bool(data.files()[1])
 
 
 def in_words(point: Mapping[str, str]) -> str:
