@@ -9,6 +9,9 @@ import pytest
 import yaml
 
 from graftlab.choices import dump
+from graftlab.door.space import swept_texts
+from graftlab.door.sweep import corners
+from graftlab.sweeps.space import in_order, without_idle
 
 if TYPE_CHECKING:
     from conftest import Doors
@@ -134,6 +137,39 @@ def test_a_pruner_without_validation_data_is_refused(doors: Doors, pruner: str) 
     assert "data.valid_fraction=0.5" not in seen.err
     assert doors.train(*line, "data.valid_fraction=0", "data.valid=chats.jsonl").code == 0
     assert doors.train(*line).code == 0
+
+
+def test_a_conditional_value_is_only_checked_where_it_applies(doors: Doors) -> None:
+    """A key of one optimizer would be a mistake beside another."""
+    (doors.folder / "mine" / "sweep").mkdir(parents=True)
+    space = {
+        "optimizer": "adamw,custom",
+        "optimizer.weight_decay": "0,0.1",
+        "optimizer.target": "torch.optim.SGD,torch.optim.Adagrad",
+        "optimizer.clip_norm": "interval(0.5,1)",
+    }
+    when = {
+        "optimizer.weight_decay": "optimizer=adamw",
+        "optimizer.target": "optimizer=custom",
+        "optimizer.clip_norm": "optimizer.target=torch.optim.SGD",
+    }
+    text = "# @package _global_\n" + yaml.safe_dump({"sweep": {"space": space, "when": when}})
+    (doors.folder / "mine" / "sweep" / "several.yaml").write_text(text, encoding="utf-8")
+    line = ["-m", "--config-dir", "mine", "sweep=several", "sweep.search=random", "sweep.trials=3"]
+    seen = doors.train(*line)
+    assert seen.code == 0, seen.err
+    source = doors.orders[-1].source
+    points = list(corners(source.dimensions))
+    assert len(points) == 5
+    for dimension in source.dimensions:
+        found = [point[dimension.key] for point in points if dimension.key in point]
+        assert set(found) == set(swept_texts(dimension))
+    assert all(without_idle(point, in_order(source.dimensions)) == point for point in points)
+    bad = text.replace("0,0.1", "0,-0.1")
+    (doors.folder / "mine" / "sweep" / "several.yaml").write_text(bad, encoding="utf-8")
+    seen = doors.train(*line)
+    assert seen.code == 2
+    assert "optimizer.weight_decay=-0.1" in seen.err
 
 
 def test_resume_auto_goes_on_in_the_folder_of_the_same_run(doors: Doors) -> None:

@@ -18,7 +18,7 @@ from graftlab.sweeps.identity import data_identity, job_identity, job_label, swe
 from graftlab.sweeps.jobs import Draft
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.source import Grid, Search
-from graftlab.sweeps.space import Dimension, Point, grid
+from graftlab.sweeps.space import Dimension, Point, grid, in_order, without_idle
 from graftlab.sweeps.space import check as check_dimensions
 from graftlab.sweeps.spec import Sweep
 from graftlab.sweeps.trunk import plan_line, plan_trunks
@@ -188,13 +188,30 @@ def _share_trunks(line: SweepLine, drafts: list[Draft]) -> tuple[list[Draft], li
 
 
 def corners(dimensions: Sequence[Dimension]) -> Iterator[Point]:
-    """A point for every listed value and every end of an interval, the rest at their first."""
-    ends = {d.key: swept_texts(d) for d in dimensions}
-    first = {key: texts[0] for key, texts in ends.items()}
-    yield first
-    for key, texts in ends.items():
-        for text in texts[1:]:
-            yield {**first, key: text}
+    """A point for every listed value and every end of an interval, the rest at their first.
+
+    A conditional value comes with what it depends on, and only in points where it applies.
+    """
+    order, by_key = in_order(dimensions), {d.key: d for d in dimensions}
+    firsts = {d.key: swept_texts(d)[0] for d in dimensions}
+    seen: list[Point] = []
+    for dimension in dimensions:
+        for text in swept_texts(dimension):
+            whole = firsts | _needed(dimension, by_key) | {dimension.key: text}
+            point = without_idle(whole, order)
+            if point not in seen:
+                seen.append(point)
+                yield point
+
+
+def _needed(dimension: Dimension, by_key: Mapping[str, Dimension]) -> Point:
+    """What other keys must be, so that the dimension is swept."""
+    needed: Point = {}
+    while dimension.when is not None:
+        key, text = dimension.when
+        needed[key] = text
+        dimension = by_key[key]
+    return needed
 
 
 def _points(swept: Iterable[Mapping[str, str]]) -> list[Point]:
