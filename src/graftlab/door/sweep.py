@@ -22,7 +22,7 @@ from graftlab.sweeps.space import Dimension, Point, grid, in_order, without_idle
 from graftlab.sweeps.space import check as check_dimensions
 from graftlab.sweeps.spec import Sweep
 from graftlab.sweeps.trunk import plan_line, plan_trunks
-from graftlab.tasks.lengths import lengths_of
+from graftlab.tasks.lengths import lengths_apart
 from graftlab.tasks.plan import refuse_sweep_over_budget
 from graftlab.tasks.sweep import Order
 from graftlab.tasks.train import TrainSpec
@@ -172,7 +172,7 @@ def _refuse_over_budget(line: SweepLine, drafts: Sequence[Draft]) -> None:
 def _share_trunks(line: SweepLine, drafts: list[Draft]) -> tuple[list[Draft], list[str]]:
     """The drafts, those that can with the trunk they branch from, and what that saves in words."""
     specs = [restore(TrainSpec, draft.spec) for draft in drafts]
-    lengths = lengths_of(specs)
+    lengths = lengths_apart(specs)
     if lengths is None:
         return drafts, []
     if line.base.sweep.pruner != "none":
