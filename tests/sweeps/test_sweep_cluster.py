@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,11 @@ from graftlab.sweeps.cluster import Cluster
 from graftlab.sweeps.engine import prepare
 from graftlab.sweeps.launcher import Work
 from graftlab.sweeps.ledger import Ledger
-from graftlab.sweeps.pool import STILLBORN
+from graftlab.sweeps.pool import KILLED, STILLBORN, Pool
+from graftlab.sweeps.raycluster import Actors, RayLauncher
 from graftlab.sweeps.slots import Slot
 from graftlab.sweeps.spec import Sweep
+from graftlab.sweeps.station import Station
 from sweep_crew import draft
 
 
@@ -76,3 +80,37 @@ def test_stations_that_bring_nothing_on_are_given_up(cluster: Fleeting, ledger: 
         assert cluster.poll()
     with pytest.raises(GraftlabError, match="preempted"):
         cluster.poll()
+
+
+STUBBORN = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+open(sys.argv[1] + "/begun", "w").close()
+time.sleep(30)
+"""
+
+
+def test_a_second_signal_does_not_wait_for_what_the_first_is_saving(ledger: Ledger) -> None:
+    station = Station(ledger.folder, "a", environment={}, retries=0, program=("-c", STUBBORN))
+    threads = [threading.Thread(target=call) for call in (station, station.leave)]
+    threads[0].start()
+    while not (ledger.folder / "begun").exists():
+        time.sleep(0.05)
+    threads[1].start()
+    threads[1].join(0.7)
+    assert threads[1].is_alive()  # saving takes its time
+    began = time.monotonic()
+    station.leave(signal.SIGKILL)
+    assert time.monotonic() - began < 10
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_after_a_kill_nobody_is_told_that_all_was_saved(ledger: Ledger) -> None:
+    work = Work(ledger=ledger, retries=1, jobs=2, accelerator="cpu", devices=1, base_bytes=0.0)
+    for workers in (Actors(RayLauncher(), work, [], "a"), Pool(ledger, "a", [], 1)):
+        workers.stop()
+        assert "saved" in workers.parting
+        workers.stop(signal.SIGKILL)
+        assert workers.parting == KILLED
