@@ -82,6 +82,32 @@ def test_the_same_and_a_widened_line_find_the_same_sweep(doors: Doors) -> None:
     assert doors.orders[-1].folder == Path("multirun/mine")
 
 
+def test_a_line_that_needs_its_swept_values_finds_its_sweep(doors: Doors) -> None:
+    """Without a file to train on there is no run; the first of the swept ones changes."""
+    for name in ("b.jsonl", "a.jsonl"):
+        (doors.folder / name).write_text((doors.folder / "chats.jsonl").read_text())
+    start = ["train", "-m", "model=hf", f"model.path={doors.model}", "data=jsonl"]
+    for line in (
+        ["data.train=choice(b.jsonl,chats.jsonl)"],
+        ["data.train=choice(a.jsonl,b.jsonl,chats.jsonl)"],
+        ["data.train=choice(a.jsonl,b.jsonl)", "lr=0.5"],
+    ):
+        assert doors.knock(*start, *line).code == 0
+    first, widened, other = (order.folder for order in doors.orders)
+    assert first == widened != other
+
+
+def test_a_sweep_over_a_group_is_named_by_what_holds_for_all(doors: Doors) -> None:
+    for line in (
+        ["lora=attn,dora", "lora.dropout=0.1"],
+        ["lora=dora,attn,rslora", "lora.dropout=0.1"],
+        ["lora=attn,dora", "lora.dropout=0.2"],
+    ):
+        assert doors.train("-m", *line).code == 0
+    first, widened, other = (order.folder for order in doors.orders)
+    assert first == widened != other
+
+
 def test_the_data_is_part_of_a_job(doors: Doors) -> None:
     identities = []
     for _ in range(2):

@@ -274,5 +274,6 @@ def _folder(base: TrainSpec, words: Sequence[Word], dimensions: Sequence[Dimensi
     if told is not None:
         return Path(told.typed.partition("=")[2]).expanduser()
     keys = [dimension.key for dimension in dimensions] or ["seed"]
-    plain = replace(base, run_dir="")
-    return SWEEPS / (base.sweep.name or sweep_name(dump(plain), keys))
+    plain = dump(replace(base, run_dir=""))
+    fixed = {word.key: word.hydra for word in words if word.key not in keys}
+    return SWEEPS / (base.sweep.name or sweep_name(plain, keys, typed=fixed))
