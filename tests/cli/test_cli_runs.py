@@ -11,6 +11,8 @@ import yaml
 from graftlab.choices import dump
 from graftlab.door.space import swept_texts
 from graftlab.door.sweep import corners
+from graftlab.sweeps.identity import sweep_name
+from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.space import in_order, without_idle
 
 if TYPE_CHECKING:
@@ -82,19 +84,17 @@ def test_the_same_and_a_widened_line_find_the_same_sweep(doors: Doors) -> None:
     assert doors.orders[-1].folder == Path("multirun/mine")
 
 
-def test_a_line_that_needs_its_swept_values_finds_its_sweep(doors: Doors) -> None:
-    """Without a file to train on there is no run; the first of the swept ones changes."""
-    for name in ("b.jsonl", "a.jsonl"):
-        (doors.folder / name).write_text((doors.folder / "chats.jsonl").read_text())
-    start = ["train", "-m", "model=hf", f"model.path={doors.model}", "data=jsonl"]
-    for line in (
-        ["data.train=choice(b.jsonl,chats.jsonl)"],
-        ["data.train=choice(a.jsonl,b.jsonl,chats.jsonl)"],
-        ["data.train=choice(a.jsonl,b.jsonl)", "lr=0.5"],
-    ):
-        assert doors.knock(*start, *line).code == 0
-    first, widened, other = (order.folder for order in doors.orders)
-    assert first == widened != other
+def test_swept_values_are_no_part_of_a_name() -> None:
+    """A run that cannot be without them is dumped with the first of each; which those are changes
+    as the line is widened."""
+
+    def name(corpus: str, rank: int, seed: int = 0) -> str:
+        data = {"corpus": corpus, "key": f"hash of {corpus}", "seed": seed}
+        config = {"data": data, "lora": {"rank": rank, "alpha": 2 * rank}, "lr": 0.1}
+        return sweep_name(config, ["lora", "data.corpus", "optimizer.arguments.none"])
+
+    assert name("a.txt", 4) == name("b.txt", 8)
+    assert name("a.txt", 4) != name("a.txt", 4, seed=1)
 
 
 def test_a_sweep_over_a_group_is_named_by_what_holds_for_all(doors: Doors) -> None:
@@ -230,6 +230,14 @@ def test_epochs_of_a_stable_schedule_share_a_trunk(doors: Doors) -> None:
     assert 0 < short.branch_step < 5
     (line,) = doors.orders[-1].notes
     assert "2 runs, 15 epochs" in line
+    assert "begun" not in line
+    ledger = Ledger(doors.orders[-1].folder)
+    ledger.create()
+    ledger.add([short, long], launch="a")
+    ledger.tell(0, {"step": 0})
+    assert doors.train("-m", "epochs=5,10,20", "compile=off", *stable).code == 0
+    (line,) = doors.orders[-1].notes
+    assert line.endswith("(from nothing: 1 of them have begun)")
     line = ["epochs=5,10", "compile=off", "sweep.pruner=median"]
     assert doors.train("-m", *line, *stable).code == 0
     assert not any(draft.trunk for draft in doors.orders[-1].source.drafts)

@@ -184,7 +184,16 @@ def _share_trunks(line: SweepLine, drafts: list[Draft]) -> tuple[list[Draft], li
         else draft
         for draft, found in zip(drafts, plan, strict=True)
     ]
-    return shared, [plan_line(lengths)]
+    begun = _begun(line, drafts)
+    earlier = f" (from nothing: {begun} of them have begun)" if begun else ""
+    return shared, [plan_line(lengths) + earlier]
+
+
+def _begun(line: SweepLine, drafts: Sequence[Draft]) -> int:
+    """How many of the jobs an earlier launch has begun, each with the trunk it had."""
+    ledger, wanted = Ledger(line.folder), {draft.identity for draft in drafts}
+    jobs = ledger.jobs() if ledger.path.exists() else []
+    return sum(bool(job.progress) and job.identity in wanted for job in jobs)
 
 
 def corners(dimensions: Sequence[Dimension]) -> Iterator[Point]:
