@@ -154,7 +154,7 @@ def overhead(jobs: int = 500) -> list[str]:
         Draft(identity=str(i), label=f"job{i}", swept={"x": str(i)}, spec={}) for i in range(jobs)
     ]
     with tempfile.TemporaryDirectory() as folder:
-        ledger, _ = prepare(Path(folder), Sweep(), epochs=1)
+        ledger, _ = prepare(Path(folder), Sweep())
         slots = [Slot("only")]
         began = time.monotonic()
         program = (str(Path(__file__).resolve()), "--pretend")

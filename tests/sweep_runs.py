@@ -80,7 +80,7 @@ def run_sweep(
     `program` takes the place of real workers; `watch` sees the jobs and what the launcher started.
     """
     given = Sweep(**settings)
-    ledger, _ = prepare(folder, given, epochs=2)
+    ledger, _ = prepare(folder, given)
     work = Work(
         ledger=ledger,
         retries=given.retries,

@@ -5,9 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 import yaml
 
 from graftlab.choices import dump
+from graftlab.door.space import swept_texts
+from graftlab.door.sweep import corners
+from graftlab.sweeps.identity import sweep_name
+from graftlab.sweeps.ledger import Ledger
+from graftlab.sweeps.space import in_order, without_idle
 
 if TYPE_CHECKING:
     from conftest import Doors
@@ -78,6 +84,30 @@ def test_the_same_and_a_widened_line_find_the_same_sweep(doors: Doors) -> None:
     assert doors.orders[-1].folder == Path("multirun/mine")
 
 
+def test_swept_values_are_no_part_of_a_name() -> None:
+    """A run that cannot be without them is dumped with the first of each; which those are changes
+    as the line is widened."""
+
+    def name(corpus: str, rank: int, seed: int = 0) -> str:
+        data = {"corpus": corpus, "key": f"hash of {corpus}", "seed": seed}
+        config = {"data": data, "lora": {"rank": rank, "alpha": 2 * rank}, "lr": 0.1}
+        return sweep_name(config, ["lora", "data.corpus", "optimizer.arguments.none"])
+
+    assert name("a.txt", 4) == name("b.txt", 8)
+    assert name("a.txt", 4) != name("a.txt", 4, seed=1)
+
+
+def test_a_sweep_over_a_group_is_named_by_what_holds_for_all(doors: Doors) -> None:
+    for line in (
+        ["lora=attn,dora", "lora.dropout=0.1"],
+        ["lora=dora,attn,rslora", "lora.dropout=0.1"],
+        ["lora=attn,dora", "lora.dropout=0.2"],
+    ):
+        assert doors.train("-m", *line).code == 0
+    first, widened, other = (order.folder for order in doors.orders)
+    assert first == widened != other
+
+
 def test_the_data_is_part_of_a_job(doors: Doors) -> None:
     identities = []
     for _ in range(2):
@@ -121,6 +151,53 @@ def test_every_mistake_of_a_sweep_is_told_before_it_starts(doors: Doors) -> None
         assert message in seen.err
 
 
+@pytest.mark.parametrize("pruner", ["asha", "median"])
+def test_a_pruner_without_validation_data_is_refused(doors: Doors, pruner: str) -> None:
+    line = ["-m", "lr=1e-4,1e-3", f"sweep.pruner={pruner}"]
+    seen = doors.train(*line, "data.valid_fraction=0")
+    assert seen.code == 2
+    assert not doors.orders
+    assert f"sweep.pruner={pruner} needs validation data: data.valid=FILE" in seen.err
+    seen = doors.train(*line, "data.valid_fraction=0,0.5")
+    assert seen.code == 2
+    assert "data.valid_fraction=0.5" not in seen.err
+    assert doors.train(*line, "data.valid_fraction=0", "data.valid=chats.jsonl").code == 0
+    assert doors.train(*line).code == 0
+
+
+def test_a_conditional_value_is_only_checked_where_it_applies(doors: Doors) -> None:
+    """A key of one optimizer would be a mistake beside another."""
+    (doors.folder / "mine" / "sweep").mkdir(parents=True)
+    space = {
+        "optimizer": "adamw,custom",
+        "optimizer.weight_decay": "0,0.1",
+        "optimizer.target": "torch.optim.SGD,torch.optim.Adagrad",
+        "optimizer.clip_norm": "interval(0.5,1)",
+    }
+    when = {
+        "optimizer.weight_decay": "optimizer=adamw",
+        "optimizer.target": "optimizer=custom",
+        "optimizer.clip_norm": "optimizer.target=torch.optim.SGD",
+    }
+    text = "# @package _global_\n" + yaml.safe_dump({"sweep": {"space": space, "when": when}})
+    (doors.folder / "mine" / "sweep" / "several.yaml").write_text(text, encoding="utf-8")
+    line = ["-m", "--config-dir", "mine", "sweep=several", "sweep.search=random", "sweep.trials=3"]
+    seen = doors.train(*line)
+    assert seen.code == 0, seen.err
+    source = doors.orders[-1].source
+    points = list(corners(source.dimensions))
+    assert len(points) == 5
+    for dimension in source.dimensions:
+        found = [point[dimension.key] for point in points if dimension.key in point]
+        assert set(found) == set(swept_texts(dimension))
+    assert all(without_idle(point, in_order(source.dimensions)) == point for point in points)
+    bad = text.replace("0,0.1", "0,-0.1")
+    (doors.folder / "mine" / "sweep" / "several.yaml").write_text(bad, encoding="utf-8")
+    seen = doors.train(*line)
+    assert seen.code == 2
+    assert "optimizer.weight_decay=-0.1" in seen.err
+
+
 def test_resume_auto_goes_on_in_the_folder_of_the_same_run(doors: Doors) -> None:
     assert doors.train("resume=auto").code == 0
     other = doors.folder / "outputs" / "killed"
@@ -153,6 +230,14 @@ def test_epochs_of_a_stable_schedule_share_a_trunk(doors: Doors) -> None:
     assert 0 < short.branch_step < 5
     (line,) = doors.orders[-1].notes
     assert "2 runs, 15 epochs" in line
+    assert "begun" not in line
+    ledger = Ledger(doors.orders[-1].folder)
+    ledger.create()
+    ledger.add([short, long], launch="a")
+    ledger.tell(0, {"step": 0})
+    assert doors.train("-m", "epochs=5,10,20", "compile=off", *stable).code == 0
+    (line,) = doors.orders[-1].notes
+    assert line.endswith("(from nothing: 1 of them have begun)")
     line = ["epochs=5,10", "compile=off", "sweep.pruner=median"]
     assert doors.train("-m", *line, *stable).code == 0
     assert not any(draft.trunk for draft in doors.orders[-1].source.drafts)

@@ -27,7 +27,7 @@ CREW = (sweep_crew.__file__,)
 
 
 def run(folder: Path, drafts, *, slots: int = 2, retries: int = 1, program=CREW, **more):
-    ledger, _ = prepare(folder, Sweep(retries=retries), epochs=1)
+    ledger, _ = prepare(folder, Sweep(retries=retries))
     places = [Slot(f"cpu {i}") for i in range(slots)]
     return launch(
         ledger,

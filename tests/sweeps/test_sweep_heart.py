@@ -16,7 +16,7 @@ from sweep_crew import draft
 
 
 def claimed(folder: Path) -> Ledger:
-    ledger, _ = prepare(folder, Sweep(), epochs=1)
+    ledger, _ = prepare(folder, Sweep())
     ledger.add([draft("x")], launch="a")
     assert claim(ledger, "a", rules=Rules(), retries=0) is not None
     return ledger

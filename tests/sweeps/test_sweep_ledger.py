@@ -38,6 +38,32 @@ def test_a_job_keeps_its_number_and_folder_when_the_grid_is_widened(ledger: Ledg
     assert [job.identity for job in ledger.jobs("a")] == ["x", "y"]
 
 
+def test_a_job_that_has_not_begun_gets_the_trunk_of_a_widened_line(ledger: Ledger) -> None:
+    """Unless its former trunk has begun, which keeps the checkpoint it branches from."""
+
+    def trunks() -> list[tuple[int | None, int | None]]:
+        return [(job.trunk, job.branch_step) for job in ledger.jobs()]
+
+    short, long, longest = (draft(name) for name in ("short", "long", "longest"))
+    ledger.add([replace(short, trunk="long", branch_step=3), long], launch="a")
+    assert trunks() == [(1, 3), (None, None)]
+    widened = [
+        replace(short, trunk="longest", branch_step=4),
+        replace(long, trunk="longest", branch_step=8),
+        longest,
+    ]
+    ledger.add(widened, launch="b")
+    assert trunks() == [(2, 4), (2, 8), (None, None)]
+    ledger.add([short, long], launch="c")  # of another length, say, or no longer shared
+    assert trunks() == [(None, None)] * 3
+    ledger.add(widened, launch="d")
+    ledger.tell(2, {"step": 0})
+    ledger.add([replace(short, trunk="long", branch_step=3), long], launch="e")
+    assert trunks() == [(2, 4), (2, 8), (None, None)]
+    ledger.add([replace(longest, trunk="short", branch_step=1)], launch="f")
+    assert trunks()[2] == (None, None)
+
+
 def test_jobs_are_claimed_once_and_in_order(ledger: Ledger) -> None:
     ledger.add([draft("x"), draft("y")], launch="a")
     first, second = take(ledger), take(ledger)

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graftlab.errors import ConfigError
+from graftlab.sweeps.jobs import Rung
 from graftlab.sweeps.pruning import (
-    default_first_rung,
     even_steps,
     falls_behind,
     goes_on,
@@ -21,6 +21,8 @@ from graftlab.sweeps.pruning import (
     ranking,
     rung_steps,
 )
+from graftlab.sweeps.rules import Rules
+from graftlab.sweeps.spec import Sweep as Settings
 
 LOSSES = st.dictionaries(
     st.integers(0, 40),
@@ -31,10 +33,8 @@ REDUCTIONS = st.integers(2, 5)
 
 
 def test_rungs_lie_before_the_end_and_grow() -> None:
-    first = default_first_rung(9, 3)
-    assert first == 1
-    assert rung_steps(first, 3, steps_per_epoch=20, total_steps=180) == [20, 60]
-    assert rung_steps(first, 3, steps_per_epoch=20, total_steps=60) == [20]
+    assert rung_steps(1, 3, steps_per_epoch=20, total_steps=180) == [20, 60]
+    assert rung_steps(1, 3, steps_per_epoch=20, total_steps=60) == [20]
     assert rung_steps(0.1, 4, steps_per_epoch=3, total_steps=17) == [1, 4, 16]
     assert even_steps(1, steps_per_epoch=5, total_steps=15) == [5, 10]
     assert even_steps(0.5, steps_per_epoch=5, total_steps=11) == [2, 5, 8, 10]
@@ -43,6 +43,37 @@ def test_rungs_lie_before_the_end_and_grow() -> None:
         rung_steps(1, 1, steps_per_epoch=5, total_steps=10)
     with pytest.raises(ConfigError, match=r"sweep\.first_rung=0"):
         rung_steps(0, 3, steps_per_epoch=5, total_steps=10)
+
+
+@given(total=st.integers(1, 5000), reduction=REDUCTIONS, per_epoch=st.integers(1, 900))
+def test_without_a_first_rung_each_run_has_two_of_its_own(
+    total: int, reduction: int, per_epoch: int
+) -> None:
+    """Whatever gave its length: whole epochs, a part of one (max_steps), or a swept number."""
+    found = Rules.of(Settings(pruner="asha", reduction=reduction)).steps(
+        steps_per_epoch=per_epoch, total_steps=total
+    )
+    assert all(0 < step < total for step in found)
+    assert found == sorted(set(found))
+    assert found or total == 1
+    if total >= reduction**2:
+        assert found == [round(total / reduction**2), round(total / reduction)]
+
+
+def test_rules_without_a_first_rung() -> None:
+    halving, median = Rules.of(Settings(pruner="asha")), Rules.of(Settings(pruner="median"))
+    assert halving.steps(steps_per_epoch=20, total_steps=180) == [20, 60]
+    assert halving.steps(steps_per_epoch=900, total_steps=90) == [10, 30]  # max_steps=90
+    assert median.steps(steps_per_epoch=20, total_steps=60) == [20, 40]
+    told = Rules.of(Settings(pruner="asha", first_rung=0.5))
+    assert told.steps(steps_per_epoch=20, total_steps=60) == [10, 30]
+
+
+@pytest.mark.parametrize("pruner", ["asha", "median"])
+def test_a_job_without_a_loss_is_not_judged(pruner: str) -> None:
+    rules = Rules.of(Settings(pruner=pruner))
+    assert rules.verdict(1, (9, 3), {}) is None
+    assert rules.verdict(1, (9, 3), {(9, 3): Rung({0: 1.0})}) is None
 
 
 def test_the_example_of_the_docstring() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 
 import pytest
@@ -11,8 +10,9 @@ import pytest
 from graftlab.errors import ConfigError
 from graftlab.sweeps.engine import prepare
 from graftlab.sweeps.launcher import LocalLauncher
+from graftlab.sweeps.limits import cores, memory_bytes
 from graftlab.sweeps.rules import Rules
-from graftlab.sweeps.slots import cores, find_slots
+from graftlab.sweeps.slots import find_slots
 from graftlab.sweeps.spec import Sweep
 from graftlab.sweeps.watcher import arrived, watch_job
 from graftlab.training.trainer import TrainerSpec
@@ -32,14 +32,14 @@ def test_a_slot_has_room_for_all_processes_of_a_job(monkeypatch) -> None:
     on_cpu = slots(2, accelerator="cpu")
     assert len(on_cpu) == max(1, cores() // 2)
     # Each process loads a base of its own: two of a quarter of the memory fit once, not twice.
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = memory_bytes()
     monkeypatch.setattr("graftlab.sweeps.slots.cores", lambda: 64)
     one, two = (len(slots(n, accelerator="cpu", base_bytes=memory / 64, jobs=99)) for n in (1, 2))
     assert one // 2 == two
 
 
 def test_an_observer_travels_whole(tmp_path) -> None:
-    ledger, _ = prepare(tmp_path, Sweep(), epochs=1)
+    ledger, _ = prepare(tmp_path, Sweep())
     trunk = draft("x")
     branch = replace(draft("y"), trunk="x", branch_step=7)
     job, _ = ledger.add([trunk, branch], launch="a")

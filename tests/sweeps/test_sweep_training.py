@@ -83,7 +83,7 @@ def drafts(base: TrainSpec) -> list[Draft]:
 
 def sweep(folder: Path, jobs: list[Draft], *, slots: int = 2, **settings) -> Ended:
     given = Sweep(**settings)
-    ledger, _ = prepare(folder, given, epochs=2)
+    ledger, _ = prepare(folder, given)
     places = [Slot(f"cpu {i}", {"OMP_NUM_THREADS": "1"}) for i in range(slots)]
     return launch(
         ledger, Grid(jobs), lambda name: Pool(ledger, name, places, given.retries), slots=slots
@@ -189,7 +189,7 @@ def test_epochs_share_a_trunk_and_equal_their_solo_runs(base, tmp_path) -> None:
 
 def sweep_jointly(folder: Path, jobs: list[Draft], *, most: int = 6, **settings) -> Ended:
     given = Sweep(**settings)
-    ledger, _ = prepare(folder, given, epochs=2)
+    ledger, _ = prepare(folder, given)
     places = [Slot("cpu", {"OMP_NUM_THREADS": "1"})]
     extra = ("--joint", str(most))
     return launch(
@@ -240,7 +240,7 @@ def test_halving_frees_places_in_a_joint_training(base, solo, tmp_path) -> None:
 
 def test_what_crashed_together_is_tried_alone(base, tmp_path) -> None:
     jobs = drafts(base)[:3]
-    ledger, _ = prepare(tmp_path, Sweep(), epochs=2)
+    ledger, _ = prepare(tmp_path, Sweep())
     ledger.add(jobs, launch="earlier")
     program = tmp_path / "crashing.py"
     program.write_text(

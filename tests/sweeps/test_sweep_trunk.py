@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Collection
 from dataclasses import replace
@@ -15,7 +18,7 @@ from chats import chats
 from graftlab.adapters.peft import Lora
 from graftlab.choices import dump
 from graftlab.data.source import JsonlData
-from graftlab.errors import ResumeError
+from graftlab.errors import GraftlabError, ResumeError
 from graftlab.generation.sampling import Generation
 from graftlab.models.hf import HFModel
 from graftlab.objectives.ce import CrossEntropy
@@ -30,7 +33,7 @@ from graftlab.sweeps.trunk import (
     plan_line,
     plan_trunks,
 )
-from graftlab.tasks.lengths import lengths_of
+from graftlab.tasks.lengths import lengths_apart, lengths_of
 from graftlab.tasks.train import TrainSpec, run
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.loggers import Loggers, TensorBoardLogs, WandbLogs
@@ -299,3 +302,32 @@ def test_compiled_and_uncompiled_jobs_are_told_apart(
 def test_jobs_that_share_nothing_are_not_measured(spec: TrainSpec) -> None:
     missing = replace(spec, data=JsonlData(train="nowhere.jsonl"))
     assert lengths_of([missing, replace(missing, lr=0.5)]) is None
+
+
+def test_the_launcher_finds_lengths_without_pytorch(spec: TrainSpec, tmp_path: Path) -> None:
+    """It lives as long as its sweep, and PyTorch takes 279 MB."""
+    jobs = [replace(spec, compile="auto", epochs=epochs) for epochs in (1, 2)]
+    file = tmp_path / "jobs.json"
+    file.write_text(json.dumps([dump(job) for job in jobs]), encoding="utf-8")
+    program = (
+        "import json, sys\nfrom graftlab.choices import restore\n"
+        "from graftlab.tasks.lengths import lengths_apart\n"
+        "from graftlab.tasks.train import TrainSpec\n"
+        "jobs = [restore(TrainSpec, job) for job in json.load(open(sys.argv[1]))]\n"
+        "found = [(job.total_steps, job.compiled) for job in lengths_apart(jobs)]\n"
+        "print(json.dumps([found, 'torch' in sys.modules]))"
+    )
+    command = [sys.executable, "-c", program, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found, held = json.loads(done.stdout)
+    lengths = lengths_of(jobs)
+    assert lengths is not None
+    assert found == [[length.total_steps, length.compiled] for length in lengths]
+    assert not held
+
+
+def test_what_cannot_be_measured_is_told(spec: TrainSpec) -> None:
+    missing = replace(spec, data=JsonlData(train="nowhere.jsonl"))
+    with pytest.raises(GraftlabError, match=r"nowhere\.jsonl"):
+        lengths_apart([missing, replace(missing, epochs=7)])
+    assert lengths_apart([missing, replace(missing, lr=0.5)]) is None

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -17,11 +18,14 @@ import torch
 from safetensors.torch import load_file
 
 from graftlab.choices import dump
-from graftlab.errors import ConfigError, GraftlabError
+from graftlab.errors import ConfigError, GraftlabError, Interrupted
+from graftlab.tasks import rank
 from graftlab.tasks.train import run
+from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.history import History
+from graftlab.training import ranks
 from graftlab.training.checkpoint import CheckpointStore
-from graftlab.training.ranks import FILE
+from graftlab.training.ranks import FILE, held_alone
 from graftlab.training.trainer import TrainerSpec
 
 
@@ -161,6 +165,55 @@ def _wait(holds) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.2)
+
+
+def test_a_new_start_waits_for_the_ranks_of_a_killed_one(spec, tmp_path, monkeypatch):
+    """They outlive the process that started them while they save, and its locks are free then."""
+    started = threading.Event()
+
+    def start(command, environment):
+        started.set()
+        return 0, signal.SIGTERM
+
+    monkeypatch.setattr(ranks, "_run", start)
+    ends = []
+
+    def launch():
+        with pytest.raises(Interrupted):
+            ranks.launch(spec, RunFolder(tmp_path))
+        ends.append(True)
+
+    again = threading.Thread(target=launch)
+    with held_alone(tmp_path):
+        again.start()
+        assert not started.wait(0.5)
+        assert not (tmp_path / FILE).exists()
+    assert started.wait(10)
+    again.join()
+    assert ends == [True]
+
+
+@pytest.mark.parametrize("number", ["0", "1"])
+def test_the_first_rank_holds_the_folder_while_it_trains(spec, tmp_path, monkeypatch, number):
+    file = tmp_path / FILE
+    file.write_text(json.dumps(dump(spec)), encoding="utf-8")
+    monkeypatch.setenv("RANK", number)
+    seen = []
+
+    def train(given, observer=None):
+        other = threading.Thread(target=lambda: seen.append(enter(tmp_path)))
+        other.start()
+        other.join(0.5)
+        seen.append("trained")
+
+    def enter(folder):
+        with held_alone(folder):
+            return "entered"
+
+    monkeypatch.setattr(rank, "run", train)
+    assert rank.main(file) == 0
+    _wait(lambda: len(seen) == 2)
+    assert seen == (["trained", "entered"] if number == "0" else ["entered", "trained"])
 
 
 def test_a_process_that_nobody_launched_needs_no_input(spec, tmp_path):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.choices import dump, restore
 from graftlab.config import Composer
+from graftlab.data.prepared import PreparedData
 from graftlab.door.space import dimension_of, read_space, swept_texts
 from graftlab.door.verify import Door, built, check_parts, explained, verify
 from graftlab.door.words import Word
@@ -17,16 +18,17 @@ from graftlab.sweeps.identity import data_identity, job_identity, job_label, swe
 from graftlab.sweeps.jobs import Draft
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.source import Grid, Search
-from graftlab.sweeps.space import Dimension, Point, grid
+from graftlab.sweeps.space import Dimension, Point, grid, in_order, without_idle
 from graftlab.sweeps.space import check as check_dimensions
 from graftlab.sweeps.spec import Sweep
 from graftlab.sweeps.trunk import plan_line, plan_trunks
-from graftlab.tasks.lengths import lengths_of
+from graftlab.tasks.lengths import lengths_apart
 from graftlab.tasks.plan import refuse_sweep_over_budget
 from graftlab.tasks.sweep import Order
 from graftlab.tasks.train import TrainSpec
 
 if TYPE_CHECKING:
+    from graftlab.data.source import DataSpec
     from graftlab.sweeps.engine import Source
 
 SWEEPS = Path("multirun")
@@ -60,9 +62,19 @@ class SweepLine:
                 cfg = self.composer.compose(point)
                 cfg.run_dir = ""
                 spec: TrainSpec = built(self.door, cfg)
+                self._check_pruner(spec)
         except GraftlabError as error:
             raise ConfigError(f"{in_words(point)}: {error}") from error
         return self._entry(spec, point)
+
+    def _check_pruner(self, spec: TrainSpec) -> None:
+        """Raise ConfigError where a pruner would have no losses to compare, if that is known."""
+        pruner = self.base.sweep.pruner
+        if pruner != "none" and not may_have_valid(spec.data):
+            own = "" if isinstance(spec.data, PreparedData) else "data.valid=FILE or "
+            raise ConfigError(
+                f"sweep.pruner={pruner} needs validation data: {own}data.valid_fraction=0.1."
+            )
 
     def _entry(self, spec: TrainSpec, point: Point) -> Draft:
         spec.sweep, spec.launcher, spec.resume = Sweep(), self.base.launcher, None
@@ -131,7 +143,6 @@ def order_of(line: SweepLine) -> Order:
         drafts = verified(line, grid(line.dimensions))
         _refuse_over_budget(line, drafts)
         drafts, notes = _share_trunks(line, drafts)
-        epochs = max(draft.spec["epochs"] for draft in drafts)
         source: Source = Grid(drafts)
         count = len(drafts)
     else:
@@ -141,13 +152,12 @@ def order_of(line: SweepLine) -> Order:
         source = Search(
             sweep, line.dimensions, line.drafts, seed=line.base.seed, earlier=_points(earlier)
         )
-        epochs, count = line.base.epochs, (sweep.trials or 1) * sweep.seeds
+        count = (sweep.trials or 1) * sweep.seeds
     return Order(
         base=line.base,
         source=source,
         folder=line.folder,
         jobs=count,
-        epochs=float(epochs),
         notes=notes,
     )
 
@@ -162,7 +172,7 @@ def _refuse_over_budget(line: SweepLine, drafts: Sequence[Draft]) -> None:
 def _share_trunks(line: SweepLine, drafts: list[Draft]) -> tuple[list[Draft], list[str]]:
     """The drafts, those that can with the trunk they branch from, and what that saves in words."""
     specs = [restore(TrainSpec, draft.spec) for draft in drafts]
-    lengths = lengths_of(specs)
+    lengths = lengths_apart(specs)
     if lengths is None:
         return drafts, []
     if line.base.sweep.pruner != "none":
@@ -174,23 +184,57 @@ def _share_trunks(line: SweepLine, drafts: list[Draft]) -> tuple[list[Draft], li
         else draft
         for draft, found in zip(drafts, plan, strict=True)
     ]
-    return shared, [plan_line(lengths)]
+    begun = _begun(line, drafts)
+    earlier = f" (from nothing: {begun} of them have begun)" if begun else ""
+    return shared, [plan_line(lengths) + earlier]
+
+
+def _begun(line: SweepLine, drafts: Sequence[Draft]) -> int:
+    """How many of the jobs an earlier launch has begun, each with the trunk it had."""
+    ledger, wanted = Ledger(line.folder), {draft.identity for draft in drafts}
+    jobs = ledger.jobs() if ledger.path.exists() else []
+    return sum(bool(job.progress) and job.identity in wanted for job in jobs)
 
 
 def corners(dimensions: Sequence[Dimension]) -> Iterator[Point]:
-    """A point for every listed value and every end of an interval, the rest at their first."""
-    ends = {d.key: swept_texts(d) for d in dimensions}
-    first = {key: texts[0] for key, texts in ends.items()}
-    yield first
-    for key, texts in ends.items():
-        for text in texts[1:]:
-            yield {**first, key: text}
+    """A point for every listed value and every end of an interval, the rest at their first.
+
+    A conditional value comes with what it depends on, and only in points where it applies.
+    """
+    order, by_key = in_order(dimensions), {d.key: d for d in dimensions}
+    firsts = {d.key: swept_texts(d)[0] for d in dimensions}
+    seen: list[Point] = []
+    for dimension in dimensions:
+        for text in swept_texts(dimension):
+            whole = firsts | _needed(dimension, by_key) | {dimension.key: text}
+            point = without_idle(whole, order)
+            if point not in seen:
+                seen.append(point)
+                yield point
+
+
+def _needed(dimension: Dimension, by_key: Mapping[str, Dimension]) -> Point:
+    """What other keys must be, so that the dimension is swept."""
+    needed: Point = {}
+    while dimension.when is not None:
+        key, text = dimension.when
+        needed[key] = text
+        dimension = by_key[key]
+    return needed
 
 
 def _points(swept: Iterable[Mapping[str, str]]) -> list[Point]:
     """What was tried, without seeds, once each."""
     points = [{k: v for k, v in one.items() if k != "seed"} for one in swept]
     return [point for i, point in enumerate(points) if point not in points[:i]]
+
+
+def may_have_valid(data: DataSpec) -> bool:
+    """Whether runs will have validation losses, as far as it is known before data is read."""
+    to_come = isinstance(data, PreparedData) and data.recipe is not None
+    if data.valid_fraction > 0 or to_come or not data.has_files:
+        return True
+    return bool(data.files()[1])
 
 
 def in_words(point: Mapping[str, str]) -> str:
@@ -239,5 +283,6 @@ def _folder(base: TrainSpec, words: Sequence[Word], dimensions: Sequence[Dimensi
     if told is not None:
         return Path(told.typed.partition("=")[2]).expanduser()
     keys = [dimension.key for dimension in dimensions] or ["seed"]
-    plain = replace(base, run_dir="")
-    return SWEEPS / (base.sweep.name or sweep_name(dump(plain), keys))
+    plain = dump(replace(base, run_dir=""))
+    fixed = {word.key: word.hydra for word in words if word.key not in keys}
+    return SWEEPS / (base.sweep.name or sweep_name(plain, keys, typed=fixed))

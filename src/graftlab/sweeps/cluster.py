@@ -28,8 +28,9 @@ ENDED = ("done", "failed", "paused", "pruned")
 class _Loss:
     """How things stood when stations were last replaced."""
 
-    ended: int = -1
-    """Jobs that had come to an end, or had taken a step."""
+    brought: float = -1
+    """Jobs that had come to an end, and the steps that all had taken; the most there were so far,
+    as a job that is tried again from its last checkpoint has taken fewer."""
     in_vain: int = 0
     """Replacements since then that brought nothing on."""
 
@@ -103,9 +104,9 @@ class Cluster(ABC):
 
     def _count_loss(self) -> None:
         jobs = self.ledger.jobs(self.launch)
-        ended = sum(job.state in ENDED or job.progress.get("step", 0) > 0 for job in jobs)
-        self._loss.in_vain = self._loss.in_vain + 1 if ended == self._loss.ended else 0
-        self._loss.ended = ended
+        brought = sum((job.state in ENDED) + job.progress.get("step", 0) for job in jobs)
+        self._loss.in_vain = 0 if brought > self._loss.brought else self._loss.in_vain + 1
+        self._loss.brought = max(brought, self._loss.brought)
         if self._loss.in_vain >= STILLBORN:
             raise GraftlabError(
                 "The cluster's workers end before they have brought a job on. The last of them "

@@ -66,11 +66,11 @@ class Ended:
         return sum(job.state == state for job in self.jobs)
 
 
-def prepare(folder: Path, sweep: Sweep, *, epochs: float) -> tuple[Ledger, Rules]:
+def prepare(folder: Path, sweep: Sweep) -> tuple[Ledger, Rules]:
     """The ledger of the sweep in `folder`, made if there is none, and the rules it is kept by."""
     ledger = Ledger(folder)
     ledger.create()
-    rules = Rules.of(sweep, epochs=epochs)
+    rules = Rules.of(sweep)
     if ledger.fact("rules") != asdict(rules):
         ledger.put("rules", asdict(rules))
     ledger.put("retries", sweep.retries)

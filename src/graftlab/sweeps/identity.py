@@ -38,9 +38,29 @@ def data_identity(data: DataSpec) -> str:
     return _hash([_content(file) for file in (*train, *valid)])
 
 
-def sweep_name(config: Mapping[str, Any], keys: Collection[str]) -> str:
-    """A folder's name from the configuration without the swept values, and the swept keys."""
-    return f"{slug('-'.join(_short(key) for key in sorted(keys)))}-{identity(dict(config))[:8]}"
+def sweep_name(
+    config: Mapping[str, Any], keys: Collection[str], *, typed: Mapping[str, str] | None = None
+) -> str:
+    """A folder's name from the configuration without the swept values, and the swept keys.
+
+    `typed` are keys that hold for every job: those of a swept group count as they were typed.
+    """
+    plain = dict(config)
+    for key in keys:
+        plain = _without(plain, key.split("."))
+    if any(key.startswith("data.") for key in keys):
+        plain = _without(plain, ["data", "key"])  # a hash of what the recipe is given
+    inside = {k: v for k, v in (typed or {}).items() if k.split(".")[0] in keys and "." in k}
+    return f"{slug('-'.join(map(_short, sorted(keys))))}-{identity(plain | inside)[:8]}"
+
+
+def _without(config: dict[str, Any], path: list[str]) -> dict[str, Any]:
+    """A configuration without a key, or a whole group."""
+    first, *rest = path
+    inner = config.get(first)
+    if not rest:
+        return {key: value for key, value in config.items() if key != first}
+    return {**config, first: _without(inner, rest)} if isinstance(inner, dict) else config
 
 
 def job_label(point: Mapping[str, str]) -> str:

@@ -64,6 +64,14 @@ LEFT JOIN wanted ON wanted.job = jobs.number AND wanted.launch = :launch
 WHERE :launch IS NULL OR wanted.job IS NOT NULL ORDER BY number
 """
 
+NEW_TRUNK = """
+UPDATE jobs SET trunk = ?, branch_step = ? WHERE number = ? AND state IN ('waiting', 'failed')
+AND progress = '{}' AND NOT EXISTS (
+    SELECT 1 FROM jobs AS former WHERE former.number = jobs.trunk AND former.progress != '{}'
+)
+"""
+"""A job that was told of has begun."""
+
 
 class Ledger:
     """The file, opened for a moment by every call: safe in forks, threads and other processes."""
@@ -109,7 +117,9 @@ class Ledger:
     def add(self, drafts: Sequence[Draft], *, launch: str) -> list[Job]:
         """Enter the drafts, in order; one that is there already keeps its number and folder.
 
-        `launch` wants them all from now on. Failed jobs that it wants wait again.
+        `launch` wants them all from now on. Failed jobs that it wants wait again. A job that has
+        not begun gets the trunk that it has among these drafts, unless its former one has begun:
+        that keeps what the job goes on from.
         """
         with self.writing() as db:
             rows = db.execute("SELECT identity, number FROM jobs").fetchall()
@@ -118,8 +128,11 @@ class Ledger:
             for draft in fresh:
                 if draft.identity not in known:
                     known[draft.identity] = self._insert(db, draft, len(known))
-            trunks = [(known.get(d.trunk), known[d.identity]) for d in fresh if d.trunk]
-            db.executemany("UPDATE jobs SET trunk = ? WHERE number = ?", trunks)
+            trunks = [
+                (known.get(d.trunk) if d.trunk else None, d.branch_step, known[d.identity])
+                for d in drafts
+            ]
+            db.executemany(NEW_TRUNK, trunks)
             wanted = [(launch, known[draft.identity]) for draft in drafts]
             db.executemany("INSERT OR IGNORE INTO wanted (launch, job) VALUES (?, ?)", wanted)
             again = [(number,) for _, number in wanted]
@@ -131,15 +144,13 @@ class Ledger:
 
     def _insert(self, db: sqlite3.Connection, draft: Draft, number: int) -> int:
         db.execute(
-            "INSERT INTO jobs (number, identity, folder, swept, spec, branch_step) "
-            "VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO jobs (number, identity, folder, swept, spec) VALUES (?, ?, ?, ?, ?)",
             (
                 number,
                 draft.identity,
                 f"{number:04d}-{draft.label}" if draft.label else f"{number:04d}",
                 json.dumps(dict(draft.swept)),
                 json.dumps(dict(draft.spec)),
-                draft.branch_step,
             ),
         )
         return number

@@ -27,6 +27,8 @@ LEFT_WITH_REASON = (3, 75)
 """Exit codes of workers that have settled their job and want to be replaced (tasks/worker.py)."""
 SIGNALLED = (128 + signal.SIGTERM, 128 + signal.SIGINT)
 """Exit codes of workers that were told to stop, and saved."""
+KILLED = "killed; the same line goes on from the last checkpoints."
+"""What people are told after a second signal."""
 LONGEST_STOP = 600.0
 """Seconds that stopped workers may take to end their step and save."""
 
@@ -97,6 +99,8 @@ class Pool:
     def stop(self, number: int = signal.SIGTERM) -> None:
         """Tell every worker to save and leave."""
         self.stopping = True
+        if number == signal.SIGKILL:
+            self.parting = KILLED
         for process in self._running:
             if process.popen.poll() is None:
                 process.popen.send_signal(number)

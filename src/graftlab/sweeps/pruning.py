@@ -29,20 +29,20 @@ LEAST = 4
 """The median says something only when at least this many others have reached the rung."""
 
 
-def default_first_rung(max_epochs: float, reduction: int) -> float:
-    """Epochs to the first rung, so that there are two rungs before the end of the longest job."""
-    return max_epochs / reduction**2
-
-
 def rung_steps(
-    first_rung_epochs: float, reduction: int, *, steps_per_epoch: int, total_steps: int
+    first_rung_epochs: float | None, reduction: int, *, steps_per_epoch: int, total_steps: int
 ) -> list[int]:
     """Optimizer steps of a job's rungs for ASHA: each `reduction` times the last, before its end.
 
-    A first rung inside an epoch is rounded to a whole step. Raises ConfigError.
+    A first rung inside an epoch is rounded to a whole step. None: two rungs, after a reduction^2-th
+    and a reduction-th of the job itself, however its length was given. Raises ConfigError.
     """
     require_range("sweep.first_rung", first_rung_epochs, above=0)
     require_range("sweep.reduction", reduction, least=2)
+    if first_rung_epochs is None:
+        # Each from the end: a rounded first one times reduction^2 may lie just before it.
+        parts = (max(1, round(total_steps / reduction**power)) for power in (2, 1))
+        return sorted({step for step in parts if step < total_steps})
     step = max(1, round(first_rung_epochs * steps_per_epoch))
     steps = []
     while step < total_steps:

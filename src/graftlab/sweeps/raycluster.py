@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from graftlab.errors import GraftlabError, require_range
 from graftlab.sweeps.cluster import Cluster
 from graftlab.sweeps.launcher import Launcher, Work
-from graftlab.sweeps.pool import LONGEST_STOP
+from graftlab.sweeps.pool import KILLED, LONGEST_STOP
 from graftlab.sweeps.slots import Slot
 from graftlab.sweeps.station import Station
 from graftlab.tracking.console import say
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MOST = 16
 """Workers at once where `launcher.slots` does not say."""
+CALLS = 3
+"""Of a host at once: it runs, is told to save, and is told not to wait for that."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -99,7 +101,7 @@ class Actors(Cluster):
         self._look_for_room()
 
     def submit(self, count: int) -> None:
-        host = self.ray.remote(max_concurrency=2, **self._demands())(_Host)
+        host = self.ray.remote(max_concurrency=CALLS, **self._demands())(_Host)
         for _ in range(count):
             actor = host.remote(self.station())
             self.actors[actor.run.remote()] = actor
@@ -121,6 +123,8 @@ class Actors(Cluster):
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         self.stopping = True
+        if number == signal.SIGKILL:
+            self.parting = KILLED
         for actor in self.actors.values():
             actor.leave.remote(int(number))
 

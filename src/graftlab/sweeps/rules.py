@@ -12,7 +12,6 @@ from typing import Any
 
 from graftlab.sweeps.jobs import Job, Place, Rung
 from graftlab.sweeps.pruning import (
-    default_first_rung,
     even_steps,
     falls_behind,
     goes_on,
@@ -32,17 +31,12 @@ class Rules:
 
     pruner: str = "none"
     reduction: int = 3
-    first_rung: float = 1.0
-    """Epochs."""
+    first_rung: float | None = None
+    """Epochs; None: a share of each run for asha, every epoch for the median."""
 
     @classmethod
-    def of(cls, sweep: Sweep, *, epochs: float) -> Rules:
-        """`epochs`: of the longest job."""
-        first = sweep.first_rung
-        if first is None:
-            halving = sweep.pruner == "asha"
-            first = default_first_rung(epochs, sweep.reduction) if halving else 1.0
-        return cls(sweep.pruner, sweep.reduction, first)
+    def of(cls, sweep: Sweep) -> Rules:
+        return cls(sweep.pruner, sweep.reduction, sweep.first_rung)
 
     @classmethod
     def read(cls, fact: Mapping[str, Any]) -> Rules:
@@ -53,11 +47,17 @@ class Rules:
         length = {"steps_per_epoch": steps_per_epoch, "total_steps": total_steps}
         if self.pruner == "asha":
             return rung_steps(self.first_rung, self.reduction, **length)
-        return even_steps(self.first_rung, **length) if self.pruner == "median" else []
+        every = 1.0 if self.first_rung is None else self.first_rung
+        return even_steps(every, **length) if self.pruner == "median" else []
 
     def verdict(self, number: int, place: Place, rungs: Rungs) -> str | None:
-        """None for a job that has just reached a rung and goes on at once, else why it pauses."""
-        rung = rungs[place]
+        """None for a job that has just reached a rung and goes on at once, else why it pauses.
+
+        A job without a loss there, as it has no validation data, cannot be judged and goes on.
+        """
+        rung = rungs.get(place)
+        if rung is None or number not in rung.losses:
+            return None
         if self.pruner == "median":
             best = {job: _best(job, place, rungs) for job in rung.losses}
             mine = best.pop(number)

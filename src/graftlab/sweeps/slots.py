@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from graftlab.errors import ConfigError
 from graftlab.sweeps.launcher import Launcher
+from graftlab.sweeps.limits import cores, memory_bytes
 
 RESERVE_BYTES = 2.5 * 2**30
 """Main memory that a process on the processor is taken to need besides two copies of its base."""
@@ -46,11 +47,6 @@ def find_slots(
     return [Slot(f"cpu {i}", {"OMP_NUM_THREADS": str(threads)}) for i in range(count)]
 
 
-def cores() -> int:
-    """Processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def visible_gpus() -> list[str]:
     """Ids of the CUDA devices a child would see, without loading PyTorch."""
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -81,6 +77,5 @@ def _is_mac(accelerator: str) -> bool:
 def _fitting(base_bytes: float, devices: int) -> int:
     """As many as the cores, but no more than the memory carries."""
     wanted = max(1, cores() // devices)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     each = devices * (2 * base_bytes + RESERVE_BYTES)  # every process loads the base
-    return max(1, min(wanted, int(0.8 * memory / each)))
+    return max(1, min(wanted, int(0.8 * memory_bytes() / each)))

@@ -178,7 +178,7 @@ def walk(dimensions: Sequence[Dimension]) -> Iterator[Point]:
     for texts in product(*(dimension.values() or () for dimension in dimensions)):
         point = {d.key: text for d, text in zip(dimensions, texts, strict=True)}
         if conditional:
-            point = _without_idle(point, order)
+            point = without_idle(point, order)
             identity = tuple(point.get(d.key, "") for d in dimensions)
             if identity in seen:
                 continue
@@ -186,8 +186,8 @@ def walk(dimensions: Sequence[Dimension]) -> Iterator[Point]:
         yield point
 
 
-def _without_idle(whole: Point, order: Sequence[Dimension]) -> Point:
-    """The point without the keys whose condition does not hold in it."""
+def without_idle(whole: Point, order: Sequence[Dimension]) -> Point:
+    """The point without the keys whose condition does not hold in it; `order` is `in_order`'s."""
     point: Point = {}
     for dimension in order:
         if applies(dimension, point):

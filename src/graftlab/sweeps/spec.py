@@ -39,7 +39,7 @@ class Sweep:
     reduction: int = 3
     """asha: one in so many goes on from each rung, and rungs lie so many times further apart."""
     first_rung: float | None = None
-    """Epochs to the first rung; null: epochs / reduction^2 for asha, every epoch for median."""
+    """Epochs to the first rung; null: 1 / reduction^2 of each run for asha, an epoch for median."""
 
     def __post_init__(self) -> None:
         require_choice("sweep.search", self.search, SEARCHES)

@@ -45,6 +45,7 @@ class Station:
         self._told = threading.Event()
         self._number = signal.SIGTERM
         self._over = threading.Event()
+        self._pool: Pool | None = None
 
     def __call__(self) -> None:
         """Tend the worker. Raises GraftlabError where workers end before they can work."""
@@ -67,7 +68,12 @@ class Station:
             raise problems[0]
 
     def leave(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Have the worker save and leave (or die, with SIGKILL), and wait for it."""
+        """Have the worker save and leave (or die, with SIGKILL), and wait for it.
+
+        While it saves, SIGKILL ends it at once.
+        """
+        if number == signal.SIGKILL and self._told.is_set() and self._pool is not None:
+            self._pool.stop(number)
         self._number = number
         self._told.set()
         self._over.wait()
@@ -91,7 +97,7 @@ class Station:
         return {name: getattr(self, name) for name in names}
 
     def _tend(self) -> None:
-        pool = Pool(
+        pool = self._pool = Pool(
             Ledger(self.sweep),
             self.launch,
             [Slot("station", self.environment)],

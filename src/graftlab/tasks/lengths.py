@@ -1,13 +1,22 @@
-"""How long the jobs of a sweep are, known before any of them starts: for trunks and their line."""
+"""How long the jobs of a sweep are, known before any of them starts: for trunks and their line.
+
+Measured in a process of its own:  python -m graftlab.tasks.lengths < JOBS.json
+
+The launching process lives as long as the sweep, and stays small this way: tokenizers and devices
+bring PyTorch along. The last line of the output is JSON: the lengths, or what was refused.
+"""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from graftlab.choices import dump
+from graftlab.choices import dump, restore
+from graftlab.errors import GraftlabError
 from graftlab.sweeps.trunk import Length, regardless_of_length
 
 if TYPE_CHECKING:
@@ -18,15 +27,53 @@ DECISIVE = ("model", "data", "packing", "batch_size", "accumulate", "trainer")
 """Keys that say how many steps an epoch has."""
 
 
+def lengths_apart(specs: Sequence[TrainSpec]) -> list[Length] | None:
+    """`lengths_of`, found in another process. Raises GraftlabError where it did."""
+    if not _may_share(specs):
+        return None
+    done = subprocess.run(
+        [sys.executable, "-m", "graftlab.tasks.lengths"],
+        input=json.dumps([dump(spec) for spec in specs]),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise GraftlabError(f"How long the jobs are could not be measured:\n{done.stderr.strip()}")
+    told = json.loads(done.stdout.splitlines()[-1])
+    if "refused" in told:
+        raise GraftlabError(told["refused"])
+    if told["lengths"] is None:
+        return None
+    return [
+        Length(spec=spec, steps_per_epoch=steps, compiled=compiled)
+        for spec, (steps, compiled) in zip(specs, told["lengths"], strict=True)
+    ]
+
+
+def main() -> int:
+    """Measure the jobs of the input, and print what was found."""
+    from graftlab.tasks.train import TrainSpec
+
+    specs = [restore(TrainSpec, config) for config in json.load(sys.stdin)]
+    told: dict[str, Any]
+    try:
+        lengths = lengths_of(specs)
+        known = [(length.steps_per_epoch, length.compiled) for length in lengths or ()]
+        told = {"lengths": None if lengths is None else known}
+    except GraftlabError as error:
+        told = {"refused": str(error)}
+    print(json.dumps(told))
+    return 0
+
+
 def lengths_of(specs: Sequence[TrainSpec]) -> list[Length] | None:
     """The length of every job, from the real token counts; the weights are not loaded.
 
-    None where no two jobs differ in their length alone (then nothing heavy is imported), or where
-    tokens can only be guessed, as the tokenizer is not on this machine. Raises GraftlabError for
-    data that cannot be read.
+    None where no two jobs differ in their length alone, or where tokens can only be guessed, as the
+    tokenizer is not on this machine. Raises GraftlabError for data that cannot be read.
     """
-    kinds = Counter(regardless_of_length(dump(spec)) for spec in specs)
-    if not any(count > 1 for count in kinds.values()):
+    if not _may_share(specs):
         return None
     loads: dict[str, tuple[Workload, int]] = {}
     lengths = []
@@ -41,6 +88,12 @@ def lengths_of(specs: Sequence[TrainSpec]) -> list[Length] | None:
         compiled = _compiled(spec, load, parameters)
         lengths.append(Length(spec=spec, steps_per_epoch=per_epoch, compiled=compiled))
     return lengths
+
+
+def _may_share(specs: Sequence[TrainSpec]) -> bool:
+    """Whether any two jobs differ in their length alone."""
+    kinds = Counter(regardless_of_length(dump(spec)) for spec in specs)
+    return any(count > 1 for count in kinds.values())
 
 
 def _key(spec: TrainSpec) -> str:
@@ -82,3 +135,7 @@ def _compiled(spec: TrainSpec, load: Workload, parameters: int) -> bool:
         num_parameters=parameters,
     )
     return decided
+
+
+if __name__ == "__main__":
+    sys.exit(main())

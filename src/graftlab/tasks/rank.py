@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from graftlab.choices import restore
@@ -16,7 +17,7 @@ from graftlab.errors import GraftlabError, Interrupted, Paused
 from graftlab.sweeps.watcher import Watcher, arrived
 from graftlab.tasks.orphans import leave_with_parent
 from graftlab.tasks.train import TrainSpec, run
-from graftlab.training.ranks import leave_word
+from graftlab.training.ranks import held_alone, leave_word
 from graftlab.training.trainer import LAUNCHED
 
 
@@ -24,6 +25,12 @@ def main(file: Path, *observer: str) -> int:
     """Train as `file` says; returns the exit code."""
     if LAUNCHED in os.environ:  # a probe's single process has any input, or none
         leave_with_parent()
+    first = os.environ.get("RANK") == "0"
+    with held_alone(file.parent) if first else nullcontext():
+        return _train(file, *observer)
+
+
+def _train(file: Path, *observer: str) -> int:
     try:
         spec = restore(TrainSpec, json.loads(file.read_text(encoding="utf-8")))
         run(spec, observer=_observer(*observer))

@@ -33,8 +33,6 @@ class Order:
     folder: Path
     jobs: int
     """How many there will be at most."""
-    epochs: float
-    """Of the longest job that is known of."""
     notes: list[str] = field(default_factory=list)
     """What people are told before the first job starts."""
 
@@ -45,7 +43,7 @@ def run(order: Order) -> Ended:
     Raises Interrupted after a signal, when all running jobs are saved and the same line goes on.
     """
     sweep, launcher = order.base.sweep, order.base.launcher or AutoLauncher()
-    ledger, _ = prepare(order.folder, sweep, epochs=order.epochs)
+    ledger, _ = prepare(order.folder, sweep)
     work = Work(
         ledger=ledger,
         retries=sweep.retries,

@@ -6,6 +6,8 @@ cannot disagree about the run folder, and a sweep's job starts its ranks like an
 Torchrun and every rank have one end of a socket as their input, this process the other. For them
 it closes when this process is gone, even by SIGKILL, and they save and leave (tasks/orphans.py).
 For this process it closes with the last of them: nobody goes on with a run that is still saved.
+Where this process was killed, its ranks may still be saving: the first holds a lock on the run
+folder until it is gone, and a new start waits for it.
 """
 
 from __future__ import annotations
@@ -16,13 +18,15 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from graftlab.choices import dump
 from graftlab.errors import CrashError, GraftlabError, Interrupted, Paused
+from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder, write_json
 from graftlab.training.trainer import LAUNCHED
 
@@ -34,6 +38,8 @@ FILE = "ranks.json"
 """In the run folder while its processes run: the specification they build."""
 LAST_WORDS = "ranks-end.json"
 """Beside it, from the first process that did not finish: why."""
+LOCK = ".ranks.lock"
+"""Held by the first process as long as it may read or write in the run folder."""
 SHUTDOWN_SECONDS = 600
 """How long a signalled process may take to end its step, validate and save."""
 LEAVE_SECONDS = 120
@@ -47,6 +53,8 @@ def launch(spec: TrainSpec, folder: RunFolder, observer: Observer | None = None)
     where the observer said so, the ranks' own GraftlabError, and CrashError when one just died.
     """
     folder.path.mkdir(parents=True, exist_ok=True)
+    with held_alone(folder.path):
+        pass  # the ranks of an earlier start are gone: all of these see what those have saved
     file, last_words = folder.path / FILE, folder.path / LAST_WORDS
     last_words.unlink(missing_ok=True)
     write_json(file, dump(spec))
@@ -70,6 +78,23 @@ def launch(spec: TrainSpec, folder: RunFolder, observer: Observer | None = None)
             f"The run's processes ended with code {code}; their messages are above. "
             "What was saved goes on with resume=auto."
         )
+
+
+@contextmanager
+def held_alone(folder: Path) -> Iterator[None]:
+    """Hold a run folder; waits while the first process of another start holds it."""
+    import fcntl
+
+    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"Waiting for the processes of an earlier start to leave {folder}.")
+            fcntl.flock(lock, fcntl.LOCK_EX)  # ends with a signal, or when they are gone
+        yield
+    finally:
+        os.close(lock)
 
 
 def leave_word(file: Path, kind: str, message: str) -> None:
