@@ -97,9 +97,7 @@ class JointWorker(Worker):
                     if not member.gone:
                         self._let_go(member, error=problem, shared=True)
                 leave_if_broken(problem)
-        if (
-            signals.received is not None
-        ):  # noted while the last of them ended: nobody stopped for it
+        if signals.received is not None:  # while the last of them ended: nobody stopped for it
             name = signal.Signals(signals.received).name
             raise Interrupted(f"{name}: stopped behind the last run.", 128 + signals.received)
 
