@@ -69,6 +69,32 @@ def test_what_one_job_breaks_hurts_no_other(tmp_path: Path) -> None:
     assert [starts(tmp_path, job) for job in ended.jobs] == [1, 2, 1, 1, 2, 1]
 
 
+def test_jobs_killed_together_are_tried_alone(tmp_path: Path) -> None:
+    """None of them is known to be to blame, so none has lost its only try."""
+    program = tmp_path / "together.py"
+    program.write_text(
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        f"sys.path.insert(0, {str(Path(sweep_crew.__file__).parent)!r})\n"
+        "from graftlab.sweeps.claim import claim\n"
+        "from graftlab.tasks.worker import main\n"
+        "from sweep_crew import Pretender\n"
+        "class Together(Pretender):\n"
+        "    def train(self, claimed):\n"
+        "        if not claimed.job.alone:\n"
+        "            asked = {'rules': self.rules, 'retries': self.retries}\n"
+        "            others = [claim(self.ledger, self.launch, **asked) for _ in range(2)]\n"
+        "            assert None not in others\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        super().train(claimed)\n"
+        "sys.exit(main(worker=Together))\n"
+    )
+    drafts = [draft(f"job {i}") for i in range(3)]
+    ended = run(tmp_path / "sweep", drafts, slots=1, retries=0, program=(str(program),))
+    assert ended.count("done") == 3
+    assert [(job.alone, job.attempts) for job in ended.jobs] == [(1, 0)] * 3
+
+
 def test_two_launches_share_the_work(tmp_path: Path) -> None:
     drafts = [draft(f"job {i}") for i in range(12)]
     program = (

@@ -14,6 +14,7 @@ import pytest
 from graftlab.sweeps.claim import claim, lock_file, try_lock, worker_name
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.rules import Rules
+from graftlab.sweeps.watcher import watch_job
 from sweep_crew import draft
 
 RULES = Rules()
@@ -186,3 +187,18 @@ def test_halving_promotes_the_best_paused_and_prunes_nobody_early(ledger: Ledger
     assert ledger.rungs()[9, 5].promoted == {2, 3}
     ledger.prune([0, 1, 2])
     assert [job.state for job in ledger.jobs()] == ["pruned", "pruned", "running", "running"]
+
+
+def test_a_verdict_is_owed_until_it_is_given(ledger: Ledger) -> None:
+    """A loss without a decision is what a job leaves that was stopped between the two."""
+    job = ledger.add([draft("a"), draft("b")], launch="a")[0]
+    watcher = watch_job(ledger, job, Rules("asha", 2, 1.0))
+    watcher.starts(total_steps=8, steps_per_epoch=2, step=2)
+    assert not watcher.owes(2)  # saved there when it was no rung
+    watcher.reached(2, 0.5)
+    assert watcher.owes(2)
+    assert watcher.verdict(2) is not None
+    assert watcher.owes(2)  # killed before it was set aside
+    ledger.reach(1, (8, 2), 0.9)
+    assert watcher.verdict(2) is None
+    assert not watcher.owes(2)

@@ -24,11 +24,13 @@ from graftlab.errors import ConfigError, DataError
 from graftlab.recipes.persona import Persona, default_frames
 from graftlab.recipes.sources import SourceSpec
 from graftlab.tasks import supply as module
+from graftlab.tasks.lengths import lengths_of
 from graftlab.tasks.prepare import PrepareSpec
 from graftlab.tasks.recipe_key import key_of
 from graftlab.tasks.supply import compose, supply
 from graftlab.text.frame import SHIPPED
 from recipe_rows import read_lines, sentence, turns, write_lines
+from sweep_runs import small_run
 
 Knock = Callable[..., tuple[int, str, str]]
 RECIPE = ("data=prepared", "data.recipe=chats", "data.corpus=chats.jsonl")
@@ -218,6 +220,17 @@ def test_a_specification_read_back_finds_the_same_folder(knock: Knock, tmp_path:
     assert supply(PreparedData(path=str(folder))) is None
     with pytest.raises(ConfigError, match="is not composed"):
         PreparedData(recipe="chats").folder()
+
+
+def test_the_lengths_of_jobs_are_counted_on_what_the_recipe_makes(
+    knock: Knock, tmp_path: Path
+) -> None:
+    base = small_run(tmp_path / "small")
+    data = composed(tmp_path)
+    lengths = lengths_of([replace(base, data=data, epochs=epochs) for epochs in (2, 3)])
+    assert lengths is not None
+    assert lengths[1].total_steps == 3 * lengths[1].steps_per_epoch
+    assert [folder.name for folder in made()] == [data.folder().name]
 
 
 def test_a_damaged_result_in_the_cache_is_made_anew(knock: Knock, tmp_path: Path) -> None:

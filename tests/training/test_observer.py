@@ -60,6 +60,44 @@ def test_a_paused_run_goes_on_as_if_nothing_had_been(spec, tmp_path):
     assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
 
 
+class Dies(Observer):
+    """Kills the run behind the checkpoint of step 3, before that is told or before the verdict."""
+
+    rungs, keeps = frozenset({3}), frozenset({3})
+
+    def __init__(self, *, at: str) -> None:
+        self.at = at
+
+    def saved(self, step, path):
+        if self.at == "saved":
+            raise KeyboardInterrupt
+
+    def verdict(self, step):
+        raise KeyboardInterrupt
+
+
+class Owing(Watcher):
+    """Has not heard of the verdict, and still has to keep the checkpoint."""
+
+    keeps = frozenset({3})
+
+    def owes(self, step):
+        return True
+
+
+@pytest.mark.parametrize("at", ["saved", "verdict"])
+def test_what_a_kill_behind_a_checkpoint_left_out_is_made_up_for(spec, at):
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run(spec, observer=Dies(at=at))
+    strict = Owing(pause=True)
+    with pytest.raises(Paused, match="not among the best"):
+        run(replace(spec, resume="auto"), observer=strict)
+    assert strict.told == [("starts", 10, 5, 3), ("saved", 3), ("verdict", 3)]
+    kind = Owing(pause=False)
+    run(replace(spec, resume="auto"), observer=kind)
+    assert kind.told[2:4] == [("verdict", 3), ("step", 4, False, False)]
+
+
 def test_nobody_is_asked_at_the_last_step(spec):
     class AtTheEnd(Watcher):
         def starts(self, *, total_steps, steps_per_epoch, step):

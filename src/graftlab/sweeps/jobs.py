@@ -37,6 +37,8 @@ class Job:
     attempts: int = 0
     tries: int = 0
     """How often the present launch has started it without success."""
+    alone: int = 0
+    """1 where jobs that trained together failed, and it was one of them."""
     error: str | None = None
     score: float | None = None
     worker: str | None = None

@@ -53,14 +53,14 @@ CREATE TABLE IF NOT EXISTS rungs (
 );
 CREATE TABLE IF NOT EXISTS wanted (
     launch TEXT NOT NULL, job INTEGER NOT NULL, tries INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (launch, job)
+    alone INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (launch, job)
 );
 """
 
 JOBS = """
 SELECT number, identity, folder, swept, state, attempts, error, score, worker, beat, trunk,
-branch_step, progress, COALESCE(wanted.tries, 0) AS tries FROM jobs
-LEFT JOIN wanted ON wanted.job = jobs.number AND wanted.launch = :launch
+branch_step, progress, COALESCE(wanted.tries, 0) AS tries, COALESCE(wanted.alone, 0) AS alone
+FROM jobs LEFT JOIN wanted ON wanted.job = jobs.number AND wanted.launch = :launch
 WHERE :launch IS NULL OR wanted.job IS NOT NULL ORDER BY number
 """
 
@@ -213,6 +213,18 @@ class Ledger:
                     "UPDATE wanted SET tries = tries + 1 WHERE launch = ? AND job = ?",
                     (launch, number),
                 )
+
+    def part(self, numbers: Collection[int], *, launch: str, worker: str) -> None:
+        """What these jobs shared went wrong: no try of theirs, but each waits to train alone."""
+        with self.writing() as db:
+            db.executemany(
+                "UPDATE jobs SET state = 'waiting', worker = NULL WHERE number = ? AND worker = ?",
+                [(number, worker) for number in numbers],
+            )
+            db.executemany(
+                "UPDATE wanted SET alone = 1 WHERE launch = ? AND job = ?",
+                [(launch, number) for number in numbers],
+            )
 
     def prune(self, numbers: Collection[int]) -> None:
         """Nobody is left who could promote these paused jobs."""

@@ -144,6 +144,11 @@ class Pool:
             if job.worker == process.worker and job.state == "running"
             if not held(self.ledger.folder, job.number)
         ]
+        if len(left) > 1 and not self.stopping and code not in SIGNALLED:
+            # They trained together: which of them was too much, nobody knows.
+            numbers = [job.number for job in left]
+            self.ledger.part(numbers, launch=self.launch, worker=process.worker)
+            return True
         for job in left:
             if self.stopping or code in SIGNALLED:
                 self.ledger.end(job.number, "waiting", launch=self.launch)

@@ -84,6 +84,12 @@ class Watcher(Observer):
                 let_go_on(db, self.job.number, step)
         return reason
 
+    def owes(self, step: int) -> bool:
+        rung = self.ledger.rungs().get((self._total, step))
+        if rung is None or self.job.number not in rung.losses:
+            return False
+        return self.job.number not in rung.promoted
+
     def _tell(self) -> None:
         if self.tells:
             self._told = time.monotonic()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import GraftlabError, ModelError
+from graftlab.tasks.supply import supply
 
 if TYPE_CHECKING:
     from graftlab.planning.shape import Shape
@@ -97,10 +98,14 @@ def shape_of(base: Described, spec: TrainSpec, rank: int) -> Shape:
 
 
 def read_documents(spec: TrainSpec, base: Described) -> tuple[Documents, int, list[str]]:
-    """Lengths of the training documents, tokens of the validation set, and notes."""
+    """Lengths of the training documents, tokens of the validation set, and notes.
+
+    What a recipe makes is made first.
+    """
     from graftlab.planning.workload import Documents, guess_documents
     from graftlab.text.encode import encode
 
+    supply(spec.data, tell=False)
     if not spec.data.has_files:
         lengths, labels = spec.data.profile.lengths()
         text = "assumed: data.profile, as there is no data.train"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from graftlab.sweeps.board import Board
 from graftlab.sweeps.engine import Ended, Source, launch, prepare
-from graftlab.sweeps.launcher import AutoLauncher, JointLauncher, Launcher, Work
+from graftlab.sweeps.launcher import AutoLauncher, JointLauncher, Work
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.slots import Slot
 from graftlab.tasks.weigh import weigh
@@ -59,7 +59,7 @@ def run(order: Order) -> Ended:
         ended = launch(
             ledger,
             order.source,
-            lambda name: _workers(launcher, work, slots, name),
+            lambda name: _workers(order, work, slots, name),
             slots=len(slots) * (launcher.most if isinstance(launcher, JointLauncher) else 1),
             timeout=sweep.timeout,
             name=launcher.launch_name,
@@ -69,13 +69,15 @@ def run(order: Order) -> Ended:
     return ended
 
 
-def _workers(launcher: Launcher, work: Work, slots: list[Slot], launch: str) -> Workers:
+def _workers(order: Order, work: Work, slots: list[Slot], launch: str) -> Workers:
     """The launcher's workers; `auto` decides now, as the jobs are known."""
+    launcher = order.base.launcher or AutoLauncher()
     if type(launcher) is not AutoLauncher:
         return launcher.workers(work, slots, launch)
     joint = JointLauncher(slots=launcher.slots, threads=launcher.threads)
     at_once = joint.at_once(work, len(slots))
-    together, why = weigh(work.ledger, launch, slots[0], at_once=at_once)
+    search = order.base.sweep.search != "grid"
+    together, why = weigh(work.ledger, launch, slots[0], at_once=at_once, search=search)
     say(f"launcher=auto: {'joint' if together else 'local'}, because {why}")
     return (joint if together else launcher).workers(work, slots, launch)
 

@@ -1,56 +1,83 @@
 """Whether the jobs of a sweep train faster together: measured in a process of its own.
 
-Run by `launcher=auto`:  python -m graftlab.tasks.weigh SWEEP LAUNCH
+Run by `launcher=auto`:  python -m graftlab.tasks.weigh SWEEP JOB JOB...
 
-The launching process stays small this way. The last line of the output is JSON: whether, and why.
+The launching process stays small this way; when it is gone, this one leaves too. The last
+line of the output is JSON: whether (null: it could not be measured), and why.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import FrameType
 
 from graftlab.choices import restore
 from graftlab.errors import GraftlabError
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.slots import Slot
+from graftlab.tasks.orphans import leave_with_parent
+from graftlab.tasks.supply import supply
 from graftlab.tasks.train import TrainSpec
 from graftlab.tracking.folder import RunFolder
 from graftlab.training.joint.groups import Job, group
 
+PROGRAM = ("-m", "graftlab.tasks.weigh")
 
-def weigh(ledger: Ledger, launch: str, slot: Slot, *, at_once: int) -> tuple[bool, str]:
+
+def weigh(
+    ledger: Ledger, launch: str, slot: Slot, *, at_once: int, search: bool = False
+) -> tuple[bool, str]:
     """Whether workers should train up to `at_once` jobs jointly, and why.
 
-    Settled in the ledger by the first launch and kept, as it decides the last bits of results.
+    What was measured is settled in the ledger, as it decides the last bits of results; what could
+    not be is asked anew by the next launch. `search`: the jobs are not known yet.
     """
     known = ledger.fact("joint")
     if known is None:
-        known = ledger.settle("joint", _measured(ledger, launch, slot, at_once=at_once))
+        if search:
+            return False, "a search starts jobs as others end"
+        together, why = _measured(ledger, launch, slot, at_once=at_once)
+        if together is None:
+            return False, why
+        known = ledger.settle("joint", (together, why))
     together, why = known
     return bool(together), str(why)
 
 
-def _measured(ledger: Ledger, launch: str, slot: Slot, *, at_once: int) -> tuple[bool, str]:
+def _measured(ledger: Ledger, launch: str, slot: Slot, *, at_once: int) -> tuple[bool | None, str]:
+    """What was found, and in words; None where nothing was."""
     largest = _largest_group(ledger, launch)[:at_once]
     if len(largest) < 2:
-        return False, "no two jobs of it can share a base"
-    command = [sys.executable, "-m", "graftlab.tasks.weigh", str(ledger.folder)]
-    done = subprocess.run(
-        [*command, *map(str, largest)],
-        env={**os.environ, **slot.environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
-        return False, f"training jointly could not be measured ({last[0]})"
-    together, why = json.loads(done.stdout.strip().splitlines()[-1])
+        return None, "no two jobs of it can share a base"
+    try:
+        supply(restore(TrainSpec, ledger.spec(largest[0])).data)  # here, so that people see it
+    except GraftlabError as error:
+        return None, f"training jointly cannot be measured: {error}"
+    command = [sys.executable, *PROGRAM, str(ledger.folder), *map(str, largest)]
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,  # it closes with this process, however that ends
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, **slot.environment},
+        ) as process,
+    ):
+        assert process.stdout is not None
+        said = process.stdout.read().strip().splitlines()
+        if process.wait() != 0:
+            errors.seek(0)
+            last = errors.read().strip().splitlines()[-1:] or ["no reason given"]
+            return None, f"training jointly could not be measured ({last[0]})"
+    together, why = json.loads(said[-1])
     return together, why
 
 
@@ -74,13 +101,20 @@ def main(folder: str, *numbers: str) -> int:
             spec = restore(TrainSpec, ledger.spec(number))
             spec.run_dir = str(Path(scratch) / str(number))
             jobs.append(Job(spec=spec, folder=RunFolder(Path(spec.run_dir))))
+        found: tuple[bool | None, str]
         try:
             found = faster_together(jobs)
         except GraftlabError as error:
-            found = False, f"training jointly cannot be measured: {error}"
+            found = None, f"training jointly cannot be measured: {error}"
     print(json.dumps(found))
     return 0
 
 
+def _leave(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)  # an exception, so that scratch folders are removed
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _leave)
+    leave_with_parent()
     sys.exit(main(*sys.argv[1:]))

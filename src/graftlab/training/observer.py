@@ -2,10 +2,11 @@
 
     starts          once the steps are known        -> from then on `rungs` holds
     after_step      after every optimizer step
-    saved           after every checkpoint
+    saved           after every checkpoint; of a step in `keeps` again when the run goes on there
     reached         after validation at a rung; where several adapters train together, all have
                     reached it before any verdict is asked for
     verdict         after saving at a rung: go on, or pause
+    owes            where a run goes on from a rung: was it stopped before its verdict?
 
 A paused run lies in its folder like one that was stopped by a signal, and goes on the same way.
 """
@@ -49,3 +50,7 @@ class Observer:
     def verdict(self, step: int) -> str | None:
         """At a rung before the last step: None to go on, or why the run is paused."""
         return None
+
+    def owes(self, step: int) -> bool:
+        """Whether the verdict at this rung, where the run goes on, has still to be given."""
+        return False

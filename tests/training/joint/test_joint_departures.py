@@ -79,6 +79,22 @@ class Rungs(Observer):
         self.rungs = set(steps)
 
 
+def test_a_run_stopped_before_its_verdict_is_judged_before_it_goes_on(three, tmp_path):
+    class Owing(PausesAt):
+        def owes(self, step):
+            return True
+
+    class Dies(PausesAt):
+        def verdict(self, step):
+            raise KeyboardInterrupt  # stands for a death between checkpoint and verdict
+
+    with pytest.raises(KeyboardInterrupt):
+        together(three[:2], tmp_path, observers={1: Dies(2)})
+    ended = together(resumed(three[:2]), tmp_path, observers={1: Owing(2)})
+    assert [(e.index, type(e.error)) for e in ended] == [(1, Paused), (0, type(None))]
+    assert [row["step"] for row in rows(tmp_path / "1")] == [0, 1, 2]
+
+
 def test_runs_begun_alone_go_on_together(three, tmp_path):
     """From different steps: those behind catch up, then all share the passes again."""
     for index, step in ((0, 2), (1, 5)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from graftlab.errors import Interrupted, Paused
 from graftlab.training.callbacks.base import StepCallback
@@ -36,6 +36,16 @@ class Checkpointer(StepCallback):
         self.recorder, self.spec, self.store = recorder, spec, store
         self.history, self.signals, self.observer = history, signals, observer
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make up for what a run did not come to that was stopped right behind its checkpoint."""
+        step, last = trainer.global_step, self.store.last()
+        if last is None or last.step != step:
+            return
+        if step in self.observer.keeps and trainer.is_global_zero:
+            self.observer.saved(step, last.path)
+        if step in self.observer.rungs:
+            self._ask(trainer, first_time=False)
+
     def after_step(self, trainer: Trainer, module: AdapterModule) -> None:
         plan, step = self.recorder.plan, trainer.global_step
         every = {"every_epochs": self.spec.every_epochs, "every_steps": self.spec.every_steps}
@@ -52,9 +62,7 @@ class Checkpointer(StepCallback):
             name = signal.Signals(number).name
             raise Interrupted(f"{name}: stopped and saved after step {step}.", 128 + number)
         if rung and not ends:
-            reason = self._verdict(trainer)
-            if reason is not None:
-                raise Paused(reason)
+            self._ask(trainer, first_time=True)
 
     def save(self, trainer: Trainer, valid_loss: float | None) -> None:
         """Write the checkpoint of the finished step; it appears whole or not at all."""
@@ -68,12 +76,15 @@ class Checkpointer(StepCallback):
             self.store.prune(self.spec.keep)
         trainer.strategy.barrier()  # nobody looks for a checkpoint before it is there
 
-    def _verdict(self, trainer: Trainer) -> str | None:
-        """Asked once for all processes, so that all pause or none does."""
-        reason = self.observer.verdict(trainer.global_step) if trainer.is_global_zero else None
+    def _ask(self, trainer: Trainer, *, first_time: bool) -> None:
+        """The verdict, asked once for all processes: all pause or none does. Raises Paused."""
+        step, reason = trainer.global_step, None
+        if trainer.is_global_zero and (first_time or self.observer.owes(step)):
+            reason = self.observer.verdict(step)
         if trainer.world_size > 1:
             reason = trainer.strategy.broadcast(reason)
-        return reason
+        if reason is not None:
+            raise Paused(reason)
 
     def _signal(self, trainer: Trainer) -> int | None:
         """The signal any process received, so that all stop after the same step."""

@@ -48,6 +48,8 @@ class Ended:
     index: int
     result: Result | None = None
     error: Exception | None = None
+    shared: bool = False
+    """Whether the error is of what the jobs share; alone this one may train."""
 
 
 def unfit(specs: Sequence[TrainSpec]) -> dict[int, str]:

@@ -47,7 +47,7 @@ def execute_together(jobs: Sequence[Job], *, signals: Signals | None = None) -> 
                 yield ended
         except (GraftlabError, Interrupted) as error:  # of what they share: it is everyone's
             for index in sorted(open_jobs):
-                yield Ended(index=index, error=error)
+                yield Ended(index=index, error=error, shared=True)
 
 
 @dataclass(frozen=True, slots=True)
