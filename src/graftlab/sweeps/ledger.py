@@ -55,7 +55,13 @@ CREATE TABLE IF NOT EXISTS wanted (
     launch TEXT NOT NULL, job INTEGER NOT NULL, tries INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (launch, job)
 );
+CREATE TABLE IF NOT EXISTS claimants (
+    launch TEXT NOT NULL, worker TEXT NOT NULL, PRIMARY KEY (launch, worker)
+);
 """
+
+OWNED = "(? IS NULL OR (worker = ? AND state = 'running'))"
+"""A job that is still the worker's who speaks: one that was silent may have lost it."""
 
 JOBS = """
 SELECT number, identity, folder, swept, state, attempts, error, score, worker, beat, trunk,
@@ -171,12 +177,17 @@ class Ledger:
                 (number, step, total_steps, loss),
             )
 
-    def tell(self, number: int, progress: Mapping[str, float]) -> None:
-        """How far a running job is; also the sign of life that other hosts wait for."""
+    def tell(
+        self, number: int, progress: Mapping[str, float], *, worker: str | None = None
+    ) -> None:
+        """How far a running job is; also the sign of life that other hosts wait for.
+
+        Nothing is noted where the job is not `worker`'s any more (None: whoever has it).
+        """
         with self.writing() as db:
             db.execute(
-                "UPDATE jobs SET progress = ?, beat = ? WHERE number = ?",
-                (json.dumps(dict(progress)), time.time(), number),
+                f"UPDATE jobs SET progress = ?, beat = ? WHERE number = ? AND {OWNED}",
+                (json.dumps(dict(progress)), time.time(), number, worker, worker),
             )
 
     def end(
@@ -187,21 +198,27 @@ class Ledger:
         launch: str,
         score: float | None = None,
         error: str | None = None,
-    ) -> None:
-        """The worker of a job lets go of it, in `state`; its score stays once it is known."""
+        worker: str | None = None,
+    ) -> bool:
+        """The worker of a job lets go of it, in `state`; its score stays once it is known.
+
+        False, and nothing is noted, where it is not `worker`'s any more (None: whoever has it).
+        """
         assert state in STATES
         with self.writing() as db:
-            db.execute(
+            ended = db.execute(
                 "UPDATE jobs SET state = ?, error = ?, score = COALESCE(?, score), worker = NULL "
-                "WHERE number = ?",
-                (state, error, score, number),
+                f"WHERE number = ? AND {OWNED}",
+                (state, error, score, number, worker, worker),
             )
-            if error is not None:
-                db.execute("UPDATE jobs SET attempts = attempts + 1 WHERE number = ?", (number,))
-                db.execute(
-                    "UPDATE wanted SET tries = tries + 1 WHERE launch = ? AND job = ?",
-                    (launch, number),
-                )
+            if ended.rowcount and error is not None:
+                count_crash(db, number, launch, error)
+        return bool(ended.rowcount)
+
+    def has_claimed(self, launch: str, worker: str) -> bool:
+        """Whether a worker of a launch has ever claimed a job."""
+        with self.reading() as db:
+            return worked(db, launch, worker)
 
     def prune(self, numbers: Collection[int]) -> None:
         """Nobody is left who could promote these paused jobs."""
@@ -244,6 +261,20 @@ def read_rungs(db: sqlite3.Connection) -> dict[Place, Rung]:
 def let_go_on(db: sqlite3.Connection, number: int, step: int) -> None:
     """Job `number` is trained on from the rung at `step`."""
     db.execute("UPDATE rungs SET goes_on = 1 WHERE job = ? AND step = ?", (number, step))
+
+
+def count_crash(db: sqlite3.Connection, number: int, launch: str, error: str) -> None:
+    """A try of `launch` at a job has come to nothing."""
+    db.execute(
+        "UPDATE jobs SET attempts = attempts + 1, error = ? WHERE number = ?", (error, number)
+    )
+    db.execute("UPDATE wanted SET tries = tries + 1 WHERE launch = ? AND job = ?", (launch, number))
+
+
+def worked(db: sqlite3.Connection, launch: str, worker: str | None) -> bool:
+    """`Ledger.has_claimed` within a transaction."""
+    known = db.execute("SELECT 1 FROM claimants WHERE launch = ? AND worker = ?", (launch, worker))
+    return known.fetchone() is not None
 
 
 def read_jobs(db: sqlite3.Connection, launch: str | None) -> list[Job]:

@@ -13,10 +13,11 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from graftlab.errors import GraftlabError
-from graftlab.sweeps.claim import held
+from graftlab.sweeps.claim import note_crash
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.slots import Slot
 
@@ -80,11 +81,13 @@ class Pool:
             self._running.remove(process)
             if process.popen.stdin:
                 process.popen.stdin.close()
-            claimed = self._bury(process, code)
+            self._bury(process, code)
+            claimed = self.ledger.has_claimed(self.launch, process.worker)
             self.signalled |= code in SIGNALLED and not self.stopping
             if code == 0 or self.stopping or (code in SIGNALLED and not self.replaces_stopped):
                 continue
-            self._stillborn = 0 if claimed or code in LEFT_WITH_REASON else self._stillborn + 1
+            born = claimed or code in LEFT_WITH_REASON
+            self._stillborn = 0 if born else self._stillborn + 1
             if self._stillborn >= STILLBORN:
                 self.stop(signal.SIGTERM)
                 raise GraftlabError(
@@ -132,25 +135,18 @@ class Pool:
             )
         self._running.append(_Process(slot, popen))
 
-    def _bury(self, process: _Process, code: int) -> bool:
-        """Settle what a dead worker left running; whether it had claimed anything."""
-        left = [
-            job
-            for job in self.ledger.jobs(self.launch)
-            if job.worker == process.worker and job.state == "running"
-            if not held(self.ledger.folder, job.number)
-        ]
-        for job in left:
-            if self.stopping or code in SIGNALLED:
-                self.ledger.end(job.number, "waiting", launch=self.launch)
+    def _bury(self, process: _Process, code: int) -> None:
+        """Settle what a dead worker left running, unless another has taken it over already."""
+        for job in self.ledger.jobs(self.launch):
+            if job.worker != process.worker or job.state != "running":
                 continue
-            state = "waiting" if job.tries < self.retries else "failed"
+            ends = partial(self.ledger.end, job.number, launch=self.launch, worker=process.worker)
+            if self.stopping or code in SIGNALLED:
+                ends("waiting")
+                continue
             reason = _reason(code)
-            error = self.ledger.folder / job.folder / "error.txt"
-            error.parent.mkdir(exist_ok=True)
-            error.write_text(f"{reason}\n", encoding="utf-8")
-            self.ledger.end(job.number, state, launch=self.launch, error=reason)
-        return bool(left)
+            if ends("waiting" if job.tries < self.retries else "failed", error=reason):
+                note_crash(self.ledger.folder, job, reason)
 
 
 def _reason(code: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from graftlab.sweeps.jobs import Job
@@ -49,6 +49,7 @@ class Watcher(Observer):
         known = {
             "sweep": str(self.ledger.folder.resolve()),
             "job": self.job.number,
+            "worker": self.job.worker,
             "rules": asdict(self.rules),
             "branches": sorted(self.keeps),
         }
@@ -87,7 +88,7 @@ class Watcher(Observer):
     def _tell(self) -> None:
         if self.tells:
             self._told = time.monotonic()
-            self.ledger.tell(self.job.number, self.progress)
+            self.ledger.tell(self.job.number, self.progress, worker=self.job.worker)
 
 
 def watch_job(ledger: Ledger, job: Job, rules: Rules) -> Watcher:
@@ -105,6 +106,7 @@ def arrived(words: str, *, first: bool) -> Watcher:
     known = json.loads(words)
     ledger = Ledger(Path(known["sweep"]))
     job = next(job for job in ledger.jobs() if job.number == known["job"])
+    job = replace(job, worker=known["worker"])  # whose this start is, whoever has the job by now
     return _watcher(
         ledger, job, Rules.read(known["rules"]), frozenset(known["branches"]), tells=first
     )
