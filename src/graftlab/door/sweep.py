@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,6 @@ from graftlab.door.words import Word
 from graftlab.errors import ConfigError, GraftlabError
 from graftlab.sweeps.identity import data_identity, job_identity, job_label, sweep_name
 from graftlab.sweeps.jobs import Draft
-from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.source import Grid, Search
 from graftlab.sweeps.space import Dimension, Point, grid
 from graftlab.sweeps.space import check as check_dimensions
@@ -125,7 +124,7 @@ def order_of(line: SweepLine) -> Order:
 
     Raises ConfigError naming everything that cannot be.
     """
-    sweep, ledger = line.base.sweep, Ledger(line.folder)
+    sweep = line.base.sweep
     check_dimensions(line.dimensions)
     if sweep.search == "grid":
         drafts = verified(line, grid(line.dimensions))
@@ -137,10 +136,7 @@ def order_of(line: SweepLine) -> Order:
     else:
         verified(line, list(corners(line.dimensions)))
         notes = []
-        earlier = [job.swept for job in ledger.jobs()] if ledger.path.exists() else []
-        source = Search(
-            sweep, line.dimensions, line.drafts, seed=line.base.seed, earlier=_points(earlier)
-        )
+        source = Search(sweep, line.dimensions, line.drafts, seed=line.base.seed)
         epochs, count = line.base.epochs, (sweep.trials or 1) * sweep.seeds
     return Order(
         base=line.base,
@@ -185,12 +181,6 @@ def corners(dimensions: Sequence[Dimension]) -> Iterator[Point]:
     for key, texts in ends.items():
         for text in texts[1:]:
             yield {**first, key: text}
-
-
-def _points(swept: Iterable[Mapping[str, str]]) -> list[Point]:
-    """What was tried, without seeds, once each."""
-    points = [{k: v for k, v in one.items() if k != "seed"} for one in swept]
-    return [point for i, point in enumerate(points) if point not in points[:i]]
 
 
 def in_words(point: Mapping[str, str]) -> str:

@@ -26,7 +26,10 @@ class Source(Protocol):
     """Where jobs come from: a grid knows them all at once, a search asks what is known so far."""
 
     def draw(self, jobs: Sequence[Job], rungs: dict[Place, Rung], *, room: int) -> list[Draft]:
-        """Jobs to enter now, given those this launch wants already; `room` of them can start."""
+        """Jobs to enter now, given all in the ledger; `room` of them can start."""
+
+    def wants(self, job: Job) -> bool:
+        """Whether a job that an earlier launch has entered is one of this source's."""
 
     @property
     def exhausted(self) -> bool:
@@ -131,10 +134,10 @@ class _Feeder:
     def feed(self) -> None:
         if self._closed:
             return
-        jobs = self.ledger.jobs(self.launch)
-        open_jobs = sum(job.state in ("waiting", "running") for job in jobs)
+        ours = self.ledger.jobs(self.launch)
+        open_jobs = sum(job.state in ("waiting", "running") for job in ours)
         room = max(0, self.slots - open_jobs)
-        drafts = self.source.draw(jobs, self.ledger.rungs(), room=room)
+        drafts = self.source.draw(self.ledger.jobs(), self.ledger.rungs(), room=room)
         if drafts:
             self.ledger.add(drafts, launch=self.launch)
         if self.source.exhausted:
