@@ -62,6 +62,8 @@ class Pool:
     """Whether somebody else has signalled a worker."""
     _running: list[_Process] = field(default_factory=list)
     _stillborn: int = 0
+    _told: int | None = None
+    """The signal that workers were stopped with."""
 
     @property
     def log(self) -> Path:
@@ -98,8 +100,8 @@ class Pool:
         return bool(self._running)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """Tell every worker to save and leave."""
-        self.stopping = True
+        """Tell every worker to save and leave, one that is about to start as soon as it has."""
+        self.stopping, self._told = True, number
         for process in self._running:
             if process.popen.poll() is None:
                 process.popen.send_signal(number)
@@ -120,6 +122,8 @@ class Pool:
         self._running.clear()
 
     def _spawn(self, slot: Slot) -> None:
+        if self.stopping:
+            return
         command = [
             *(sys.executable, *self.program),
             *(str(self.ledger.folder), self.launch, *self.extra),
@@ -134,6 +138,8 @@ class Pool:
                 start_new_session=True,  # Ctrl-C reaches the launcher, which passes it on once
             )
         self._running.append(_Process(slot, popen))
+        if self._told is not None:  # meanwhile, by a signal handler that did not know of this one
+            popen.send_signal(self._told)
 
     def _bury(self, process: _Process, code: int) -> None:
         """Settle what a dead worker left running, unless another has taken it over already."""
