@@ -119,7 +119,8 @@ class Cluster(ABC):
 
     def _open(self) -> set[int]:
         """Jobs that a worker could still be needed for, those that may be promoted among them."""
-        jobs, rules = self.ledger.jobs(self.launch), Rules.read(self.ledger.fact("rules"))
+        jobs = self.ledger.jobs(self.launch)
+        rules = Rules.read(self.ledger.fact("rules", self.launch))
         ready = startable(
             jobs, self.ledger.rungs(), rules, folder=self.ledger.folder, retries=self.retries
         )

@@ -228,11 +228,14 @@ class Ledger:
                 [(number,) for number in numbers],
             )
 
-    def fact(self, key: str) -> Any:
-        """What was settled under `key`; None if nothing was."""
+    def fact(self, key: str, launch: str | None = None) -> Any:
+        """What was settled under `key`, by `launch` itself if it did; None if nothing was."""
+        own = f"{key} {launch}"
         with self.reading() as db:
-            row = db.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
-        return json.loads(row["value"]) if row else None
+            rows = db.execute("SELECT * FROM facts WHERE key IN (?, ?)", (key, own)).fetchall()
+        found = {row["key"]: row["value"] for row in rows}
+        value = found.get(own, found.get(key))
+        return None if value is None else json.loads(value)
 
     def put(self, key: str, value: Any) -> None:
         """Note a fact, over what was noted before."""

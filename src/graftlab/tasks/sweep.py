@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graftlab.sweeps.board import Board
-from graftlab.sweeps.engine import Ended, Source, launch, prepare
+from graftlab.sweeps.engine import Ended, Source, launch, own_facts, prepare
 from graftlab.sweeps.launcher import AutoLauncher, JointLauncher, Launcher, Work
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.slots import Slot
@@ -45,7 +45,7 @@ def run(order: Order) -> Ended:
     Raises Interrupted after a signal, when all running jobs are saved and the same line goes on.
     """
     sweep, launcher = order.base.sweep, order.base.launcher or AutoLauncher()
-    ledger, _ = prepare(order.folder, sweep, epochs=order.epochs)
+    ledger, rules = prepare(order.folder, sweep, epochs=order.epochs)
     work = Work(
         ledger=ledger,
         retries=sweep.retries,
@@ -66,6 +66,7 @@ def run(order: Order) -> Ended:
             timeout=sweep.timeout,
             name=launcher.launch_name,
             watch=board.show,
+            facts=own_facts(rules, sweep),
         )
     show(ended)
     return ended

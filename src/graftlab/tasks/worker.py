@@ -79,8 +79,8 @@ class Worker:
 
     def __init__(self, ledger: Ledger, launch: str) -> None:
         self.ledger, self.launch = ledger, launch
-        self.rules = Rules.read(ledger.fact("rules"))
-        self.retries = int(ledger.fact("retries") or 0)
+        self.rules = Rules.read(ledger.fact("rules", launch))
+        self.retries = int(ledger.fact("retries", launch) or 0)
         self._first_rest: float | None = None
 
     def work(self) -> int:
