@@ -94,10 +94,12 @@ def show(ended: Ended) -> None:
     )
     if scored:
         table = Table(title="best by validation loss", title_justify="left")
-        for heading in ("job", *scored[0].swept, "validation loss"):
+        keys = list(dict.fromkeys(key for job in scored for key in job.swept))
+        for heading in ("job", *keys, "validation loss"):
             table.add_column(heading, justify="right" if heading == "validation loss" else "left")
         for job in scored[:BEST]:
-            table.add_row(str(job.number), *map(escape, job.swept.values()), f"{job.score:.4f}")
+            values = (escape(job.swept.get(key, "")) for key in keys)  # conditional keys may lack
+            table.add_row(str(job.number), *values, f"{job.score:.4f}")
         console().print(table)
     failed = [job for job in ended.jobs if job.state == "failed"]
     for job in failed:
@@ -110,7 +112,7 @@ def show(ended: Ended) -> None:
 
 def _heading(order: Order, slots: Sequence[Slot]) -> str:
     known = Ledger(order.folder).jobs()
-    done = sum(job.state == "done" for job in known)
+    done = sum(job.state == "done" and order.source.wants(job) for job in known)
     earlier = f" ({done} done by earlier launches)" if done else ""
     threads = slots[0].environment.get("OMP_NUM_THREADS", "all")
     return (
