@@ -9,25 +9,17 @@ from typing import Any
 
 from chats import chats
 from graftlab.choices import dump
-from graftlab.data.source import JsonlData
-from graftlab.generation.sampling import Generation
-from graftlab.models.hf import HFModel
-from graftlab.objectives.ce import CrossEntropy
-from graftlab.packing.plan import Packing
 from graftlab.sweeps.engine import Ended, launch, prepare
 from graftlab.sweeps.identity import data_identity, job_identity
+from graftlab.sweeps.jobs import Draft, Job
 from graftlab.sweeps.launcher import Launcher, Work
-from graftlab.sweeps.ledger import Draft, Job
 from graftlab.sweeps.slots import Slot
 from graftlab.sweeps.source import Grid
 from graftlab.sweeps.spec import Sweep
 from graftlab.tasks.train import TrainSpec
-from graftlab.training.optim import AdamW
-from graftlab.training.precision import Precision
-from graftlab.training.schedule import Schedule
 from graftlab.training.trainer import TrainerSpec
-from graftlab.training.watch import Callbacks, Samples
 from miniatures import miniature
+from training_spec import small_spec
 
 
 def small_run(root: Path) -> TrainSpec:
@@ -35,20 +27,7 @@ def small_run(root: Path) -> TrainSpec:
     miniature("qwen2", root / "base")
     chats(root / "train.jsonl", 11)
     chats(root / "valid.jsonl", 4)
-    return TrainSpec(
-        model=HFModel(path=str(root / "base")),
-        data=JsonlData(train=str(root / "train.jsonl"), valid=str(root / "valid.jsonl")),
-        objective=CrossEntropy(),
-        optimizer=AdamW(),
-        precision=Precision(name="fp32"),
-        packing=Packing(max_length=80),
-        schedule=Schedule(warmup_steps=2),
-        callbacks=Callbacks(samples=Samples(prompts=0)),
-        generation=Generation(max_new_tokens=4),
-        trainer=TrainerSpec(accelerator="cpu"),
-        epochs=2,
-        compile="off",
-    )
+    return replace(small_spec(root), trainer=TrainerSpec(accelerator="cpu"))
 
 
 def jobs_of(base: TrainSpec, rates: Sequence[float]) -> list[Draft]:

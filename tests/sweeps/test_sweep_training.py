@@ -15,14 +15,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from chats import chats
 from graftlab.adapters.peft import Lora
 from graftlab.choices import dump
-from graftlab.data.source import JsonlData
-from graftlab.generation.sampling import Generation
-from graftlab.models.hf import HFModel
-from graftlab.objectives.ce import CrossEntropy
-from graftlab.packing.plan import Packing
 from graftlab.sweeps.engine import Ended, launch, prepare
 from graftlab.sweeps.identity import data_identity, job_identity
 from graftlab.sweeps.jobs import Draft
@@ -34,35 +28,18 @@ from graftlab.sweeps.spec import Sweep
 from graftlab.sweeps.trunk import Length, plan_trunks
 from graftlab.tasks.train import TrainSpec, run
 from graftlab.tracking.history import TIMES, History
-from graftlab.training.optim import AdamW
-from graftlab.training.precision import Precision
 from graftlab.training.schedule import Schedule
 from graftlab.training.watch import Callbacks, Samples
-from miniatures import miniature
+from sweep_runs import small_run
 
 RATES = (1e-3, 5e-3, 2e-2)
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> TrainSpec:
-    """Five steps an epoch, two epochs, one thread."""
-    root = tmp_path_factory.mktemp("sweep")
-    miniature("qwen2", root / "base")
-    chats(root / "train.jsonl", 11)
-    chats(root / "valid.jsonl", 4)
-    return TrainSpec(
-        model=HFModel(path=str(root / "base")),
-        data=JsonlData(train=str(root / "train.jsonl"), valid=str(root / "valid.jsonl")),
-        objective=CrossEntropy(),
-        optimizer=AdamW(),
-        precision=Precision(name="fp32"),
-        packing=Packing(max_length=80),
-        schedule=Schedule(warmup_steps=2),
-        callbacks=Callbacks(samples=Samples(prompts=1)),
-        generation=Generation(max_new_tokens=4),
-        epochs=2,
-        compile="off",
-    )
+    """Five steps an epoch, two epochs, a sample at the end."""
+    spec = small_run(tmp_path_factory.mktemp("sweep"))
+    return replace(spec, callbacks=Callbacks(samples=Samples(prompts=1)))
 
 
 def drafts(base: TrainSpec) -> list[Draft]:

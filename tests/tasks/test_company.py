@@ -32,7 +32,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> TrainSpec:
 @pytest.fixture
 def worker(base: TrainSpec, tmp_path: Path) -> JointWorker:
     """A worker that may train all three jobs together, and may try none twice."""
-    ledger, _ = prepare(tmp_path / "sweep", Sweep(retries=0), epochs=2)
+    ledger, _ = prepare(tmp_path / "sweep", Sweep(retries=0))
     ledger.add(jobs_of(base, RATES), launch=LAUNCH)
     ledger.put(f"closed {LAUNCH}", True)
     return JointWorker(ledger, LAUNCH, most=3)

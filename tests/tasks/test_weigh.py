@@ -30,7 +30,7 @@ print("some words\\n[true, \\"it is faster\\"]")
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
-    made, _ = prepare(tmp_path / "sweep", Sweep(), epochs=2)
+    made, _ = prepare(tmp_path / "sweep", Sweep())
     made.add(jobs_of(small_run(tmp_path), (1e-3, 2e-3)), launch="a")
     return made
 

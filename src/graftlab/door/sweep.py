@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,7 +137,7 @@ def order_of(line: SweepLine) -> Order:
 
     Raises ConfigError naming everything that cannot be.
     """
-    sweep, ledger = line.base.sweep, Ledger(line.folder)
+    sweep = line.base.sweep
     check_dimensions(line.dimensions)
     if sweep.search == "grid":
         drafts = verified(line, grid(line.dimensions))
@@ -148,10 +148,7 @@ def order_of(line: SweepLine) -> Order:
     else:
         verified(line, list(corners(line.dimensions)))
         notes = []
-        earlier = [job.swept for job in ledger.jobs()] if ledger.path.exists() else []
-        source = Search(
-            sweep, line.dimensions, line.drafts, seed=line.base.seed, earlier=_points(earlier)
-        )
+        source = Search(sweep, line.dimensions, line.drafts, seed=line.base.seed)
         count = (sweep.trials or 1) * sweep.seeds
     return Order(
         base=line.base,
@@ -221,12 +218,6 @@ def _needed(dimension: Dimension, by_key: Mapping[str, Dimension]) -> Point:
         needed[key] = text
         dimension = by_key[key]
     return needed
-
-
-def _points(swept: Iterable[Mapping[str, str]]) -> list[Point]:
-    """What was tried, without seeds, once each."""
-    points = [{k: v for k, v in one.items() if k != "seed"} for one in swept]
-    return [point for i, point in enumerate(points) if point not in points[:i]]
 
 
 def may_have_valid(data: DataSpec) -> bool:

@@ -12,15 +12,26 @@ import socket
 import sqlite3
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from graftlab.sweeps.jobs import Job, Place
-from graftlab.sweeps.ledger import Ledger, let_go_on, read_jobs, read_rungs
+from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.rules import Rules, startable
+from graftlab.sweeps.tables import (
+    company_of,
+    count_crash,
+    let_go_on,
+    part,
+    read_jobs,
+    read_rungs,
+    worked,
+)
+from graftlab.tracking.folder import write_atomic
 
 SILENCE_SECONDS = 180.0
 """How long another host's worker is silent before it counts as dead."""
+DIED = "its process died without a word: most likely it ran out of memory"
 
 
 def worker_name() -> str:
@@ -50,6 +61,9 @@ def claim(
 ) -> Claim | None:
     """The next job for this worker, marked as running; None if there is none at the moment.
 
+    A job whose worker has died is taken over. If that was a worker of this launch on this host,
+    the job counts as crashed; where it has no try left, in this launch, it fails instead.
+
     `accepts` narrows the choice: a joint training takes what fits to what it has.
     """
     with ledger.reading() as db:
@@ -61,20 +75,13 @@ def claim(
         if lock is None:
             continue
         with ledger.writing() as db:
-            taken = _take(db, job, rung)
-        if taken:
-            return Claim(job, lock)
+            taken = _take(db, job, rung, launch=launch, retries=retries)
+        if taken is not None and taken.attempts > job.attempts:
+            note_crash(ledger.folder, taken, DIED)
+        if taken is not None and taken.state == "running":
+            return Claim(taken, lock)
         os.close(lock)
     return None
-
-
-def held(folder: Path, number: int) -> bool:
-    """Whether a living process of this host works on the job."""
-    lock = try_lock(lock_file(folder, number))
-    if lock is None:
-        return True
-    os.close(lock)
-    return False
 
 
 def lock_file(folder: Path, number: int) -> Path:
@@ -94,21 +101,56 @@ def try_lock(path: Path) -> int | None:
     return descriptor
 
 
-def _take(db: sqlite3.Connection, job: Job, rung: Place | None) -> bool:
-    """Mark the job as ours, unless somebody else was served between our look and our lock."""
+def note_crash(sweep: Path, job: Job, reason: str) -> None:
+    """Leave word in the folder of a job whose process could not."""
+    error = sweep / job.folder / "error.txt"
+    error.parent.mkdir(exist_ok=True)
+    write_atomic(error, f"{reason}\n")
+
+
+def _take(
+    db: sqlite3.Connection, job: Job, rung: Place | None, *, launch: str, retries: int
+) -> Job | None:
+    """The job, marked as ours, or as failed where its worker's death was the last try it had.
+
+    None if somebody else was served between our look and our lock.
+    """
+    us = worker_name()
+    # A host that fell silent says nothing of the job, nor does a launch that was killed as a whole.
+    crashed = job.state == "running" and _is_here(job) and worked(db, launch, job.worker)
+    if crashed and job.worker and len(company := company_of(db, job.worker)) > 1:
+        part(db, company, launch, job.worker)  # they trained together: none is to blame alone
+        job, crashed = replace(job, state="waiting", worker=None, alone=1), False
+    tries = job.tries + crashed
+    failed = job.state == "running" and tries > retries
     taken = db.execute(
-        "UPDATE jobs SET state = 'running', worker = ?, beat = ? "
+        "UPDATE jobs SET state = ?, worker = ?, beat = ? "
         "WHERE number = ? AND state = ? AND worker IS ?",
-        (worker_name(), time.time(), job.number, job.state, job.worker),
+        (
+            *("failed" if failed else "running", None if failed else us, time.time()),
+            *(job.number, job.state, job.worker),
+        ),
     )
-    if taken.rowcount and rung is not None:
+    if not taken.rowcount:
+        return None
+    if crashed or failed:
+        count_crash(db, job.number, launch, DIED)
+        job = replace(job, tries=job.tries + 1, attempts=job.attempts + 1, error=DIED)
+    if failed:
+        return replace(job, state="failed", worker=None)
+    if rung is not None:
         let_go_on(db, job.number, rung[1])
-    return bool(taken.rowcount)
+    db.execute("INSERT OR IGNORE INTO claimants VALUES (?, ?)", (launch, us))
+    return replace(job, state="running", worker=us)
 
 
 def _silent(job: Job) -> bool:
     """Whether a running job's worker may be dead; on this host its lock decides alone."""
-    host = (job.worker or "").rpartition(":")[0]
-    if host == socket.gethostname():
+    if _is_here(job):
         return True
     return time.time() - (job.beat or 0.0) > SILENCE_SECONDS
+
+
+def _is_here(job: Job) -> bool:
+    """Whether a running job's worker is, or was, a process of this host."""
+    return (job.worker or "").rpartition(":")[0] == socket.gethostname()

@@ -86,8 +86,8 @@ class Cluster(ABC):
         self._watch()
         self.begin()
         missing = min(len(self.slots), len(self._open())) - self.present()
-        if missing > 0:
-            self.submit(missing)
+        if missing > 0 and not self.stopping:
+            self._submit(missing)
 
     def poll(self) -> bool:
         """Replace stations that are gone. Raises GraftlabError if that brings nothing on."""
@@ -98,9 +98,14 @@ class Cluster(ABC):
         missing = min(len(self.slots), len(self._open())) - present
         if missing > 0:
             self._count_loss()
-            self.submit(missing)
+            self._submit(missing)
             return True
         return present > 0
+
+    def _submit(self, count: int) -> None:
+        self.submit(count)
+        if self.stopping:  # told meanwhile, by a signal handler that did not know of these
+            self.stop()
 
     def _count_loss(self) -> None:
         jobs = self.ledger.jobs(self.launch)
@@ -115,7 +120,8 @@ class Cluster(ABC):
 
     def _open(self) -> set[int]:
         """Jobs that a worker could still be needed for, those that may be promoted among them."""
-        jobs, rules = self.ledger.jobs(self.launch), Rules.read(self.ledger.fact("rules"))
+        jobs = self.ledger.jobs(self.launch)
+        rules = Rules.read(self.ledger.fact("rules", self.launch))
         ready = startable(
             jobs, self.ledger.rungs(), rules, folder=self.ledger.folder, retries=self.retries
         )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import secrets
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 from graftlab.errors import Interrupted
 from graftlab.sweeps.jobs import Draft, Job, Place, Rung
@@ -18,6 +19,9 @@ from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.rules import Rules
 from graftlab.sweeps.spec import Sweep
 
+OF_A_LAUNCH = ("closed", "halted", "watched", "rules", "retries")
+"""Facts that are each launch's own, kept as `rules LAUNCH`; for the last two there is one of the
+sweep as well, for launches that have not said."""
 LOOK_SECONDS = 0.25
 """Between two looks at workers and ledger."""
 
@@ -26,7 +30,10 @@ class Source(Protocol):
     """Where jobs come from: a grid knows them all at once, a search asks what is known so far."""
 
     def draw(self, jobs: Sequence[Job], rungs: dict[Place, Rung], *, room: int) -> list[Draft]:
-        """Jobs to enter now, given those this launch wants already; `room` of them can start."""
+        """Jobs to enter now, given all in the ledger; `room` of them can start."""
+
+    def wants(self, job: Job) -> bool:
+        """Whether a job that an earlier launch has entered is one of this source's."""
 
     @property
     def exhausted(self) -> bool:
@@ -67,7 +74,10 @@ class Ended:
 
 
 def prepare(folder: Path, sweep: Sweep) -> tuple[Ledger, Rules]:
-    """The ledger of the sweep in `folder`, made if there is none, and the rules it is kept by."""
+    """The ledger of the sweep in `folder`, made if there is none, and the rules of its latest line.
+
+    Another line may be at work on it by rules of its own: `own_facts` is what `launch` goes by.
+    """
     ledger = Ledger(folder)
     ledger.create()
     rules = Rules.of(sweep)
@@ -86,19 +96,50 @@ def launch(
     timeout: float | None = None,
     name: str | None = None,
     watch: Callable[[list[Job]], None] = lambda jobs: None,
+    facts: Mapping[str, Any] | None = None,
 ) -> Ended:
     """Run the sweep to its end. `workers` makes them for a launch's name; `watch` shows the jobs.
 
-    A launch has a `name` given where its workers may still be there from an earlier start.
+    A launch has a `name` given where its workers may still be there from an earlier start, or
+    after this one. `facts` are its own (`own_facts`); without them it goes by the ledger's.
 
     Raises Interrupted after a signal, when every running job has been saved, and GraftlabError
     when no worker can work.
     """
-    began = time.monotonic()
-    if name is None:
-        name = secrets.token_hex(4)
-    else:
+    runs = partial(
+        _run,
+        ledger,
+        source,
+        workers,
+        slots=slots,
+        timeout=timeout,
+        watch=watch,
+        facts=facts or {},
+    )
+    if name is not None:
         _begin_anew(ledger, name)
+        return runs(name=name)
+    name = secrets.token_hex(4)
+    try:
+        return runs(name=name)
+    finally:
+        _forget(ledger, name)  # all of its workers are gone
+
+
+def _run(
+    ledger: Ledger,
+    source: Source,
+    workers: Callable[[str], Workers],
+    *,
+    slots: int,
+    timeout: float | None,
+    name: str,
+    watch: Callable[[list[Job]], None],
+    facts: Mapping[str, Any],
+) -> Ended:
+    began = time.monotonic()
+    for key, value in facts.items():
+        ledger.put(f"{key} {name}", value)
     feeder = _Feeder(ledger, source, name, slots)
     feeder.feed()
     pool = workers(name)
@@ -108,7 +149,7 @@ def launch(
             while pool.poll():
                 watch(ledger.jobs(name))
                 if timeout is not None and time.monotonic() - began > 60 * timeout:
-                    ledger.put(f"halted {name}", True)
+                    feeder.halt()
                 feeder.feed()
                 time.sleep(LOOK_SECONDS)
         finally:
@@ -126,15 +167,21 @@ class _Feeder:
 
     def __init__(self, ledger: Ledger, source: Source, launch: str, slots: int) -> None:
         self.ledger, self.source, self.launch, self.slots = ledger, source, launch, slots
-        self._closed = False
+        self._closed = self._halted = False
+
+    def halt(self) -> None:
+        """No further job is started, nor entered."""
+        if not self._halted:
+            self.ledger.put(f"halted {self.launch}", True)
+        self._halted = True
 
     def feed(self) -> None:
-        if self._closed:
+        if self._closed or self._halted:
             return
-        jobs = self.ledger.jobs(self.launch)
-        open_jobs = sum(job.state in ("waiting", "running") for job in jobs)
+        ours = self.ledger.jobs(self.launch)
+        open_jobs = sum(job.state in ("waiting", "running") for job in ours)
         room = max(0, self.slots - open_jobs)
-        drafts = self.source.draw(jobs, self.ledger.rungs(), room=room)
+        drafts = self.source.draw(self.ledger.jobs(), self.ledger.rungs(), room=room)
         if drafts:
             self.ledger.add(drafts, launch=self.launch)
         if self.source.exhausted:
@@ -155,11 +202,30 @@ def _begin_anew(ledger: Ledger, launch: str) -> None:
         db.execute("UPDATE wanted SET tries = 0 WHERE launch = ?", (launch,))
 
 
+def _forget(ledger: Ledger, launch: str) -> None:
+    """Remove what was only of use while a launch was at work."""
+    with ledger.writing() as db:
+        for table in ("wanted", "claimants"):
+            db.execute(f"DELETE FROM {table} WHERE launch = ?", (launch,))
+        for key in OF_A_LAUNCH:
+            db.execute("DELETE FROM facts WHERE key = ?", (f"{key} {launch}",))
+
+
 def _give_up_paused(ledger: Ledger, launch: str) -> None:
-    """Paused jobs are pruned once no job is left, in any launch, that could promote them."""
-    if any(job.state in ("waiting", "running") for job in ledger.jobs()):
+    """Paused jobs are pruned once no launch wants a job any more that could promote them."""
+    with ledger.reading() as db:
+        awaited = db.execute(
+            "SELECT 1 FROM jobs JOIN wanted ON wanted.job = jobs.number "
+            "WHERE state IN ('waiting', 'running')"
+        ).fetchone()
+    if awaited is not None:
         return
     ledger.prune([job.number for job in ledger.jobs(launch) if job.state == "paused"])
+
+
+def own_facts(rules: Rules, sweep: Sweep) -> dict[str, Any]:
+    """What the workers of a launch go by, whatever another line says meanwhile."""
+    return {"rules": asdict(rules), "retries": sweep.retries}
 
 
 @contextmanager

@@ -25,52 +25,20 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.sweeps.jobs import STATES, Draft, Job, Place, Rung
+from graftlab.sweeps.tables import (
+    NEW_TRUNK,
+    OWNED,
+    SCHEMA,
+    company_of,
+    count_crash,
+    part,
+    read_jobs,
+    read_rungs,
+    worked,
+)
 
 FILE = "ledger.db"
 BUSY_SECONDS = 60.0
-
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS jobs (
-    number INTEGER PRIMARY KEY,
-    identity TEXT NOT NULL UNIQUE,
-    folder TEXT NOT NULL,
-    swept TEXT NOT NULL,
-    spec TEXT NOT NULL,
-    state TEXT NOT NULL DEFAULT 'waiting',
-    attempts INTEGER NOT NULL DEFAULT 0,
-    error TEXT,
-    score REAL,
-    worker TEXT,
-    beat REAL,
-    trunk INTEGER,
-    branch_step INTEGER,
-    progress TEXT NOT NULL DEFAULT '{}'
-);
-CREATE TABLE IF NOT EXISTS rungs (
-    job INTEGER NOT NULL, step INTEGER NOT NULL, total_steps INTEGER NOT NULL, loss REAL,
-    goes_on INTEGER, PRIMARY KEY (job, step)
-);
-CREATE TABLE IF NOT EXISTS wanted (
-    launch TEXT NOT NULL, job INTEGER NOT NULL, tries INTEGER NOT NULL DEFAULT 0,
-    alone INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (launch, job)
-);
-"""
-
-JOBS = """
-SELECT number, identity, folder, swept, state, attempts, error, score, worker, beat, trunk,
-branch_step, progress, COALESCE(wanted.tries, 0) AS tries, COALESCE(wanted.alone, 0) AS alone
-FROM jobs LEFT JOIN wanted ON wanted.job = jobs.number AND wanted.launch = :launch
-WHERE :launch IS NULL OR wanted.job IS NOT NULL ORDER BY number
-"""
-
-NEW_TRUNK = """
-UPDATE jobs SET trunk = ?, branch_step = ? WHERE number = ? AND state IN ('waiting', 'failed')
-AND progress = '{}' AND NOT EXISTS (
-    SELECT 1 FROM jobs AS former WHERE former.number = jobs.trunk AND former.progress != '{}'
-)
-"""
-"""A job that was told of has begun."""
 
 
 class Ledger:
@@ -182,12 +150,17 @@ class Ledger:
                 (number, step, total_steps, loss),
             )
 
-    def tell(self, number: int, progress: Mapping[str, float]) -> None:
-        """How far a running job is; also the sign of life that other hosts wait for."""
+    def tell(
+        self, number: int, progress: Mapping[str, float], *, worker: str | None = None
+    ) -> None:
+        """How far a running job is; also the sign of life that other hosts wait for.
+
+        Nothing is noted where the job is not `worker`'s any more (None: whoever has it).
+        """
         with self.writing() as db:
             db.execute(
-                "UPDATE jobs SET progress = ?, beat = ? WHERE number = ?",
-                (json.dumps(dict(progress)), time.time(), number),
+                f"UPDATE jobs SET progress = ?, beat = ? WHERE number = ? AND {OWNED}",
+                (json.dumps(dict(progress)), time.time(), number, worker, worker),
             )
 
     def end(
@@ -198,33 +171,36 @@ class Ledger:
         launch: str,
         score: float | None = None,
         error: str | None = None,
-    ) -> None:
-        """The worker of a job lets go of it, in `state`; its score stays once it is known."""
+        worker: str | None = None,
+    ) -> bool:
+        """The worker of a job lets go of it, in `state`; its score stays once it is known.
+
+        False, and nothing is noted, where it is not `worker`'s any more (None: whoever has it).
+        """
         assert state in STATES
         with self.writing() as db:
-            db.execute(
+            ended = db.execute(
                 "UPDATE jobs SET state = ?, error = ?, score = COALESCE(?, score), worker = NULL "
-                "WHERE number = ?",
-                (state, error, score, number),
+                f"WHERE number = ? AND {OWNED}",
+                (state, error, score, number, worker, worker),
             )
-            if error is not None:
-                db.execute("UPDATE jobs SET attempts = attempts + 1 WHERE number = ?", (number,))
-                db.execute(
-                    "UPDATE wanted SET tries = tries + 1 WHERE launch = ? AND job = ?",
-                    (launch, number),
-                )
+            if ended.rowcount and error is not None:
+                count_crash(db, number, launch, error)
+        return bool(ended.rowcount)
 
-    def part(self, numbers: Collection[int], *, launch: str, worker: str) -> None:
-        """What these jobs shared went wrong: no try of theirs, but each waits to train alone."""
+    def has_claimed(self, launch: str, worker: str) -> bool:
+        """Whether a worker of a launch has ever claimed a job."""
+        with self.reading() as db:
+            return worked(db, launch, worker)
+
+    def part(self, *, launch: str, worker: str, numbers: Sequence[int] | None = None) -> None:
+        """What a worker's jobs shared went wrong: no try of theirs, but each waits to train alone.
+
+        All that it has, or those of them with these `numbers`.
+        """
         with self.writing() as db:
-            db.executemany(
-                "UPDATE jobs SET state = 'waiting', worker = NULL WHERE number = ? AND worker = ?",
-                [(number, worker) for number in numbers],
-            )
-            db.executemany(
-                "UPDATE wanted SET alone = 1 WHERE launch = ? AND job = ?",
-                [(launch, number) for number in numbers],
-            )
+            given = company_of(db, worker) if numbers is None else numbers
+            part(db, given, launch, worker)
 
     def prune(self, numbers: Collection[int]) -> None:
         """Nobody is left who could promote these paused jobs."""
@@ -234,11 +210,14 @@ class Ledger:
                 [(number,) for number in numbers],
             )
 
-    def fact(self, key: str) -> Any:
-        """What was settled under `key`; None if nothing was."""
+    def fact(self, key: str, launch: str | None = None) -> Any:
+        """What was settled under `key`, by `launch` itself if it did; None if nothing was."""
+        own = f"{key} {launch}"
         with self.reading() as db:
-            row = db.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
-        return json.loads(row["value"]) if row else None
+            rows = db.execute("SELECT * FROM facts WHERE key IN (?, ?)", (key, own)).fetchall()
+        found = {row["key"]: row["value"] for row in rows}
+        value = found.get(own, found.get(key))
+        return None if value is None else json.loads(value)
 
     def put(self, key: str, value: Any) -> None:
         """Note a fact, over what was noted before."""
@@ -251,30 +230,3 @@ class Ledger:
             db.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (key, json.dumps(value)))
             row = db.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
         return json.loads(row["value"])
-
-
-def read_rungs(db: sqlite3.Connection) -> dict[Place, Rung]:
-    """`Ledger.rungs` within a transaction."""
-    found: dict[Place, Rung] = {}
-    for row in db.execute("SELECT * FROM rungs ORDER BY total_steps, step, job"):
-        rung = found.setdefault((row["total_steps"], row["step"]), Rung())
-        rung.losses[row["job"]] = float("nan") if row["loss"] is None else row["loss"]
-        if row["goes_on"]:
-            rung.promoted.add(row["job"])
-    return found
-
-
-def let_go_on(db: sqlite3.Connection, number: int, step: int) -> None:
-    """Job `number` is trained on from the rung at `step`."""
-    db.execute("UPDATE rungs SET goes_on = 1 WHERE job = ? AND step = ?", (number, step))
-
-
-def read_jobs(db: sqlite3.Connection, launch: str | None) -> list[Job]:
-    """`Ledger.jobs` within a transaction."""
-    return [_read(row) for row in db.execute(JOBS, {"launch": launch})]
-
-
-def _read(row: sqlite3.Row) -> Job:
-    values = dict(row)
-    values["swept"], values["progress"] = json.loads(row["swept"]), json.loads(row["progress"])
-    return Job(**values)

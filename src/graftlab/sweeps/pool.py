@@ -13,10 +13,11 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from graftlab.errors import GraftlabError
-from graftlab.sweeps.claim import held
+from graftlab.sweeps.claim import note_crash
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.slots import Slot
 
@@ -63,6 +64,8 @@ class Pool:
     """Whether somebody else has signalled a worker."""
     _running: list[_Process] = field(default_factory=list)
     _stillborn: int = 0
+    _told: int | None = None
+    """The signal that workers were stopped with."""
 
     @property
     def log(self) -> Path:
@@ -82,11 +85,13 @@ class Pool:
             self._running.remove(process)
             if process.popen.stdin:
                 process.popen.stdin.close()
-            claimed = self._bury(process, code)
+            self._bury(process, code)
+            claimed = self.ledger.has_claimed(self.launch, process.worker)
             self.signalled |= code in SIGNALLED and not self.stopping
             if code == 0 or self.stopping or (code in SIGNALLED and not self.replaces_stopped):
                 continue
-            self._stillborn = 0 if claimed or code in LEFT_WITH_REASON else self._stillborn + 1
+            born = claimed or code in LEFT_WITH_REASON
+            self._stillborn = 0 if born else self._stillborn + 1
             if self._stillborn >= STILLBORN:
                 self.stop(signal.SIGTERM)
                 raise GraftlabError(
@@ -97,8 +102,8 @@ class Pool:
         return bool(self._running)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """Tell every worker to save and leave."""
-        self.stopping = True
+        """Tell every worker to save and leave, one that is about to start as soon as it has."""
+        self.stopping, self._told = True, number
         if number == signal.SIGKILL:
             self.parting = KILLED
         for process in self._running:
@@ -121,6 +126,8 @@ class Pool:
         self._running.clear()
 
     def _spawn(self, slot: Slot) -> None:
+        if self.stopping:
+            return
         command = [
             *(sys.executable, *self.program),
             *(str(self.ledger.folder), self.launch, *self.extra),
@@ -135,31 +142,29 @@ class Pool:
                 start_new_session=True,  # Ctrl-C reaches the launcher, which passes it on once
             )
         self._running.append(_Process(slot, popen))
+        if self._told is not None:  # meanwhile, by a signal handler that did not know of this one
+            popen.send_signal(self._told)
 
-    def _bury(self, process: _Process, code: int) -> bool:
-        """Settle what a dead worker left running; whether it had claimed anything."""
+    def _bury(self, process: _Process, code: int) -> None:
+        """Settle what a dead worker left running, unless another has taken it over already."""
         left = [
             job
             for job in self.ledger.jobs(self.launch)
             if job.worker == process.worker and job.state == "running"
-            if not held(self.ledger.folder, job.number)
         ]
-        if len(left) > 1 and not self.stopping and code not in SIGNALLED:
+        stopped = self.stopping or code in SIGNALLED
+        if len(left) > 1 and not stopped:
             # They trained together: which of them was too much, nobody knows.
-            numbers = [job.number for job in left]
-            self.ledger.part(numbers, launch=self.launch, worker=process.worker)
-            return True
+            self.ledger.part(launch=self.launch, worker=process.worker)
+            return
         for job in left:
-            if self.stopping or code in SIGNALLED:
-                self.ledger.end(job.number, "waiting", launch=self.launch)
+            ends = partial(self.ledger.end, job.number, launch=self.launch, worker=process.worker)
+            if stopped:
+                ends("waiting")
                 continue
-            state = "waiting" if job.tries < self.retries else "failed"
             reason = _reason(code)
-            error = self.ledger.folder / job.folder / "error.txt"
-            error.parent.mkdir(exist_ok=True)
-            error.write_text(f"{reason}\n", encoding="utf-8")
-            self.ledger.end(job.number, state, launch=self.launch, error=reason)
-        return bool(left)
+            if ends("waiting" if job.tries < self.retries else "failed", error=reason):
+                note_crash(self.ledger.folder, job, reason)
 
 
 def _reason(code: int) -> str:

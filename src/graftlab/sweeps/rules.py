@@ -101,7 +101,7 @@ def startable(
     """The jobs a worker may try to claim, best first, and the rung a paused one is promoted from.
 
     `jobs` are those that a launch wants; `folder` is the sweep's. Jobs that say they are running
-    come last: only their lock tells whether they are.
+    come last, tries left or not: only their lock tells whether they are.
     """
     by_number = {job.number: job for job in jobs}
     rising: list[tuple[Job, Place | None]] = [
@@ -110,12 +110,18 @@ def startable(
     ready = [
         job
         for job in jobs
-        if job.state in ("waiting", "running")
-        and job.tries <= retries
-        and _trunk_is_ready(job, by_number, folder)
+        if is_open(job, retries=retries) and _trunk_is_ready(job, by_number, folder)
     ]
     ready.sort(key=lambda job: (job.state == "running", job.number))
     return [*rising, *((job, None) for job in ready)]
+
+
+def is_open(job: Job, *, retries: int) -> bool:
+    """Whether a worker may still be needed for a job that has not paused.
+
+    One that says it is running is: should its worker be dead, somebody has to say so.
+    """
+    return job.state == "running" or (job.state == "waiting" and job.tries <= retries)
 
 
 def _waiting_at(jobs: Sequence[Job], rungs: Rungs) -> dict[int, Place]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from graftlab.sweeps.jobs import Draft, Job, Place, Rung
@@ -14,12 +14,20 @@ Compose = Callable[[Point], list[Draft]]
 """A point as jobs: one for each seed."""
 
 
+Key = tuple[tuple[str, str], ...]
+"""A point, however its keys are ordered."""
+
+
 @dataclass(slots=True)
 class Grid:
     """Jobs that are known from the start."""
 
     drafts: list[Draft]
     exhausted: bool = False
+
+    def wants(self, job: Job) -> bool:
+        """Whether it is one of them."""
+        return any(job.identity == draft.identity for draft in self.drafts)
 
     def draw(self, jobs: Sequence[Job], rungs: dict[Place, Rung], *, room: int) -> list[Draft]:
         """All of them, the first time."""
@@ -32,55 +40,83 @@ class Grid:
 class Search:
     """Points proposed one at a time, from what is known of all points before.
 
-    Nothing is kept but the ledger: a search that was killed goes on with the same proposals as one
-    that was not, because a proposal is a function of the points so far.
+    The ledger is the record: what an earlier launch has tried, or another tries at the same time,
+    is adopted before anything is proposed, and a proposal is a function of the points so far. So a
+    search that was killed goes on, and several share their trials.
+
+    Proposals are kept here too: one whose jobs are known already (`lr=1e-3` after `lr=0.001`) adds
+    nothing to the ledger, and counts as tried all the same.
     """
 
     sweep: Sweep
     dimensions: Sequence[Dimension]
     compose: Compose
     seed: int = 0
-    earlier: Iterable[Point] = field(default_factory=list)
-    """Points that an earlier launch has tried, in their order."""
     exhausted: bool = False
-    _begun: bool = False
+    _tried: dict[Key, list[str]] = field(default_factory=dict)
+    """Point -> identities of its jobs, in the order in which points were first tried."""
 
     def draw(self, jobs: Sequence[Job], rungs: dict[Place, Rung], *, room: int) -> list[Draft]:
-        """As many points as can start; first of all those that an earlier launch proposed."""
+        """What others have tried, if there is any that is new here, else as many points as can
+        start."""
         assert self.sweep.trials is not None
-        if not self._begun:
-            self._begun = True
-            earlier = list(self.earlier)[: self.sweep.trials]
-            return [draft for point in earlier for draft in self.compose(point)]
-        history = _history(jobs, rungs)
-        drafts: list[Draft] = []
-        while len(history) < self.sweep.trials and len(drafts) < room:
+        drafts = self._adopt(jobs)
+        room = 0 if drafts else room
+        while len(self._tried) < self.sweep.trials and len(drafts) < room:
             point = propose(
                 self.dimensions,
-                history,
+                self._history(jobs, rungs),
                 method=self.sweep.search,
                 seed=self.seed,
-                number=len(history),
+                number=len(self._tried),
             )
             if point is None:  # a small space, and all of it was tried
                 self.exhausted = True
                 return drafts
-            history.append(Trial(point=point, state="waiting"))
-            drafts += self.compose(point)
-        self.exhausted = len(history) >= self.sweep.trials
+            drafts += self._try(point)
+        self.exhausted = len(self._tried) >= self.sweep.trials
         return drafts
 
+    def wants(self, job: Job) -> bool:
+        """A job of a space with other keys is no trial of this one."""
+        return self._point(job).keys() <= {dimension.key for dimension in self.dimensions}
 
-def _history(jobs: Sequence[Job], rungs: dict[Place, Rung]) -> list[Trial]:
-    """Points in the order they were first tried; the replicates of one by their mean."""
-    grouped: dict[tuple[tuple[str, str], ...], list[Job]] = {}
-    for job in jobs:
-        point = {key: value for key, value in job.swept.items() if key != "seed"}
-        grouped.setdefault(tuple(point.items()), []).append(job)
-    return [_trial(dict(point), group, rungs) for point, group in grouped.items()]
+    def _adopt(self, jobs: Sequence[Job]) -> list[Draft]:
+        drafts: list[Draft] = []
+        for job in jobs:
+            if len(self._tried) == self.sweep.trials:
+                break
+            point = self._point(job)
+            if self.wants(job) and _key(point) not in self._tried:
+                drafts += self._try(point)
+        return drafts
+
+    def _try(self, point: Point) -> list[Draft]:
+        drafts = self.compose(point)
+        self._tried[_key(point)] = [draft.identity for draft in drafts]
+        return drafts
+
+    def _point(self, job: Job) -> Point:
+        """What a job tries: its swept values, without the seed of a replicate."""
+        keys = {dimension.key for dimension in self.dimensions}
+        return {k: v for k, v in job.swept.items() if k != "seed" or k in keys}
+
+    def _history(self, jobs: Sequence[Job], rungs: dict[Place, Rung]) -> list[Trial]:
+        """All points so far; the replicates of one by their mean."""
+        known = {job.identity: job for job in jobs}
+        return [
+            _trial(dict(point), [known[name] for name in names if name in known], rungs)
+            for point, names in self._tried.items()
+        ]
+
+
+def _key(point: Point) -> Key:
+    return tuple(sorted(point.items()))
 
 
 def _trial(point: Point, jobs: Sequence[Job], rungs: dict[Place, Rung]) -> Trial:
+    if not jobs:
+        return Trial(point=point, state="waiting")
     scores = [job.score for job in jobs if job.score is not None]
     losses = {
         step: rung.losses[job.number]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from graftlab.sweeps.jobs import Job
-from graftlab.sweeps.ledger import Ledger, let_go_on, read_rungs
+from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.rules import Rules
+from graftlab.sweeps.tables import let_go_on, read_rungs
 from graftlab.sweeps.trunk import keep_branch
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.history import Row
@@ -49,6 +50,7 @@ class Watcher(Observer):
         known = {
             "sweep": str(self.ledger.folder.resolve()),
             "job": self.job.number,
+            "worker": self.job.worker,
             "rules": asdict(self.rules),
             "branches": sorted(self.keeps),
         }
@@ -93,7 +95,7 @@ class Watcher(Observer):
     def _tell(self) -> None:
         if self.tells:
             self._told = time.monotonic()
-            self.ledger.tell(self.job.number, self.progress)
+            self.ledger.tell(self.job.number, self.progress, worker=self.job.worker)
 
 
 def watch_job(ledger: Ledger, job: Job, rules: Rules) -> Watcher:
@@ -111,6 +113,7 @@ def arrived(words: str, *, first: bool) -> Watcher:
     known = json.loads(words)
     ledger = Ledger(Path(known["sweep"]))
     job = next(job for job in ledger.jobs() if job.number == known["job"])
+    job = replace(job, worker=known["worker"])  # whose this start is, whoever has the job by now
     return _watcher(
         ledger, job, Rules.read(known["rules"]), frozenset(known["branches"]), tells=first
     )

@@ -150,7 +150,7 @@ class JointWorker(Worker):
         if shared and isinstance(error, Exception) and not isinstance(error, Interrupted):
             self._log(member.claim, f"What the jobs shared failed; alone from here. {told(error)}")
             number = member.claim.job.number
-            self.ledger.part([number], launch=self.launch, worker=worker_name())
+            self.ledger.part(numbers=[number], launch=self.launch, worker=worker_name())
         else:
             self.settle(member.claim, score=score, error=error)
         member.gone = True

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graftlab.sweeps.board import Board
-from graftlab.sweeps.engine import Ended, Source, launch, prepare
+from graftlab.sweeps.engine import Ended, Source, launch, own_facts, prepare
 from graftlab.sweeps.launcher import AutoLauncher, JointLauncher, Work
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.slots import Slot
@@ -43,7 +43,7 @@ def run(order: Order) -> Ended:
     Raises Interrupted after a signal, when all running jobs are saved and the same line goes on.
     """
     sweep, launcher = order.base.sweep, order.base.launcher or AutoLauncher()
-    ledger, _ = prepare(order.folder, sweep)
+    ledger, rules = prepare(order.folder, sweep)
     work = Work(
         ledger=ledger,
         retries=sweep.retries,
@@ -64,6 +64,7 @@ def run(order: Order) -> Ended:
             timeout=sweep.timeout,
             name=launcher.launch_name,
             watch=board.show,
+            facts=own_facts(rules, sweep),
         )
     show(ended)
     return ended
@@ -93,10 +94,12 @@ def show(ended: Ended) -> None:
     )
     if scored:
         table = Table(title="best by validation loss", title_justify="left")
-        for heading in ("job", *scored[0].swept, "validation loss"):
+        keys = list(dict.fromkeys(key for job in scored for key in job.swept))
+        for heading in ("job", *keys, "validation loss"):
             table.add_column(heading, justify="right" if heading == "validation loss" else "left")
         for job in scored[:BEST]:
-            table.add_row(str(job.number), *map(escape, job.swept.values()), f"{job.score:.4f}")
+            values = (escape(job.swept.get(key, "")) for key in keys)  # conditional keys may lack
+            table.add_row(str(job.number), *values, f"{job.score:.4f}")
         console().print(table)
     failed = [job for job in ended.jobs if job.state == "failed"]
     for job in failed:
@@ -109,7 +112,7 @@ def show(ended: Ended) -> None:
 
 def _heading(order: Order, slots: Sequence[Slot]) -> str:
     known = Ledger(order.folder).jobs()
-    done = sum(job.state == "done" for job in known)
+    done = sum(job.state == "done" and order.source.wants(job) for job in known)
     earlier = f" ({done} done by earlier launches)" if done else ""
     threads = slots[0].environment.get("OMP_NUM_THREADS", "all")
     return (

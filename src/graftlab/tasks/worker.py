@@ -25,7 +25,7 @@ from graftlab.errors import CrashError, GraftlabError, Interrupted, Paused
 from graftlab.sweeps.claim import Claim, claim
 from graftlab.sweeps.heart import beating
 from graftlab.sweeps.ledger import Ledger
-from graftlab.sweeps.rules import Rules
+from graftlab.sweeps.rules import Rules, is_open
 from graftlab.sweeps.watcher import watch_job
 from graftlab.tasks.orphans import leave_with_parent
 from graftlab.tasks.train import TrainSpec, run
@@ -79,8 +79,8 @@ class Worker:
 
     def __init__(self, ledger: Ledger, launch: str) -> None:
         self.ledger, self.launch = ledger, launch
-        self.rules = Rules.read(ledger.fact("rules"))
-        self.retries = int(ledger.fact("retries") or 0)
+        self.rules = Rules.read(ledger.fact("rules", launch))
+        self.retries = int(ledger.fact("retries", launch) or 0)
         self._first_rest: float | None = None
 
     def work(self) -> int:
@@ -122,23 +122,33 @@ class Worker:
         score: float | None = None,
         error: BaseException | None = None,
     ) -> None:
-        """Enter what became of a job, which is not this worker's any more."""
+        """Enter what became of a job, which is not this worker's any more.
+
+        Nothing is said of one that another worker has taken over.
+        """
         job, state, said = claimed.job, "done", None
         file = self.ledger.folder / job.folder / "error.txt"
-        if error is None:
-            file.unlink(missing_ok=True)
-        elif isinstance(error, Paused):
+        if isinstance(error, Paused):
             state = "paused"
-        elif isinstance(error, Interrupted) or not isinstance(error, Exception):
-            state = "waiting"
-        else:
+        elif isinstance(error, Exception) and not isinstance(error, Interrupted):
             # But for a crash, trying again would end the same way.
             mistake = isinstance(error, GraftlabError) and not isinstance(error, CrashError)
             again = not mistake and job.tries < self.retries
             state, said = "waiting" if again else "failed", told(error)
+        elif error is not None:
+            state = "waiting"
+        ours = self.ledger.end(
+            *(job.number, state),
+            launch=self.launch,
+            score=score,
+            error=said,
+            worker=job.worker,
+        )
+        if ours and error is None:
+            file.unlink(missing_ok=True)
+        elif ours and error is not None and said is not None:
             trace = "".join(traceback.format_exception(error))
             write_atomic(file, f"{error}\n" if isinstance(error, GraftlabError) else trace)
-        self.ledger.end(job.number, state, launch=self.launch, score=score, error=said)
 
     def folder(self, claimed: Claim) -> Path:
         """The run folder of a job, made if it is not there."""
@@ -176,11 +186,7 @@ class Worker:
         """Whether nothing can become claimable any more."""
         if not self.ledger.fact(f"closed {self.launch}"):
             return self._abandoned()
-        jobs = self.ledger.jobs(self.launch)
-        return not any(
-            job.state == "running" or (job.state == "waiting" and job.tries <= self.retries)
-            for job in jobs
-        )
+        return not any(is_open(job, retries=self.retries) for job in self.ledger.jobs(self.launch))
 
     def _abandoned(self) -> bool:
         """Whether whoever enters the jobs of a launch on a cluster is gone."""

@@ -1,0 +1,63 @@
+"""What people are told of a sweep: the line before it, the table behind it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+from graftlab.sweeps.engine import Ended
+from graftlab.sweeps.jobs import Job
+from graftlab.sweeps.ledger import Ledger
+from graftlab.sweeps.slots import Slot
+from graftlab.sweeps.source import Grid, Search
+from graftlab.sweeps.space import Dimension
+from graftlab.sweeps.spec import Sweep
+from graftlab.tasks.sweep import _heading, show
+from sweep_crew import draft
+
+
+def done(number: int, score: float, **swept: str) -> Job:
+    return Job(
+        number=number,
+        identity=str(number),
+        folder=f"{number:04d}",
+        swept=swept,
+        state="done",
+        score=score,
+        progress={},
+    )
+
+
+def test_values_of_a_conditional_sweep_stand_under_their_keys(tmp_path: Path, capsys) -> None:
+    jobs = [
+        done(0, 2.0, lora="attn", lr="0.003"),
+        done(1, 1.0, lora="dora", dropout="0.25", lr="0.004"),
+    ]
+    show(Ended(tmp_path, jobs, 1.0))
+    lines = capsys.readouterr().out.splitlines()
+    heading = next(line for line in lines if "dropout" in line)
+    rows = {key: next(line for line in lines if key in line) for key in ("0.003", "0.004")}
+    for row, lr in ((rows["0.003"], "0.003"), (rows["0.004"], "0.004")):
+        assert row.index(lr) == heading.index("lr")
+    assert rows["0.004"].index("0.25") == heading.index("dropout")
+    assert heading.count("validation loss") == 1
+
+
+def test_the_heading_counts_what_is_done_of_this_line(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.create()
+    ledger.add([draft(f"job {i}") for i in range(4)], launch="earlier")
+    for number in range(3):
+        ledger.end(number, "done", launch="earlier")
+
+    def said(source, jobs: int) -> str:
+        order = SimpleNamespace(source=source, folder=tmp_path, jobs=jobs)
+        return _heading(order, [Slot("cpu")])
+
+    narrower = Grid([draft(f"job {i}") for i in (1, 3, 7)])
+    assert "3 jobs (1 done by earlier launches)" in said(narrower, 3)
+    assert "earlier" not in said(Grid([draft("new")]), 1)
+    for key, text in (("name", "9 jobs (3 done"), ("lr", "9 jobs, 1 at once")):
+        space = [Dimension(key=key, choices=("a", "b"))]
+        search = Search(Sweep(search="random", trials=9), space, lambda point: [])
+        assert text in said(search, 9)
