@@ -32,7 +32,7 @@ spec = build(compose("train", ["logger=none", "trainer=cpu", "run_dir=run"]))
 SCRIPT = SPEC + "from graftlab.tasks.train import run; run(spec)"
 RANK = SPEC + (
     "Path('spec.json').write_text(json.dumps(dump(spec)))\n"
-    "from graftlab.tasks.rank import main; main('spec.json')"
+    "from graftlab.tasks.rank import main; main(Path('spec.json'))"
 )
 
 

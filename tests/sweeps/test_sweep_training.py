@@ -126,6 +126,7 @@ def test_halving_ends_with_one_job_like_its_solo_run(base, solo, tmp_path) -> No
     same(tmp_path / whole.jobs[4].folder, solo)
 
 
+@pytest.mark.slow
 def test_epochs_share_a_trunk_and_equal_their_solo_runs(base, tmp_path) -> None:
     wsd = replace(base, schedule=Schedule(shape="wsd", warmup_steps=2, decay_ratio=0.4))
     specs = [replace(wsd, epochs=epochs) for epochs in (1, 2)]
@@ -215,6 +216,7 @@ def test_halving_frees_places_in_a_joint_training(base, solo, tmp_path) -> None:
     nearly(tmp_path / whole.jobs[4].folder, solo)
 
 
+@pytest.mark.slow
 def test_what_crashed_together_is_tried_alone(base, tmp_path) -> None:
     jobs = drafts(base)[:3]
     ledger, _ = prepare(tmp_path, Sweep(retries=0))

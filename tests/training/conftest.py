@@ -27,3 +27,12 @@ def root(tmp_path_factory) -> Path:
 def spec(root, tmp_path) -> TrainSpec:
     """Five rows an epoch, fp32, no samples; tests change what they are about."""
     return replace(small_spec(root), run_dir=str(tmp_path / "run"))
+
+
+@pytest.fixture(autouse=True)
+def strangers():
+    """No base of this process remembers what it answered an earlier test."""
+    from graftlab.models.cache import _resting
+
+    for base, _ in _resting.values():
+        base.answers.clear()

@@ -112,10 +112,8 @@ def test_nobody_is_asked_at_the_last_step(spec):
 def test_what_the_base_says_is_asked_once_a_process(spec, tmp_path, monkeypatch):
     import graftlab.training.fit as fit
     import graftlab.training.samples as samples
-    from graftlab.models.cache import forget
     from graftlab.training.watch import Callbacks, Samples
 
-    forget()
     measured, drawn = [], []
     loss, reply = fit.validation_loss, samples.generate
     monkeypatch.setattr(fit, "validation_loss", lambda *a, **k: measured.append(1) or loss(*a, **k))
