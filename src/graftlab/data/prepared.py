@@ -92,9 +92,9 @@ class PreparedData(DataSpec):
     def check(self) -> None:
         """Raise ConfigError unless the folder is there, or a recipe that makes it."""
         if self.recipe is None or (self.folder() / MANIFEST).is_file():
-            self._files()
+            self.files()
 
-    def _files(self) -> tuple[list[Path], list[Path]]:
+    def files(self) -> tuple[list[Path], list[Path]]:
         folder = self.folder()
         named = f"data.path={self.path}" if self.path else f"data.recipe={self.recipe}: {folder}"
         if not folder.is_dir():

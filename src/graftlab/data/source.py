@@ -94,7 +94,7 @@ class DataSpec:
 
     def check(self) -> None:
         """Raise ConfigError unless every configured file exists; reads none of them."""
-        self._files()
+        self.files()
 
     def load(
         self, *, reserved: frozenset[str] = frozenset(), rejects: Path | None = None
@@ -104,7 +104,7 @@ class DataSpec:
         With `on_invalid=skip` bad rows are written to `rejects` as {source, line, reason, row}.
         Raises ConfigError for missing files and DataError listing every bad row.
         """
-        train_files, valid_files = self._files()
+        train_files, valid_files = self.files()
         pattern = reserved_pattern(reserved)
         self._check_prompts(pattern)
         train = self._read(train_files, pattern)
@@ -133,9 +133,6 @@ class DataSpec:
 
     def files(self) -> tuple[list[Path], list[Path]]:
         """The files of `train` and of `valid`. Raises ConfigError for missing ones."""
-        return self._files()
-
-    def _files(self) -> tuple[list[Path], list[Path]]:
         valid = locate("data.valid", self.valid) if self.valid else []
         return locate("data.train", self.train), valid
 
@@ -243,10 +240,10 @@ class JsonlData(DataSpec):
     def has_files(self) -> bool:
         return bool(self.train)
 
-    def _files(self) -> tuple[list[Path], list[Path]]:
+    def files(self) -> tuple[list[Path], list[Path]]:
         if not self.train:
             raise ConfigError(NO_FILE)
-        return DataSpec._files(self)
+        return DataSpec.files(self)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -258,7 +255,7 @@ class DemoData(DataSpec):
         if self.train or self.valid:
             raise ConfigError("data=demo brings its own files: use data=jsonl data.train=FILE.")
 
-    def _files(self) -> tuple[list[Path], list[Path]]:
+    def files(self) -> tuple[list[Path], list[Path]]:
         from importlib.resources import files
 
         demo = Path(str(files("graftlab") / "assets" / "demo"))

@@ -1,9 +1,9 @@
 """A worker of a sweep: claims jobs and trains them, one after the other, on one loaded base.
 
-Started by a launcher:  python -m graftlab.tasks.worker SWEEP LAUNCH [--joint N] [--alone]
+Started by a launcher:  python -m graftlab.tasks.worker SWEEP LAUNCH [--joint N]
 
 Its input is a pipe that the launcher holds open; when it closes, the launcher is gone, and the
-worker saves and leaves as if it had been signalled. `--alone` is for those without such a parent.
+worker saves and leaves as if it had been signalled.
 """
 
 from __future__ import annotations
@@ -52,14 +52,12 @@ def main(
     parser.add_argument("sweep", type=Path)
     parser.add_argument("launch")
     parser.add_argument("--joint", type=int, default=0, help="train up to N adapters together")
-    parser.add_argument("--alone", action="store_true", help="there is no parent to watch")
     given = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     for number in (signal.SIGUSR1, signal.SIGUSR2):  # a cluster's, for sweeps/station.py alone
         signal.signal(number, signal.SIG_IGN)
-    if not given.alone:
-        leave_with_parent()
+    leave_with_parent()
     made = worker or (joint_worker(given.joint) if given.joint > 1 else Worker)
     try:
         return made(Ledger(given.sweep), given.launch).work()
