@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from graftlab.adapters.lora import Lora
     from graftlab.adapters.peft_adapter import PeftAdapter
     from graftlab.adapters.store import AdapterSource
+    from graftlab.models.context import HFContext
     from graftlab.types import Batch
 
 
@@ -138,6 +139,11 @@ class HFBase(Base):
                 yield
         finally:
             self.model.set_attn_implementation(packed)
+
+    def context(self, *, padding: Tensor | None = None, rewind: bool = False) -> HFContext:
+        from graftlab.models.context import HFContext
+
+        return HFContext(self, padding=padding, rewind=rewind)
 
 
 def _hand_through() -> nn.Module:
