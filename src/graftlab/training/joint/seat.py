@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from graftlab.adapters.base import Adapter
     from graftlab.tracking.result import Result
     from graftlab.training.checkpoint import Saved
+    from graftlab.training.evaluate import Numbers
     from graftlab.training.fit import Fit
     from graftlab.training.joint.groups import Job
     from graftlab.training.joint.stack import SlicePolicy
@@ -55,8 +56,8 @@ class Seat:
     def paused(self) -> bool:
         return isinstance(self.error, Paused)
 
-    def start(self, *, base: Callable[[], float], tuned: Callable[[Seat], float]) -> None:
-        """Go on from the checkpoint, if any; `base` and `tuned` measure validation losses."""
+    def start(self, *, base: Callable[[], Numbers], tuned: Callable[[Seat], Numbers]) -> None:
+        """Go on from the checkpoint, if any; `base` and `tuned` validate."""
         standin: Any = self.standin
         plan = self.setup.plan
         standin.callbacks = self.fit.callbacks(base=base, tuned=lambda: tuned(self))

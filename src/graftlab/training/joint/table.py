@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from graftlab.objectives.policy import Policy
-from graftlab.training.evaluate import validation_loss
+from graftlab.training.evaluate import Numbers, Tally, validate
 from graftlab.training.joint.stack import Stack
 from graftlab.training.joint.standin import loader_state
 
@@ -38,8 +38,8 @@ class Table:
         self._at_once = adapters_at_once(shared.plan.train, shared.place.device)
         self._batches: Iterator[Batch] = iter(())
         self._rows_at = -1  # the step whose rows come next
-        self._losses: dict[Seat, float] = {}  # of validations measured ahead
-        self._baseline: float | None = None
+        self._numbers: dict[Seat, Numbers] = {}  # of validations measured ahead
+        self._baseline: Numbers | None = None
 
     def take_seats(self) -> None:
         """Stack the adapters that are furthest behind, unless they are already."""
@@ -87,34 +87,35 @@ class Table:
                 break
         self._rows_at += 1
 
-    def baseline(self) -> float:
-        """The base's own validation loss, measured once for all."""
+    def baseline(self) -> Numbers:
+        """Validation of the base alone, measured once for all."""
         if self._baseline is None:
             valid = self.shared.plan.valid
             assert valid is not None
-            self._baseline = validation_loss(
+            self._baseline = validate(
                 Policy(self.base, None),
                 valid,
+                self.shared.spec.objective,
                 autocast=self.shared.precision.autocast,
                 device=self.shared.place.device,
             )
         return self._baseline
 
-    def tuned(self, seat: Seat) -> float:
-        """One run's validation loss; the first that asks measures those of all that are due."""
-        if seat not in self._losses:
-            self._losses = {}
+    def tuned(self, seat: Seat) -> Numbers:
+        """One run's validation; the first that asks measures those of all that are due."""
+        if seat not in self._numbers:
+            self._numbers = {}
             for stack, members in self._stacks:
                 self._validate(stack, members)
-        return self._losses.pop(seat)
+        return self._numbers.pop(seat)
 
     def _validate(self, stack: Stack, members: Sequence[Seat]) -> None:
-        """`evaluate.validation_loss` for those of one stack that are due."""
+        """`evaluate.validate` for those of one stack that are due."""
         due = [i for i, seat in enumerate(members) if seat.error is None and seat.validates()]
         valid = self.shared.plan.valid
         if not due or valid is None:
             return
-        nats, labels = torch.zeros(len(due), dtype=torch.float64), 0
+        tallies = [Tally(self.shared.spec.objective) for _ in due]
         with (
             stack.mounted(),
             stack.only(due),
@@ -128,12 +129,11 @@ class Table:
                 for place, (index, block) in enumerate(zip(due, blocks, strict=True)):
                     policy = members[index].policy
                     policy.block = block
-                    nats[place] += policy.label_nll(here).cpu().double()
+                    tallies[place].add(policy, here)
                     policy.block = None
-                labels += int((batch.labels >= 0).sum())
         valid.load_state_dict({"epoch": 0, "done": 0})
-        for index, loss in zip(due, (nats / labels).tolist(), strict=True):
-            self._losses[members[index]] = loss
+        for index, tally in zip(due, tallies, strict=True):
+            self._numbers[members[index]] = tally.numbers()
 
 
 def adapters_at_once(loader: PackedLoader, device: torch.device) -> int:
