@@ -46,6 +46,7 @@ LIGHT = [
     *("graftlab.cli", "graftlab.tasks.train", "graftlab.tasks.report", "graftlab.choices"),
     *("graftlab.reports.gather", "graftlab.reports.compare", "graftlab.reports.page"),
     *("graftlab.sweeps.search", "graftlab.door.sweep", "graftlab.tasks.sweep"),
+    "graftlab.door.toolkit.answer",
 ]
 """Modules whose import loads nothing heavy."""
 
