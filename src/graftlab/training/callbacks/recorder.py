@@ -61,11 +61,26 @@ class Recorder(StepCallback):
         self.steady = [0, 0.0]  # tokens and seconds of the steps after each start's warm ones
         self._steps_here = 0
         self._begin = self._origin = 0.0
+        self._stands: float | None = None
 
     @property
     def elapsed(self) -> float:
-        """Wall-clock seconds since training started here, validation and all."""
-        return time.perf_counter() - self._origin
+        """Wall-clock seconds since training started here, validation and all, but for those in
+        which it stood still.
+        """
+        now = time.perf_counter() if self._stands is None else self._stands
+        return now - self._origin
+
+    def stand(self) -> None:
+        """Until `go_on` only others train: this run's time does not pass."""
+        if self._stands is None:
+            self._stands = time.perf_counter()
+
+    def go_on(self) -> None:
+        """Time passes again, if it stood."""
+        if self._stands is not None:
+            self._origin += time.perf_counter() - self._stands
+            self._stands = None
 
     @property
     def tokens_per_second(self) -> float:

@@ -1,8 +1,8 @@
 """The table: who trains in the step at hand, stacked, and the passes they take together.
 
-Runs that were resumed at different steps sit out until the others have caught up: only runs at the
-same step see the same rows. Not more adapters are stacked than their rows' activations allow; those
-beyond form further stacks, and pass one after the other.
+Runs that are ahead, as others were resumed behind them or have joined later, sit out until those
+have caught up: only runs at the same step see the same rows. Not more adapters are stacked than
+their rows' activations allow; those beyond form further stacks, and pass one after the other.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ TOKENS_AT_ONCE = {"cpu": 8_192, "cuda": 131_072, "mps": 8_192}
 class Table:
     """Seats, the stacks of those that train now, and the rows they share."""
 
-    def __init__(self, base: Base, shared: Setup, seats: Sequence[Seat]) -> None:
-        self.base, self.shared, self.seats = base, shared, list(seats)
+    def __init__(self, base: Base, shared: Setup) -> None:
+        self.base, self.shared = base, shared
+        self.seats: list[Seat] = []
         self.active: list[Seat] = []
         self._stacks: list[tuple[Stack, list[Seat]]] = []
         self._at_once = adapters_at_once(shared.plan.train, shared.place.device)
@@ -41,14 +42,21 @@ class Table:
         self._numbers: dict[Seat, Numbers] = {}  # of validations measured ahead
         self._baseline: Numbers | None = None
 
+    def behind(self) -> tuple[int, list[Seat]]:
+        """The step at which those furthest behind stand, and who they are: they train next."""
+        step = min(seat.step for seat in self.seats)
+        return step, [seat for seat in self.seats if seat.step == step]
+
     def take_seats(self) -> None:
         """Stack the adapters that are furthest behind, unless they are already."""
-        step = min(seat.step for seat in self.seats)
-        active = [seat for seat in self.seats if seat.step == step]
+        step, active = self.behind()
         if active == self.active:
             return
         self._clear()
         self.active = active
+        for seat in self.seats:
+            if seat not in active:
+                seat.sit_out()
         for first in range(0, len(active), self._at_once):
             members = active[first : first + self._at_once]
             stack = Stack(self.base, [seat.adapter for seat in members])
