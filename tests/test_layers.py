@@ -22,7 +22,7 @@ ORDER = [
     {"objectives"},
     {"generation"},
     {"tracking"},
-    {"training", "sweeps", "choices", "reports"},
+    {"training", "sweeps", "choices", "reports", "exports"},
     {"tasks", "demo"},
     {"config", "door", "cli"},
 ]

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from graftlab.adapters.base import NAME
+from graftlab.adapters.peft_adapter import NAME
 
 if TYPE_CHECKING:
-    from graftlab.adapters.base import Adapter
+    from graftlab.adapters.peft_adapter import PeftAdapter
 
 
 @torch.no_grad()
-def initialise(adapter: Adapter, kind: str, *, seed: int) -> None:
+def initialise(adapter: PeftAdapter, kind: str, *, seed: int) -> None:
     """Draw A and B of every adapted module; all three kinds start with B @ A = 0.
 
     default: A Kaiming-uniform as `nn.Linear`, B zero; gaussian: A normal with std 1 / rank, B zero;

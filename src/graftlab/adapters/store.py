@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.errors import ModelError, did_you_mean
+from graftlab.errors import ConfigError, ModelError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from graftlab.adapters.lora import Lora
+    from graftlab.models.base import Base
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -39,7 +42,7 @@ class AdapterSource(ABC):
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """The weights under PEFT's names, on the CPU. Raises ModelError."""
+        """The weights under their names in the file, on the CPU. Raises ModelError."""
 
     @abstractmethod
     def run(self) -> dict[str, Any]:
@@ -52,7 +55,7 @@ class AdapterSource(ABC):
 
 @dataclass(frozen=True, slots=True)
 class FolderSource(AdapterSource):
-    """An adapter folder in PEFT's format."""
+    """An adapter folder: weights in safetensors, a JSON config, and `run.yaml` where it is ours."""
 
     @property
     def folder(self) -> Path:
@@ -127,6 +130,18 @@ def find_adapter(path: str) -> AdapterSource:
     others += sorted(str(p) for p in place.glob("**/*.ckpt"))
     hint = f" It does hold: {', '.join(others[:4])}." if others else ""
     raise ModelError(f"{path} holds neither {CONFIG} nor adapter/{CONFIG}.{hint}")
+
+
+def find_start(lora: Lora, base: Base) -> AdapterSource | None:
+    """The adapter that `lora.from` names, None without. Raises ConfigError for another base's."""
+    if lora.from_run is None:
+        return None
+    source = find_adapter(lora.from_run)
+    if source.base_fingerprint() not in (None, base.fingerprint):
+        raise ConfigError(
+            f"lora.from={lora.from_run} was trained on another base than {base.name}."
+        )
+    return source
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:

@@ -27,6 +27,9 @@ COLUMNS = (
 )
 """Step 0 holds the base's validation loss; `tokens` and `seconds` count from the start."""
 
+PREFIX = "valid/"
+"""Of columns that an objective's validation adds besides `valid_loss`."""
+
 TIMES = frozenset(
     {"seconds", "tokens_per_second", "trained_tokens_per_second", "share_of_peak", "share"}
 )
