@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from graftlab.adapters.base import Adapter
     from graftlab.adapters.lora import Lora
     from graftlab.adapters.store import AdapterSource
+    from graftlab.models.context import Context
     from graftlab.text.tokenizer import Tokenizer
     from graftlab.types import Batch
 
@@ -203,6 +204,14 @@ class Base(ABC):
         finally:
             for module in training:
                 module.training = True
+
+    @abstractmethod
+    def context(self, *, padding: Tensor | None = None, rewind: bool = False) -> Context:
+        """A fresh context to read in, for the length of a `with` block.
+
+        `padding` (B,) says how many tokens at the left of each row are none; None for no padding.
+        `rewind` makes `crop` possible, and raises ModelError where the model cannot.
+        """
 
     def reset(self) -> None:
         """Back to the state of a fresh load: no adapter, no recomputation, eval mode."""
