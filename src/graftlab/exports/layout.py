@@ -26,6 +26,32 @@ NAME = "base_adapter"
 """What tamm and the toolkit call the one adapter there is."""
 
 _LAYER = re.compile(r"layers\.segment_(\d)\.layer_(\d+)\.")
+_NAME = re.compile(
+    rf"layers\.segment_([01])\.layer_(\d+)\.(.+)\.adapters\.{NAME}(?:\.lora_([012]))?\.([ab])_transpose"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a tensor of the adapter belongs, in parts: other formats name them their own way."""
+
+    segment: int
+    layer: int
+    module: str
+    """The adapted module within its layer, such as attention.output_transform."""
+    part: int | None
+    """Which output of a fused q, k, v projection; None for a module with one output."""
+    matrix: str
+    """a or b."""
+
+
+def place_of(name: str) -> Place:
+    """The parts of a tensor's name. Raises ModelError for a name that tamm does not give."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise ModelError(f"{name} is no tensor of a LoRA adapter on an AFM text model.")
+    part = int(match[4]) if match[4] else None
+    return Place(int(match[1]), int(match[2]), match[3], part, match[5])
 
 
 @dataclass(frozen=True, slots=True)
