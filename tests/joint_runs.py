@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from graftlab.adapters.peft import Lora
+from graftlab.adapters.lora import Lora
 from graftlab.tasks.train import TrainSpec
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.history import TIMES

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from chats import chats
-from graftlab.adapters.peft import Lora
+from graftlab.adapters.lora import Lora
 from graftlab.choices import dump
 from graftlab.data.source import JsonlData
 from graftlab.errors import GraftlabError, ResumeError

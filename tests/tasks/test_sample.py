@@ -15,7 +15,8 @@ import torch
 import yaml
 from rich.console import Console
 
-from graftlab.adapters.peft import Lora, attach
+from graftlab.adapters.lora import Lora
+from graftlab.adapters.peft import attach
 from graftlab.choices import dump
 from graftlab.errors import ConfigError, DataError, ModelError
 from graftlab.generation.decode import Reply

@@ -20,7 +20,7 @@ from pathlib import Path
 
 
 def child(spec_data: dict, command: dict, report: Path) -> None:
-    import graftlab.models.base
+    import graftlab.models.hf_base
     import graftlab.tracking.folder as folder
     import graftlab.training.checkpoint as checkpoint
     from graftlab.choices import restore
@@ -45,7 +45,7 @@ def child(spec_data: dict, command: dict, report: Path) -> None:
 
         return call
 
-    base = graftlab.models.base.Base
+    base = graftlab.models.hf_base.HFBase
     base.hidden = watched(base.hidden, "forward")
     folder.publish = watched(folder.publish, "publish", "published")
     checkpoint.publish = folder.publish

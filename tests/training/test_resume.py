@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from chats import chats
-from graftlab.adapters.peft import Lora
+from graftlab.adapters.lora import Lora
 from graftlab.choices import dump, restore
 from graftlab.errors import ConfigError, ResumeError
 from graftlab.tasks.train import TrainSpec, run

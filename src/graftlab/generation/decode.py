@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from transformers import GenerationConfig
@@ -18,6 +18,7 @@ from graftlab.types import Conversation
 
 if TYPE_CHECKING:
     from graftlab.models.base import Base
+    from graftlab.models.hf_base import HFBase
     from graftlab.text.tokenizer import Tokenizer
 
 
@@ -63,14 +64,15 @@ def generate(
     )
     input_ids = torch.tensor([prompt], dtype=torch.long, device=base.device)  # (1, T)
     text = TextStream(tokenizer, on_text)
+    hugging_face = cast("HFBase", base)
     start = time.perf_counter()
     with (
         torch.no_grad(),
-        base.plain(),
+        hugging_face.plain(),
         _only(base.model, config),
         own_stream(base.device, generation.seed),
     ):
-        base.model.generate(
+        hugging_face.model.generate(
             input_ids,
             attention_mask=torch.ones_like(input_ids),
             generation_config=config,
@@ -105,7 +107,7 @@ def to_hf(
 
 def _room(base: Base, length: int, where: str) -> int:
     """Tokens that the model's context still holds behind a prompt of `length` tokens."""
-    context: int | None = getattr(base.config, "max_position_embeddings", None)
+    context = base.max_length
     if context is not None and length >= context:
         raise ModelError(
             f"{where}: the prompt has {length} tokens, and {base.name} has room for {context} "

@@ -176,12 +176,8 @@ def _trained_model(source: AdapterSource) -> ModelSpec:
 
 def trained_tokenizer(source: AdapterSource | None, model: ModelSpec) -> Tokenizer:
     """What the adapter was trained with, if its folder has it; else the model's own."""
-    from graftlab.text.tokenizer import load_tokenizer
-
-    if source is None or not any((source.folder / name).is_file() for name in TOKENIZER_FILES):
-        return model.load_tokenizer()
-    trusted = getattr(model, "trust_remote_code", False)
-    return load_tokenizer(source.folder, trust_remote_code=trusted)
+    saved = source is not None and any((source.folder / n).is_file() for n in TOKENIZER_FILES)
+    return model.load_tokenizer(source.folder if source is not None and saved else None)
 
 
 def _prompts(
@@ -205,8 +201,6 @@ def _prompts(
 
 def load_onto(base: Base, source: AdapterSource | None, *, dtype: torch.dtype) -> Adapter | None:
     """The adapter, attached to the base that it was trained on. Raises ModelError for another."""
-    from graftlab.adapters.peft import load_adapter
-
     if source is None:
         return None
     trained_on = source.base_fingerprint()
@@ -216,7 +210,7 @@ def load_onto(base: Base, source: AdapterSource | None, *, dtype: torch.dtype) -
             f"{base.name} ({base.fingerprint}): its replies would mean nothing. Leave model= out "
             "to take the base it was trained on."
         )
-    return load_adapter(base, source, dtype=dtype)
+    return base.load_adapter(source, dtype=dtype)
 
 
 def _voices(

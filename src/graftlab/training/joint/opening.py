@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from graftlab.adapters.peft import attach
 from graftlab.choices import dump
 from graftlab.errors import GraftlabError, ResumeError
 from graftlab.tracking.folder import identity
@@ -99,7 +98,7 @@ def _seat(
     """`replies` holds the base's replies by how they are drawn."""
     spec, precision = job.spec, shared.precision
     setup = settle_like(shared, spec, job.folder)
-    adapter = attach(base, spec.lora, seed=spec.seed, dtype=precision.adapter_dtype)
+    adapter = base.attach(spec.lora, seed=spec.seed, dtype=precision.adapter_dtype)
     require_stackable(adapter)
     policy = SlicePolicy(base, adapter)
     drawn = json.dumps(dump(spec.generation), sort_keys=True)
