@@ -22,16 +22,15 @@ if TYPE_CHECKING:
     from graftlab.exports.source import Trained
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-STATE = "base-model.pt"
 
 
 def check(adapter: Trained) -> None:
     """Raise ModelError unless the base can be written."""
+    from graftlab.models.afm_files import find_assets
+
     assert adapter.base is not None
     if adapter.is_afm:
-        _described(adapter.base)
-        if not (adapter.base / STATE).is_file():
-            raise ModelError(f"{adapter.base} holds no {STATE}: is it a folder of toolkit assets?")
+        find_assets(adapter.base)
     else:
         read_json(adapter.base / CONFIG)
 
@@ -56,7 +55,7 @@ def write(adapter: Trained, folder: Path) -> None:
     if adapter.is_afm:
         from safetensors.torch import save_file
 
-        config = afm7.base_config(_described(adapter.base))
+        config = afm7.base_config(described(adapter.base) or {})
         save_file(_afm_weights(adapter.base), folder / WEIGHTS, metadata={"format": "mlx"})
     else:
         config = _mended(read_json(adapter.base / CONFIG))
@@ -90,18 +89,10 @@ def verify(adapter: Trained, folder: Path) -> list[str]:
 
 
 def _afm_weights(base: Path) -> dict[str, Tensor]:
-    import torch
+    from graftlab.models.afm_files import find_assets, read_weights
 
-    state = torch.load(base / STATE, map_location="cpu", weights_only=True, mmap=True)
+    state = read_weights(find_assets(base).weights)
     return {name: tensor.contiguous() for name, tensor in afm7.base_weights(state)}
-
-
-def _described(base: Path) -> dict[str, Any]:
-    """The base's description in tamm's JSON. Raises ModelError when there is none."""
-    content = described(base)
-    if content is None:
-        raise ModelError(f"{base} holds no JSON that describes an AFM text model to tamm.")
-    return content
 
 
 def _mended(config: dict[str, Any]) -> dict[str, Any]:

@@ -86,14 +86,15 @@ def load(adapter: str, model: ModelSpec | None = None) -> Trained:
 
 
 def described(base: Path | None) -> dict[str, Any] | None:
-    """What the JSON in a folder of toolkit assets tells tamm of the model; None without one."""
-    from graftlab.models.weights import read_json
+    """What a folder of toolkit assets tells tamm of its model; None when it is no such folder."""
+    from graftlab.models.afm_files import find_assets, read_plain
 
-    for file in sorted(base.glob("*.json")) if base is not None and base.is_dir() else []:
-        content = read_json(file)
-        if str(content.get("__tamm_type__", "")).startswith("models:AFMText"):
-            return content
-    return None
+    if base is None:
+        return None
+    try:
+        return read_plain(find_assets(base).config)
+    except ModelError:
+        return None
 
 
 def heads_of(base: Path | None) -> int | None:
