@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ModelError
-from graftlab.exports.layout import layout_of, place_of
+from graftlab.exports.layout import adapts_all, place_of
 from graftlab.exports.target import Target, compare
 
 if TYPE_CHECKING:
@@ -110,16 +110,7 @@ def peft_config(adapter: Trained) -> dict[str, Any]:
 def _targets(adapter: Trained) -> list[str]:
     """Ends of module names that tell PEFT what to adapt, and match nothing else of the model."""
     modules = {name.removeprefix(PREFIX).rsplit(".lora_", 1)[0] for name in peft_state(adapter)}
-    if not _whole(adapter):
+    if not adapts_all(adapter.state):
         return sorted(modules)
     # layers.segment_0.layer_3 | attention.output_transform: its last part alone is also the head's.
     return sorted({module.split(".", 3)[3] for module in modules})
-
-
-def _whole(adapter: Trained) -> bool:
-    """Whether every linear of every layer is adapted."""
-    try:
-        layout_of(adapter.state, heads=1)
-    except ModelError:
-        return False
-    return True
