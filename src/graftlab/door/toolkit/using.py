@@ -64,7 +64,7 @@ GENERATE = Command(
         Flag(
             name="batch-size",
             meaning="prompts answered at once",
-            words=("batch_size={}",),
+            words=("batch={}",),
             read=whole,
         ),
         Flag(
