@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,10 @@ class Adapter(ABC):
     """Trainable parameters injected into `base`; made by `Base.attach` or `Base.load_adapter`."""
 
     base: Base
+    notes: Sequence[str] = ()
+    """Lines for the log."""
+    native: str | None = None
+    """Ending of the checkpoints of the base's own toolkit, where there is one."""
 
     @property
     def num_trainable(self) -> int:
@@ -78,6 +82,10 @@ class Adapter(ABC):
         (folder / WEIGHTS).write_bytes(_sorted_header(save(self.state_dict(), metadata)))
         text = json.dumps(self.config_dict(), indent=2)
         (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+
+    def write_native(self, path: Path) -> None:
+        """Write a checkpoint as the base's own toolkit does. Raises ModelError if it cannot."""
+        raise AssertionError("only where `native` says so")
 
     @abstractmethod
     def disabled(self) -> AbstractContextManager[None]:

@@ -13,6 +13,7 @@ from graftlab.adapters.peft_adapter import NAME
 
 if TYPE_CHECKING:
     from graftlab.adapters.peft_adapter import PeftAdapter
+    from graftlab.adapters.tamm_adapter import TammAdapter
 
 
 @torch.no_grad()
@@ -38,6 +39,22 @@ def initialise(adapter: PeftAdapter, kind: str, *, seed: int) -> None:
                 scaling=layer.scaling[NAME],
             )
             dora.weight.data = dora.weight.data.to(dtype)
+
+
+@torch.no_grad()
+def initialise_tamm(adapter: TammAdapter, kind: str, *, seed: int) -> None:
+    """The same for tamm's LoRA; its own default draws A normal with variance 1 / fan-in, B zero."""
+    for name, lora in adapter.loras.items():
+        generator = torch.Generator().manual_seed(name_seed(seed, name))
+        down, up = lora.a_transpose, lora.b_transpose
+        if kind == "default":
+            first = torch.empty(down.T.shape)
+            nn.init.normal_(first, std=down.shape[0] ** -0.5, generator=generator)
+            second = torch.zeros(up.T.shape)
+        else:
+            first, second = _draw(kind, down.T.shape, up.T.shape, generator)
+        down.copy_(first.T)
+        up.copy_(second.T)
 
 
 def name_seed(seed: int, name: str) -> int:

@@ -125,6 +125,11 @@ class HFBase(Base):
             self.model.activation_checkpointing_disable()
         self.model.train()
 
+    def context(self, *, padding: Tensor | None = None, rewind: bool = False) -> HFContext:
+        from graftlab.models.context import HFContext
+
+        return HFContext(self, padding=padding, rewind=rewind)
+
     @contextmanager
     def plain(self) -> Iterator[None]:
         """Stock attention, eager and in eval mode: what `model.generate` with a KV cache needs."""

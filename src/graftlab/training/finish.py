@@ -13,6 +13,7 @@ from graftlab.tracking.card import card
 from graftlab.tracking.folder import RunFolder, write_atomic, write_json
 from graftlab.tracking.history import PREFIX
 from graftlab.tracking.result import Result, peak_rss_mb, show_result
+from graftlab.training.callbacks.native import write_final
 from graftlab.training.checkpoint import Saved
 from graftlab.training.device import device_name
 
@@ -47,6 +48,7 @@ class Finish:
         result = self._result(best)
         if self.writes:
             self._save(self.folder.final, result)
+            write_final(fit.module.adapter, self.folder.checkpoints)
         fit.restore_adapter(best)
         if fit.book.conversations:
             fit.sampler.draw(best.step)  # by every process: a sharded base answers only together
@@ -89,7 +91,7 @@ class Finish:
         )
 
     def _save(self, target: Path, result: Result) -> None:
-        """One adapter folder: PEFT's files, the tokenizer and template, run.yaml and card.md."""
+        """One adapter folder: its files, the tokenizer and template, run.yaml and card.md."""
         fit = self.fit
         base = fit.module.policy.base
         with self.folder.building(target) as folder:

@@ -13,6 +13,7 @@ import torch
 
 from graftlab.tracking.console import say
 from graftlab.training.callbacks.checkpointer import Checkpointer
+from graftlab.training.callbacks.native import EpochFiles
 from graftlab.training.callbacks.progress import Onlooker, ProgressBar
 from graftlab.training.callbacks.recorder import Recorder, Scribe
 from graftlab.training.callbacks.watchers import Sampler, Stopper, Validator
@@ -112,6 +113,7 @@ class Fit:
             Stopper(recorder, watched, max_minutes=spec.max_minutes),
             Scribe(recorder, self.history, self.trackers, log_every=spec.trainer.log_every),
             Onlooker(recorder, self.observer),
+            *self._epoch_files(),
             Checkpointer(
                 recorder,
                 spec.checkpoint,
@@ -166,6 +168,13 @@ class Fit:
     def restore_adapter(self, saved: Saved) -> None:
         """The adapter's weights of `saved`."""
         self.module.adapter.load_state_dict(saved.load()["adapter"])
+
+    def _epoch_files(self) -> list[StepCallback]:
+        """What the toolkit of the base keeps besides, where it has one."""
+        if self.module.adapter.native is None:
+            return []
+        folder = self.store.folder
+        return [EpochFiles(self.recorder, self.spec.checkpoint, folder, self.history)]
 
 
 def quiet_lightning() -> None:
