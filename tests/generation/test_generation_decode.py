@@ -212,9 +212,10 @@ class Only:
         allowed[list(self.allowed[len(self.ids)])] = True
         return allowed
 
-    def accept(self, token: int) -> None:
+    def accept(self, token: int) -> bool:
         assert token in self.allowed[len(self.ids)]
         self.ids.append(token)
+        return True
 
     def rollback(self, count: int) -> None:
         del self.ids[len(self.ids) - count :]
@@ -225,13 +226,14 @@ def test_a_guide_says_what_may_follow(base: Base, tokenizer: Tokenizer, temperat
     ids = tokenizer.encode_text(["The waltz"])[0]
     drawn = Generation(max_new_tokens=30, temperature=temperature)
 
-    def guide() -> Only:
+    def guided(room: int) -> Only:
+        assert room == 30
         return Only(*({id} for id in ids), width=base.vocab_size)
 
     assert not generate(base, tokenizer, ASK, drawn).text.startswith("The waltz")
-    reply = generate(base, tokenizer, ASK, drawn, guide=guide)
+    reply = generate(base, tokenizer, ASK, drawn, guided=guided)
     assert (reply.text, reply.num_tokens, reply.stopped) == ("The waltz", len(ids), True)
-    batch = generate_batch(base, tokenizer, QUESTIONS, drawn, guide=guide)
+    batch = generate_batch(base, tokenizer, QUESTIONS, drawn, guided=guided)
     assert [reply.text for reply in batch] == ["The waltz"] * len(QUESTIONS)
 
 

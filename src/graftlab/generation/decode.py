@@ -45,23 +45,23 @@ def generate(
     generation: Generation,
     *,
     on_text: Callable[[str], None] | None = None,
-    guide: Callable[[], Guide] | None = None,
+    guided: Callable[[int], Guide] | None = None,
     draft: Draft | None = None,
 ) -> Reply:
     """The assistant's next turn, by the base with whatever adapter is on at the moment.
 
     `on_text` receives the text as it grows: the pieces joined are `Reply.text`, and none holds half
-    a character. `guide` makes what says which tokens may follow; `draft` proposes tokens, which
-    saves time and changes nothing else. The draw has its own random stream, so training does not
-    notice it; a reply depends on the conversation and `generation` alone. Raises ModelError when
-    the prompt leaves no room in the model's context; where less than `max_new_tokens` is left, the
-    reply ends with the context.
+    a character. `guided` makes, for a reply of so many tokens, what says which may follow. `draft`
+    proposes tokens, which saves time: a greedy reply is the same, a drawn one another of the same
+    distribution. The draw has its own random stream, so training does not notice it; a reply
+    depends on the arguments alone. Raises ModelError when the prompt leaves no room in the model's
+    context; where less than `max_new_tokens` is left, the reply ends with the context.
     """
     start = time.perf_counter()
     stream = TextStream(tokenizer, on_text) if on_text is not None else None
     sampler = Sampler(generation, base.device)
     on_token = stream.put if stream is not None else None
-    turn = _turn(tokenizer, conversation, sampler, guide=guide, on_token=on_token)
+    turn = _turn(tokenizer, conversation, sampler, guided=guided, on_token=on_token)
     speculated = None
     if draft is not None:
         speculated = speculate(base, turn, sampler, draft)
@@ -78,7 +78,7 @@ def generate_batch(
     conversations: Sequence[Conversation],
     generation: Generation,
     *,
-    guide: Callable[[], Guide] | None = None,
+    guided: Callable[[int], Guide] | None = None,
 ) -> list[Reply]:
     """What `generate` says to each conversation, all in the same forward passes.
 
@@ -96,7 +96,7 @@ def generate_batch(
         return note
 
     turns = [
-        _turn(tokenizer, conversation, sampler, guide=guide, on_token=timed(index))
+        _turn(tokenizer, conversation, sampler, guided=guided, on_token=timed(index))
         for index, conversation in enumerate(conversations)
     ]
     decode(base, turns, sampler)
@@ -111,7 +111,7 @@ def _turn(
     conversation: Conversation,
     sampler: Sampler,
     *,
-    guide: Callable[[], Guide] | None,
+    guided: Callable[[int], Guide] | None,
     on_token: Callable[[int], None] | None,
 ) -> Turn:
     return Turn(
@@ -120,6 +120,6 @@ def _turn(
         stop_ids=frozenset(tokenizer.stop_ids),
         max_new_tokens=sampler.generation.max_new_tokens,
         stream=sampler.stream(),
-        guide=guide() if guide is not None else None,
+        guided=guided,
         on_token=on_token,
     )

@@ -23,13 +23,13 @@ class Guide(Protocol):
 
     @property
     def done(self) -> bool:
-        """Nothing may follow: the reply ends here."""
+        """Nothing may follow: the reply is whole."""
 
     def mask(self) -> Tensor | None:
         """Allowed ids as (V,) bool, at least one of them true; None where anything goes."""
 
-    def accept(self, token: int) -> None:
-        """The reply goes on with `token`, which the mask allows."""
+    def accept(self, token: int) -> bool:
+        """The reply goes on with `token`, which the mask allows. False: draw anew by a new mask."""
 
     def rollback(self, count: int) -> None:
         """Take back the last `count` accepted tokens: they were only proposed."""
@@ -68,6 +68,10 @@ class Sampler:
     def draw(self, probabilities: Tensor, stream: torch.Generator) -> int:
         """One token from (V,)."""
         return int(torch.multinomial(probabilities, 1, generator=stream))
+
+    def keeps(self, chance: float, stream: torch.Generator) -> bool:
+        """True with this chance, always when it is 1 or more."""
+        return float(torch.rand((), generator=stream, device=self.device)) < chance
 
     def choose(self, logits: Tensor, streams: Iterable[torch.Generator]) -> list[int]:
         """A token for each row of (n, V), drawn from that row's own stream."""

@@ -25,24 +25,36 @@ def decode(base: Base, turns: Sequence[Turn], sampler: Sampler) -> None:
     prompts, padding = left_padded([turn.prompt for turn in turns])
     with base.context(padding=padding) as context:
         for turn in turns:
-            turn.fit(context.limit, base.name)
-        open_turns, ids = list(turns), prompts
-        while open_turns:
+            turn.begin(context.limit, base.name)
+        unread, ids = list(turns), prompts
+        while unread:
             logits = context.feed(ids.to(base.device), last=1)[:, -1]
-            tokens = choose(sampler, logits, open_turns)
-            kept = [row for row, turn in enumerate(open_turns) if turn.take(tokens[row])]
-            if 0 < len(kept) < len(open_turns):
+            say_all(unread, logits, sampler)
+            kept = [row for row, turn in enumerate(unread) if turn.open]
+            if 0 < len(kept) < len(unread):
                 context.select(torch.tensor(kept, device=base.device))
-            open_turns = [open_turns[row] for row in kept]
-            ids = torch.tensor([[turn.ids[-1]] for turn in open_turns])
+            unread = [unread[row] for row in kept]
+            ids = torch.tensor([[turn.ids[-1]] for turn in unread])
 
 
-def choose(sampler: Sampler, logits: Tensor, turns: Sequence[Turn]) -> list[int]:
-    """The next token of every turn, given its logits (B, V), of those that its guide allows."""
+def say_all(turns: Sequence[Turn], logits: Tensor, sampler: Sampler) -> None:
+    """Every turn takes the token that its row of logits (B, V) gives."""
     if any(turn.guide is not None for turn in turns):
-        masks = [turn.guide.mask() if turn.guide is not None else None for turn in turns]
-        logits = torch.stack([allow(*pair) for pair in zip(logits, masks, strict=True)])
-    return sampler.choose(logits, [turn.stream for turn in turns])
+        for turn, row in zip(turns, logits, strict=True):
+            say(turn, row, sampler)
+        return
+    tokens = sampler.choose(logits, [turn.stream for turn in turns])
+    for turn, token in zip(turns, tokens, strict=True):
+        turn.take(token)
+
+
+def say(turn: Turn, logits: Tensor, sampler: Sampler) -> int:
+    """The turn takes the token that logits (V,) give, of those that its guide allows."""
+    while True:
+        mask = turn.guide.mask() if turn.guide is not None else None
+        (token,) = sampler.choose(allow(logits, mask)[None], [turn.stream])
+        if turn.take(token):
+            return token
 
 
 def left_padded(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from graftlab.generation.draw import allow
+from graftlab.generation.loop import say
 
 if TYPE_CHECKING:
     from graftlab.generation.draw import Sampler
@@ -53,9 +54,7 @@ class _Proposal:
 
     tokens: list[int]
     probabilities: list[Tensor]
-    """(V,) each; empty when greedy."""
-    masks: list[Tensor | None]
-    """What the guide allows at each place, and behind the last one: k + 1."""
+    """(V,) each; empty where the tokens are simply the likeliest."""
 
 
 def speculate(base: Base, turn: Turn, sampler: Sampler, draft: Draft) -> Speculated:
@@ -66,18 +65,18 @@ def speculate(base: Base, turn: Turn, sampler: Sampler, draft: Draft) -> Specula
     """
     rounds = proposed = accepted = 0
     with base.context(rewind=True) as reader, draft.base.context(rewind=True) as proposer:
-        turn.fit(reader.limit, base.name)
-        going = True
-        while going:
+        turn.begin(reader.limit, base.name)
+        # Under a guide, which may refuse what its mask allows, no distribution is at hand: then
+        # what the base says is drawn as ever, and what the draft says counts if it is the same.
+        matched = sampler.greedy or turn.guide is not None
+        while turn.open:
             count = _count(turn, draft, proposer)
-            proposal = _propose(proposer, turn, sampler, count=count, width=base.vocab_size)
-            checked = _check(reader, turn, sampler, proposal)
+            propose, check = (_foresee, _match) if matched else (_propose, _weigh)
+            proposal = propose(proposer, turn, sampler, count=count, width=base.vocab_size)
+            unread = [*turn.tokens[reader.length :], *proposal.tokens]
+            logits = reader.feed(_row(unread, sampler), last=len(proposal.tokens) + 1)[0]
             rounds, proposed = rounds + 1, proposed + len(proposal.tokens)
-            accepted += len(checked) - 1
-            for token in checked:
-                going = turn.take(token)
-                if not going:
-                    break
+            accepted += check(turn, logits, sampler, proposal)
             # The last token is read with the next round, and what was refused never was.
             for context in (reader, proposer):
                 context.crop(min(context.length, len(turn.tokens) - 1))
@@ -92,57 +91,68 @@ def _count(turn: Turn, draft: Draft, proposer: Context) -> int:
     return max(most, 0)
 
 
-def _propose(
+def _foresee(
     proposer: Context, turn: Turn, sampler: Sampler, *, count: int, width: int
 ) -> _Proposal:
-    """At most `count` tokens behind `turn`, by the draft; ends with one that would end the turn.
+    """The likeliest tokens, at most `count`, that the guide allows; up to one that ends the turn.
 
     `width` is the base's vocabulary: either may be padded beyond what the tokenizer uses.
     """
-    proposal, guide = _Proposal([], [], []), turn.guide
-    unread = turn.tokens[proposer.length :]
-    ended = False
-    while len(proposal.tokens) < count and not ended:
-        logits = proposer.feed(_row(unread, sampler), last=1)[:, -1]  # (1, V of the draft)
-        proposal.masks.append(guide.mask() if guide is not None else None)
-        logits = allow(_widened(logits, width), proposal.masks[-1])
-        if sampler.greedy:
-            token = int(logits.argmax(-1))
-        else:
-            proposal.probabilities.append(sampler.probabilities(logits)[0])
-            token = sampler.draw(proposal.probabilities[-1], turn.stream)
-        proposal.tokens.append(token)
-        if guide is not None:
-            guide.accept(token)
-        unread, ended = [token], turn.ends(token)
-    proposal.masks.append(guide.mask() if guide is not None and not ended else None)
+    tokens: list[int] = []
+    unread, guide = turn.tokens[proposer.length :], turn.guide
+    while len(tokens) < count and not (tokens and turn.ends(tokens[-1])):
+        logits = _widened(proposer.feed(_row(unread, sampler), last=1)[0, -1:], width)
+        token = int(allow(logits, guide.mask() if guide is not None else None).argmax())
+        if guide is not None and not guide.accept(token):
+            break
+        tokens.append(token)
+        unread = [token]
     if guide is not None:
-        guide.rollback(len(proposal.tokens))
+        guide.rollback(len(tokens))
+    return _Proposal(tokens, [])
+
+
+def _match(turn: Turn, logits: Tensor, sampler: Sampler, proposal: _Proposal) -> int:
+    """Say what the base says by logits (k + 1, V), as long as it is what was proposed."""
+    for place, row in enumerate(logits):
+        token = say(turn, row, sampler)
+        if place == len(proposal.tokens) or token != proposal.tokens[place]:
+            return place
+        if not turn.open:
+            return place + 1
+    raise AssertionError("the last place has nothing proposed")
+
+
+def _propose(
+    proposer: Context, turn: Turn, sampler: Sampler, *, count: int, width: int
+) -> _Proposal:
+    """At most `count` drawn tokens, with what they were drawn from; as in `_foresee`."""
+    proposal = _Proposal([], [])
+    unread = turn.tokens[proposer.length :]
+    while len(proposal.tokens) < count:
+        logits = _widened(proposer.feed(_row(unread, sampler), last=1)[0, -1:], width)
+        proposal.probabilities.append(sampler.probabilities(logits)[0])
+        token = sampler.draw(proposal.probabilities[-1], turn.stream)
+        proposal.tokens.append(token)
+        if turn.ends(token):
+            break
+        unread = [token]
     return proposal
 
 
-def _check(reader: Context, turn: Turn, sampler: Sampler, proposal: _Proposal) -> list[int]:
-    """The proposed tokens that the base agrees to, and the one that it says behind them."""
-    unread = [*turn.tokens[reader.length :], *proposal.tokens]
-    logits = reader.feed(_row(unread, sampler), last=len(proposal.tokens) + 1)[0]  # (k + 1, V)
-    if any(mask is not None for mask in proposal.masks):
-        pairs = zip(logits, proposal.masks, strict=True)
-        logits = torch.stack([allow(row, mask) for row, mask in pairs])
-    if sampler.greedy:
-        likeliest: list[int] = logits.argmax(-1).tolist()
-        kept = 0
-        while kept < len(proposal.tokens) and proposal.tokens[kept] == likeliest[kept]:
-            kept += 1
-        return likeliest[: kept + 1]
+def _weigh(turn: Turn, logits: Tensor, sampler: Sampler, proposal: _Proposal) -> int:
+    """Say the proposed tokens that are likely enough by logits (k + 1, V), and one behind them."""
     wanted = sampler.probabilities(logits)
-    for place, (token, drawn_from) in enumerate(
-        zip(proposal.tokens, proposal.probabilities, strict=True)
-    ):
+    pairs = zip(proposal.tokens, proposal.probabilities, strict=True)
+    for place, (token, drawn_from) in enumerate(pairs):
         chance = float(wanted[place, token] / drawn_from[token])
-        if float(torch.rand((), generator=turn.stream, device=sampler.device)) >= chance:
-            instead = sampler.draw(residual(wanted[place], drawn_from), turn.stream)
-            return [*proposal.tokens[:place], instead]
-    return [*proposal.tokens, sampler.draw(wanted[-1], turn.stream)]
+        if not sampler.keeps(chance, turn.stream):
+            turn.take(sampler.draw(residual(wanted[place], drawn_from), turn.stream))
+            return place
+        turn.take(token)
+    if turn.open:
+        turn.take(sampler.draw(wanted[-1], turn.stream))
+    return len(proposal.tokens)
 
 
 def residual(wanted: Tensor, drawn_from: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Turn:
-    """The tokens behind one prompt; `take` adds one and says whether more may follow."""
+    """The tokens behind one prompt, and where the next ones are drawn from."""
 
     def __init__(
         self,
@@ -25,16 +25,30 @@ class Turn:
         stop_ids: Collection[int],
         max_new_tokens: int,
         stream: torch.Generator,
-        guide: Guide | None = None,
+        guided: Callable[[int], Guide] | None = None,
         on_token: Callable[[int], None] | None = None,
     ) -> None:
-        """`where` names the prompt in an error; `stream` is where its tokens are drawn from."""
+        """`where` names the prompt in an error; `guided(room)` makes what holds it to a form."""
         self.prompt, self.where = list(prompt), where
         self.ids: list[int] = []
-        self.stop_ids, self.room = stop_ids, max_new_tokens
-        self.stream, self.guide = stream, guide
-        self.stopped = False
-        self._on_token = on_token
+        self.stop_ids, self.room, self.stream = stop_ids, max_new_tokens, stream
+        self.guide: Guide | None = None
+        self._guided, self._on_token = guided, on_token
+
+    def begin(self, limit: int | None, name: str) -> None:
+        """End with the context, `limit` tokens, of the model called `name`; called before `take`.
+
+        Raises ModelError where the prompt leaves no room.
+        """
+        if limit is not None:
+            if len(self.prompt) >= limit:
+                raise ModelError(
+                    f"{self.where}: the prompt has {len(self.prompt)} tokens, and {name} has room "
+                    f"for {limit} together with the reply. Shorten the prompt."
+                )
+            self.room = min(self.room, limit - len(self.prompt))
+        if self._guided is not None:
+            self.guide = self._guided(self.room)
 
     @property
     def tokens(self) -> list[int]:
@@ -46,30 +60,28 @@ class Turn:
         """How many tokens may still follow."""
         return self.room - len(self.ids)
 
-    def fit(self, limit: int | None, name: str) -> None:
-        """End with the context of the model called `name`. Raises ModelError where none is left."""
-        if limit is None:
-            return
-        if len(self.prompt) >= limit:
-            raise ModelError(
-                f"{self.where}: the prompt has {len(self.prompt)} tokens, and {name} has room for "
-                f"{limit} together with the reply. Shorten the prompt."
-            )
-        self.room = min(self.room, limit - len(self.prompt))
+    @property
+    def stopped(self) -> bool:
+        """The model has ended it, or the guide has."""
+        return bool(self.ids) and self.ends(self.ids[-1])
 
-    def take(self, token: int) -> bool:
-        """The reply goes on with `token`; whether it is still open."""
-        self.ids.append(token)
-        if self.guide is not None:
-            self.guide.accept(token)
-        self.stopped = self.ends(token)
-        if self._on_token is not None:
-            self._on_token(token)
-        return not self.stopped and self.left > 0
+    @property
+    def open(self) -> bool:
+        """Whether another token follows."""
+        return self.left > 0 and not self.stopped
 
     def ends(self, token: int) -> bool:
-        """Whether `token`, just accepted by the guide, is the last one."""
+        """Whether `token`, which the guide has just accepted, is the last one."""
         return token in self.stop_ids or (self.guide is not None and self.guide.done)
+
+    def take(self, token: int) -> bool:
+        """The reply goes on with `token`. False: the guide wants another."""
+        if self.guide is not None and not self.guide.accept(token):
+            return False
+        self.ids.append(token)
+        if self._on_token is not None:
+            self._on_token(token)
+        return True
 
 
 class TextStream:
