@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from graftlab.errors import ModelError
+from graftlab.text.pieces import piece_bytes
 from graftlab.text.template import compile_template, plain, refusal, template_text
 from graftlab.text.tokenizer import Tokenizer, fingerprint_of, marker_pattern
 from graftlab.types import Message
@@ -133,12 +134,29 @@ class SentencePieceTokenizer(Tokenizer):
             shown.append(chr(int(byte[1], 16)) if printable and byte else piece)
         return [piece.replace(_SPACE, " ") for piece in shown]
 
+    def token_bytes(self) -> list[bytes | None]:
+        return model_bytes(self._model, hidden=self.markers.values())
+
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / "tokenizer.model"
         if not target.exists() or not target.samefile(self._file):
             shutil.copyfile(self._file, target)
         (folder / "chat_template.jinja").write_text(self.template, encoding="utf-8")
+
+
+def model_bytes(model: Any, *, hidden: Iterable[int]) -> list[bytes | None]:
+    """Per id of a SentencePiece model: its bytes; None for control pieces and those `hidden`."""
+    none = set(hidden)
+    return [
+        None
+        if index in none
+        or model.is_control(index)
+        or model.is_unknown(index)
+        or model.is_unused(index)
+        else piece_bytes(model.id_to_piece(index), is_byte=model.is_byte(index))
+        for index in range(model.vocab_size())
+    ]
 
 
 def _looks_like_marker(piece: str) -> bool:
