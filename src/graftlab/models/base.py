@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from graftlab.adapters.base import Adapter
+    from graftlab.models.context import Context
     from graftlab.text.tokenizer import Tokenizer
     from graftlab.types import Batch
 
@@ -206,6 +207,16 @@ class Base:
                 yield
         finally:
             self.model.set_attn_implementation(packed)
+
+    def context(self, *, padding: Tensor | None = None, rewind: bool = False) -> Context:
+        """A fresh context to read in, for the length of a `with` block.
+
+        `padding` (B,) says how many tokens at the left of each row are none; None for no padding.
+        `rewind` makes `crop` possible, and raises ModelError where the model cannot.
+        """
+        from graftlab.models.context import HFContext
+
+        return HFContext(self, padding=padding, rewind=rewind)
 
     def reset(self) -> None:
         """Back to the state of a fresh load: no adapter, no recomputation, eval mode."""
