@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from afm_adapters import MINI, REAL, random_state
-from graftlab.exports import blob, fmadapter
-from graftlab.exports.fmadapter import Metadata
+from graftlab.exports import blob
+from graftlab.exports import package as fmadapter
+from graftlab.exports.package import Metadata
 from graftlab.exports.verify import verify
 
 PROGRAM = """program(1.3)

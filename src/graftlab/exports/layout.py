@@ -26,6 +26,32 @@ NAME = "base_adapter"
 """What tamm and the toolkit call the one adapter there is."""
 
 _LAYER = re.compile(r"layers\.segment_(\d)\.layer_(\d+)\.")
+_NAME = re.compile(
+    rf"layers\.segment_([01])\.layer_(\d+)\.(.+)\.adapters\.{NAME}(?:\.lora_([012]))?\.([ab])_transpose"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a tensor of the adapter belongs, in parts: other formats name them their own way."""
+
+    segment: int
+    layer: int
+    module: str
+    """The adapted module within its layer, such as attention.output_transform."""
+    part: int | None
+    """Which output of a fused q, k, v projection; None for a module with one output."""
+    matrix: str
+    """a or b."""
+
+
+def place_of(name: str) -> Place:
+    """The parts of a tensor's name. Raises ModelError for a name that tamm does not give."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise ModelError(f"{name} is no tensor of a LoRA adapter on an AFM text model.")
+    part = int(match[4]) if match[4] else None
+    return Place(int(match[1]), int(match[2]), match[3], part, match[5])
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +141,31 @@ def layout_of(state: Mapping[str, Tensor], *, heads: int | None = None) -> Layou
     128, as Apple's model has them. Raises ModelError for an adapter on fewer linears, of mixed
     ranks, or of another model.
     """
+    found = _whole(state)
+    hidden, keys = found.hidden, found.hidden // found.heads * found.kv_heads
+    if heads is None and (hidden % HEAD_DIM or keys % HEAD_DIM):
+        raise ModelError(
+            f"its rows of {hidden} and {keys} numbers are not those of Apple's model, and do not "
+            "say how many heads there are: give the model that it was trained on."
+        )
+    heads = heads or hidden // HEAD_DIM
+    kv_heads = keys * heads // hidden
+    if hidden % heads or kv_heads * (hidden // heads) != keys or hidden // heads % 2:
+        raise ModelError(f"rows of {hidden} and {keys} do not fall into {heads} heads.")
+    return replace(found, heads=heads, kv_heads=kv_heads)
+
+
+def adapts_all(state: Mapping[str, Tensor]) -> bool:
+    """Whether `state` adapts every linear of every layer, with one rank."""
+    try:
+        _whole(state)
+    except ModelError:
+        return False
+    return True
+
+
+def _whole(state: Mapping[str, Tensor]) -> Layout:
+    """The layout of an adapter on all linears, checked; heads as few as the widths allow."""
     counts = [0, 0]
     for name in state:
         if (match := _LAYER.match(name)) and (segment := int(match[1])) < 2:
@@ -130,16 +181,8 @@ def layout_of(state: Mapping[str, Tensor], *, heads: int | None = None) -> Layou
             "it does not adapt all linears of an AFM text model (q, k, v, attention output, gate, "
             "up, down), as lora=afm-r32 and the toolkit do."
         ) from error
-    if heads is None and (hidden % HEAD_DIM or keys % HEAD_DIM):
-        raise ModelError(
-            f"its rows of {hidden} and {keys} numbers are not those of Apple's model, and do not "
-            "say how many heads there are: give the model that it was trained on."
-        )
-    heads = heads or hidden // HEAD_DIM
-    kv_heads = keys * heads // hidden
-    if hidden % heads or kv_heads * (hidden // heads) != keys or hidden // heads % 2:
-        raise ModelError(f"rows of {hidden} and {keys} do not fall into {heads} heads.")
-    layout = Layout(hidden, sum(counts), counts[1], heads, kv_heads, wide, rank)
+    dim = math.gcd(hidden, keys)
+    layout = Layout(hidden, sum(counts), counts[1], hidden // dim, keys // dim, wide, rank)
     layout.check(state)
     return layout
 

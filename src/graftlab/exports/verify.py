@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.exports import blob
-from graftlab.exports.fmadapter import (
+from graftlab.exports.layout import Layout, layout_of_sizes
+from graftlab.exports.package import (
     DRAFT,
     DRAFT_WEIGHTS,
     METADATA,
@@ -25,7 +26,6 @@ from graftlab.exports.fmadapter import (
     WEIGHTS,
     identifier,
 )
-from graftlab.exports.layout import Layout, layout_of_sizes
 
 FILES = {METADATA, WEIGHTS, DRAFT, DRAFT_WEIGHTS}
 KEYS: dict[str, type] = {

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 
 from afm_adapters import MINI, REAL, random_state, tamm_model
 from graftlab.errors import ConfigError, ModelError
-from graftlab.exports import blob, fmadapter
-from graftlab.exports.fmadapter import Metadata, join_halves, split_halves
+from graftlab.exports import blob
+from graftlab.exports import package as fmadapter
+from graftlab.exports.package import Metadata, join_halves, split_halves
 from graftlab.exports.verify import verify
 
 META = Metadata("ficino_music", rank=4)
