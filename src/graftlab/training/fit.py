@@ -125,13 +125,6 @@ class Fit:
         ]
         return callbacks
 
-    def _epoch_files(self) -> list[StepCallback]:
-        """What the toolkit of the base keeps besides, where it has one."""
-        if self.module.adapter.native is None:
-            return []
-        folder = self.store.folder
-        return [EpochFiles(self.recorder, self.spec.checkpoint, folder, self.history)]
-
     def tuned_numbers(self) -> Numbers:
         """Validation with the adapter as it is, over all processes."""
         assert self.plan.valid is not None
@@ -175,6 +168,13 @@ class Fit:
     def restore_adapter(self, saved: Saved) -> None:
         """The adapter's weights of `saved`."""
         self.module.adapter.load_state_dict(saved.load()["adapter"])
+
+    def _epoch_files(self) -> list[StepCallback]:
+        """What the toolkit of the base keeps besides, where it has one."""
+        if self.module.adapter.native is None:
+            return []
+        folder = self.store.folder
+        return [EpochFiles(self.recorder, self.spec.checkpoint, folder, self.history)]
 
 
 def quiet_lightning() -> None:
