@@ -145,11 +145,6 @@ class HFBase(Base):
         finally:
             self.model.set_attn_implementation(packed)
 
-    def context(self, *, padding: Tensor | None = None, rewind: bool = False) -> HFContext:
-        from graftlab.models.context import HFContext
-
-        return HFContext(self, padding=padding, rewind=rewind)
-
 
 def _hand_through() -> nn.Module:
     """A body whose final hidden states are the embeddings it is given."""

@@ -15,6 +15,7 @@ from graftlab.door.toolkit.places import (
     adapter_at,
     assets,
     draft_at,
+    found_assets,
     knows_its_base,
 )
 from graftlab.errors import ConfigError
@@ -62,6 +63,14 @@ def adapter_words(values: Values, said: Said) -> list[str]:
     asked = "model" in values or "assets" in values
     model = model_words(values, said) if asked or not knows_its_base(adapter) else []
     return [*model, f"adapter={adapter}"]
+
+
+def exported_words(values: Values, said: Said) -> list[str]:
+    """`adapter=`, and the base where it is at hand: an adapter's weights are exported without."""
+    adapter = adapter_at(values["checkpoint"])
+    asked = "model" in values or "assets" in values
+    at_hand = not knows_its_base(adapter) and found_assets(values) is not None
+    return [*(model_words(values, said) if asked or at_hand else []), f"adapter={adapter}"]
 
 
 def draft_words(values: Values, said: Said) -> list[str]:

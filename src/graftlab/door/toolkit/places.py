@@ -24,13 +24,16 @@ BEST = "adapter-best.pt"
 DRAFT = "draft-model-final.pt"
 
 
+def found_assets(values: Values) -> str | None:
+    """The toolkit's assets folder, as said or in the current folder; None where it is neither."""
+    said = values.get("assets") or os.environ.get(ASSETS)
+    return said or ("assets" if Path("assets", "base-model.pt").is_file() else None)
+
+
 def assets(values: Values) -> str:
     """The toolkit's assets folder. Raises ConfigError saying where it was looked for."""
-    given = values.get("assets") or os.environ.get(ASSETS)
-    if given:
-        return given
-    if Path("assets", "base-model.pt").is_file():
-        return "assets"
+    if (found := found_assets(values)) is not None:
+        return found
     raise ConfigError(
         "Where are the toolkit's assets (base-model.pt, tokenizer.model)? Give --assets DIR, set "
         f"${ASSETS}, or start in the toolkit's folder. --model afm-mini tries this without them."

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from graftlab.door.toolkit.command import MODEL_FLAGS, Command
 from graftlab.door.toolkit.flags import Flag, number, precision, whole
-from graftlab.door.toolkit.more import adapter_words, draft_words, drawing_words, prompt_words
+from graftlab.door.toolkit.more import (
+    adapter_words,
+    draft_words,
+    drawing_words,
+    exported_words,
+    prompt_words,
+)
 
 GENERATE = Command(
     name="generate",
@@ -58,7 +64,7 @@ GENERATE = Command(
         Flag(
             name="batch-size",
             meaning="prompts answered at once",
-            words=("batch_size={}",),
+            words=("batch={}",),
             read=whole,
         ),
         Flag(
@@ -111,5 +117,5 @@ EXPORT_FMADAPTER = Command(
         Flag(name="description", meaning="what it is", words=("description={}",)),
         *MODEL_FLAGS,
     ),
-    more=(adapter_words, draft_words),
+    more=(exported_words, draft_words),
 )
