@@ -56,7 +56,7 @@ class SampleSpec:
     stream: bool = True
     """Write tokens to the terminal as they come."""
     out: str | None = None
-    """Also write the replies to this JSONL file."""
+    """Also write the replies to this JSONL file; with -m, each job to one of its own beside it."""
     limit: int | None = None
     """Only the first N prompts of `prompts`."""
     batch: int = 1
