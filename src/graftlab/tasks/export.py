@@ -34,9 +34,9 @@ class ExportSpec:
     """`graftlab export adapter=RUN target=TARGET out=DIR`, or `graftlab export verify=PATH`."""
 
     adapter: str | None = None
-    """A run folder, adapter folder or checkpoint, also one of Apple's toolkit."""
+    """A run folder, adapter folder or checkpoint, also one of Apple's toolkit; a draft's run."""
     target: str | None = None
-    """The format: fmadapter, mlx or peft."""
+    """The format: fmadapter, mlpackage, mlx or peft."""
     out: str | None = None
     """The folder that NAME.fmadapter is written into; without a name, the export itself."""
     name: str | None = None
@@ -57,6 +57,10 @@ class ExportSpec:
     """What metadata.json says of the adapter."""
     with_base: bool | None = None
     """With target=mlx: write the base as well, in the format that mlx-lm loads."""
+    bits: int | None = None
+    """With target=mlpackage: bits of a weight, 4, 6 or 8; null is 4."""
+    length: int | None = None
+    """With target=mlpackage: tokens that one call reads; null is 256."""
     overwrite: bool = False
     """Replace an export that is there."""
 
@@ -74,15 +78,17 @@ class ExportSpec:
         """The target with its keys. Raises ConfigError for keys that do not belong to it."""
         keys = ("name", "draft", "draft_template", "signature", "author", "description")
         assert self.target is not None, "a spec that verifies makes no target"
-        values = {key: getattr(self, key) for key in (*keys, "with_base")}
+        values = {key: getattr(self, key) for key in (*keys, "with_base", "bits", "length")}
         return make_target(self.target, values)
 
     def check(self) -> None:
         """Look for what is named, before anything heavy is loaded. Raises GraftlabError."""
         from graftlab.adapters.store import find_adapter
+        from graftlab.exports.source import model_folder
 
         if self.verify is None:
-            find_adapter(self.adapter or "")
+            if model_folder(Path(self.adapter or "").expanduser()) is None:
+                find_adapter(self.adapter or "")
             if self.model is not None:
                 self.model.check()
         elif not Path(self.verify).expanduser().exists():
@@ -105,7 +111,10 @@ def run(spec: ExportSpec) -> Exported | Verdict:
     place = out / f"{spec.name}{target.suffix}" if spec.name else out
     require_free(place, overwrite=spec.overwrite)
     adapter = load(spec.adapter or "", spec.model)
-    say(f"{adapter.path}: {len(adapter.state)} tensors, rank {adapter.rank}")
+    kind = (
+        f"{len(adapter.state)} tensors, rank {adapter.rank}" if adapter.state else "a whole model"
+    )
+    say(f"{adapter.path}: {kind}")
     notes = target.check(adapter)
     with building(place, overwrite=spec.overwrite) as folder:
         say(f"writing {place}")
