@@ -113,6 +113,26 @@ def model_folder(path: Path) -> Path | None:
     return None
 
 
+def draft_state(path: Path) -> dict[str, Tensor]:
+    """All weights of a draft of Apple's kind: a run, a folder like the toolkit's, or a .pt file.
+
+    Raises ModelError for another model and for a missing or damaged file.
+    """
+    from graftlab.models.afm_files import find_assets, read_weights
+
+    if path.is_file():
+        return read_weights(path)
+    folder = model_folder(path)
+    if folder is None:
+        raise ModelError(f"draft={path}: there is no model, as a run with lora=full leaves it.")
+    if (folder / "config.json").is_file():
+        raise ModelError(
+            f"draft={path} is a model of transformers, and Apple's runtime takes drafts of Apple's "
+            "architecture alone. target=mlpackage takes it."
+        )
+    return read_weights(find_assets(folder).weights)
+
+
 def described(base: Path | None) -> dict[str, Any] | None:
     """What a folder of toolkit assets tells tamm of its model; None when it is no such folder."""
     from graftlab.models.afm_files import find_assets, read_plain
