@@ -15,6 +15,7 @@ from rich.console import Console
 
 from afm_adapters import afm_run, hf_run
 from graftlab.adapters import toolkit
+from graftlab.cli import main
 from graftlab.errors import ConfigError, GraftlabError, ModelError
 from graftlab.exports import blob
 from graftlab.exports.layout import Layout
@@ -146,6 +147,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "an unknown target": ({"target": "gguf"}, "target=gguf is not one of fmadapter"),
     "a missing adapter": ({"adapter": "rnu", "target": "peft"}, "Did you mean `run`"),
+    "a path for a name": ({"name": "../one"}, "name=../one is a path"),
+    "two things at once": ({"verify": "one.fmadapter"}, "leave adapter and target out"),
+    "a missing draft": (
+        {"target": "fmadapter", "name": "a", "draft": "none"},
+        "draft=none: there is no such file",
+    ),
     "nothing": ({"adapter": None}, "or verify=PATH to check an export"),
 }
 
@@ -199,8 +206,21 @@ def test_a_full_disk_leaves_nothing(target, made, tmp_path, screen, monkeypatch)
     monkeypatch.setattr("graftlab.exports.blob.write", full)
     monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(ConfigError, match="No space left on device. Nothing was left"):
-        export(made / "run", target, tmp_path / "out", name="one")
-    assert not list((tmp_path / "out").iterdir())
+        export(made / "run", target, tmp_path / "out" / "deep", name="one")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_what_was_there(made, tmp_path, screen, monkeypatch):
+    done = export(made / "run", "fmadapter", tmp_path, name="one", author="first")
+
+    def full(source: object, target: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("graftlab.exports.folder.publish", full)
+    with pytest.raises(ConfigError, match="No space left on device"):
+        export(made / "run", "fmadapter", tmp_path, name="one", author="second", overwrite=True)
+    assert json.loads((done.path / "metadata.json").read_text())["author"] == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["one.fmadapter"]
 
 
 def test_what_cannot_be_read_back_is_not_kept(made, tmp_path, screen, monkeypatch):
@@ -216,7 +236,7 @@ def test_what_cannot_be_read_back_is_not_kept(made, tmp_path, screen, monkeypatc
     monkeypatch.setattr("graftlab.exports.blob.write", lossy)
     with pytest.raises(ModelError, match="was not read back as it was written"):
         export(made / "run", "fmadapter", tmp_path / "out", name="one")
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_broken_package_is_told_rule_by_rule(made, tmp_path, screen):
@@ -226,3 +246,18 @@ def test_a_broken_package_is_told_rule_by_rule(made, tmp_path, screen):
         run(ExportSpec(verify=str(done.path)))
     with pytest.raises(ConfigError, match="there is no such file or folder"):
         ExportSpec(verify=str(tmp_path / "none")).check()
+
+
+def test_from_the_command_line(made, tmp_path, capfd):
+    """Through the door: a positional run, text with commas, verification, and exit codes."""
+    lonely = tmp_path / "adapter-epoch2.pt"
+    shutil.copyfile(made / "run" / "checkpoints" / "adapter-final.pt", lonely)
+    common = ["target=fmadapter", "name=one", f"out={tmp_path}", "description=Softly, (twice)"]
+    model = ["model=afm-3b", f"model.path={made / 'assets'}"]
+    assert main(["export", str(lonely), *common, *model]) == 0
+    package = tmp_path / "one.fmadapter"
+    assert json.loads((package / "metadata.json").read_text())["description"] == "Softly, (twice)"
+    assert main(["export", f"verify={package}"]) == 0
+    (package / "metadata.json").unlink()
+    assert main(["export", f"verify={package}"]) == 2
+    assert "files: metadata.json is missing" in capfd.readouterr().err

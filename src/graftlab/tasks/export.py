@@ -66,7 +66,11 @@ class ExportSpec:
 
     def __post_init__(self) -> None:
         if self.verify is not None:
+            if self.adapter is not None or self.target is not None:
+                raise ConfigError("verify=PATH writes nothing: leave adapter and target out.")
             return
+        if self.name is not None and Path(self.name).name != self.name:
+            raise ConfigError(f"name={self.name} is a path: out=DIR says where the export goes.")
         if self.adapter is None or self.out is None or self.target is None:
             raise ConfigError(
                 "Give adapter=RUN, target=TARGET and out=DIR, or verify=PATH to check an export."
@@ -91,6 +95,10 @@ class ExportSpec:
                 find_adapter(self.adapter or "")
             if self.model is not None:
                 self.model.check()
+            for key in ("draft", "draft_template"):
+                path = getattr(self, key)
+                if path is not None and not Path(path).expanduser().exists():
+                    raise ConfigError(f"{key}={path}: there is no such file or folder.")
         elif not Path(self.verify).expanduser().exists():
             raise ConfigError(f"verify={self.verify}: there is no such file or folder.")
 
