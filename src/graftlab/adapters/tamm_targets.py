@@ -124,7 +124,7 @@ def plain_config(make: Make) -> dict[str, Any]:
     return {
         "format": "tamm",
         "rank": make.rank,
-        "alpha": make.alpha,
+        "alpha": int(make.alpha) if float(make.alpha).is_integer() else make.alpha,
         "dropout": make.dropout,
         "targets": list(make.targets),
         "layers": make.layers,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from graftlab.adapters.lora import Lora
     from graftlab.adapters.store import AdapterSource
     from graftlab.adapters.tamm_adapter import TammAdapter
+    from graftlab.models.afm_context import AFMContext
     from graftlab.models.afm_files import Assets
     from graftlab.packing.attention_tamm import PackedSDPA
     from graftlab.types import Batch
@@ -106,6 +107,11 @@ class AFMBase(Base):
     def logits(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self.model.output_transform(hidden)
         return logits
+
+    def context(self, *, padding: Tensor | None = None, rewind: bool = False) -> AFMContext:
+        from graftlab.models.afm_context import AFMContext
+
+        return AFMContext(self, padding=padding)  # it can always be cropped
 
     def set_checkpointing(self, on: bool) -> None:
         for layer in self.layers:

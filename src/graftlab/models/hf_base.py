@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from graftlab.adapters.lora import Lora
     from graftlab.adapters.peft_adapter import PeftAdapter
     from graftlab.adapters.store import AdapterSource
+    from graftlab.models.context import HFContext
     from graftlab.types import Batch
 
 
@@ -123,6 +124,11 @@ class HFBase(Base):
         else:
             self.model.activation_checkpointing_disable()
         self.model.train()
+
+    def context(self, *, padding: Tensor | None = None, rewind: bool = False) -> HFContext:
+        from graftlab.models.context import HFContext
+
+        return HFContext(self, padding=padding, rewind=rewind)
 
     @contextmanager
     def plain(self) -> Iterator[None]:

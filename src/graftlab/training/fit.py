@@ -125,13 +125,6 @@ class Fit:
         ]
         return callbacks
 
-    def _epoch_files(self) -> list[StepCallback]:
-        """What the toolkit of the base keeps besides, where it has one."""
-        if self.module.adapter.native is None:
-            return []
-        folder = self.store.folder
-        return [EpochFiles(self.recorder, self.spec.checkpoint, folder, self.history)]
-
     def tuned_loss(self) -> float:
         """The validation loss with the adapter as it is, over all processes."""
         assert self.plan.valid is not None
@@ -174,6 +167,13 @@ class Fit:
     def restore_adapter(self, saved: Saved) -> None:
         """The adapter's weights of `saved`."""
         self.module.adapter.load_state_dict(saved.load()["adapter"])
+
+    def _epoch_files(self) -> list[StepCallback]:
+        """What the toolkit of the base keeps besides, where it has one."""
+        if self.module.adapter.native is None:
+            return []
+        folder = self.store.folder
+        return [EpochFiles(self.recorder, self.spec.checkpoint, folder, self.history)]
 
 
 def quiet_lightning() -> None:
