@@ -17,6 +17,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from graftlab.data.prepared import PreparedData
 from graftlab.data.source import DataSpec, DemoData, JsonlData
 from graftlab.errors import ConfigError, did_you_mean
+from graftlab.models.afm import AFMModel
 from graftlab.models.base import ModelSpec
 from graftlab.models.hf import HFModel
 from graftlab.models.tiny import TinyModel
@@ -40,7 +41,7 @@ CHOICES: dict[str, dict[str, type]] = {
         "ray": RayLauncher,
         "slurm": SlurmLauncher,
     },
-    "model": {"hf": HFModel, "tiny": TinyModel},
+    "model": {"afm": AFMModel, "hf": HFModel, "tiny": TinyModel},
     "objective": {"sft": CrossEntropy},
     "optimizer": {"adamw": AdamW, "custom": CustomOptimizer},
     "teacher": {"http": HttpTeacher, "local": LocalTeacher, "rules": RulesTeacher},

@@ -12,6 +12,7 @@ import yaml
 
 from graftlab import __version__
 from graftlab.choices import field_types
+from graftlab.cli import WORDS
 from graftlab.config import VERBS, conf_dir
 from graftlab.door.menu import menu
 
@@ -23,7 +24,7 @@ def test_the_verbs(doors: Doors) -> None:
     for arguments in ([], ["--help"], ["-h"]):
         seen = doors.knock(*arguments)
         assert seen.code == 0
-        assert all(f"  {verb}" in seen.out for verb in VERBS)
+        assert all(f"  {word}" in seen.out for word in WORDS)
     assert doors.knock("--version").out == f"graftlab {__version__}\n"
 
 
@@ -68,7 +69,8 @@ def test_cfg_job_with_values_and_references(doors: Doors) -> None:
     ("line", "expected"),
     [
         ("graftlab tr", {"train"}),
-        ("graftlab ", set(VERBS)),
+        ("graftlab ", set(WORDS)),
+        ("graftlab to", {"toolkit"}),
         ("graftlab train precision=bf", {"precision=bf16", "precision=bf16-mixed"}),
         ("graftlab train lora.ra", {"lora.rank="}),
         ("graftlab sample generation=", {"generation=creative", "generation=greedy"}),

@@ -72,7 +72,11 @@ def test_every_option_composes_and_builds(name: str) -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_builds(verb: str) -> None:
-    needs = {"sample": ["model=tiny", "prompt=Hello"], "prepare": ["corpus=chats.jsonl"]}
+    needs = {
+        "sample": ["model=tiny", "prompt=Hello"],
+        "prepare": ["corpus=chats.jsonl"],
+        "export": ["adapter=RUN", "target=peft", "out=DIR"],
+    }
     assert isinstance(built(*needs.get(verb, []), verb=verb), VERBS[verb])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from graftlab.adapters.peft import Lora
+from graftlab.adapters.lora import Lora
 from graftlab.config import build, compose
 from graftlab.errors import ConfigError, ModelError
 from graftlab.models.architecture import Architecture

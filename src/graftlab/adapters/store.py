@@ -3,6 +3,7 @@
 RUN/                          a run folder: its adapter/ is meant (the best one)
 RUN/adapter-final/            an adapter folder, ours or PEFT's
 RUN/checkpoints/last.ckpt     a checkpoint: keys "adapter", "adapter_config" and "run"
+adapter-final.pt              a checkpoint of Apple's adapter toolkit, a run's or anybody's
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.errors import ModelError, did_you_mean
+from graftlab.errors import ConfigError, ModelError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from graftlab.adapters.lora import Lora
+    from graftlab.models.base import Base
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -39,7 +43,7 @@ class AdapterSource(ABC):
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """The weights under PEFT's names, on the CPU. Raises ModelError."""
+        """The weights under their names in the file, on the CPU. Raises ModelError."""
 
     @abstractmethod
     def run(self) -> dict[str, Any]:
@@ -52,7 +56,7 @@ class AdapterSource(ABC):
 
 @dataclass(frozen=True, slots=True)
 class FolderSource(AdapterSource):
-    """An adapter folder in PEFT's format."""
+    """An adapter folder: weights in safetensors, a JSON config, and `run.yaml` where it is ours."""
 
     @property
     def folder(self) -> Path:
@@ -107,15 +111,52 @@ class CheckpointSource(AdapterSource):
         return (_checkpoint(self.path).get("identity") or {}).get("base")
 
 
+@dataclass(frozen=True, slots=True)
+class ToolkitSource(AdapterSource):
+    """A checkpoint of Apple's toolkit: tensors alone; what else is known says the run around it."""
+
+    @property
+    def folder(self) -> Path:
+        return self.path.parent
+
+    def config(self) -> dict[str, Any]:
+        from graftlab.adapters.lora import Lora
+        from graftlab.adapters.tamm_targets import alpha_of, describe
+
+        try:
+            content = describe(self.tensors())
+        except ModelError as error:
+            raise ModelError(f"{self.path}: {error}") from error
+        lora = self.run().get("lora") or {}
+        if lora.get("rank") == content["rank"]:
+            said: dict[str, Any] = {k: lora.get(k) for k in ("rank", "alpha", "scale", "rslora")}
+            content["alpha"] = alpha_of(Lora(**said))
+        return content
+
+    def tensors(self) -> dict[str, Tensor]:
+        from graftlab.adapters.toolkit import read
+
+        return read(self.path)
+
+    def run(self) -> dict[str, Any]:
+        return FolderSource(self.folder.parent).run()
+
+    def base_fingerprint(self) -> str | None:
+        adapter = self.folder.parent / "adapter"
+        return FolderSource(adapter).base_fingerprint() if (adapter / WEIGHTS).is_file() else None
+
+
 def find_adapter(path: str) -> AdapterSource:
     """The adapter meant by `path`. Raises ModelError saying what was looked for."""
     place = Path(path).expanduser()
     if place.is_file():
         if place.suffix == ".ckpt":
             return CheckpointSource(place.resolve())
+        if place.suffix == ".pt":
+            return ToolkitSource(place.resolve())
         if place.name in (CONFIG, WEIGHTS):
             return find_adapter(str(place.parent))
-        raise ModelError(f"{path} is neither a folder nor a .ckpt checkpoint.")
+        raise ModelError(f"{path} is neither a folder nor a checkpoint (.ckpt, .pt).")
     if not place.is_dir():
         siblings = [p.name for p in place.parent.iterdir()] if place.parent.is_dir() else []
         hint = did_you_mean(place.name, siblings)
@@ -127,6 +168,18 @@ def find_adapter(path: str) -> AdapterSource:
     others += sorted(str(p) for p in place.glob("**/*.ckpt"))
     hint = f" It does hold: {', '.join(others[:4])}." if others else ""
     raise ModelError(f"{path} holds neither {CONFIG} nor adapter/{CONFIG}.{hint}")
+
+
+def find_start(lora: Lora, base: Base) -> AdapterSource | None:
+    """The adapter that `lora.from` names, None without. Raises ConfigError for another base's."""
+    if lora.from_run is None:
+        return None
+    source = find_adapter(lora.from_run)
+    if source.base_fingerprint() not in (None, base.fingerprint):
+        raise ConfigError(
+            f"lora.from={lora.from_run} was trained on another base than {base.name}."
+        )
+    return source
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:

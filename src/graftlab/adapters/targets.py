@@ -20,7 +20,7 @@ from graftlab.errors import ConfigError, did_you_mean
 from graftlab.models.weights import read_json, stored_tensors
 
 if TYPE_CHECKING:
-    from graftlab.adapters.peft import Lora
+    from graftlab.adapters.lora import Lora
 
 IN_LAYER = re.compile(r"(?:.*?\.)?(\d+)\.(.+)")
 ATTENTION = re.compile(r"attn|attention")

@@ -82,10 +82,8 @@ def check_parts(spec: Any) -> None:
     if model is None:
         return
     model.check()
-    if lora is not None and getattr(model, "hub", None) is None:
-        from graftlab.adapters.targets import check_targets
-
-        check_targets(model.folder(), lora)
+    if lora is not None and model.on_disk:
+        model.check_lora(lora)
 
 
 def composed(door: Door, overrides: Sequence[str]) -> DictConfig:

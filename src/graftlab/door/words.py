@@ -16,7 +16,7 @@ from pathlib import Path
 
 from graftlab.config import MASKED
 
-TEXT = frozenset({"prompt", "system"})
+TEXT = frozenset({"author", "description", "prompt", "system"})
 """Keys whose value is text to the last character; even `null` is a word."""
 
 PATHS = frozenset(
@@ -31,6 +31,8 @@ PATHS = frozenset(
         "data.valid",
         "decontaminate.against",
         "dirs",
+        "draft",
+        "draft_template",
         "frame",
         "logger.wandb.entity",
         "logger.wandb.group",
@@ -48,6 +50,8 @@ PATHS = frozenset(
         "out",
         "prompts",
         "resume",
+        "signature",
+        "verify",
         "write",
     }
 )
@@ -70,7 +74,7 @@ FOLDERS = frozenset({"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"})
 ALIASES = {"lora.from": "lora.from_run"}
 """Keys as people write them -> fields (`from` is a word of Python)."""
 
-POSITIONAL = {"report": "dirs", "sample": "adapter"}
+POSITIONAL = {"export": "adapter", "report": "dirs", "sample": "adapter"}
 """Verb -> the key that words without `key=` stand for; of a key in LISTS there may be several."""
 
 _WORD = re.compile(r"(?P<prefix>\+{0,2}|~)(?P<key>[^=+~]+)=(?P<text>.*)", re.DOTALL)

@@ -28,10 +28,8 @@ def lend(spec: ModelSpec, *, dtype: torch.dtype, device: torch.device) -> Iterat
     process never holds two idle bases. Raises ModelError when the base cannot be loaded.
     """
     from graftlab.models.compile import restore_layers
-    from graftlab.models.fingerprint import fingerprint
 
-    folder = spec.folder()
-    key = (str(folder), fingerprint(folder), spec.attention, dtype, str(device))
+    key = (str(spec.folder()), spec.fingerprint(), spec.attention, dtype, str(device))
     resting = _resting.pop(key, None)
     _resting.clear()
     if not resting:

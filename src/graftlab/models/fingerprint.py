@@ -32,7 +32,7 @@ def fingerprint(folder: Path) -> str:
             if tensor.file not in streams:
                 streams[tensor.file] = tensor.file.open("rb")
             digest.update(f"\0{name}:{tensor.dtype}:{tensor.shape}\0".encode())
-            for start, length in _blocks(tensor):
+            for start, length in sampled_blocks(tensor):
                 streams[tensor.file].seek(start)
                 digest.update(streams[tensor.file].read(length))
     finally:
@@ -41,7 +41,8 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _blocks(tensor: StoredTensor) -> list[tuple[int, int]]:
+def sampled_blocks(tensor: StoredTensor) -> list[tuple[int, int]]:
+    """(offset, length) of the bytes of a tensor that are hashed."""
     if tensor.num_bytes <= WHOLE:
         return [(tensor.offset, tensor.num_bytes)]
     last = tensor.num_bytes - BLOCK

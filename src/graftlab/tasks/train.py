@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graftlab.adapters.peft import Lora
+from graftlab.adapters.lora import Lora
 from graftlab.data.source import DataSpec
 from graftlab.errors import ConfigError, ResumeError, require_choice, require_range
 from graftlab.generation.sampling import Generation

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.errors import ConfigError, ModelError, did_you_mean
-from graftlab.text.spm import join_pieces, looks_like_marker, read_proto, shown_pieces
+from graftlab.text.spm import join_pieces, looks_like_marker, model_bytes, read_proto, shown_pieces
 from graftlab.text.tokenizer import Tokenizer, fingerprint_of
 from graftlab.types import Message
 
@@ -157,6 +157,12 @@ class AFMTokenizer(Tokenizer):
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         return shown_pieces(self._model, ids, self._lines)
+
+    def token_bytes(self) -> list[bytes | None]:
+        table = model_bytes(self._model, hidden=self._hidden)
+        for index, text in self._lines.items():
+            table[index] = text.encode()
+        return table
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from graftlab.errors import ModelError
+from graftlab.text.pieces import BYTE, SPACE, piece_bytes
 from graftlab.text.template import compile_template, plain, refusal, template_text
 from graftlab.text.tokenizer import Tokenizer, fingerprint_of, marker_pattern
 from graftlab.types import Message
 
-_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
-_SPACE = "\u2581"
 _LAYOUT = "a\n\nb  c"
 
 
@@ -121,12 +120,29 @@ class SentencePieceTokenizer(Tokenizer):
     def pieces(self, ids: Sequence[int]) -> list[str]:
         return shown_pieces(self._model, ids)
 
+    def token_bytes(self) -> list[bytes | None]:
+        return model_bytes(self._model, hidden=self.markers.values())
+
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / "tokenizer.model"
         if not target.exists() or not target.samefile(self._file):
             shutil.copyfile(self._file, target)
         (folder / "chat_template.jinja").write_text(self.template, encoding="utf-8")
+
+
+def model_bytes(model: Any, *, hidden: Iterable[int]) -> list[bytes | None]:
+    """Per id of a SentencePiece model: its bytes; None for control pieces and those `hidden`."""
+    none = set(hidden)
+    return [
+        None
+        if index in none
+        or model.is_control(index)
+        or model.is_unknown(index)
+        or model.is_unused(index)
+        else piece_bytes(model.id_to_piece(index), is_byte=model.is_byte(index))
+        for index in range(model.vocab_size())
+    ]
 
 
 def looks_like_marker(piece: str) -> bool:
@@ -141,8 +157,7 @@ def join_pieces(
     data = bytearray()
     for index in ids:
         piece = spelled.get(index) or model.id_to_piece(index)
-        byte = _BYTE.fullmatch(piece) if model.is_byte(index) else None
-        data += bytes([int(byte[1], 16)]) if byte else piece.replace(_SPACE, " ").encode()
+        data += piece_bytes(piece, is_byte=model.is_byte(index))
     return data.decode("utf-8", "replace")
 
 
@@ -153,10 +168,10 @@ def shown_pieces(
     shown = []
     for index in ids:
         piece = spelled.get(index) or model.id_to_piece(index)
-        byte = _BYTE.fullmatch(piece) if model.is_byte(index) else None
+        byte = BYTE.fullmatch(piece) if model.is_byte(index) else None
         printable = byte is not None and int(byte[1], 16) < 0x80
         shown.append(chr(int(byte[1], 16)) if printable and byte else piece)
-    return [piece.replace(_SPACE, " ") for piece in shown]
+    return [piece.replace(SPACE, " ") for piece in shown]
 
 
 def read_proto(file: Path) -> Any:

@@ -57,6 +57,13 @@ class Tokenizer(ABC):
         """One string to show per token."""
 
     @abstractmethod
+    def token_bytes(self) -> list[bytes | None]:
+        """Per id: the bytes it writes; None for markers, special tokens and ids without a text.
+
+        Raises ModelError for a vocabulary whose tokens cannot be told apart as bytes.
+        """
+
+    @abstractmethod
     def save(self, folder: Path) -> None:
         """Write what `load_tokenizer(folder)` needs to give the same tokenizer back."""
 

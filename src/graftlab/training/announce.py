@@ -43,6 +43,7 @@ def _model_rows(setup: Setup, adapter: Adapter) -> list[tuple[str, str]]:
             f"rank {lora.rank}, alpha {lora.effective_alpha:g}, "
             f"{adapter.num_trainable:,} trainable parameters ({share:.2%} of the base)",
         ),
+        *(("", note) for note in adapter.notes),
         ("device", device_name(place.device) + processes),
         ("precision", f"{precision.name} ({precision.reason})"),
     ]

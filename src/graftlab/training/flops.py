@@ -24,11 +24,8 @@ def flops_per_token(
         for module in layer.modules()
         if isinstance(module, torch.nn.Linear)
     )
-    config = base.model.config.get_text_config()
-    head = config.vocab_size * config.hidden_size * labelled_share
-    width = config.num_attention_heads * (
-        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    )
-    attention = 3 * 2 * 2 * width * (mean_length / 2) * len(layers)
+    sizes = base.dimensions
+    head = sizes.vocab_size * sizes.hidden_size * labelled_share
+    attention = 3 * 2 * 2 * sizes.attention_width * (mean_length / 2) * len(layers)
     total: float = 4.0 * (body - num_trainable + head) + 6.0 * num_trainable + attention
     return total

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from graftlab.adapters.peft import attach
 from graftlab.choices import dump
 from graftlab.errors import ConfigError, Paused
 from graftlab.models.cache import lend
@@ -132,7 +131,7 @@ def claim(spec: TrainSpec, folder: RunFolder) -> Saved | None:
 def open_adapter(spec: TrainSpec, precision: Resolved, place: Place) -> Iterator[Adapter]:
     """The base, lent, with the adapter in it; the base goes back as it came."""
     with lend(spec.model, dtype=precision.base_dtype, device=place.device) as base:
-        adapter = attach(base, spec.lora, seed=spec.seed, dtype=precision.adapter_dtype)
+        adapter = base.attach(spec.lora, seed=spec.seed, dtype=precision.adapter_dtype)
         base.set_checkpointing(spec.model.gradient_checkpointing)
         yield adapter
 

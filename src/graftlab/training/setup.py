@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from graftlab.adapters.targets import check_targets
 from graftlab.text.encode import encode
 from graftlab.tracking.console import say
 from graftlab.training.place import Place
@@ -60,7 +59,7 @@ def settle(spec: TrainSpec, folder: RunFolder, *, prompts: int | None = None) ->
     """
     place = Place.settle(spec)
     precision = resolve(spec.precision, place.device)
-    check_targets(spec.model.folder(), spec.lora)
+    spec.model.check_lora(spec.lora)
     if prompts is None:
         prompts = spec.callbacks.samples.prompts
     data = read_data(spec, folder, prompts=prompts, tell=place.rank == 0)
@@ -74,7 +73,7 @@ def settle_like(first: Setup, spec: TrainSpec, folder: RunFolder) -> Setup:
     Its loaders are those of `first`: only one of the two may be iterated at a time. Raises
     ConfigError where the targets match nothing.
     """
-    check_targets(spec.model.folder(), spec.lora)
+    spec.model.check_lora(spec.lora)
     rejects = first.folder.path / "rejects.jsonl"
     if rejects.exists() and folder.path != first.folder.path:
         shutil.copyfile(rejects, folder.path / "rejects.jsonl")

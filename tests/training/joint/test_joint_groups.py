@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from graftlab.adapters.peft import Lora
+from graftlab.adapters.lora import Lora
 from graftlab.errors import ConfigError
 from graftlab.tracking.folder import RunFolder
 from graftlab.training.joint import measure as measuring

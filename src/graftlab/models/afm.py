@@ -1,0 +1,91 @@
+"""Apple's on-device model from the assets folder of Apple's adapter toolkit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graftlab.errors import ConfigError, ModelError, did_you_mean
+from graftlab.models.base import ModelSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from graftlab.adapters.lora import Lora
+    from graftlab.models.afm_base import AFMBase
+    from graftlab.models.afm_files import Assets
+    from graftlab.text.tokenizer import Tokenizer
+
+NUM_LAYERS = 56
+"""tamm's default, which its JSON leaves out."""
+
+
+@dataclass(kw_only=True, slots=True)
+class AFMModel(ModelSpec):
+    """`model=afm-3b model.path=TOOLKIT_ASSETS`: base-model.pt, its config, tokenizer.model."""
+
+    path: str | None = None
+    """The toolkit's assets folder."""
+
+    @property
+    def name(self) -> str:
+        return f"AFM ({self.folder().name})"
+
+    def check(self) -> None:
+        self.assets()
+
+    def folder(self) -> Path:
+        if self.path is None:
+            raise ConfigError(
+                "model=afm-3b needs model.path=DIR: the assets folder of Apple's adapter toolkit."
+            )
+        folder = Path(self.path).expanduser()
+        if not folder.is_dir():
+            parent = folder.parent
+            siblings = [p.name for p in parent.iterdir() if p.is_dir()] if parent.is_dir() else []
+            hint = did_you_mean(folder.name, siblings)
+            raise ModelError(f"model.path={self.path}: there is no such folder.{hint}")
+        return folder.resolve()
+
+    def assets(self) -> Assets:
+        """Its files. Raises ModelError naming all that are missing."""
+        from graftlab.models.afm_files import find_assets
+
+        return find_assets(self.folder())
+
+    def check_lora(self, lora: Lora) -> None:
+        from graftlab.adapters.tamm_targets import resolve_targets
+        from graftlab.models.afm_files import read_plain
+
+        config = read_plain(self.assets().config) or {}
+        resolve_targets(lora, num_layers=int(config.get("num_layers", NUM_LAYERS)))
+
+    def fingerprint(self) -> str:
+        from graftlab.models.afm_files import fingerprint
+
+        return fingerprint(self.assets())
+
+    @property
+    def num_bytes(self) -> int:
+        return self.assets().weights.stat().st_size
+
+    def load_tokenizer(self, folder: Path | None = None) -> Tokenizer:
+        from graftlab.text.tokenizer import load_tokenizer
+
+        if folder is not None:
+            return load_tokenizer(folder)
+        return load_tokenizer(self.folder(), template=self.template)
+
+    def load(self, *, dtype: torch.dtype, device: torch.device) -> AFMBase:
+        from graftlab.models.afm_base import AFMBase, load_model
+
+        assets = self.assets()
+        return AFMBase(
+            load_model(assets, dtype=dtype, device=device),
+            name=self.name,
+            source=str(self.folder()),
+            folder=self.folder(),
+            fingerprint=self.fingerprint(),
+            attention=self.attention,
+        )
