@@ -164,6 +164,10 @@ class Base:
         head._modules = {**self.model._modules, self.model.base_model_prefix: _hand_through()}
         return cast("Tensor", head(inputs_embeds=hidden[None], use_cache=False).logits[0])
 
+    def save_model(self, folder: Path) -> None:
+        """Write the whole model, with the weights it has at the moment, as it was loaded."""
+        self.model.save_pretrained(folder)
+
     def set_checkpointing(self, on: bool) -> None:
         """Recompute each decoder layer in the backward pass, or not; called before training.
 
