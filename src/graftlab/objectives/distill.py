@@ -67,6 +67,9 @@ class Distill(Objective):
     def asks(self) -> str | None:
         return self.teacher
 
+    def redraws(self) -> bool:
+        return self.on == "teacher"
+
     def terms(self, policy: Any, batch: Batch) -> dict[str, torch.Tensor]:
         return {"loss": self._on_labels(policy, batch, self._divergence).sum()}
 

@@ -119,7 +119,7 @@ def answers_of(
 ) -> Answers | None:
     """How the teacher answers for this run; None where the data's own answers are trained on."""
     objective = spec.objective
-    if not isinstance(objective, Distill) or objective.on != "teacher":
+    if not isinstance(objective, Distill) or not objective.redraws():
         return None
     return Answers(
         spec=spec,

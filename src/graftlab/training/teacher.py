@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from graftlab.objectives.base import Objective
     from graftlab.objectives.policy import Policy
-    from graftlab.tasks.train import TrainSpec
     from graftlab.text.tokenizer import Tokenizer
     from graftlab.training.precision import Resolved
 
@@ -173,13 +173,15 @@ def opened(
         yield Policy(base, adapter)
 
 
-def weight_bytes(spec: TrainSpec) -> int:
-    """What the teacher's weights take on disk; 0 without one."""
-    path = spec.objective.asks()
+def num_weights(objective: Objective) -> int:
+    """Weights of the teacher's base and adapter, from the files' headers; 0 without a teacher."""
+    from graftlab.models.weights import file_tensors, stored_tensors
+
+    path = objective.asks()
     if path is None:
         return 0
     teacher = find(path)
-    files = [*teacher.model.folder().glob("*.safetensors")]
+    tensors = [*stored_tensors(teacher.model.folder()).values()]
     if teacher.source is not None and not isinstance(teacher.source, CheckpointSource):
-        files.append(teacher.source.file)
-    return sum(file.stat().st_size for file in files)
+        tensors += file_tensors(teacher.source.file).values()
+    return sum(math.prod(tensor.shape) for tensor in tensors)
