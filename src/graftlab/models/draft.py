@@ -61,7 +61,7 @@ class DraftModel(HFModel):
         if self.of is None:
             raise ConfigError(
                 "model=draft needs model.of=RUN (or a model folder), after which it is made; "
-                "experiment=draft takes it from objective.teacher=RUN."
+                "with objective=distill it is the teacher's (objective.teacher=RUN)."
             )
 
     @property
