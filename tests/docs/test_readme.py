@@ -63,6 +63,8 @@ def door(
     chats(tmp_path / "FILE", 3)
     (tmp_path / "RUN").mkdir()
     (tmp_path / "RUN" / "adapter_config.json").write_text("{}")
+    (tmp_path / "RUN" / "adapter_model.safetensors").write_text("")
+    (tmp_path / "RUN" / "run.yaml").write_text(f"model: {{choice: hf, path: {qwen2_folder}}}")
     (tmp_path / "DIR").symlink_to(qwen2_folder)
     (tmp_path / "DRAFT").symlink_to(qwen2_folder)
     (tmp_path / "PATH").mkdir()

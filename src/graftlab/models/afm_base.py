@@ -10,6 +10,8 @@ from graftlab.errors import ModelError
 from graftlab.models.base import Base, Dimensions
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from torch import Tensor, nn
 
@@ -43,17 +45,20 @@ class AFMBase(Base):
         for quantizer in quantizers:
             quantizer.is_observer_enabled = False
 
-    def attach(self, lora: Lora, *, seed: int, dtype: torch.dtype) -> TammAdapter:
+    def _attach(self, lora: Lora, *, seed: int, dtype: torch.dtype) -> TammAdapter:
         from graftlab.adapters.tamm import attach
 
         return attach(self, lora, seed=seed, dtype=dtype)
 
-    def load_adapter(
-        self, source: AdapterSource, *, dtype: torch.dtype | None = None
-    ) -> TammAdapter:
+    def _load_adapter(self, source: AdapterSource, *, dtype: torch.dtype | None) -> TammAdapter:
         from graftlab.adapters.tamm import load_adapter
 
         return load_adapter(self, source, dtype=dtype)
+
+    def save_model(self, folder: Path) -> None:
+        from graftlab.models.afm_files import find_assets, write_assets
+
+        write_assets(folder, self.model.state_dict(), config=find_assets(self.folder).config)
 
     @property
     def dimensions(self) -> Dimensions:
