@@ -104,7 +104,7 @@ MINIATURES = {
 
 @cache
 def experiment(name: str, *overrides: str) -> Any:
-    model = ["model.hub=someone/some-model"] if name == "ficino" else []
+    model = ["model.path=assets"] if name == "ficino" else []
     given = [*model, "data.train=chats.jsonl", *overrides]
     cfg = compose("train", [f"experiment={name}", "run_dir=run", *given])
     return build(cfg)

@@ -32,7 +32,7 @@ NEEDED = {
     "model=hf": ["model.hub=someone/some-model"],
     "data=jsonl": ["data.train=chats.jsonl"],
     "data=prepared": ["data.path=prepared"],
-    "experiment=ficino": ["model.hub=someone/some-model"],
+    "experiment=ficino": ["model.path=assets"],
 }
 EXPERIMENTS = [name for name in NAMES if name.startswith("experiment=")]
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from graftlab.adapters.base import Adapter
     from graftlab.adapters.lora import Lora
     from graftlab.adapters.store import AdapterSource
+    from graftlab.models.architecture import Architecture
     from graftlab.models.context import Context
     from graftlab.text.tokenizer import Tokenizer
     from graftlab.types import Batch
@@ -75,6 +76,16 @@ class ModelSpec(ABC):
     @abstractmethod
     def num_bytes(self) -> int:
         """What its weights take on disk; 0 where they are not on this machine."""
+
+    @property
+    def published(self) -> Architecture | None:
+        """What `graftlab plan` counts where the files are not Hugging Face's; None otherwise."""
+        return None
+
+    @property
+    def joint_obstacle(self) -> str | None:
+        """Why adapters on this base cannot train jointly; None where they can."""
+        return None
 
     @abstractmethod
     def load_tokenizer(self, folder: Path | None = None) -> Tokenizer:

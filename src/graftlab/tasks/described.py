@@ -37,6 +37,11 @@ def describe(spec: TrainSpec) -> Described:
     model: Any = spec.model
     hub, facts = getattr(model, "hub", None), getattr(model, "architecture", None)
     folder: Path | None = None
+    if (published := spec.model.published) is not None:
+        text = "counted from its config" if spec.model.on_disk else "published architecture"
+        where = spec.model.description()
+        tensors, numbers = published.tensors(), published.config()
+        return Described(spec.model.name, text, tensors, numbers, where)
     try:
         folder = model.description()
     except GraftlabError as error:

@@ -90,6 +90,8 @@ def _shared(spec: TrainSpec) -> str:
 
 def _obstacle(spec: TrainSpec) -> str | None:
     lora = spec.lora
+    if spec.model.joint_obstacle is not None:
+        return f"model: {spec.model.joint_obstacle}"
     if lora.dora:
         return "lora.dora: DoRA divides by a norm of base and update, which cannot be stacked"
     if lora.modules_to_save:
