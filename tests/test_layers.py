@@ -18,12 +18,12 @@ ORDER = [
     {"text", "pages"},
     {"data"},
     {"packing", "planning", "recipes"},
-    {"models", "adapters"},
+    {"models", "adapters", "demo"},
     {"objectives"},
     {"generation"},
     {"tracking"},
     {"training", "sweeps", "choices", "reports", "exports"},
-    {"tasks", "demo"},
+    {"tasks"},
     {"config", "door", "cli"},
 ]
 """Lower rooms never import from higher ones (at run time; type hints may look anywhere)."""
