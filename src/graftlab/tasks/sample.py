@@ -120,15 +120,9 @@ def run(spec: SampleSpec) -> list[Answer]:
         adapter = load_onto(base, source, dtype=dtypes[1])
         who = f"{base.name} with {spec.adapter}" if adapter else base.name
         say(f"{who}, {precision.name} on {device.type}")
-        draft = None
-        if draft_found is not None:
-            draft = load_draft(
-                draft_found, tokenizer, dtypes=dtypes, device=device, num_tokens=spec.draft_tokens
-            )
-            say(
-                f"draft: {spec.draft}, {base.num_parameters / draft.base.num_parameters:.0f} times "
-                f"smaller, {spec.draft_tokens} tokens a round"
-            )
+        draft = load_draft(
+            draft_found, base, tokenizer, dtypes=dtypes, num_tokens=spec.draft_tokens
+        )
         voices = with_draft(_voices(spec, adapter), draft, compare=spec.compare)
         screen = Screen(console(), stream=spec.stream and spec.batch == 1)
         asked = Asked(base, tokenizer, spec.generation, precision.autocast)
