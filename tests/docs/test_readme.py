@@ -64,6 +64,8 @@ def door(
     (tmp_path / "RUN").mkdir()
     (tmp_path / "RUN" / "adapter_config.json").write_text("{}")
     (tmp_path / "DIR").symlink_to(qwen2_folder)
+    (tmp_path / "DRAFT").symlink_to(qwen2_folder)
+    (tmp_path / "PATH").mkdir()
     (tmp_path / "NOVEL").write_text("It was a dark night.\n")
     (tmp_path / "PREPARED").mkdir()
     (tmp_path / "PREPARED" / "manifest.json").write_text("{}")

@@ -42,6 +42,7 @@ class MLX(Target):
     with_base: bool | None = None
 
     def check(self, adapter: Trained) -> list[str]:
+        adapter.require_adapter("mlx")
         mlx_state(adapter)
         mlx_config(adapter)
         if self.with_base:

@@ -40,6 +40,7 @@ class Peft(Target):
     name: str | None = None
 
     def check(self, adapter: Trained) -> list[str]:
+        adapter.require_adapter("peft")
         peft_state(adapter)
         if not adapter.is_afm:
             return []
