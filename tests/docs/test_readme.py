@@ -64,6 +64,7 @@ def door(
     (tmp_path / "RUN").mkdir()
     (tmp_path / "RUN" / "adapter_config.json").write_text("{}")
     (tmp_path / "DIR").symlink_to(qwen2_folder)
+    (tmp_path / "schema.json").write_text('{"type": "object"}')
     (tmp_path / "NOVEL").write_text("It was a dark night.\n")
     (tmp_path / "PREPARED").mkdir()
     (tmp_path / "PREPARED" / "manifest.json").write_text("{}")

@@ -32,6 +32,7 @@ PATHS = frozenset(
         "decontaminate.against",
         "dirs",
         "frame",
+        "generation.schema",
         "logger.wandb.entity",
         "logger.wandb.group",
         "logger.wandb.project",
