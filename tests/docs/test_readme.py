@@ -66,6 +66,7 @@ def door(
     (tmp_path / "DIR").symlink_to(qwen2_folder)
     (tmp_path / "DRAFT").symlink_to(qwen2_folder)
     (tmp_path / "PATH").mkdir()
+    (tmp_path / "schema.json").write_text('{"type": "object"}')
     (tmp_path / "NOVEL").write_text("It was a dark night.\n")
     (tmp_path / "PREPARED").mkdir()
     (tmp_path / "PREPARED" / "manifest.json").write_text("{}")
