@@ -57,13 +57,14 @@ OURS = [
 
 @pytest.fixture
 def door(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qwen2_folder: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qwen2_folder: Path, afm_folder: Path
 ) -> Iterator[Callable[[str], int]]:
     """Runs a command up to the task, which only notes that it was reached."""
     chats(tmp_path / "FILE", 3)
     (tmp_path / "RUN").mkdir()
     (tmp_path / "RUN" / "adapter_config.json").write_text("{}")
     (tmp_path / "DIR").symlink_to(qwen2_folder)
+    (tmp_path / "ASSETS").symlink_to(afm_folder)
     (tmp_path / "DRAFT").symlink_to(qwen2_folder)
     (tmp_path / "PATH").mkdir()
     (tmp_path / "schema.json").write_text('{"type": "object"}')
