@@ -109,6 +109,10 @@ class AFMModel(ModelSpec):
     def joint_obstacle(self) -> str | None:
         return "adapters of tamm are not stacked: on Apple's model each job trains by itself"
 
+    @property
+    def compile_obstacle(self) -> str | None:
+        return "not on Apple's model: compiling tamm's layers takes longer than it can save"
+
     def load_tokenizer(self, folder: Path | None = None) -> Tokenizer:
         from graftlab.text.tokenizer import load_tokenizer
 
