@@ -18,6 +18,7 @@ from graftlab.data.prepared import PreparedData
 from graftlab.data.source import DataSpec, DemoData, JsonlData
 from graftlab.errors import ConfigError, did_you_mean
 from graftlab.models.afm import AFMModel
+from graftlab.models.afm_mini import AFMMini
 from graftlab.models.base import ModelSpec
 from graftlab.models.draft import DraftModel
 from graftlab.models.hf import HFModel
@@ -43,7 +44,13 @@ CHOICES: dict[str, dict[str, type]] = {
         "ray": RayLauncher,
         "slurm": SlurmLauncher,
     },
-    "model": {"afm": AFMModel, "draft": DraftModel, "hf": HFModel, "tiny": TinyModel},
+    "model": {
+        "afm": AFMModel,
+        "afm-mini": AFMMini,
+        "draft": DraftModel,
+        "hf": HFModel,
+        "tiny": TinyModel,
+    },
     "objective": {"distill": Distill, "sft": CrossEntropy},
     "optimizer": {"adamw": AdamW, "custom": CustomOptimizer},
     "teacher": {"http": HttpTeacher, "local": LocalTeacher, "rules": RulesTeacher},

@@ -6,6 +6,7 @@ import json
 import math
 import multiprocessing
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import pytest
 import torch
 
 from graftlab.demo.afm import MiniRecipe, build_assets, heldout_loss, model_config
-from graftlab.errors import ModelError
-from graftlab.models.afm_mini import mini_folder
-from graftlab.text.afm import AFMTokenizer
+from graftlab.errors import ConfigError, ModelError
+from graftlab.models.afm import AFMModel
+from graftlab.models.afm_mini import AFMMini, mini_folder
+from graftlab.text.afm import INSTRUCTIONS, AFMTokenizer
 from graftlab.text.tokenizer import load_tokenizer
 from graftlab.types import Message
 
@@ -165,3 +167,53 @@ def test_the_whole_recipe_learns(tmp_path: Path):
     facts = build_assets(tmp_path, MiniRecipe())
     assert facts["heldout_loss"] < 2.6
     assert 1_000_000 < facts["parameters"] < 3_000_000
+
+
+def test_the_choice_is_the_folder_of_its_recipe(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("GRAFTLAB_CACHE", str(tmp_path))
+    asked: list[MiniRecipe] = []
+
+    def made(folder: Path, recipe: MiniRecipe, **_: Any) -> dict[str, object]:
+        asked.append(recipe)
+        return build_assets(folder, replace(MICRO, steps=recipe.steps))
+
+    monkeypatch.setattr("graftlab.demo.afm.build_assets", made)
+    spec = AFMMini(steps=2, locale="pt_BR")
+    spec.check()
+    assert asked == [], "looking is not making"
+    base = spec.load(dtype=torch.float32, device=torch.device("cpu"))
+    assert [recipe.steps for recipe in asked] == [2]
+    assert base.name == spec.name == "afm-mini"
+    assert base.vocab_size == MICRO.vocabulary
+    tokenizer = spec.load_tokenizer()
+    assert isinstance(tokenizer, AFMTokenizer)
+    assert tokenizer.instruction == INSTRUCTIONS["pt_BR"]
+    assert spec.fingerprint() == AFMModel(path=str(spec.folder())).fingerprint()
+    assert len(asked) == 1
+
+
+def test_keys_that_cannot_be_are_told():
+    with pytest.raises(ConfigError, match="made on the spot"):
+        AFMMini(path="assets")
+    with pytest.raises(ConfigError, match=r"model\.steps"):
+        AFMMini(steps=0)
+    with pytest.raises(ConfigError, match=r"model\.locale=pt_XX is not one of"):
+        AFMModel(path="assets", locale="pt_XX")
+    with pytest.raises(ConfigError, match=r"leave model\.template out"):
+        AFMModel(path="assets", template="chatml", instruction="Be brief.")
+
+
+def test_a_locale_of_ones_own_holds_over_the_saved_one(micro: Path, tmp_path: Path):
+    AFMTokenizer(micro / "tokenizer.model", locale="de_DE").save(tmp_path)
+    for name in ("base-model.pt", "base-model-config.json"):
+        (tmp_path / name).write_bytes((micro / name).read_bytes())
+
+    def instruction(**keys: Any) -> str:
+        tokenizer = AFMModel(path=str(tmp_path), **keys).load_tokenizer()
+        assert isinstance(tokenizer, AFMTokenizer)
+        return tokenizer.instruction
+
+    assert instruction() == INSTRUCTIONS["de_DE"]
+    assert instruction(locale="pt_BR") == INSTRUCTIONS["pt_BR"]
+    assert instruction(instruction="") == ""
+    assert instruction(instruction="Be brief.") == "Be brief."

@@ -38,9 +38,13 @@ class MiniRecipe(Course):
 
     context: int = 1024
     """Longest sequence; the last part of the training uses rows of this length."""
-    step_tokens: int = 2048
-    """Tokens per optimizer step."""
-    steps: int = 240
+    step_tokens: int = 1024
+    """Tokens per optimizer step; in so short a time many small steps learn more."""
+    matrix_lr: float = 1e-2
+    """Peak learning rate of the layers' matrices (Muon)."""
+    warmup_steps: int = 40
+    """Linear warm-up; then constant."""
+    steps: int = 480
     """Optimizer steps; every token is read once."""
     vocabulary: int = 2048
     """SentencePiece pieces, special ones included."""

@@ -1,4 +1,4 @@
-"""The miniature of Apple's model: made once, on the spot, and kept in the cache.
+"""`model=afm-mini`, the miniature of Apple's model: made once, on the spot, and kept in the cache.
 
     $GRAFTLAB_CACHE/afm-mini-KEY/    an assets folder like that of Apple's toolkit (demo/afm.py)
 
@@ -16,19 +16,60 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graftlab.caches import default_cache
-from graftlab.errors import ModelError
+from graftlab.errors import ConfigError, ModelError, require_range
+from graftlab.models.afm import AFMModel
 
 if TYPE_CHECKING:
+    from graftlab.adapters.lora import Lora
     from graftlab.demo.afm import MiniRecipe
 
 MADE = "recipe.json"
 """Written last: a folder without it is not whole."""
+
+
+@dataclass(kw_only=True, slots=True)
+class AFMMini(AFMModel):
+    """`model=afm-mini`: Apple's architecture in two million parameters; needs no assets."""
+
+    steps: int | None = None
+    """Steps of its pretraining; null: the recipe's, about a minute on two cores."""
+
+    def __post_init__(self) -> None:
+        AFMModel.__post_init__(self)
+        require_range("model.steps", self.steps, least=1)
+        if self.path:
+            raise ConfigError("model=afm-mini is made on the spot; model=afm-3b takes model.path.")
+
+    @property
+    def name(self) -> str:
+        return "afm-mini"
+
+    @property
+    def recipe(self) -> MiniRecipe:
+        """What it is made by."""
+        from graftlab.demo.afm import MiniRecipe
+
+        return MiniRecipe() if self.steps is None else replace(MiniRecipe(), steps=self.steps)
+
+    def check(self) -> None:
+        """Whether it can be made; nothing is made yet."""
+        if find_spec("tamm") is None:
+            raise ModelError("model=afm-mini needs tamm: pip install 'graftlab[apple]'.")
+
+    def check_lora(self, lora: Lora) -> None:
+        from graftlab.adapters.tamm_targets import resolve_targets
+
+        resolve_targets(lora, num_layers=self.recipe.layers)
+
+    def folder(self) -> Path:
+        return mini_folder(self.recipe)
 
 
 def mini_folder(recipe: MiniRecipe | None = None) -> Path:
