@@ -110,7 +110,6 @@ def test_a_tokenizer_of_another_kind_comes_along(tmp_path, monkeypatch):
     ("keys", "message"),
     [
         ({}, r"needs model\.of=RUN"),
-        ({"of": "x", "path": "y"}, "makes its model"),
         ({"of": "x", "layers": 0}, r"model\.layers"),
     ],
 )

@@ -111,9 +111,11 @@ class ModelSource(FolderSource):
 
     @property
     def file(self) -> Path:
+        from graftlab.models import afm_files
         from graftlab.models.weights import weight_files
 
-        return weight_files(self.path)[0]
+        flat = self.path / afm_files.WEIGHTS
+        return flat if flat.is_file() else weight_files(self.path)[0]
 
     def config(self) -> dict[str, Any]:
         from graftlab.models.weights import read_json
@@ -123,8 +125,11 @@ class ModelSource(FolderSource):
     def tensors(self) -> dict[str, Tensor]:
         from safetensors.torch import load_file
 
+        from graftlab.models.afm_files import read_weights
         from graftlab.models.weights import weight_files
 
+        if self.file.suffix == ".pt":
+            return read_weights(self.file)
         return {name: t for file in weight_files(self.path) for name, t in load_file(file).items()}
 
     def base_fingerprint(self) -> str | None:

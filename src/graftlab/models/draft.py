@@ -7,22 +7,34 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graftlab.caches import default_cache
 from graftlab.errors import ConfigError, GraftlabError, ModelError, require_range
+from graftlab.models.afm import AFMModel
+from graftlab.models.afm_mini import AFMMini
 from graftlab.models.architecture import Architecture
 from graftlab.models.base import ModelSpec
+from graftlab.models.folder import model_in
 from graftlab.models.hf import HFModel
 from graftlab.models.shrink import shrink
 from graftlab.models.tiny import TinyModel
 from graftlab.models.weights import read_json
 
+if TYPE_CHECKING:
+    import torch
+
+    from graftlab.adapters.lora import Lora
+    from graftlab.models.base import Base
+    from graftlab.text.tokenizer import Tokenizer
+
+MADE = ("config.json", "base-model-config.json")
+"""One of these is in a folder that is whole."""
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "merges.txt"),
-    *("added_tokens.json", "special_tokens_map.json", "chat_template.jinja"),
+    *("added_tokens.json", "special_tokens_map.json", "chat_template.jinja", "afm_template.json"),
 )
 """What a tokenizer with its template may consist of."""
 TOKENIZERS = TOKENIZER_FILES[:3]
@@ -31,15 +43,19 @@ TOKENIZERS = TOKENIZER_FILES[:3]
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """What a draft is made after: a folder with config.json, and one with the tokenizer."""
+    """What a draft is made after: a folder with the model, and one with the tokenizer."""
 
-    model: HFModel
+    model: ModelSpec
     config: Path
     tokenizer: Path
 
+    @property
+    def is_afm(self) -> bool:
+        return isinstance(self.model, AFMModel)
+
 
 @dataclass(kw_only=True, slots=True)
-class DraftModel(HFModel):
+class DraftModel(ModelSpec):
     """`model=draft model.of=RUN`: built once from a seed, and kept in the cache."""
 
     of: str | None = None
@@ -47,7 +63,8 @@ class DraftModel(HFModel):
     layers: int | None = None
     """Decoder layers; null takes a quarter of the teacher's."""
     hidden: int | None = None
-    """Hidden size; null takes a quarter of the teacher's. Heads and MLP follow in proportion."""
+    """Hidden size; null takes a quarter of the teacher's (an eighth for Apple's model). Heads and
+    MLP follow in proportion."""
     seed: int = 0
     """Seed of the initial weights."""
 
@@ -56,8 +73,6 @@ class DraftModel(HFModel):
         require_range("model.layers", self.layers, least=1)
         require_range("model.hidden", self.hidden, least=2)
         require_range("model.seed", self.seed, least=0)
-        if self.path or self.hub or self.revision:
-            raise ConfigError("model=draft makes its model; use model=hf for path and hub.")
         if self.of is None:
             raise ConfigError(
                 "model=draft needs model.of=RUN (or a model folder), after which it is made; "
@@ -68,36 +83,88 @@ class DraftModel(HFModel):
     def name(self) -> str:
         return f"a draft of {Path(self.of or '').name}"
 
-    @property
-    def on_disk(self) -> bool:
-        return True
-
     def check(self) -> None:
-        self._config(self._pattern())
+        self._plan(self._pattern())
 
     def folder(self) -> Path:
         pattern = self._pattern()
-        config = self._config(pattern)
-        home = default_cache() / f"draft-{self._key(pattern, config)}"
-        if not (home / "config.json").is_file():
+        plan = self._plan(pattern)
+        home = default_cache() / f"draft-{self._key(pattern, plan)}"
+        if not _is_whole(home):
             home.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".draft-", dir=home.parent) as scratch:
                 made = Path(scratch) / "model"
-                self._build(pattern, config, made)
+                self._build(pattern, plan, made)
                 _settle(made, home)
         return home
+
+    def made(self) -> ModelSpec:
+        """The model that it is, once it is made."""
+        spec = model_in(self.folder())
+        assert spec is not None, "a model was made"
+        spec.template, spec.attention = self.template, self.attention
+        spec.gradient_checkpointing = self.gradient_checkpointing
+        return spec
+
+    @property
+    def published(self) -> Architecture | None:
+        return self.made().published
+
+    @property
+    def compile_obstacle(self) -> str | None:
+        return self.made().compile_obstacle
+
+    @property
+    def num_bytes(self) -> int:
+        return self.made().num_bytes
+
+    def check_lora(self, lora: Lora) -> None:
+        self.made().check_lora(lora)
+
+    def fingerprint(self) -> str:
+        return self.made().fingerprint()
+
+    def load_tokenizer(self, folder: Path | None = None) -> Tokenizer:
+        return self.made().load_tokenizer(folder)
+
+    def load(self, *, dtype: torch.dtype, device: torch.device) -> Base:
+        base = self.made().load(dtype=dtype, device=device)
+        base.name = self.name
+        return base
 
     def _pattern(self) -> Pattern:
         """Where config and tokenizer lie; weights are not needed. Raises ModelError."""
         assert self.of is not None, "checked when it was built"
         place = Path(self.of).expanduser()
         try:
-            if (place / "config.json").is_file():
-                model = HFModel(path=str(place), template=self.template)
-                return Pattern(model, model.folder(), model.folder())
-            return _pattern_of_run(self.of)
+            model = model_in(place)
+            if model is None:
+                return _pattern_of_run(self.of)
+            model.template = self.template
+            return Pattern(model, model.folder(), model.folder())
         except ModelError as error:
             raise ModelError(f"model.of={self.of}: {error}") from error
+
+    def _plan(self, pattern: Pattern) -> dict[str, Any]:
+        """What will be made, in plain content: all of it that the weights do not say."""
+        if pattern.is_afm:
+            return self._afm_plan(pattern)
+        return self._config(pattern)
+
+    def _afm_plan(self, pattern: Pattern) -> dict[str, Any]:
+        from graftlab.models.afm_draft import sizes_of, toolkit_draft
+        from graftlab.models.afm_files import find_assets, read_config
+        from graftlab.models.fingerprint import file_digest
+
+        sized = self.layers is not None or self.hidden is not None
+        if (given := toolkit_draft(pattern.config)) is not None and not sized:
+            return {"toolkit": [file_digest(file) for file in given]}
+        config = read_config(find_assets(pattern.config).config)
+        try:
+            sizes = asdict(sizes_of(config, layers=self.layers, hidden=self.hidden))
+        except ConfigError as error:
+            raise ModelError(f"model.of={self.of}: {error}") from error
+        return {"afm": sizes, "vocabulary": int(config.vocab_size)}
 
     def _config(self, pattern: Pattern) -> dict[str, Any]:
         content = read_json(pattern.config / "config.json")
@@ -123,10 +190,22 @@ class DraftModel(HFModel):
 
     def _build(self, pattern: Pattern, config: dict[str, Any], folder: Path) -> None:
         """Initial weights as the architecture draws them, config and tokenizer into `folder`."""
+        from graftlab.text.tokenizer import load_tokenizer
+
+        if pattern.is_afm:
+            from graftlab.models.afm_draft import build
+
+            size = {"layers": self.layers, "hidden": self.hidden}
+            build(pattern.config, folder, **size, seed=self.seed)
+        else:
+            self._build_hf(config, folder)
+        own = pattern.tokenizer == pattern.config
+        speaks = pattern.model.load_tokenizer() if own else load_tokenizer(pattern.tokenizer)
+        speaks.save(folder)
+
+    def _build_hf(self, config: dict[str, Any], folder: Path) -> None:
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
-
-        from graftlab.text.tokenizer import load_tokenizer
 
         fields = {key: value for key, value in config.items() if key != "model_type"}
         try:
@@ -139,23 +218,19 @@ class DraftModel(HFModel):
                 f"model.of={self.of}: no draft of this shape can be made: {error}"
             ) from error
         model.save_pretrained(folder)
-        own = pattern.tokenizer == pattern.config
-        template = pattern.model.template if own else None
-        load_tokenizer(pattern.tokenizer, template=template).save(folder)
 
 
 def _pattern_of_run(path: str) -> Pattern:
     """What a run was trained on, and the tokenizer that it was trained with."""
-    from graftlab.adapters.store import ModelSource, find_adapter
+    from graftlab.adapters.store import find_adapter
 
     source = find_adapter(path)
-    if isinstance(source, ModelSource):
-        model = HFModel(path=str(source.folder))
-        return Pattern(model, source.folder, source.folder)
+    if (whole := model_in(source.folder)) is not None:
+        return Pattern(whole, source.folder, source.folder)
     described = source.run().get("model")
     model = _base(described) if described else _named(source.config())
     try:
-        config = model.description()
+        config = model.folder() if isinstance(model, AFMModel) else model.description()
     except GraftlabError as error:
         raise ModelError(f"its base is not here: {error}") from error
     assert config is not None, "folders and hub ids have a description"
@@ -163,18 +238,21 @@ def _pattern_of_run(path: str) -> Pattern:
     return Pattern(model, config, source.folder if saved else config)
 
 
-def _base(described: dict[str, Any]) -> HFModel:
+def _base(described: dict[str, Any]) -> ModelSpec:
     """The spec of a run's base, as `run.yaml` holds it."""
-    kinds: dict[str, type[HFModel]] = {"hf": HFModel, "tiny": TinyModel, "draft": DraftModel}
+    kinds: dict[str, type[ModelSpec]] = {
+        "afm": AFMModel,
+        "afm-mini": AFMMini,
+        "draft": DraftModel,
+        "hf": HFModel,
+        "tiny": TinyModel,
+    }
     fields = dict(described)
-    kind = kinds.get(str(fields.pop("choice", None)))
-    if kind is None:
-        raise ModelError(
-            f"its base is a {described.get('choice')}, of which no draft is made yet. Give a small "
-            "model of the same tokenizer with model=hf model.path=DIR."
-        )
-    fields["architecture"] = Architecture(**(fields.get("architecture") or {}))
-    return kind(**fields)
+    kind = kinds[str(fields.pop("choice"))]
+    if "architecture" in fields:
+        fields["architecture"] = Architecture(**(fields.get("architecture") or {}))
+    model = kind(**fields)
+    return model.made() if isinstance(model, DraftModel) else model
 
 
 def _named(config: dict[str, Any]) -> HFModel:
@@ -193,6 +271,11 @@ def _settle(made: Path, home: Path) -> None:
     try:
         os.replace(made, home)
     except OSError:
-        if not (home / "config.json").is_file():
+        if not _is_whole(home):
             shutil.rmtree(home, ignore_errors=True)
             os.replace(made, home)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Folders are renamed into the cache whole, so that one file stands for all."""
+    return any((folder / name).is_file() for name in MADE)

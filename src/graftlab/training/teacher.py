@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.adapters.store import AdapterSource, CheckpointSource, ModelSource, find_adapter
+from graftlab.adapters.store import AdapterSource, find_adapter
 from graftlab.choices import restore
 from graftlab.errors import ConfigError, ModelError
 from graftlab.models.base import ModelSpec
-from graftlab.models.hf import HFModel
+from graftlab.models.folder import model_in
 
 if TYPE_CHECKING:
     import torch
@@ -55,9 +55,9 @@ class Teacher:
 
     def fingerprint(self) -> str:
         """16 hex digits of base and adapter; another training gives others. Raises ModelError."""
-        from graftlab.models.fingerprint import file_digest, fingerprint
+        from graftlab.models.fingerprint import file_digest
 
-        base = fingerprint(self.model.folder())
+        base = self.model.fingerprint()
         if self.source is None:
             return base
         content = [base, self.source.config(), file_digest(self.source.file)]
@@ -73,15 +73,13 @@ def find(path: str) -> Teacher:
 
 
 def _find(path: str) -> Teacher:
-    place = Path(path).expanduser()
-    whole = (place / "config.json").is_file() and not (place / "adapter_config.json").is_file()
-    if whole:
-        model: ModelSpec = HFModel(path=str(place))
-        model.check()
-        return Teacher(path, model, None)
-    source = find_adapter(path)
-    if isinstance(source, ModelSource):
-        return Teacher(path, HFModel(path=str(source.folder)), None)
+    whole = model_in(Path(path).expanduser())
+    if whole is None:
+        source = find_adapter(path)
+        whole = model_in(source.folder)
+    if whole is not None:
+        whole.check()
+        return Teacher(path, whole, None)
     described = source.run().get("model")
     if described is None:
         named = source.config().get("base_model_name_or_path")
@@ -180,7 +178,10 @@ def num_weights(objective: Objective) -> int:
     if path is None:
         return 0
     teacher = find(path)
-    tensors = [*stored_tensors(teacher.model.folder()).values()]
-    if teacher.source is not None and not isinstance(teacher.source, CheckpointSource):
-        tensors += file_tensors(teacher.source.file).values()
-    return sum(math.prod(tensor.shape) for tensor in tensors)
+    if (published := teacher.model.published) is not None:
+        shapes = [*published.tensors().values()]
+    else:
+        shapes = [tensor.shape for tensor in stored_tensors(teacher.model.folder()).values()]
+    if teacher.source is not None and teacher.source.file.suffix == ".safetensors":
+        shapes += [tensor.shape for tensor in file_tensors(teacher.source.file).values()]
+    return sum(map(math.prod, shapes))
