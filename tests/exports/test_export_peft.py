@@ -87,9 +87,14 @@ def test_splitting_the_projections_copies_no_weight(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "lora", [{}, {"dora": True}, {"rslora": True}, {"modules_to_save": ["norm"]}]
+    ("source", "lora"),
+    [
+        ("run", {}),
+        ("run", {"dora": True}),
+        ("run", {"modules_to_save": ["norm"]}),
+        ("checkpoint", {"rslora": True}),
+    ],
 )
-@pytest.mark.parametrize("source", ["run", "checkpoint"])
 def test_a_hugging_face_run_is_loaded_by_plain_peft(lora, source, tmp_path):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM

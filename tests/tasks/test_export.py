@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from safetensors import SafetensorError
 
 from afm_adapters import afm_run, hf_run
 from chats import chats
@@ -207,9 +208,13 @@ def test_a_full_disk_leaves_nothing(target, made, tmp_path, screen, monkeypatch)
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    def full_in_rust(*args: object, **kwargs: object) -> None:
+        told = "Error while serializing: I/O error: No space left on device (os error 28)"
+        raise SafetensorError(told)
+
     monkeypatch.setattr("graftlab.exports.blob.write", full)
-    monkeypatch.setattr("safetensors.torch.save_file", full)
-    with pytest.raises(ConfigError, match="No space left on device. Nothing was left"):
+    monkeypatch.setattr("safetensors.torch.save_file", full_in_rust)
+    with pytest.raises(ConfigError, match="written: No space left on device.*Nothing was left"):
         export(made / "run", target, tmp_path / "out" / "deep", name="one")
     assert not list(tmp_path.iterdir())
 
