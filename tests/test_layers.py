@@ -18,12 +18,12 @@ ORDER = [
     {"text", "pages"},
     {"data"},
     {"packing", "planning", "recipes"},
-    {"models", "adapters"},
+    {"models", "adapters", "demo"},
     {"objectives"},
     {"generation"},
     {"tracking"},
     {"training", "sweeps", "choices", "reports", "exports"},
-    {"tasks", "demo"},
+    {"tasks"},
     {"config", "door", "cli"},
 ]
 """Lower rooms never import from higher ones (at run time; type hints may look anywhere)."""
@@ -50,6 +50,7 @@ LIGHT = [
     *("graftlab.cli", "graftlab.tasks.train", "graftlab.tasks.report", "graftlab.choices"),
     *("graftlab.reports.gather", "graftlab.reports.compare", "graftlab.reports.page"),
     *("graftlab.sweeps.search", "graftlab.door.sweep", "graftlab.tasks.sweep"),
+    "graftlab.door.toolkit.answer",
 ]
 """Modules whose import loads nothing heavy."""
 

@@ -18,6 +18,7 @@ from graftlab.data.prepared import PreparedData
 from graftlab.data.source import DataSpec, DemoData, JsonlData
 from graftlab.errors import ConfigError, did_you_mean
 from graftlab.models.afm import AFMModel
+from graftlab.models.afm_mini import AFMMini
 from graftlab.models.base import ModelSpec
 from graftlab.models.hf import HFModel
 from graftlab.models.tiny import TinyModel
@@ -41,7 +42,7 @@ CHOICES: dict[str, dict[str, type]] = {
         "ray": RayLauncher,
         "slurm": SlurmLauncher,
     },
-    "model": {"afm": AFMModel, "hf": HFModel, "tiny": TinyModel},
+    "model": {"afm": AFMModel, "afm-mini": AFMMini, "hf": HFModel, "tiny": TinyModel},
     "objective": {"sft": CrossEntropy},
     "optimizer": {"adamw": AdamW, "custom": CustomOptimizer},
     "teacher": {"http": HttpTeacher, "local": LocalTeacher, "rules": RulesTeacher},

@@ -106,7 +106,9 @@ class Composer:
         cfg = copy.deepcopy(self._composed[options])
         for key, text in point.items():
             if key not in self.groups:
-                OmegaConf.update(cfg, key, _parsed(f"{key}={text}"), merge=True)
+                value = _parsed(f"{key}={text}")
+                # Keys were checked before; those of a free dictionary may be new.
+                OmegaConf.update(cfg, key, value, merge=True, force_add=True)
         return cfg
 
 

@@ -33,13 +33,21 @@ ROLES = ("system", "user", "assistant")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    `response_format` says what JSON the answer to this turn must be, for templates that show it:
+    {"type": "json_schema", "json_schema": {"name"?: ..., "description"?: ..., "schema": {...}}}.
+    """
 
     role: str
     content: str
+    response_format: dict[str, Any] | None = field(default=None, hash=False)
 
-    def as_dict(self) -> dict[str, str]:
-        return {"role": self.role, "content": self.content}
+    def as_dict(self) -> dict[str, Any]:
+        turn: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.response_format is not None:
+            turn["response_format"] = self.response_format
+        return turn
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,7 @@ SEEDS: dict[str, dict[str, Any]] = {
         "checkpoint.keep": 2,
         "generation.max_new_tokens": 256,
         "generation.temperature": 0.7,
+        "generation.top_k": 50,
     },
     "hafs-coder": {
         "model.hub": "Qwen/Qwen2.5-Coder-14B-Instruct",

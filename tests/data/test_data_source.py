@@ -163,6 +163,61 @@ def test_formats_places_and_counts_are_named(tmp_path: Path) -> None:
     assert "4 conversations from 2 files (messages 2" in data.notes[0]
 
 
+def schema_of(title: str) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": title, "schema": {"type": "object"}}}
+
+
+def test_response_formats_belong_to_the_turn_that_asks() -> None:
+    two = [*TURNS, {"role": "user", "content": "And?"}, TURNS[1]]
+    row = parse_row({"messages": two, "response_format": schema_of("last")})
+    assert [turn.response_format for turn in row.messages] == [None, None, schema_of("last"), None]
+    asked = [{**TURNS[0], "response_format": schema_of("first")}, *two[1:]]
+    row = parse_row(asked)
+    assert [turn.response_format for turn in row.messages] == [schema_of("first"), None, None, None]
+    assert parse_row([row.messages[0].as_dict()]).messages[0] == row.messages[0]
+    alpaca = {"instruction": "Hi", "output": "{}", "response_format": json.dumps(schema_of("a"))}
+    assert parse_row(alpaca).messages[0].response_format == schema_of("a")
+    assert parse_row({"messages": TURNS, "response_format": {"type": "text"}}) == parse_row(
+        {"messages": TURNS}
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"messages": TURNS, "response_format": {"type": "json_object"}}, "this has json_object"),
+        ({"messages": TURNS, "response_format": ["a"]}, "this has an array"),
+        ({"messages": TURNS, "response_format": "{"}, "a string that is not JSON"),
+        ({"messages": TURNS, "response_format": {"type": "json_schema"}}, 'needs "json_schema"'),
+        ([TURNS[0], {**TURNS[1], "response_format": schema_of("a")}], "the turn that asks"),
+        (
+            {
+                "messages": [{**TURNS[0], "response_format": schema_of("a")}, TURNS[1]],
+                "response_format": schema_of("b"),
+            },
+            "two response formats",
+        ),
+        ([SYSTEM, {**TURNS[0], "tools": TOOLS}, TURNS[1]], "turn 2 has tools"),
+    ],
+)
+def test_formats_and_tools_that_cannot_be_are_told(row: Any, reason: str) -> None:
+    with pytest.raises(RowProblem, match=reason):
+        parse_row(row)
+
+
+def test_tools_may_stand_in_the_system_turn() -> None:
+    for row in ([{**SYSTEM, "tools": TOOLS}, *TURNS], {"messages": [{**SYSTEM, "tools": TOOLS}]}):
+        assert parse_row(row).tools == tuple(TOOLS)
+
+
+def test_an_instruction_is_not_said_twice(tmp_path: Path) -> None:
+    opened = {"role": "system", "content": "Be kind. Be brief."}
+    file = write(tmp_path / "a.jsonl", [[opened, *TURNS], [SYSTEM, *TURNS], TURNS])
+    data = JsonlData(train=file, valid_fraction=0, default_instruction="Be kind.").load()
+    said = [c.messages[0].content for c in data.train]
+    assert said == ["Be kind. Be brief.", "Be kind.", "Be kind."]
+
+
 def test_system_prompt_and_default_instruction(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", [TURNS, [SYSTEM, *TURNS]])
     data = JsonlData(

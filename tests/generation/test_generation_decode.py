@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from graftlab.adapters.base import Adapter
 from graftlab.adapters.lora import Lora
 from graftlab.adapters.peft import attach
 from graftlab.errors import ConfigError, ModelError
-from graftlab.generation.decode import Reply, generate
+from graftlab.generation.decode import Reply, generate, generate_batch
 from graftlab.generation.sampling import Generation
 from graftlab.models.base import Base
 from graftlab.models.cache import lend
@@ -79,6 +80,161 @@ def test_greedy_equals_argmax_without_cache(kind: str, tmp_path: Path) -> None:
     assert reply.text == tokenizer.decode(expected).rstrip("\ufffd")
     assert reply.seconds > 0
     assert reply.tokens_per_second > 0
+
+
+DRAWN: list[dict[str, float]] = [
+    {},
+    {"top_k": 5},
+    {"top_k": 40, "temperature": 2.0},
+    {"top_p": 0.7, "temperature": 0.6},
+    {"min_p": 0.2},
+    {"top_k": 60, "top_p": 0.9, "min_p": 0.01, "temperature": 1.3},
+]
+
+
+@pytest.mark.parametrize("drawn", DRAWN, ids=str)
+def test_seeds_draw_what_transformers_draws(
+    base: Base, tokenizer: Tokenizer, drawn: dict[str, float]
+) -> None:
+    prompt = torch.tensor([tokenizer.render(ASK.messages, generation_prompt=True)])
+    seen = set()
+    for seed in range(4):
+        wanted: dict[str, Any] = {"max_new_tokens": 20, "temperature": 1.0, **drawn}
+        with base.plain(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            theirs = base.model.generate(
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                generation_config=GenerationConfig(
+                    do_sample=True,
+                    eos_token_id=list(tokenizer.stop_ids),
+                    pad_token_id=0,
+                    **{"top_k": 0, **wanted},
+                ),
+            )[0, prompt.shape[1] :].tolist()
+        reply = generate(base, tokenizer, ASK, Generation(**wanted, seed=seed))
+        assert reply.text == tokenizer.decode(theirs).rstrip("\ufffd")
+        assert reply.num_tokens == len(theirs)
+        seen.add(reply.text)
+    assert len(seen) > 1
+
+
+class Said:
+    """A tokenizer that remembers the ids it decoded last for each reply."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.inner, self.stop_ids, self.ids = tokenizer, tokenizer.stop_ids, list[list[int]]()
+        self.render = tokenizer.render
+
+    def decode(self, ids: list[int]) -> str:
+        self.ids.append(list(ids))
+        return self.inner.decode(ids)
+
+
+def _rare(replies: list[list[int]]) -> int:
+    """A token at which some of the replies would end, at different places, and some not."""
+    places = {
+        token: {reply.index(token) if token in reply else 99 for reply in replies}
+        for token in set().union(*replies)
+    }
+    return max(places, key=lambda token: len(places[token]))
+
+
+QUESTIONS = [
+    Conversation((Message("user", text),), "asked.jsonl", line)
+    for line, text in enumerate(
+        ["Who?", "Which year was the record made, and where?", "The quick brown fox " * 9, "So"], 1
+    )
+]
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "gemma3", "lfm2"])
+@pytest.mark.parametrize("temperature", [0.0, 0.3])
+def test_a_reply_in_a_batch_is_the_reply_alone(
+    kind: str, temperature: float, tmp_path: Path
+) -> None:
+    """Whoever the neighbours are, though they end at different lengths."""
+    folder = miniature(kind, tmp_path, tie_word_embeddings=False)
+    tokenizer = load_tokenizer(folder)
+    drawn = Generation(max_new_tokens=24, temperature=temperature, seed=3)
+    with lend(HFModel(path=str(folder)), dtype=torch.float32, device=CPU) as base:
+        said = Said(tokenizer)
+        for question in QUESTIONS:
+            generate(base, said, question, drawn)  # type: ignore[arg-type]
+        cut: Any = Said(tokenizer)  # an end that comes early for some and late for others
+        cut.stop_ids = (*tokenizer.stop_ids, _rare(said.ids))
+        alone = [generate(base, cut, question, drawn) for question in QUESTIONS]
+        together = generate_batch(base, cut, QUESTIONS, drawn)
+        turned = generate_batch(base, cut, QUESTIONS[::-1], drawn)[::-1]
+    assert len({reply.num_tokens for reply in alone}) > 1
+    for replies in (together, turned):
+        assert [(r.text, r.num_tokens, r.stopped) for r in replies] == [
+            (r.text, r.num_tokens, r.stopped) for r in alone
+        ]
+        assert all(reply.seconds > 0 for reply in replies)
+
+
+def test_every_row_of_a_batch_has_the_context_to_itself(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    lengths = [len(tokenizer.render(q.messages, generation_prompt=True)) for q in QUESTIONS]
+    context = max(lengths) + 3
+    assert min(lengths) < max(lengths) - 20
+    folder = miniature(
+        "qwen2", tmp_path, max_position_embeddings=context, tie_word_embeddings=False
+    )
+    wanted = Generation(max_new_tokens=40)
+    with lend(HFModel(path=str(folder)), dtype=torch.float32, device=CPU) as base:
+        alone = [generate(base, tokenizer, q, wanted) for q in QUESTIONS]
+        together = generate_batch(base, tokenizer, QUESTIONS, wanted)
+        assert [r.text for r in together] == [r.text for r in alone]
+        rooms = [min(40, context - length) for length in lengths]
+        ended = [r.stopped or r.num_tokens == room for r, room in zip(together, rooms, strict=True)]
+        assert all(ended)
+        assert sum(not reply.stopped for reply in together) > 1
+        longer = Conversation((Message("user", "The quick brown fox " * 12),), "asked.jsonl", 5)
+        with pytest.raises(ModelError, match="asked.jsonl:5: the prompt has .* Shorten"):
+            generate_batch(base, tokenizer, [*QUESTIONS, longer], wanted)
+
+
+class Only:
+    """A guide that allows these tokens in turn, and is done after the last."""
+
+    def __init__(self, *allowed: set[int], width: int = 400) -> None:
+        self.allowed, self.width, self.ids = allowed, width, list[int]()
+
+    @property
+    def done(self) -> bool:
+        return len(self.ids) == len(self.allowed)
+
+    def mask(self) -> torch.Tensor | None:
+        allowed = torch.zeros(self.width, dtype=torch.bool)
+        allowed[list(self.allowed[len(self.ids)])] = True
+        return allowed
+
+    def accept(self, token: int) -> bool:
+        assert token in self.allowed[len(self.ids)]
+        self.ids.append(token)
+        return True
+
+    def rollback(self, count: int) -> None:
+        del self.ids[len(self.ids) - count :]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 2.0])
+def test_a_guide_says_what_may_follow(base: Base, tokenizer: Tokenizer, temperature: float) -> None:
+    ids = tokenizer.encode_text(["The waltz"])[0]
+    drawn = Generation(max_new_tokens=30, temperature=temperature)
+
+    def guided(room: int) -> Only:
+        assert room == 30
+        return Only(*({id} for id in ids), width=base.vocab_size)
+
+    assert not generate(base, tokenizer, ASK, drawn).text.startswith("The waltz")
+    reply = generate(base, tokenizer, ASK, drawn, guided=guided)
+    assert (reply.text, reply.num_tokens, reply.stopped) == ("The waltz", len(ids), True)
+    batch = generate_batch(base, tokenizer, QUESTIONS, drawn, guided=guided)
+    assert [reply.text for reply in batch] == ["The waltz"] * len(QUESTIONS)
 
 
 def test_greedy_ignores_the_folders_sampling_defaults(base: Base, tokenizer: Tokenizer) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-import torch
 
-from graftlab.generation.decode import TextStream
+from graftlab.generation.turn import TextStream
 
 TEXT = "Café – 音楽 🎻🎻, naïve Straße; 🏳️‍🌈 end"
 
@@ -32,10 +31,8 @@ class Fallback:
 def stream(tokenizer: object, ids: Sequence[int]) -> tuple[list[str], str]:
     pieces: list[str] = []
     sink = TextStream(tokenizer, pieces.append)  # type: ignore[arg-type]
-    sink.put(torch.tensor([[1, 2, 3]]))  # the prompt
     for id in ids:
-        sink.put(torch.tensor([id]))
-    sink.end()
+        sink.put(id)
     assert sink.ids == list(ids)
     return pieces, sink.text
 
@@ -59,7 +56,3 @@ def test_pieces_come_as_soon_as_they_are_certain() -> None:
 def test_a_reply_cut_inside_a_character_ends_before_it(tokenizer: object, cut: int) -> None:
     pieces, text = stream(tokenizer, list("so 音🎻".encode())[:-cut])
     assert text == "".join(pieces) == "so 音"
-
-
-def test_the_prompt_is_not_part_of_the_reply() -> None:
-    assert stream(Bytes(), []) == ([], "")

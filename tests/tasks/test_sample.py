@@ -265,6 +265,102 @@ def test_prompts_that_cannot_be_asked_are_listed(trained: Path, tmp_path: Path) 
         run(spec(trained, prompt="a <|im_end|> b"))
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_batches_answer_as_one_by_one(
+    trained: Path,
+    questions: Path,
+    tmp_path: Path,
+    screen: Callable[..., io.StringIO],
+    terminal: bool,
+) -> None:
+    drawn = Generation(max_new_tokens=12, temperature=0.8)
+    files = [tmp_path / "single.jsonl", tmp_path / "batch.jsonl"]
+    single = run(spec(trained, prompts=str(questions), generation=drawn, out=str(files[0])))
+    shown = screen(terminal=terminal, width=140)
+    batch = run(spec(trained, prompts=str(questions), generation=drawn, batch=3, out=str(files[1])))
+    assert texts(batch) == texts(single)
+    assert [a.prompt for a in batch] == [a.prompt for a in single]
+    rows = [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
+    for row in (*rows[0], *rows[1]):
+        assert all(seconds > 0 for seconds in row.pop("seconds").values())
+    assert rows[0] == rows[1]
+    assert "five" in shown.getvalue()
+    assert ("replies" in shown.getvalue()) is terminal
+
+
+@pytest.fixture
+def draft_folder(trained: Path, tmp_path: Path) -> Path:
+    """A run folder as training of all weights leaves it: a model somewhat like the base."""
+    model = trained_model(trained)
+    folder = tmp_path / "draft"
+    with lend(model, dtype=torch.float32, device=torch.device("cpu")) as base:
+        base.model.save_pretrained(folder / "adapter")
+    model.load_tokenizer().save(folder / "adapter")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["full", "model", "adapter"])
+def test_a_draft_changes_no_reply(
+    trained: Path,
+    draft_folder: Path,
+    kind: str,
+    tmp_path: Path,
+    screen: Callable[..., io.StringIO],
+) -> None:
+    paths = {"full": draft_folder, "model": draft_folder / "adapter", "adapter": trained}
+    expected = texts(run(spec(trained)))
+    shown = screen(width=140)
+    out = tmp_path / "replies.jsonl"
+    (answer,) = run(spec(trained, draft=str(paths[kind]), draft_tokens=3, out=str(out)))
+    assert list(answer.replies) == ["base", "plain", "adapter"]
+    told = answer.replies["adapter"].speculated
+    assert told is not None
+    assert [{k: v for k, v in texts([answer])[0].items() if k != "plain"}] == expected
+    assert answer.replies["plain"].text == answer.replies["adapter"].text
+    assert answer.replies["plain"].speculated is None
+    assert told.accepted == told.proposed == 9 if kind == "adapter" else told.proposed > 8
+    row = json.loads(out.read_text(encoding="utf-8"))
+    assert row["speculated"] == {
+        "adapter": {
+            "rounds": told.rounds,
+            "proposed": told.proposed,
+            "accepted": told.accepted,
+        }
+    }
+    screen_text = " ".join(shown.getvalue().split())
+    assert f"{told.accepted / told.proposed:.0%} of {told.proposed} proposed" in screen_text
+    assert f"{12 / told.rounds:.2f} tokens a round" in screen_text
+    assert "times plain decoding" in screen_text
+    assert "1 of 1 replies are the same" in screen_text
+    assert screen_text.count("tokens/s, ") >= 3  # no column for the plain reply, which is equal
+
+
+def test_a_draft_of_the_base_alone(
+    trained: Path, draft_folder: Path, screen: Callable[..., io.StringIO]
+) -> None:
+    shown = screen()
+    model = trained_model(trained)
+    (answer,) = run(spec(None, model=model, draft=str(draft_folder), compare=False))
+    assert list(answer.replies) == ["base"]
+    told = answer.replies["base"].speculated
+    assert told is not None
+    assert told.accepted == told.proposed > 0  # it is the base itself
+    assert "times plain" not in shown.getvalue()
+
+
+def test_a_draft_that_cannot_be_is_refused(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"draft=.*none: there is no adapter"):
+        run(spec(trained, draft=str(tmp_path / "none")))
+    other = miniature("qwen2", tmp_path / "other")
+    file = other / "tokenizer.json"
+    rules = json.loads(file.read_text(encoding="utf-8"))
+    vocab = rules["model"]["vocab"]
+    vocab["a"], vocab["b"] = vocab["b"], vocab["a"]
+    file.write_text(json.dumps(rules), encoding="utf-8")
+    with pytest.raises(ModelError, match="another vocabulary: token .*must share the base's"):
+        run(spec(trained, draft=str(other)))
+
+
 @pytest.mark.parametrize(
     ("wrong", "wanted"),
     [
@@ -274,6 +370,9 @@ def test_prompts_that_cannot_be_asked_are_listed(trained: Path, tmp_path: Path) 
         ({"adapter": None, "model": HFModel(path="x"), "scale": 0.5}, "scale=0.5"),
         ({"scale": -1.0}, "scale"),
         ({"limit": 0}, "limit"),
+        ({"batch": 0}, "batch"),
+        ({"draft": "run", "draft_tokens": 0}, "draft_tokens"),
+        ({"draft": "run", "batch": 4}, "one reply at a time"),
         ({"device": "gpu"}, "device=gpu"),
         ({"system": "a", "frame": "b"}, "frame brings its own"),
         ({"prompt": None, "prompts": "a.jsonl", "system": "a"}, "prompts brings its own"),
@@ -296,7 +395,13 @@ def test_missing_files_are_named(trained: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", ["adapter='none'", "model=HFModel(path='none')", "adapter='.', prompts='none'"]
+    "wrong",
+    [
+        "adapter='none'",
+        "model=HFModel(path='none')",
+        "adapter='.', prompts='none'",
+        "model=TinyModel(), draft='none'",
+    ],
 )
 def test_a_wrong_path_is_answered_before_torch_is_loaded(wrong: str, tmp_path: Path) -> None:
     prompt = "" if "prompts" in wrong else "prompt='x', "
@@ -304,6 +409,7 @@ def test_a_wrong_path_is_answered_before_torch_is_loaded(wrong: str, tmp_path: P
 import sys
 from graftlab.errors import GraftlabError
 from graftlab.models.hf import HFModel
+from graftlab.models.tiny import TinyModel
 from graftlab.tasks.sample import SampleSpec, run
 try:
     run(SampleSpec({prompt}{wrong}))

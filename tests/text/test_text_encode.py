@@ -128,6 +128,10 @@ def test_the_key_knows_data_tokenizer_and_turns_but_not_the_place() -> None:
     moved = [Conversation(c.messages, "elsewhere.jsonl", 7) for c in base]
     assert cache_key(moved, "tokenizer", "all") == key
     tools = [Conversation(c.messages, tools=({"name": "f"},)) for c in base]
+    wanted = [
+        Conversation((Message("user", "Hi", {"type": name}), *c.messages[1:]))
+        for name, c in zip(("a", "b", "b"), base, strict=True)
+    ]
     joined = [*base[:1], Conversation(base[1].messages + base[2].messages)]
     others = [
         cache_key(base[:2], "tokenizer", "all"),
@@ -136,8 +140,10 @@ def test_the_key_knows_data_tokenizer_and_turns_but_not_the_place() -> None:
         cache_key(base, "tokenizer", "last"),
         cache_key(tools, "tokenizer", "all"),
         cache_key(joined, "tokenizer", "all"),
+        cache_key(wanted, "tokenizer", "all"),
+        cache_key(wanted[:1] * 2 + wanted[2:], "tokenizer", "all"),
     ]
-    assert len({key, *others}) == 7
+    assert len({key, *others}) == 9
 
 
 def test_a_damaged_cache_is_made_anew(chat_tokenizer: Maker, tmp_path: Path) -> None:

@@ -181,3 +181,9 @@ def test_tools_that_the_template_hides_are_refused(chat_tokenizer: Maker) -> Non
     message = problem_of(chat_tokenizer("llama3"), talk("Hi", "Hello", tools=tools))
     assert "tools" in message
     assert "model.template" in message
+
+
+def test_response_formats_that_the_template_hides_are_refused(chat_tokenizer: Maker) -> None:
+    wanted = {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}
+    asked = Conversation((Message("user", "Hi", wanted), Message("assistant", "{}")))
+    assert "response_format" in problem_of(chat_tokenizer("llama3"), asked)

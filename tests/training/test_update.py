@@ -141,8 +141,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(spec, monkeypatch):
 
 
 def test_a_validation_loss_that_is_not_finite_is_an_error(spec, monkeypatch):
-    measured = iter([3.0, float("nan")])
-    monkeypatch.setattr("graftlab.training.fit.validation_loss", lambda *a, **k: next(measured))
+    measured = iter([{"loss": 3.0}, {"loss": float("nan")}])
+    monkeypatch.setattr("graftlab.training.fit.validate", lambda *a, **k: next(measured))
     with pytest.raises(NonFiniteError, match="Step 5: the validation loss is nan"):
         run(spec)
 

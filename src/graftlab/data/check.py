@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from graftlab.errors import did_you_mean
 from graftlab.types import ROLES, Message
@@ -20,6 +22,7 @@ def problems_in(
     *,
     reserved: re.Pattern[str] | None = None,
     last: str = "assistant",
+    tools: Sequence[dict[str, Any]] = (),
 ) -> list[str]:
     """Everything that is wrong with a conversation, in words; empty when it can be trained.
 
@@ -28,20 +31,34 @@ def problems_in(
     if not messages:
         return ["the conversation has no turns"]
     problems = [*_role_problems(messages, last)]
+    if found := _reserved_in(tools, reserved):
+        problems.append(f"the tools {found}")
     for number, message in enumerate(messages, 1):
         name = f"turn {number} ({message.role})"
         if not message.content.strip():
             problems.append(f"{name} is empty")
-        if reserved is not None and (found := reserved.search(message.content)):
-            problems.append(
-                f"{name} contains the reserved token {found.group()}, "
-                "which the model would read as structure: remove or reword it"
-            )
+        if found := _reserved_in(message.content, reserved):
+            problems.append(f"{name} {found}")
+        if found := _reserved_in(message.response_format, reserved):
+            problems.append(f"the response_format of {name} {found}")
         if "\0" in message.content:
             problems.append(f"{name} holds NUL characters: the file was damaged, or is not text")
         if not message.content.isascii() and _lone_surrogate(message.content):
             problems.append(f"{name} holds half a UTF-16 pair (a broken \\ud... escape)")
     return problems
+
+
+def _reserved_in(value: Any, reserved: re.Pattern[str] | None) -> str:
+    """What is wrong with a text, or with what is shown as JSON; empty where nothing is."""
+    if reserved is None or not value:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if (found := reserved.search(text)) is None:
+        return ""
+    return (
+        f"contains the reserved token {found.group()}, "
+        "which the model would read as structure: remove or reword it"
+    )
 
 
 def _role_problems(messages: Sequence[Message], last: str) -> list[str]:

@@ -1,15 +1,18 @@
 """The shapes a row may have, recognised one by one, and what each becomes.
 
 [{"role": ..., "content": ...}, ...]                              messages, bare
-{"messages": [...], "tools"?: [...]}                              messages
+{"messages": [...], "tools"?: [...], "response_format"?: {...}}   messages
 {"conversations": [{"from": ..., "value": ...}], "system"?, ...}  ShareGPT
 {"instruction": ..., "input"?: ..., "output": ..., "system"?}     Alpaca
+
+`tools` may stand in the system turn as well, and `response_format` in the turn that asks for it;
+that of a row belongs to the last question.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from sys import intern
 from typing import Any
 
@@ -39,18 +42,17 @@ class Parsed:
 def parse_row(row: Any) -> Parsed:
     """Recognise the row's shape and read it. Raises RowProblem naming what was seen instead."""
     if isinstance(row, list):
-        return Parsed(_read_turns(row), (), "messages (bare array)")
+        return Parsed(_read_turns(row), _tools_of(row), "messages (bare array)")
     if not isinstance(row, dict):
         raise RowProblem(f"a row must be an object or an array, this is {kind_of(row)}")
     _refuse_preferences(row)
-    if "messages" in row:
-        messages = _with_system(row, _read_turns(row["messages"]))
-        return Parsed(messages, read_tools(row), "messages")
-    if "conversations" in row:
-        messages = _with_system(row, _read_turns(row["conversations"]))
-        return Parsed(messages, read_tools(row), "ShareGPT")
+    for key, shape in (("messages", "messages"), ("conversations", "ShareGPT")):
+        if key in row:
+            messages = _with_format(row, _with_system(row, _read_turns(row[key])))
+            return Parsed(messages, read_tools(row) or _tools_of(row[key]), shape)
     if "instruction" in row and "output" in row:
-        return Parsed(_with_system(row, _read_alpaca(row)), read_tools(row), "Alpaca")
+        messages = _with_format(row, _with_system(row, _read_alpaca(row)))
+        return Parsed(messages, read_tools(row), "Alpaca")
     keys = ", ".join(map(str, list(row)[:8])) or "none"
     raise RowProblem(f"unknown shape with keys {keys}; a row is {ACCEPTED}")
 
@@ -92,7 +94,12 @@ def _read_turn(number: int, turn: Any) -> Message:
             f"turn {number} ({name}): content must be text, this is {kind_of(content)}"
         )
     role = str(name) if "role" in turn else SHAREGPT_ROLES.get(name, str(name))
-    return Message(intern(role), content)
+    wanted = read_format(turn)
+    if wanted is not None and role == "assistant":
+        raise RowProblem(
+            f"turn {number} (assistant) has a response_format: it belongs to the turn that asks"
+        )
+    return Message(intern(role), content, wanted)
 
 
 def _read_alpaca(row: dict[str, Any]) -> tuple[Message, ...]:
@@ -131,6 +138,49 @@ def read_tools(row: dict[str, Any]) -> tuple[dict[str, Any], ...]:
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise RowProblem(f"tools must be an array of objects, this is {kind_of(tools)}")
     return tuple(tools)
+
+
+def _tools_of(turns: list[Any]) -> tuple[dict[str, Any], ...]:
+    """Tools that stand in the system turn; `turns` were read already."""
+    for number, turn in enumerate(turns, 1):
+        if turn.get("tools") and turn.get("role", turn.get("from")) != "system":
+            raise RowProblem(f"turn {number} has tools: only the row or its system turn may")
+    return read_tools(turns[0]) if turns else ()
+
+
+def read_format(turn: dict[str, Any]) -> dict[str, Any] | None:
+    """The `response_format` of a turn or a row: a JSON schema, or None. Raises RowProblem."""
+    wanted = turn.get("response_format")
+    if isinstance(wanted, str):
+        try:
+            wanted = json.loads(wanted) if wanted.strip() else None
+        except ValueError as error:
+            raise RowProblem(f"response_format is a string that is not JSON ({error})") from None
+    if wanted is None or wanted == {"type": "text"}:
+        return None
+    if not isinstance(wanted, dict) or wanted.get("type") != "json_schema":
+        seen = wanted.get("type") if isinstance(wanted, dict) else kind_of(wanted)
+        raise RowProblem(f'response_format must have the type "json_schema", this has {seen}')
+    inner = wanted.get("json_schema")
+    if not isinstance(inner, dict) or not isinstance(inner.get("schema"), dict):
+        raise RowProblem(
+            'response_format needs "json_schema": {"name": ..., "schema": {...}} with the schema '
+            "as an object"
+        )
+    return wanted
+
+
+def _with_format(row: dict[str, Any], messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """A row-level `response_format` belongs to the last question."""
+    wanted = read_format(row)
+    asked = [place for place, message in enumerate(messages) if message.role == "user"]
+    if wanted is None or not asked:
+        return messages
+    if any(message.response_format for message in messages):
+        raise RowProblem("two response formats: that of the row and that of a turn")
+    last = asked[-1]
+    framed = replace(messages[last], response_format=wanted)
+    return (*messages[:last], framed, *messages[last + 1 :])
 
 
 def kind_of(value: Any) -> str:

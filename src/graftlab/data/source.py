@@ -15,13 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from graftlab.data.answers import answer_problems
 from graftlab.data.check import problems_in, reserved_pattern
 from graftlab.data.files import locate, read_rows
 from graftlab.data.profile import Profile
-from graftlab.data.shapes import Parsed, RowProblem, parse_row
+from graftlab.data.schemas import SchemaAugment, augment
+from graftlab.data.shapes import RowProblem, parse_row
 from graftlab.data.split import content_hash, validation_mask
+from graftlab.data.system import with_system
 from graftlab.errors import ConfigError, DataError, require_choice, require_range
-from graftlab.types import Conversation, Message
+from graftlab.types import Conversation
 
 
 @dataclass(slots=True)
@@ -78,6 +81,7 @@ class DataSpec:
     """Train all assistant turns of a conversation, or only the last."""
     limit: int | None = None
     """Use only the first N conversations of each file set: for quick probes."""
+    schema_augment: SchemaAugment = field(default_factory=SchemaAugment)
     profile: Profile = field(default_factory=Profile)
 
     def __post_init__(self) -> None:
@@ -128,6 +132,9 @@ class DataSpec:
                 f"data.valid_fraction={self.valid_fraction}: {len(valid_set)} of "
                 f"{len(train.conversations)} conversations held out by content hash"
             )
+        if self.schema_augment.copies:
+            train_set, note = augment(train_set, self.schema_augment)
+            notes.append(note)
         formats = dict(train.formats + valid.formats)
         return Dataset(train_set, valid_set, formats, len(bad), notes)
 
@@ -170,20 +177,18 @@ class DataSpec:
             except RowProblem as problem:
                 yield _Reject(source, row.line, str(problem), row.value)
                 continue
-            if problems := problems_in(parsed.messages, reserved=reserved):
+            problems = problems_in(parsed.messages, reserved=reserved, tools=parsed.tools)
+            if self.schema_augment.copies and not problems:
+                problems = answer_problems(parsed.messages)
+            if problems:
                 yield _Reject(source, row.line, "; ".join(problems), row.value)
                 continue
-            messages = self._with_system(parsed)
+            messages = with_system(
+                parsed.messages, system=self.system_prompt, instruction=self.default_instruction
+            )
             conversation = Conversation(messages, source, row.line, parsed.tools)
             # Hashed as read, so that another system prompt does not deal the split anew.
             yield parsed.shape, conversation, content_hash(parsed.messages)
-
-    def _with_system(self, parsed: Parsed) -> tuple[Message, ...]:
-        messages, system = parsed.messages, self.system_prompt
-        if messages[0].role == "system":
-            system, messages = messages[0].content, messages[1:]
-        parts = [part for part in (self.default_instruction, system) if part]
-        return (Message("system", " ".join(parts)), *messages) if parts else messages
 
     def _split(self, train: _FileSet) -> tuple[list[Conversation], list[Conversation]]:
         held = validation_mask(train.hashes, self.valid_fraction)

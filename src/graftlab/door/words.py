@@ -34,6 +34,7 @@ PATHS = frozenset(
         "draft",
         "draft_template",
         "frame",
+        "generation.schema",
         "logger.wandb.entity",
         "logger.wandb.group",
         "logger.wandb.project",

@@ -10,6 +10,7 @@ from typing import Any
 from graftlab.data.check import problems_in, reserved_pattern
 from graftlab.data.files import locate, read_rows
 from graftlab.data.shapes import RowProblem, parse_row
+from graftlab.data.system import with_system as behind
 from graftlab.errors import ConfigError, DataError
 from graftlab.types import Conversation, Message
 
@@ -61,18 +62,9 @@ def with_system(
 ) -> Prompt:
     """The prompt as training data would have been read: `data.system_prompt` where a conversation
     has no system turn, `data.default_instruction` in front of it."""
-    messages = prompt.conversation.messages
-    if messages[0].role == "system":
-        system, messages = messages[0].content, messages[1:]
-    if parts := [part for part in (instruction, system) if part]:
-        messages = (Message("system", " ".join(parts)), *messages)
     conversation = prompt.conversation
-    return replace(
-        prompt,
-        conversation=Conversation(
-            messages, conversation.source, conversation.line, conversation.tools
-        ),
-    )
+    messages = behind(conversation.messages, system=system, instruction=instruction)
+    return replace(prompt, conversation=replace(conversation, messages=messages))
 
 
 def _rows(paths: list[Path], reserved: frozenset[str]) -> Iterator[Prompt | str]:
@@ -92,7 +84,7 @@ def _rows(paths: list[Path], reserved: frozenset[str]) -> Iterator[Prompt | str]
             *question, last = parsed.messages or (Message("user", ""),)
             answer = last.content if last.role == "assistant" else None
             messages = tuple(question) if answer is not None else parsed.messages
-            if problems := problems_in(messages, reserved=pattern, last="user"):
+            if problems := problems_in(messages, reserved=pattern, last="user", tools=parsed.tools):
                 yield f"{where}: {'; '.join(problems)}"
             else:
                 conversation = Conversation(messages, str(path), row.line, parsed.tools)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 COLUMN = 44
 """Narrowest column that text is still pleasant to read in."""
 CONTROLS = dict.fromkeys(code for code in (*range(32), 127) if chr(code) not in "\n\t")
+PLAIN = "plain"
+"""The voice that speaks without the draft, for the speed-up only."""
 SHOWN = 700
 """Characters of a prompt that are shown; metadata prompts run to pages."""
 
@@ -28,7 +32,7 @@ class Answer:
     prompt: Prompt
     """What was asked, framed if there is a frame."""
     replies: dict[str, Reply]
-    """By who gave them: `base`, `adapter`."""
+    """By who gave them: `base`, `adapter`; `plain` is the last one without its draft."""
 
 
 class Screen:
@@ -46,7 +50,7 @@ class Screen:
 
     def hear(self, name: str, speak: Callable[..., Reply]) -> Reply:
         """The reply of `speak(on_text=...)`, streamed under `name` or silently."""
-        if not self.live:
+        if not self.live or name == PLAIN:
             return speak(on_text=None)
         self._write(f"\n{name}\n", style="bold")
         reply = speak(on_text=self._write)
@@ -62,6 +66,34 @@ class Screen:
             self._write("\nreference\n", style="bold")
             self._write(reference + "\n")
 
+    @contextmanager
+    def counting(self, total: int) -> Iterator[Callable[[Answer], None]]:
+        """A function to call with every answer: moves a bar, on a terminal that shows no stream."""
+        if self.live or total == 1 or not self.console.is_terminal:
+            yield lambda answer: None
+            return
+        from rich import progress as rich_progress
+
+        columns = (
+            rich_progress.TextColumn("replies"),
+            rich_progress.BarColumn(bar_width=24),
+            rich_progress.MofNCompleteColumn(),
+            rich_progress.TextColumn("{task.fields[speed]}", markup=False),
+            rich_progress.TimeRemainingColumn(),
+        )
+        start, tokens = time.perf_counter(), 0
+        bar = rich_progress.Progress(*columns, console=self.console, transient=True)
+        with bar as progress:
+            task = progress.add_task("replies", total=total, speed="")
+
+            def count(answer: Answer) -> None:
+                nonlocal tokens
+                tokens += sum(reply.num_tokens for reply in answer.replies.values())
+                speed = tokens / (time.perf_counter() - start)
+                progress.update(task, advance=1, speed=f"{speed:.0f} tokens/s")
+
+            yield count
+
     def _write(self, text: str, *, style: str = "") -> None:
         # Text, not markup: a reply may hold [brackets]; unwrapped, because it comes in pieces.
         from rich.text import Text
@@ -75,7 +107,10 @@ def side_by_side(answer: Answer, *, width: int) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    cells = {name: (reply.text, caption(reply)) for name, reply in answer.replies.items()}
+    replies = dict(answer.replies)
+    if PLAIN in replies and replies[PLAIN].text == list(replies.values())[-1].text:
+        del replies[PLAIN]  # it says the same, as it should: only its speed is of interest
+    cells = {name: (reply.text, caption(reply)) for name, reply in replies.items()}
     if answer.prompt.reference is not None:
         cells["reference"] = (answer.prompt.reference, "")
     if width < COLUMN * len(cells):
@@ -94,7 +129,38 @@ def side_by_side(answer: Answer, *, width: int) -> RenderableType:
 def caption(reply: Reply) -> str:
     """'42 tokens, 31 tokens/s, stopped' in one line."""
     end = "stopped" if reply.stopped else "cut at the limit"
-    return f"{reply.num_tokens} tokens, {reply.tokens_per_second:.0f} tokens/s, {end}"
+    line = f"{reply.num_tokens} tokens, {reply.tokens_per_second:.0f} tokens/s, {end}"
+    if reply.valid is not None:
+        line += ", follows the schema" if reply.valid else ", does not follow the schema"
+    if reply.speculated is not None:
+        line += f", {reply.num_tokens / reply.speculated.rounds:.1f} a round"
+    return line
+
+
+def speculation_line(answers: Sequence[Answer], name: str, *, greedy: bool) -> str:
+    """What the draft was good for, over all replies of `name`; compared where there are plain ones.
+
+    The speed-up is that of tokens per second, prompts included: drawn replies differ in length.
+    """
+    replies = [answer.replies[name] for answer in answers]
+    told = [reply.speculated for reply in replies if reply.speculated is not None]
+    tokens = sum(reply.num_tokens for reply in replies)
+    proposed, rounds = sum(t.proposed for t in told), sum(t.rounds for t in told)
+    accepted = sum(t.accepted for t in told) / max(proposed, 1)
+    speed = tokens / sum(reply.seconds for reply in replies)
+    line = (
+        f"draft: {accepted:.0%} of {proposed} proposed tokens accepted, "
+        f"{tokens / max(rounds, 1):.2f} tokens a round, {speed:.1f} tokens/s"
+    )
+    plain = [answer.replies[PLAIN] for answer in answers if PLAIN in answer.replies]
+    if not plain:
+        return line
+    before = sum(reply.num_tokens for reply in plain) / sum(reply.seconds for reply in plain)
+    line += f", {speed / before:.2f} times plain decoding ({before:.1f})"
+    if greedy:
+        same = sum(ours.text == its.text for ours, its in zip(replies, plain, strict=True))
+        line += f"; {same} of {len(replies)} replies are the same"
+    return line
 
 
 def printable(text: str) -> str:

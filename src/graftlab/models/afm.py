@@ -36,6 +36,23 @@ class AFMModel(ModelSpec):
 
     path: str | None = None
     """The toolkit's assets folder."""
+    locale: str | None = None
+    """Whose default instruction opens system turns: pt_BR, de_DE, ...; null: English, or what the
+    folder was saved with."""
+    instruction: str | None = None
+    """An instruction of your own in its place; an empty one leaves system turns as they are."""
+
+    def __post_init__(self) -> None:
+        ModelSpec.__post_init__(self)
+        if self.locale is not None:
+            from graftlab.text.afm import instruction_of
+
+            instruction_of(self.locale)
+        if self.template is not None and (self.locale or self.instruction is not None):
+            raise ConfigError(
+                "model.locale and model.instruction belong to the model's own template: leave "
+                "model.template out."
+            )
 
     @property
     def name(self) -> str:
@@ -109,12 +126,19 @@ class AFMModel(ModelSpec):
     def joint_obstacle(self) -> str | None:
         return "adapters of tamm are not stacked: on Apple's model each job trains by itself"
 
+    @property
+    def compile_obstacle(self) -> str | None:
+        return "not on Apple's model: compiling tamm's layers takes longer than it can save"
+
     def load_tokenizer(self, folder: Path | None = None) -> Tokenizer:
+        from graftlab.text.afm import load_afm
         from graftlab.text.tokenizer import load_tokenizer
 
         if folder is not None:
             return load_tokenizer(folder)
-        return load_tokenizer(self.folder(), template=self.template)
+        if self.template is not None:
+            return load_tokenizer(self.folder(), template=self.template)
+        return load_afm(self.folder(), locale=self.locale, instruction=self.instruction)
 
     def load(self, *, dtype: torch.dtype, device: torch.device) -> AFMBase:
         from graftlab.models.afm_base import AFMBase, load_model

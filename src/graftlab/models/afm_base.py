@@ -36,8 +36,10 @@ class AFMBase(Base):
 
     def __init__(self, model: nn.Module, **names: Any) -> None:
         from graftlab.packing.attention_tamm import pack
+        from graftlab.packing.rotary_tamm import turn_faster
 
         super().__init__(model, **names)
+        turn_faster(model)
         self._attention: list[PackedSDPA] = pack(model)
         quantizers: list[Any] = [m for m in model.modules() if hasattr(m, "is_observer_enabled")]
         for quantizer in quantizers:

@@ -87,6 +87,11 @@ class ModelSpec(ABC):
         """Why adapters on this base cannot train jointly; None where they can."""
         return None
 
+    @property
+    def compile_obstacle(self) -> str | None:
+        """Why its layers are not compiled, whatever the machine; None where they can be."""
+        return None
+
     @abstractmethod
     def load_tokenizer(self, folder: Path | None = None) -> Tokenizer:
         """The tokenizer with its chat template, its own or the one saved in `folder`.

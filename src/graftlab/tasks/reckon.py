@@ -123,7 +123,9 @@ def compiles(spec: TrainSpec, load: Workload, shape: Shape) -> bool:
     from graftlab.models.compile import CUDA_STEPS, plan_compile
 
     passes = round(load.steps * spec.accumulate)
-    if spec.compile == "off" or (spec.compile == "auto" and spec.lora.dora):
+    if spec.compile == "off" or spec.model.compile_obstacle is not None:
+        return False
+    if spec.compile == "auto" and spec.lora.dora:
         return False
     if spec.device.kind != "cpu":
         worth = spec.compile == "on" or passes >= CUDA_STEPS

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from graftlab.errors import ConfigError, ModelError, require_choice, require_range
 from graftlab.generation.sampling import Generation
 from graftlab.models.base import ModelSpec
+from graftlab.tasks.drafting import find_draft
 from graftlab.training.precision import Precision
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from graftlab.generation.prompts import Prompt
     from graftlab.generation.show import Answer
     from graftlab.models.base import Base
+    from graftlab.tasks.answering import Voice
     from graftlab.text.tokenizer import Tokenizer
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
@@ -50,13 +52,19 @@ class SampleSpec:
     scale: float = 1.0
     """Adapter strength: 0 is the base, 1 as trained, 0.7 softer."""
     compare: bool = True
-    """Answer with the base as well."""
+    """Answer with the base as well; with a draft, also without it, which tells the speed-up."""
     stream: bool = True
     """Write tokens to the terminal as they come."""
     out: str | None = None
-    """Also write the replies to this JSONL file."""
+    """Also write the replies to this JSONL file; with -m, each job to one of its own beside it."""
     limit: int | None = None
     """Only the first N prompts of `prompts`."""
+    batch: int = 1
+    """Prompts of `prompts` that are answered together: faster, and every reply as it is alone."""
+    draft: str | None = None
+    """A small model that proposes tokens (a run of lora=full, a model folder, an adapter run)."""
+    draft_tokens: int = 5
+    """Tokens that the draft proposes before the model checks them all at once."""
     precision: Precision = field(default_factory=Precision)
     generation: Generation = field(default_factory=Generation)
     device: str = "auto"
@@ -65,6 +73,8 @@ class SampleSpec:
     def __post_init__(self) -> None:
         require_range("scale", self.scale, least=0)
         require_range("limit", self.limit, least=1)
+        require_range("batch", self.batch, least=1)
+        require_range("draft_tokens", self.draft_tokens, least=1)
         require_choice("device", self.device, ("auto", "cpu", "cuda", "mps"))
         if (self.prompt is None) == (self.prompts is None):
             raise ConfigError('Give either prompt="..." or prompts=FILE.jsonl.')
@@ -74,6 +84,10 @@ class SampleSpec:
             )
         if self.adapter is None and self.scale != 1:
             raise ConfigError(f"scale={self.scale} needs an adapter: give adapter=RUN.")
+        if self.draft is not None and self.batch > 1:
+            raise ConfigError(
+                f"draft={self.draft} speeds up one reply at a time; leave out batch or draft."
+            )
         if self.system is not None and (self.prompts is not None or self.frame is not None):
             other = "prompts" if self.prompts is not None else "frame"
             raise ConfigError(f"system belongs to a plain prompt; {other} brings its own.")
@@ -86,41 +100,48 @@ def run(spec: SampleSpec) -> list[Answer]:
     trained on another base, rows that cannot be asked, a prompt too long for the model.
     """
     source, model = found(spec)  # first of all: a wrong path is answered before torch is loaded
+    draft_found = find_draft(spec.draft) if spec.draft is not None else None
 
-    from graftlab.generation.decode import generate
-    from graftlab.generation.show import Answer, Screen
+    from graftlab.generation.guide import check_forms
+    from graftlab.generation.show import Screen, speculation_line
     from graftlab.models.cache import lend
+    from graftlab.tasks.answering import Asked, answers, with_draft
+    from graftlab.tasks.drafting import load_draft
     from graftlab.tracking.console import console, say
     from graftlab.training.device import pick_device
     from graftlab.training.precision import resolve
 
     tokenizer = trained_tokenizer(source, model)
     prompts = _prompts(spec, source, reserved=tokenizer.reserved)
+    check_forms(spec.generation, [prompt.conversation for prompt in prompts], tokenizer)
     device = pick_device(spec.device, key="device")
     precision = resolve(spec.precision, device)
-    answers = []
-    with _jsonl(spec.out) as write, lend(model, dtype=precision.base_dtype, device=device) as base:
-        adapter = load_onto(base, source, dtype=precision.adapter_dtype)
+    dtypes = precision.base_dtype, precision.adapter_dtype
+    given = []
+    with _jsonl(spec.out) as write, lend(model, dtype=dtypes[0], device=device) as base:
+        adapter = load_onto(base, source, dtype=dtypes[1])
         who = f"{base.name} with {spec.adapter}" if adapter else base.name
         say(f"{who}, {precision.name} on {device.type}")
-        voices = _voices(spec, adapter)
-        screen = Screen(console(), stream=spec.stream)
-        for index, prompt in enumerate(prompts, start=1):
-            screen.ask(prompt.conversation, index=index, total=len(prompts))
-            replies = {}
-            for name, voice in voices.items():
-                speak = partial(generate, base, tokenizer, prompt.conversation, spec.generation)
-                with voice(), precision.autocast():
-                    replies[name] = screen.hear(name, speak)
-            answers.append(Answer(prompt, replies))
-            screen.show(answers[-1])
-            write(record(answers[-1], scale=spec.scale))
-    return answers
+        draft = load_draft(
+            draft_found, base, tokenizer, dtypes=dtypes, num_tokens=spec.draft_tokens
+        )
+        voices = with_draft(_voices(spec, adapter), draft, compare=spec.compare)
+        screen = Screen(console(), stream=spec.stream and spec.batch == 1)
+        asked = Asked(base, tokenizer, spec.generation, precision.autocast)
+        for answer in answers(asked, prompts, voices, screen, batch=spec.batch):
+            given.append(answer)
+            write(record(answer, scale=spec.scale))
+        if draft is not None:
+            say(speculation_line(given, voices[-1].name, greedy=spec.generation.temperature == 0))
+    return given
 
 
 def record(answer: Answer, *, scale: float) -> dict[str, Any]:
     """One row of the `out` file."""
     conversation, replies = answer.prompt.conversation, answer.replies
+    told = {name: reply.speculated for name, reply in replies.items()}
+    speculated = {name: asdict(each) for name, each in told.items() if each is not None}
+    valid = {name: reply.valid for name, reply in replies.items() if reply.valid is not None}
     return {
         "prompt": [message.as_dict() for message in conversation.messages],
         "base": replies["base"].text if "base" in replies else None,
@@ -131,6 +152,8 @@ def record(answer: Answer, *, scale: float) -> dict[str, Any]:
         "stopped": {name: reply.stopped for name, reply in replies.items()},
         "seconds": {name: round(reply.seconds, 3) for name, reply in replies.items()},
         "where": conversation.where,
+        **({"speculated": speculated} if speculated else {}),
+        **({"valid": valid} if valid else {}),
     }
 
 
@@ -149,10 +172,10 @@ def found(spec: SampleSpec) -> tuple[AdapterSource | None, ModelSpec]:
         spec.model.check()
         return source, spec.model
     assert source is not None, "a spec without adapter has a model"
-    return source, _trained_model(source)
+    return source, trained_model(source)
 
 
-def _trained_model(source: AdapterSource) -> ModelSpec:
+def trained_model(source: AdapterSource) -> ModelSpec:
     """The base that the adapter's `run.yaml` names. Raises ConfigError or ModelError."""
     from graftlab.choices import restore
 
@@ -213,14 +236,14 @@ def load_onto(base: Base, source: AdapterSource | None, *, dtype: torch.dtype) -
     return base.load_adapter(source, dtype=dtype)
 
 
-def _voices(
-    spec: SampleSpec, adapter: Adapter | None
-) -> dict[str, Callable[[], AbstractContextManager[None]]]:
-    """Who answers, in order, each with the context in which the base speaks as that."""
+def _voices(spec: SampleSpec, adapter: Adapter | None) -> list[Voice]:
+    """Who answers, in order."""
+    from graftlab.tasks.answering import Voice
+
     if adapter is None:
-        return {"base": nullcontext}
-    compared = {"base": adapter.disabled} if spec.compare else {}
-    return {**compared, "adapter": partial(adapter.scaled, spec.scale)}
+        return [Voice("base", nullcontext)]
+    compared = [Voice("base", adapter.disabled)] if spec.compare else []
+    return [*compared, Voice("adapter", partial(adapter.scaled, spec.scale))]
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def cache_key(
     """Hash of the conversations' content, the tokenizer with its template, and this code."""
     digest = hashlib.sha256(f"{_code_hash()} {tokenizer_fingerprint} {train_turns}".encode())
     for conversation in conversations:
-        content = [[m.role, m.content] for m in conversation.messages]
+        content = [[m.role, m.content, m.response_format] for m in conversation.messages]
         digest.update(json.dumps([content, conversation.tools]).encode())
         digest.update(b"\n")
     return digest.hexdigest()[:32]

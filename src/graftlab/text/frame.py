@@ -19,7 +19,7 @@ frame is a YAML file:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ class Frame:
         messages = (
             Message("system", self.system.strip()),
             *turns,
-            Message("user", self.user_turn(last.content)),
+            replace(last, content=self.user_turn(last.content)),
         )
         return Conversation(messages, conversation.source, conversation.line, conversation.tools)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.errors import ModelError
+from graftlab.text.pieces import backend_bytes
 from graftlab.text.template import plain, refusal, template_text
 from graftlab.text.tokenizer import Tokenizer, fingerprint_of
 from graftlab.types import Message
@@ -126,6 +127,15 @@ class HFTokenizer(Tokenizer):
             lost = raw.startswith("\u2581") and not text.startswith(" ")
             shown.append(raw if "\ufffd" in text else f" {text}" if lost else text)
         return shown
+
+    def token_bytes(self) -> list[bytes | None]:
+        if self._backend is None:
+            raise ModelError(
+                "guided generation needs a tokenizer with a tokenizer.json (a fast one), and this "
+                f"model's is a {type(self._inner).__name__}. Leave generation.schema out."
+            )
+        named = type(self._inner).__name__
+        return backend_bytes(self._backend, markers=self.markers.values(), where=named)
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from graftlab.errors import ModelError
+from graftlab.text.pieces import BYTE, SPACE, piece_bytes
 from graftlab.text.template import compile_template, plain, refusal, template_text
 from graftlab.text.tokenizer import Tokenizer, fingerprint_of, marker_pattern
 from graftlab.types import Message
 
-_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
-_SPACE = "\u2581"
 _LAYOUT = "a\n\nb  c"
 
 
@@ -69,7 +69,7 @@ class SentencePieceTokenizer(Tokenizer):
             piece = self._model.id_to_piece(index)
             if self._model.is_control(index):
                 control[piece] = index
-            elif piece in self.template and _looks_like_marker(piece):
+            elif piece in self.template and looks_like_marker(piece):
                 user[piece] = index
         return control, user
 
@@ -115,23 +115,13 @@ class SentencePieceTokenizer(Tokenizer):
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         hidden = set(self.markers.values()) if skip_special else set()
-        data = bytearray()
-        for index in ids:
-            if index in hidden:
-                continue
-            piece = self._model.id_to_piece(index)
-            byte = _BYTE.fullmatch(piece) if self._model.is_byte(index) else None
-            data += bytes([int(byte[1], 16)]) if byte else piece.replace(_SPACE, " ").encode()
-        return data.decode("utf-8", "replace")
+        return join_pieces(self._model, [index for index in ids if index not in hidden])
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        shown = []
-        for index in ids:
-            piece = self._model.id_to_piece(index)
-            byte = _BYTE.fullmatch(piece) if self._model.is_byte(index) else None
-            printable = byte is not None and int(byte[1], 16) < 0x80
-            shown.append(chr(int(byte[1], 16)) if printable and byte else piece)
-        return [piece.replace(_SPACE, " ") for piece in shown]
+        return shown_pieces(self._model, ids)
+
+    def token_bytes(self) -> list[bytes | None]:
+        return model_bytes(self._model, hidden=self.markers.values())
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -141,11 +131,51 @@ class SentencePieceTokenizer(Tokenizer):
         (folder / "chat_template.jinja").write_text(self.template, encoding="utf-8")
 
 
-def _looks_like_marker(piece: str) -> bool:
+def model_bytes(model: Any, *, hidden: Iterable[int]) -> list[bytes | None]:
+    """Per id of a SentencePiece model: its bytes; None for control pieces and those `hidden`."""
+    none = set(hidden)
+    return [
+        None
+        if index in none
+        or model.is_control(index)
+        or model.is_unknown(index)
+        or model.is_unused(index)
+        else piece_bytes(model.id_to_piece(index), is_byte=model.is_byte(index))
+        for index in range(model.vocab_size())
+    ]
+
+
+def looks_like_marker(piece: str) -> bool:
+    """Whether a piece is written as markers are: <...> or [...]."""
     return len(piece) > 2 and piece[0] in "<[" and piece[-1] in ">]"
 
 
-def _load_model(file: Path) -> Any:
+def join_pieces(
+    model: Any, ids: Sequence[int], spelled: Mapping[int, str] = MappingProxyType({})
+) -> str:
+    """The text of `ids`; runs of byte pieces are UTF-8, `spelled` are ids with a text of theirs."""
+    data = bytearray()
+    for index in ids:
+        piece = spelled.get(index) or model.id_to_piece(index)
+        data += piece_bytes(piece, is_byte=model.is_byte(index))
+    return data.decode("utf-8", "replace")
+
+
+def shown_pieces(
+    model: Any, ids: Sequence[int], spelled: Mapping[int, str] = MappingProxyType({})
+) -> list[str]:
+    """One string to show per id; byte pieces outside ASCII keep their name."""
+    shown = []
+    for index in ids:
+        piece = spelled.get(index) or model.id_to_piece(index)
+        byte = BYTE.fullmatch(piece) if model.is_byte(index) else None
+        printable = byte is not None and int(byte[1], 16) < 0x80
+        shown.append(chr(int(byte[1], 16)) if printable and byte else piece)
+    return [piece.replace(SPACE, " ") for piece in shown]
+
+
+def read_proto(file: Path) -> Any:
+    """A SentencePiece model as its protocol buffer. Raises ModelError for anything else."""
     import sentencepiece
     from sentencepiece import sentencepiece_model_pb2
 
@@ -155,5 +185,12 @@ def _load_model(file: Path) -> Any:
         raise ModelError(f"{file} is not a SentencePiece model ({error}).") from None
     proto = sentencepiece_model_pb2.ModelProto()
     proto.ParseFromString(file.read_bytes())
+    return proto
+
+
+def _load_model(file: Path) -> Any:
+    import sentencepiece
+
+    proto = read_proto(file)
     proto.normalizer_spec.add_dummy_prefix = False
     return sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())

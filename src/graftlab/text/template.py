@@ -73,7 +73,7 @@ def _to_json(value: Any, indent: int | None = None) -> str:
     return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
-def plain(messages: Sequence[Message]) -> list[dict[str, str]]:
+def plain(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Messages as templates read them."""
     return [message.as_dict() for message in messages]
 

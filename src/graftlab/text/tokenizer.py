@@ -57,6 +57,13 @@ class Tokenizer(ABC):
         """One string to show per token."""
 
     @abstractmethod
+    def token_bytes(self) -> list[bytes | None]:
+        """Per id: the bytes it writes; None for markers, special tokens and ids without a text.
+
+        Raises ModelError for a vocabulary whose tokens cannot be told apart as bytes.
+        """
+
+    @abstractmethod
     def save(self, folder: Path) -> None:
         """Write what `load_tokenizer(folder)` needs to give the same tokenizer back."""
 
@@ -141,8 +148,12 @@ def load_tokenizer(
 
         return HFTokenizer(folder, template=template, trust_remote_code=trust_remote_code)
     if "tokenizer.model" in names:
+        from graftlab.text.afm import is_afm, load_afm
         from graftlab.text.spm import SentencePieceTokenizer
 
+        plain = template is None and "chat_template.jinja" not in names
+        if plain and is_afm(folder / "tokenizer.model"):
+            return load_afm(folder)
         return SentencePieceTokenizer(folder / "tokenizer.model", template=template)
     state = "holds no" if folder.is_dir() else "does not exist, so there is no"
     raise ModelError(

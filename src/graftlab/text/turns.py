@@ -24,6 +24,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -64,14 +65,14 @@ class TurnReader:
         self._pattern = marker_pattern(tokenizer.markers)
         self._marker_ids = np.fromiter(tokenizer.markers.values(), np.int32)
         self._headers: dict[str, list[int]] = {}
-        self._shows_tools: bool | None = None
+        self._shows: dict[str, bool] = {}
 
     def drafts(self, conversation: Conversation, *, apart: bool = False) -> list[Draft]:
         """The documents of a conversation; `apart` makes one of each assistant turn.
 
         Raises MaskProblem where the template gives no mask for it.
         """
-        self._check_tools(conversation)
+        self._check_shown(conversation)
         answers = [i for i, m in enumerate(conversation.messages) if m.role == "assistant"]
         turns = [self._turn(conversation, answer) for answer in answers]
         full = turns[-1][0]
@@ -82,20 +83,32 @@ class TurnReader:
             turns = turns[-1:]
         return [Draft(conversation, text, ((start, end),), 1) for text, start, end in turns]
 
-    def _check_tools(self, conversation: Conversation) -> None:
-        """Refuse tools that the template would pass over in silence; asked once."""
-        if conversation.tools and self._shows_tools is None:
-            question = [Message("user", "Hi")]
-            render = self._tokenizer.render_text
-            without = render(question, generation_prompt=True)
-            self._shows_tools = without != render(
-                question, tools=conversation.tools, generation_prompt=True
-            )
-        if conversation.tools and not self._shows_tools:
+    def _check_shown(self, conversation: Conversation) -> None:
+        """Refuse tools and response formats that the template would pass over in silence."""
+        messages, tools = conversation.messages, conversation.tools
+        wanted = next((turn.response_format for turn in messages if turn.response_format), None)
+        if tools and not self._shown("tools", _first_question(messages), tools=tools):
             raise MaskProblem(
                 "the row has tools, which the chat template does not show: use a template that "
                 "does (model.template=FILE), or remove the `tools` key"
             )
+        if wanted and not self._shown("response_format", [Message("user", "Hi", wanted)]):
+            raise MaskProblem(
+                "the row has a response_format, which the chat template does not show: write the "
+                "schema into the question, or remove the `response_format` key"
+            )
+
+    def _shown(self, key: str, question: Sequence[Message], **extra: Any) -> bool:
+        """Whether the template's text depends on `key`; asked once."""
+        if key not in self._shows:
+            render = self._tokenizer.render_text
+            plain = [Message(turn.role, turn.content) for turn in question]
+            try:
+                shown = render(question, generation_prompt=True, **extra)
+            except ModelError:
+                return True  # refused where it is rendered, with this row's own reason
+            self._shows[key] = shown != render(plain, generation_prompt=True)
+        return self._shows[key]
 
     def _turn(self, conversation: Conversation, answer: int) -> tuple[str, int, int]:
         """(text up to this answer, where the answer starts, where it ends)."""
@@ -194,6 +207,11 @@ class TurnReader:
         if at >= 0 and closer < len(ends) and ends[closer] <= asked:
             return int(places[closer]) + 1
         return len(self._header(system.content))
+
+
+def _first_question(messages: Sequence[Message]) -> Sequence[Message]:
+    """The conversation up to its first user turn."""
+    return messages[: 2 if messages[0].role == "system" else 1]
 
 
 def _document(

@@ -11,6 +11,7 @@ import yaml
 from graftlab.choices import dump
 from graftlab.tracking.card import card
 from graftlab.tracking.folder import RunFolder, write_atomic, write_json
+from graftlab.tracking.history import PREFIX
 from graftlab.tracking.result import Result, peak_rss_mb, show_result
 from graftlab.training.callbacks.native import write_final
 from graftlab.training.checkpoint import Saved
@@ -69,9 +70,9 @@ class Finish:
 
     def _result(self, best: Saved) -> Result:
         fit, recorder = self.fit, self.fit.recorder
-        losses = {int(row["step"]): row.get("valid_loss") for row in fit.history.rows}
+        row = next((row for row in fit.history.rows if row["step"] == best.step), {})
         return Result(
-            score=losses.get(best.step),
+            score=row.get("valid_loss"),
             baseline=recorder.baseline,
             adapter=str(self.folder.adapter),
             steps=recorder.step,
@@ -86,6 +87,7 @@ class Finish:
             precision=fit.precision.name,
             compiled=self.compiled,
             stopped=recorder.stop_reason,
+            metrics={name: n for name, n in row.items() if name.startswith(PREFIX)},
         )
 
     def _save(self, target: Path, result: Result) -> None:

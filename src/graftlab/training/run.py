@@ -103,6 +103,8 @@ def whether_to_compile(setup: Setup, base: Base) -> tuple[bool, str]:
     the same numbers.
     """
     spec, plan, place = setup.spec, setup.plan, setup.place
+    if spec.compile != "off" and spec.model.compile_obstacle is not None:
+        return False, spec.model.compile_obstacle
     if spec.compile == "auto" and spec.lora.dora:
         return False, "DoRA computes its norms in a way that cannot be compiled"
     passes = plan.total_steps * spec.accumulate

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -50,6 +50,16 @@ class Ended:
     error: Exception | None = None
     shared: bool = False
     """Whether the error is of what the jobs share; alone this one may train."""
+
+
+Joiners = Callable[[int, int], Sequence[Job]]
+"""Asked between steps who else comes. Those who would train next stand at the first number's step,
+and there are as many as the second says; whoever joins behind them catches up first."""
+
+
+def nobody(step: int, active: int) -> Sequence[Job]:
+    """The `Joiners` of jobs that stay among themselves."""
+    return ()
 
 
 def unfit(specs: Sequence[TrainSpec]) -> dict[int, str]:

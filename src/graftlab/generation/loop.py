@@ -1,0 +1,65 @@
+"""The plain decode loop: one token of every open reply in each forward pass of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from graftlab.generation.draw import allow
+
+if TYPE_CHECKING:
+    from graftlab.generation.draw import Sampler
+    from graftlab.generation.turn import Turn
+    from graftlab.models.base import Base
+
+
+def decode(base: Base, turns: Sequence[Turn], sampler: Sampler) -> None:
+    """Carry every turn to its end. Raises ModelError when a prompt fills the model's context.
+
+    Prompts are padded on the left to the longest; a turn that ends leaves the batch. Each turn is
+    what it is alone, up to the rounding of a matrix product with more rows.
+    """
+    prompts, padding = left_padded([turn.prompt for turn in turns])
+    with base.context(padding=padding) as context:
+        for turn in turns:
+            turn.begin(context.limit, base.name)
+        unread, ids = list(turns), prompts
+        while unread:
+            logits = context.feed(ids.to(base.device), last=1)[:, -1]
+            say_all(unread, logits, sampler)
+            kept = [row for row, turn in enumerate(unread) if turn.open]
+            if 0 < len(kept) < len(unread):
+                context.select(torch.tensor(kept, device=base.device))
+            unread = [unread[row] for row in kept]
+            ids = torch.tensor([[turn.ids[-1]] for turn in unread])
+
+
+def say_all(turns: Sequence[Turn], logits: Tensor, sampler: Sampler) -> None:
+    """Every turn takes the token that its row of logits (B, V) gives."""
+    if any(turn.guide is not None for turn in turns):
+        for turn, row in zip(turns, logits, strict=True):
+            say(turn, row, sampler)
+        return
+    tokens = sampler.choose(logits, [turn.stream for turn in turns])
+    for turn, token in zip(turns, tokens, strict=True):
+        turn.take(token)
+
+
+def say(turn: Turn, logits: Tensor, sampler: Sampler) -> int:
+    """The turn takes the token that logits (V,) give, of those that its guide allows."""
+    while True:
+        mask = turn.guide.mask() if turn.guide is not None else None
+        (token,) = sampler.choose(allow(logits, mask)[None], [turn.stream])
+        if turn.take(token):
+            return token
+
+
+def left_padded(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """The prompts as ids (B, T), and how much padding (B,) is in front of each."""
+    longest = max(map(len, prompts))
+    padding = [longest - len(prompt) for prompt in prompts]
+    rows = [[0] * pad + list(prompt) for pad, prompt in zip(padding, prompts, strict=True)]
+    return torch.tensor(rows), torch.tensor(padding)

@@ -1,0 +1,122 @@
+"""A tokenizer's vocabulary as bytes: what guided generation may choose from, token by token."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from graftlab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from graftlab.text.tokenizer import Tokenizer
+
+KEPT = 4
+"""Vocabularies that stay in memory; a process rarely meets more than one or two."""
+
+_CACHE: OrderedDict[str, Vocabulary] = OrderedDict()
+
+
+class Vocabulary:
+    """The tokens of one tokenizer by their bytes. Made by `vocabulary_of`."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.stop_ids = tokenizer.stop_ids
+        self.bytes = tokenizer.token_bytes()
+        """Per id: the bytes it writes; None for markers and whatever else is no text."""
+        self.ids_of: dict[bytes, list[int]] = {}
+        """Ids by what they write; a byte that is also a piece has two."""
+        for index, data in enumerate(self.bytes):
+            if data:
+                self.ids_of.setdefault(data, []).append(index)
+        self.longest = max(map(len, self.ids_of), default=0)
+        self._sorted = sorted(self.ids_of)
+        self.ll = _to_llguidance(tokenizer, self.bytes)
+
+    def spell(self, text: bytes) -> list[int] | None:
+        """The fewest tokens that write `text`; None where the vocabulary cannot write it."""
+        best: list[tuple[int, int]] = [(0, 0)]  # fewest tokens up to here, length of the last one
+        for end in range(1, len(text) + 1):
+            options = [
+                (best[end - size][0] + 1, -size)
+                for size in range(1, min(end, self.longest) + 1)
+                if best[end - size][0] >= 0 and text[end - size : end] in self.ids_of
+            ]
+            fewest, size = min(options, default=(-1, 0))
+            best.append((fewest, -size))
+        if best[-1][0] < 0:
+            return None
+        ids, end = [], len(text)
+        while end:
+            size = best[end][1]
+            ids.append(self.ids_of[text[end - size : end]][0])
+            end -= size
+        return ids[::-1]
+
+    def begun(self, text: bytes) -> list[int]:
+        """Tokens that write a beginning of `text`, or all of it and no more."""
+        sizes = range(1, min(len(text), self.longest) + 1)
+        return [index for size in sizes for index in self.ids_of.get(text[:size], ())]
+
+    def beyond(self, text: bytes) -> list[int]:
+        """Tokens that write `text` and more."""
+        found = []
+        for place in range(bisect_right(self._sorted, text), len(self._sorted)):
+            if not self._sorted[place].startswith(text):
+                break
+            found += self.ids_of[self._sorted[place]]
+        return found
+
+
+def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
+    """The vocabulary of `tokenizer`, built once per fingerprint and process.
+
+    Raises ConfigError when llguidance is not installed, ModelError for a tokenizer whose tokens
+    have no bytes of their own.
+    """
+    known = _CACHE.pop(tokenizer.fingerprint, None)
+    _CACHE[tokenizer.fingerprint] = known or Vocabulary(tokenizer)
+    while len(_CACHE) > KEPT:
+        _CACHE.popitem(last=False)
+    return _CACHE[tokenizer.fingerprint]
+
+
+def require_llguidance() -> Any:
+    """The package `llguidance`. Raises ConfigError with the line that installs it."""
+    try:
+        import llguidance
+    except ImportError as error:
+        raise ConfigError(
+            "generation.schema needs the package llguidance: pip install 'graftlab[guided]'."
+        ) from error
+    return llguidance
+
+
+class _Pieces:
+    """What llguidance's TokenizerWrapper asks of a tokenizer."""
+
+    def __init__(self, tokens: list[bytes], stop: int, special: list[int]) -> None:
+        self.eos_token_id, self.bos_token_id = stop, None
+        self.tokens, self.special_token_ids = tokens, special
+
+    def __call__(self, text: object) -> list[int]:
+        """Asked for where a text is forced, and for what we do not ask llguidance: see `mask`."""
+        return []
+
+
+def _to_llguidance(tokenizer: Tokenizer, table: Sequence[bytes | None]) -> Any:
+    llguidance = require_llguidance()
+    names = {index: marker for marker, index in tokenizer.markers.items()}
+    tokens, special = [], []
+    for index, data in enumerate(table):
+        if data is None:
+            special.append(index)
+        # A special token needs bytes of its own too: llguidance keeps them apart from all text.
+        tokens.append(names.get(index, f"<special {index}>").encode() if data is None else data)
+    return llguidance.LLTokenizer(
+        llguidance.TokenizerWrapper(_Pieces(tokens, tokenizer.stop_ids[0], special)),
+        n_vocab=len(tokens),
+        eos_token=list(tokenizer.stop_ids),
+        slices=llguidance.LLTokenizer.json_slices(),
+    )
