@@ -6,21 +6,26 @@ import errno
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
+from safetensors import SafetensorError
 
 from afm_adapters import afm_run, hf_run
+from chats import chats
 from graftlab.adapters import toolkit
+from graftlab.adapters.lora import Lora
 from graftlab.cli import main
 from graftlab.errors import ConfigError, GraftlabError, ModelError
 from graftlab.exports import blob
-from graftlab.exports.layout import Layout
+from graftlab.exports.layout import Layout, layout_of
 from graftlab.models.afm import AFMModel
 from graftlab.tasks.export import Exported, ExportSpec, run
+from training_spec import small_spec
 
 
 @pytest.fixture(scope="module")
@@ -203,9 +208,13 @@ def test_a_full_disk_leaves_nothing(target, made, tmp_path, screen, monkeypatch)
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    def full_in_rust(*args: object, **kwargs: object) -> None:
+        told = "Error while serializing: I/O error: No space left on device (os error 28)"
+        raise SafetensorError(told)
+
     monkeypatch.setattr("graftlab.exports.blob.write", full)
-    monkeypatch.setattr("safetensors.torch.save_file", full)
-    with pytest.raises(ConfigError, match="No space left on device. Nothing was left"):
+    monkeypatch.setattr("safetensors.torch.save_file", full_in_rust)
+    with pytest.raises(ConfigError, match="written: No space left on device.*Nothing was left"):
         export(made / "run", target, tmp_path / "out" / "deep", name="one")
     assert not list(tmp_path.iterdir())
 
@@ -261,3 +270,26 @@ def test_from_the_command_line(made, tmp_path, capfd):
     (package / "metadata.json").unlink()
     assert main(["export", f"verify={package}"]) == 2
     assert "files: metadata.json is missing" in capfd.readouterr().err
+
+
+def test_a_run_that_was_trained_goes_everywhere(afm_folder, tmp_path, screen):
+    """Train a few steps on Apple's miniature, then export the run and the toolkit's checkpoint."""
+    from graftlab.tasks.train import run as train
+
+    for name, count in (("train.jsonl", 11), ("valid.jsonl", 4)):
+        chats(tmp_path / name, count)
+    model = AFMModel(path=str(afm_folder), template="chatml")
+    lora = Lora(rank=4, alpha=2, targets="all-linear")
+    trained = tmp_path / "trained"
+    train(replace(small_spec(tmp_path), model=model, lora=lora, epochs=1, run_dir=str(trained)))
+    package = export(trained, "fmadapter", tmp_path / "out", name="one").path
+    assert run(ExportSpec(verify=str(package))).notes == [
+        "rank 4: only 32 is known to load on a device"
+    ], "trained, so that not every B is zero"
+    final = trained / "checkpoints" / "adapter-final.pt"
+    again = export(final, "fmadapter", tmp_path / "again", name="one").path
+    kept = toolkit.read(final)
+    assert [slot.name for slot in layout_of(kept, heads=4).slots()] != sorted(kept)
+    assert blob.read(again / "adapter_weights.bin") == blob.read(package / "adapter_weights.bin")
+    for target in ("peft", "mlx"):
+        export(trained, target, tmp_path / target)

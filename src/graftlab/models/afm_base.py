@@ -136,14 +136,19 @@ def load_model(assets: Assets, *, dtype: torch.dtype, device: torch.device) -> n
     second copy. Raises ModelError naming the tensors that do not fit the config.
     """
     from graftlab.models.afm_files import create_on_meta, read_config, read_weights
+    from graftlab.models.pages import MappedFile
 
     model: nn.Module = create_on_meta(read_config(assets.config))
     state = {}
-    for name, tensor in read_weights(assets.weights).items():
+    stored = read_weights(assets.weights)
+    file = MappedFile(assets.weights)
+    for name, tensor in stored.items():
         if ".adapters." in name:
             continue  # the toolkit's file holds a fresh adapter beside the base
         # tamm normalises and quantises in fp32, and those vectors are small: they stay in it.
         state[name] = tensor.to(device, dtype if tensor.ndim > 1 else None)
+        if state[name] is not tensor:
+            file.forget(tensor)
     model_names = model.state_dict()
     state = _wrapped(state, model_names)
     _require_fit(state, model_names, assets)
