@@ -58,6 +58,7 @@ def test_all_linears_are_named_by_their_ends(tmp_path):
     pytest.importorskip("tamm")
     folder = exported(afm_run(tmp_path / "made"), tmp_path / "peft")
     config = json.loads((folder / "adapter_config.json").read_text())
+    assert "run.yaml" not in {file.name for file in folder.iterdir()}, "that is of tamm's format"
     assert config["target_modules"] == [
         "attention.output_transform",
         "attention.q_transform",
@@ -86,9 +87,14 @@ def test_splitting_the_projections_copies_no_weight(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "lora", [{}, {"dora": True}, {"rslora": True}, {"modules_to_save": ["norm"]}]
+    ("source", "lora"),
+    [
+        ("run", {}),
+        ("run", {"dora": True}),
+        ("run", {"modules_to_save": ["norm"]}),
+        ("checkpoint", {"rslora": True}),
+    ],
 )
-@pytest.mark.parametrize("source", ["run", "checkpoint"])
 def test_a_hugging_face_run_is_loaded_by_plain_peft(lora, source, tmp_path):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -105,7 +111,8 @@ def test_a_hugging_face_run_is_loaded_by_plain_peft(lora, source, tmp_path):
     assert (alone - wanted).abs().max() > 0.01, "the adapter counts"
     if source == "run":
         assert {"tokenizer.json", "chat_template.jinja"} <= {f.name for f in folder.iterdir()}
-        assert not (folder / "run.yaml").exists()
+        for file in (run / "adapter").iterdir():
+            assert (folder / file.name).read_bytes() == file.read_bytes()
 
 
 def test_what_is_no_lora_is_refused(tmp_path):

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from afm_chats import write_mini_tokenizer
 from graftlab.errors import ConfigError
 from graftlab.generation.guide import Form, SchemaGuide, form_of
 from graftlab.generation.schema import mismatch, read_schema
+from graftlab.text.afm import AFMTokenizer
 from graftlab.text.tokenizer import Tokenizer, load_tokenizer
 from miniatures import CHATML, save_tokenizer
 from schemas import SCHEMAS, closed, random_logits
@@ -28,7 +30,9 @@ def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tokenizer]
     save_tokenizer(folder / "bytes")
     write_tokenizer(folder / "spaces", CHATML, metaspace="always")
     bare = write_sentencepiece(folder / "bare", markers=True) / "tokenizer.model"
+    afm = write_mini_tokenizer(folder / "afm")
     return {
+        "afm": AFMTokenizer(afm),
         "bytes": load_tokenizer(folder / "bytes"),
         "spaces": load_tokenizer(folder / "spaces"),
         "bare": load_tokenizer(bare, template="chatml"),
@@ -59,7 +63,7 @@ def unguided(tokenizer: Tokenizer, count: int, generator: torch.Generator) -> st
     return tokenizer.decode(ids)
 
 
-@pytest.mark.parametrize("kind", ["bytes", "spaces", "bare"])
+@pytest.mark.parametrize("kind", ["bytes", "spaces", "bare", "afm"])
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_every_reply_follows_the_schema(
     tokenizers: dict[str, Tokenizer], name: str, kind: str
@@ -69,7 +73,7 @@ def test_every_reply_follows_the_schema(
     generator = torch.Generator().manual_seed(7)
     texts, drawn_anew = set(), 0
     for slack in SLACK:
-        for _ in range(3):
+        for _ in range(2):
             budget = form.least + slack
             ids, again = write(form.guide(budget, width=tokenizer.vocab_size), generator)
             text = tokenizer.decode(ids)
@@ -97,7 +101,7 @@ def form_width(form: Form) -> int:
 
 def test_too_few_tokens_are_refused_with_the_number(tokenizers: dict[str, Tokenizer]) -> None:
     form = form_of(read_schema(SCHEMAS["nested"]), tokenizers["bytes"])
-    with pytest.raises(ConfigError, match=f"the shortest takes {form.least} tokens"):
+    with pytest.raises(ConfigError, match=f"the shortest takes {form.least}. Raise"):
         form.guide(form.least - 1, width=form_width(form))
     assert form.guide(form.least, width=form_width(form)).end
 
@@ -122,7 +126,7 @@ def test_with_room_the_distribution_is_the_models_own(tokenizers: dict[str, Toke
     assert sum(again) == 0
 
 
-@pytest.mark.parametrize("kind", ["bytes", "spaces", "bare"])
+@pytest.mark.parametrize("kind", ["bytes", "spaces", "bare", "afm"])
 def test_masks_allow_all_that_the_schema_does_and_no_more(
     tokenizers: dict[str, Tokenizer], kind: str
 ) -> None:
@@ -234,6 +238,27 @@ def test_white_space_is_allowed_but_not_for_ever(tokenizers: dict[str, Tokenizer
         assert taken(style)
     assert not taken('{"a":  1}')
     assert not taken('{\n\n"a":1}')
+
+
+def test_the_line_end_of_apples_vocabulary_is_white_space_only(
+    tokenizers: dict[str, Tokenizer],
+) -> None:
+    tokenizer = tokenizers["afm"]
+    (line,) = tokenizer.encode_text(["\n"])[0]
+    form = form_of(closed(a={"type": "string"}), tokenizer)
+    guide = form.guide(100, width=form_width(form))
+    for token in form.vocabulary.spell(b"{") or ():
+        assert guide.accept(token)
+    assert guide.mask()[line]
+    assert guide.accept(line)
+    for token in form.vocabulary.spell(b'"a":"x') or ():
+        assert guide.accept(token)
+    assert not guide.mask()[line]
+    for token in form.vocabulary.spell(b'\\n"}') or ():
+        assert guide.accept(token)
+    ids = [*(form.vocabulary.spell(b"{") or ()), line]
+    assert guide.done
+    assert tokenizer.decode(ids) == "{\n"
 
 
 def test_a_path_of_many_optional_properties_is_left_out(tokenizers: dict[str, Tokenizer]) -> None:

@@ -138,6 +138,12 @@ def test_only_the_assistant_is_trained(spec):
     assert torch.allclose(nll, expected[labels != IGNORE], atol=1e-5)
 
 
+def test_a_wish_to_compile_is_answered(spec, capsys):
+    result = run(replace(spec, compile="on", max_steps=1))
+    assert not result.compiled
+    assert "not on Apple's model" in " ".join(capsys.readouterr().out.split())
+
+
 def test_killed_and_resumed_equals_never_killed(spec, tmp_path):
     data = dump(
         replace(

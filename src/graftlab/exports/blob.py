@@ -142,6 +142,16 @@ def load(path: Path, record: Record) -> np.ndarray:
     return np.memmap(path, dtype="<f2", mode="r", offset=record.offset, shape=(record.elements,))
 
 
+def load_codes(path: Path, record: Record) -> np.ndarray:
+    """The elements of a record of unsigned numbers of 1 to 8 bits, flat, one byte each."""
+    import numpy as np
+
+    bits = BITS[record.dtype]
+    raw = np.fromfile(path, dtype=np.uint8, count=record.num_bytes, offset=record.offset)
+    flags = np.unpackbits(raw, bitorder="little")[: record.elements * bits]
+    return np.packbits(flags.reshape(-1, bits), axis=1, bitorder="little").ravel()
+
+
 def _packed(record: Record) -> bytes:
     return _RECORD.pack(
         SENTINEL, record.dtype, record.num_bytes, record.offset, record.padding_bits

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from graftlab.errors import ModelError
+from graftlab.errors import ConfigError, ModelError
 from graftlab.exports import package
+from graftlab.exports.draftpair import Pair, pair_of
 from graftlab.exports.layout import Layout, layout_of
 from graftlab.exports.package import PROVEN_RANK, SCALE, SIGNATURE_26_0, Metadata
-from graftlab.exports.source import heads_of
+from graftlab.exports.source import draft_state, heads_of
 from graftlab.exports.target import Target, compare
 from graftlab.exports.verify import verify
 
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 RUNTIME = (
     "the framework takes .fmadapter packages on OS 26.x only (their class is deprecated in 26.4), "
     "and this one was checked against the format's rules, not on a device"
+)
+
+DRAFTED = (
+    "which weight of draft.mil is which was read from names; how the runtime turns positions in it "
+    "is not public. A draft put in wrongly costs speed, never words: compare the speed on a device"
 )
 
 
@@ -42,6 +48,8 @@ class FMAdapter(Target):
 
     def __post_init__(self) -> None:
         self.metadata(PROVEN_RANK)
+        if self.draft_template and not self.draft:
+            raise ConfigError("draft_template is where a draft's weights go: add draft=RUN.")
 
     def metadata(self, rank: int) -> Metadata:
         """What `metadata.json` will say. Raises ConfigError for a name that cannot load."""
@@ -73,7 +81,20 @@ class FMAdapter(Target):
             )
         for _ in package.runtime_tensors(adapter.state, layout, alpha=adapter.alpha):
             pass  # what half precision cannot hold is refused before a file is made
+        if self.draft:
+            self._pair(adapter)
+            notes.append(DRAFTED)
         return notes
+
+    def _pair(self, adapter: Trained) -> Pair:
+        """The draft's weights with the places they go to. Raises ModelError."""
+        folder = Path(self.draft_template).expanduser() if self.draft_template else adapter.base
+        if folder is None:
+            raise ModelError(
+                "draft= needs the toolkit's draft.mil and weights template, and the base's folder "
+                "is not known: give draft_template=DIR."
+            )
+        return pair_of(draft_state(Path(self.draft or "").expanduser()), folder)
 
     def write(self, adapter: Trained, folder: Path) -> None:
         layout = _layout(adapter)
@@ -84,6 +105,8 @@ class FMAdapter(Target):
             metadata=self.metadata(layout.rank),
             alpha=adapter.alpha,
         )
+        if self.draft:
+            self._pair(adapter).write(folder)
 
     def verify(self, adapter: Trained, folder: Path) -> list[str]:
         verdict = verify(folder)
@@ -91,11 +114,13 @@ class FMAdapter(Target):
             problems = "\n".join(f"  {problem}" for problem in verdict.broken)
             raise ModelError(f"{folder.name} breaks rules of its format:\n{problems}")
         count = compare(_pairs(adapter, folder), folder)
-        return [
+        facts = [
             f"identifier {verdict.identifier}",
             f"every rule of the format holds; {count} tensors read back equal, in fp16",
-            *verdict.notes,
         ]
+        if self.draft:
+            facts.append(f"draft: {self._pair(adapter).verify(folder)} weights read back equal")
+        return facts + verdict.notes
 
 
 def _layout(adapter: Trained) -> Layout:

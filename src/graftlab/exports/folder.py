@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from graftlab.errors import ConfigError
@@ -22,6 +22,7 @@ def building(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     `overwrite`) or cannot be written.
     """
     require_free(target, overwrite=overwrite)
+    made = [folder for folder in target.parents if not folder.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         room = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -38,6 +39,9 @@ def building(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise ConfigError(f"{target} cannot be written: {reason}. Nothing was left.") from error
     finally:
         shutil.rmtree(room, ignore_errors=True)
+        for folder in made:
+            with suppress(OSError):  # not empty: the export lies in it
+                folder.rmdir()
 
 
 def require_free(target: Path, *, overwrite: bool) -> None:

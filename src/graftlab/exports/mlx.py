@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, ModelError
 from graftlab.exports import afm7, mlx_base
-from graftlab.exports.target import Target, compare
+from graftlab.exports.target import Target, compare, save_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +42,7 @@ class MLX(Target):
     with_base: bool | None = None
 
     def check(self, adapter: Trained) -> list[str]:
+        adapter.require_adapter("mlx")
         mlx_state(adapter)
         mlx_config(adapter)
         if self.with_base:
@@ -57,9 +58,7 @@ class MLX(Target):
         return notes
 
     def write(self, adapter: Trained, folder: Path) -> None:
-        from safetensors.torch import save_file
-
-        save_file(mlx_state(adapter), folder / WEIGHTS, metadata={"format": "mlx"})
+        save_tensors(mlx_state(adapter), folder / WEIGHTS, library="mlx")
         text = json.dumps(mlx_config(adapter), indent=2, sort_keys=True)
         (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
         if self.with_base:

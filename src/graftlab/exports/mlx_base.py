@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from graftlab.errors import ModelError
 from graftlab.exports import afm7
 from graftlab.exports.source import described
+from graftlab.exports.target import compare, save_tensors
 from graftlab.models.weights import read_json
 
 if TYPE_CHECKING:
@@ -53,10 +54,8 @@ def write(adapter: Trained, folder: Path) -> None:
     assert adapter.base is not None
     folder.mkdir()
     if adapter.is_afm:
-        from safetensors.torch import save_file
-
         config = afm7.base_config(described(adapter.base) or {})
-        save_file(_afm_weights(adapter.base), folder / WEIGHTS, metadata={"format": "mlx"})
+        save_tensors(_afm_weights(adapter.base), folder / WEIGHTS, library="mlx")
     else:
         config = _mended(read_json(adapter.base / CONFIG))
         for file in adapter.base.iterdir():
@@ -71,8 +70,6 @@ def verify(adapter: Trained, folder: Path) -> list[str]:
     import filecmp
 
     from safetensors.torch import load_file
-
-    from graftlab.exports.target import compare
 
     assert adapter.base is not None
     if adapter.is_afm:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ModelError
 from graftlab.exports.layout import adapts_all, place_of
-from graftlab.exports.target import Target, compare
+from graftlab.exports.target import Target, compare, save_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,8 +29,8 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model.model."
 """PEFT's own prefix, and the attribute under which `PlainAFM` keeps tamm's model."""
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
-NOT_COPIED = frozenset({CONFIG, WEIGHTS, "run.yaml", "card.md"})
-"""Written anew, or about the run rather than the adapter."""
+OF_TAMM = frozenset({CONFIG, WEIGHTS, "run.yaml", "card.md"})
+"""What in an adapter's folder speaks of tamm's format, and is not copied beside PEFT's."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -40,21 +40,22 @@ class Peft(Target):
     name: str | None = None
 
     def check(self, adapter: Trained) -> list[str]:
+        adapter.require_adapter("peft")
         peft_state(adapter)
         if not adapter.is_afm:
             return []
         return ["load it onto graftlab.exports.plain.PlainAFM around tamm's model (docs/export.md)"]
 
     def write(self, adapter: Trained, folder: Path) -> None:
-        from safetensors.torch import save_file
-
-        save_file(peft_state(adapter), folder / WEIGHTS, metadata={"format": "pt"})
+        left_out = OF_TAMM if adapter.is_afm else frozenset()
+        for file in adapter.path.iterdir() if adapter.path.is_dir() else []:
+            if file.is_file() and file.name not in left_out:
+                shutil.copyfile(file, folder / file.name)
+        if (folder / WEIGHTS).is_file():
+            return  # a folder in PEFT's format, copied as it is
+        save_tensors(peft_state(adapter), folder / WEIGHTS, library="pt")
         text = json.dumps(peft_config(adapter), indent=2, sort_keys=True)
         (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
-        if adapter.path.is_dir() and not adapter.is_afm:
-            for file in adapter.path.iterdir():
-                if file.is_file() and file.name not in NOT_COPIED:
-                    shutil.copyfile(file, folder / file.name)
 
     def verify(self, adapter: Trained, folder: Path) -> list[str]:
         from peft import LoraConfig, PeftConfig

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 TOOLKIT_SCALE = 0.5
 """alpha / rank of every adapter that the toolkit trains; its checkpoints do not say."""
 
+WHOLE = ("config.json", "base-model.pt")
+"""One of these lies where a whole model does: transformers' own, or the toolkit's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Trained:
@@ -33,6 +36,8 @@ class Trained:
     """What `adapter_config.json` holds; {} for a checkpoint of the toolkit."""
     base: Path | None = None
     """The folder of the base it was trained on, where that is known and there."""
+    whole: Path | None = None
+    """The folder of a whole model, trained in all its weights; `state` is empty then."""
 
     @property
     def is_afm(self) -> bool:
@@ -61,8 +66,17 @@ class Trained:
         root = self.rank**0.5 if self.config.get("use_rslora") else self.rank
         return self.alpha / root
 
+    def require_adapter(self, target: str) -> None:
+        """Raise ModelError for a whole model."""
+        if self.whole is not None:
+            raise ModelError(
+                f"{self.path} is a whole model, not an adapter: target=mlpackage takes it, "
+                f"target={target} does not."
+            )
+
     def require_afm(self, target: str) -> None:
-        """Raise ModelError unless it belongs to Apple's model."""
+        """Raise ModelError unless it is an adapter for Apple's model."""
+        self.require_adapter(target)
         if not self.is_afm:
             base = self.config.get("base_model_name_or_path") or "a Hugging Face model"
             raise ModelError(
@@ -75,14 +89,48 @@ def load(adapter: str, model: ModelSpec | None = None) -> Trained:
     """The adapter that `adapter` names: a run, an adapter folder, a checkpoint of ours or theirs.
 
     `model` is the base it belongs to, where the run does not say or it lies elsewhere now. Raises
-    ModelError saying what was looked for, or what is wrong with the file.
+    ModelError saying what was looked for, or what is wrong with the file. A run that trained all
+    weights, and a model folder, give a whole model.
     """
     from graftlab.adapters.store import find_adapter
 
+    path = Path(adapter).expanduser()
+    if (whole := model_folder(path)) is not None:
+        return Trained(path, {}, whole=whole)
     source = find_adapter(adapter)
     return Trained(
         source.path, source.tensors(), source.config(), _base(source.run().get("model"), model)
     )
+
+
+def model_folder(path: Path) -> Path | None:
+    """The folder of a whole model that `path` means, a run or a folder; None for an adapter's."""
+    for folder in (path, path / "adapter"):
+        if (folder / "adapter_config.json").is_file():
+            return None
+        if any((folder / file).is_file() for file in WHOLE):
+            return folder
+    return None
+
+
+def draft_state(path: Path) -> dict[str, Tensor]:
+    """All weights of a draft of Apple's kind: a run, a folder like the toolkit's, or a .pt file.
+
+    Raises ModelError for another model and for a missing or damaged file.
+    """
+    from graftlab.models.afm_files import find_assets, read_weights
+
+    if path.is_file():
+        return read_weights(path)
+    folder = model_folder(path)
+    if folder is None:
+        raise ModelError(f"draft={path}: there is no model, as a run with lora=full leaves it.")
+    if (folder / "config.json").is_file():
+        raise ModelError(
+            f"draft={path} is a model of transformers, and Apple's runtime takes drafts of Apple's "
+            "architecture alone. target=mlpackage takes it."
+        )
+    return read_weights(find_assets(folder).weights)
 
 
 def described(base: Path | None) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from graftlab.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from torch import Tensor
 
@@ -35,6 +35,17 @@ class Target(ABC):
     @abstractmethod
     def verify(self, adapter: Trained, folder: Path) -> list[str]:
         """Read back what was written and compare; what was found equal. Raises ModelError."""
+
+
+def save_tensors(state: Mapping[str, Tensor], file: Path, *, library: str) -> None:
+    """Write a safetensors file that says it is of `library` (pt or mlx). Raises OSError."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(dict(state), file, metadata={"format": library})
+    except SafetensorError as error:  # a full disk, in the library's own words
+        raise OSError(str(error).rpartition("I/O error: ")[2]) from error
 
 
 def compare(pairs: Iterable[tuple[str, Tensor, Tensor]], folder: Path) -> int:

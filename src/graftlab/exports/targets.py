@@ -8,11 +8,17 @@ from typing import Any
 
 from graftlab.errors import ConfigError
 from graftlab.exports.fmadapter import FMAdapter
+from graftlab.exports.mlpackage import MLPackage
 from graftlab.exports.mlx import MLX
 from graftlab.exports.peft import Peft
 from graftlab.exports.target import Target
 
-TARGETS: dict[str, type[Target]] = {"fmadapter": FMAdapter, "mlx": MLX, "peft": Peft}
+TARGETS: dict[str, type[Target]] = {
+    "fmadapter": FMAdapter,
+    "mlpackage": MLPackage,
+    "mlx": MLX,
+    "peft": Peft,
+}
 """`target=NAME` -> its class, whose fields are the keys it takes."""
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graftlab.generation.draw import Guide, Sampler
+from graftlab.generation.guide import guide_of, is_valid
 from graftlab.generation.loop import decode
 from graftlab.generation.sampling import Generation
 from graftlab.generation.speculative import Draft, Speculated, speculate
@@ -32,6 +33,8 @@ class Reply:
     """Reading the prompt included; in a batch, until this reply was whole."""
     speculated: Speculated | None = None
     """Rounds, proposed and accepted tokens, where a draft helped."""
+    valid: bool | None = None
+    """Whether it follows its schema, as the package jsonschema sees it; None without a schema."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -51,17 +54,18 @@ def generate(
     """The assistant's next turn, by the base with whatever adapter is on at the moment.
 
     `on_text` receives the text as it grows: the pieces joined are `Reply.text`, and none holds half
-    a character. `guided` makes, for a reply of so many tokens, what says which may follow. `draft`
-    proposes tokens, which saves time: a greedy reply is the same, a drawn one another of the same
-    distribution. The draw has its own random stream, so training does not notice it; a reply
-    depends on the arguments alone. Raises ModelError when the prompt leaves no room in the model's
-    context; where less than `max_new_tokens` is left, the reply ends with the context.
+    a character. `guided` makes, for a reply of so many tokens, what says which may follow; left
+    out, `generation.schema` says it, if there is one. `draft` proposes tokens, which saves time: a
+    greedy reply is the same, a drawn one another of the same distribution. The draw has its own
+    random stream, so training does not notice it; a reply depends on the arguments alone. Raises
+    ModelError when the prompt leaves no room in the model's context, ConfigError when no reply that
+    follows the schema fits; where less than `max_new_tokens` is left, it ends with the context.
     """
     start = time.perf_counter()
     stream = TextStream(tokenizer, on_text) if on_text is not None else None
     sampler = Sampler(generation, base.device)
     on_token = stream.put if stream is not None else None
-    turn = _turn(tokenizer, conversation, sampler, guided=guided, on_token=on_token)
+    turn = _turn(base, tokenizer, conversation, sampler, guided=guided, on_token=on_token)
     speculated = None
     if draft is not None:
         speculated = speculate(base, turn, sampler, draft)
@@ -69,7 +73,8 @@ def generate(
         decode(base, [turn], sampler)
     text = stream.text if stream is not None else text_of(tokenizer, turn.ids)
     seconds = time.perf_counter() - start
-    return Reply(text, len(turn.ids), turn.stopped, seconds, speculated)
+    valid = is_valid(turn.guide, text)
+    return Reply(text, len(turn.ids), turn.stopped, seconds, speculated, valid)
 
 
 def generate_batch(
@@ -96,17 +101,20 @@ def generate_batch(
         return note
 
     turns = [
-        _turn(tokenizer, conversation, sampler, guided=guided, on_token=timed(index))
+        _turn(base, tokenizer, conversation, sampler, guided=guided, on_token=timed(index))
         for index, conversation in enumerate(conversations)
     ]
     decode(base, turns, sampler)
+    texts = [text_of(tokenizer, turn.ids) for turn in turns]
+    valid = [is_valid(turn.guide, text) for turn, text in zip(turns, texts, strict=True)]
     return [
-        Reply(text_of(tokenizer, turn.ids), len(turn.ids), turn.stopped, end - start)
-        for turn, end in zip(turns, ends, strict=True)
+        Reply(text, len(turn.ids), turn.stopped, end - start, valid=follows)
+        for text, turn, end, follows in zip(texts, turns, ends, valid, strict=True)
     ]
 
 
 def _turn(
+    base: Base,
     tokenizer: Tokenizer,
     conversation: Conversation,
     sampler: Sampler,
@@ -114,6 +122,8 @@ def _turn(
     guided: Callable[[int], Guide] | None,
     on_token: Callable[[int], None] | None,
 ) -> Turn:
+    if guided is None:
+        guided = guide_of(sampler.generation, conversation, tokenizer, width=base.vocab_size)
     return Turn(
         tokenizer.render(conversation.messages, tools=conversation.tools, generation_prompt=True),
         where=conversation.where,

@@ -11,8 +11,9 @@ reply whole from where it is, and takes no token after which no end would fit an
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,12 +21,15 @@ from torch import Tensor
 
 from graftlab.errors import ConfigError
 from graftlab.generation.closing import Closer, Place
-from graftlab.generation.schema import grammar
+from graftlab.generation.sampling import ROW
+from graftlab.generation.schema import grammar, mismatch, read_schema
 from graftlab.generation.vocabulary import require_llguidance, vocabulary_of
 
 if TYPE_CHECKING:
+    from graftlab.generation.sampling import Generation
     from graftlab.generation.vocabulary import Vocabulary
     from graftlab.text.tokenizer import Tokenizer
+    from graftlab.types import Conversation
 
 DRAWS = 4
 """Tokens that may be refused in one place before the end is written instead."""
@@ -184,8 +188,9 @@ class Form:
         """Raise ConfigError unless a reply of this form fits into `budget` tokens."""
         if self.least > budget:
             raise ConfigError(
-                f"generation.max_new_tokens={budget} leaves no room for a reply that follows "
-                f"generation.schema: the shortest takes {self.least} tokens."
+                f"no reply of at most {budget} tokens follows generation.schema: the shortest "
+                f"takes {self.least}. Raise generation.max_new_tokens; if that is high enough, "
+                "the prompt leaves no more room in the model's context."
             )
 
     def guide(self, budget: int, *, width: int) -> SchemaGuide:
@@ -202,6 +207,10 @@ class Form:
             bytewise=self.closer.start(),
             end=list(self._whole or ()),
         )
+
+    def fits(self, text: str) -> bool:
+        """Whether `text` follows the schema, as the package jsonschema sees it."""
+        return mismatch(text, self.schema) is None
 
     def end(self, bytewise: Any, place: Place, left: int) -> list[int] | None:
         """A short end from `place` in at most `left` tokens; None when none is found."""
@@ -224,6 +233,55 @@ def form_of(schema: dict[str, Any], tokenizer: Tokenizer) -> Form:
     while len(_FORMS) > KEPT:
         _FORMS.popitem(last=False)
     return _FORMS[key]
+
+
+def form_for(
+    generation: Generation, conversation: Conversation, tokenizer: Tokenizer
+) -> Form | None:
+    """The form of the reply to `conversation`; None when it is free.
+
+    Raises ConfigError for a schema that replies cannot be held to.
+    """
+    schema = generation.schema
+    if schema == ROW:
+        asked = conversation.messages[-1].response_format
+        try:
+            schema = None if asked is None else read_schema(asked["json_schema"]["schema"])
+        except ConfigError as error:
+            raise ConfigError(f"{conversation.where}: response_format: {error}") from None
+    return None if schema is None else form_of(schema, tokenizer)
+
+
+def guide_of(
+    generation: Generation, conversation: Conversation, tokenizer: Tokenizer, *, width: int
+) -> Callable[[int], SchemaGuide] | None:
+    """What makes the guide of a reply, given how many tokens it may have; None when it is free.
+
+    Raises ConfigError for a schema that replies cannot be held to.
+    """
+    form = form_for(generation, conversation, tokenizer)
+    return None if form is None else partial(form.guide, width=width)
+
+
+def is_valid(guide: object, text: str) -> bool | None:
+    """Whether the reply `text` follows the schema of its guide; None where it had none."""
+    return guide.form.fits(text) if isinstance(guide, SchemaGuide) else None
+
+
+def check_forms(
+    generation: Generation, conversations: Iterable[Conversation], tokenizer: Tokenizer
+) -> None:
+    """Raise ConfigError unless every reply can follow its schema within `max_new_tokens`."""
+    problems = []
+    for conversation in conversations:
+        try:
+            form = form_for(generation, conversation, tokenizer)
+            if form is not None:
+                form.check(generation.max_new_tokens)
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
 
 
 def _raise_error(matcher: Any) -> None:

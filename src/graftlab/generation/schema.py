@@ -133,7 +133,7 @@ def _not_supported(schema: Mapping[str, Any]) -> str | None:
     """The first thing that llguidance cannot hold a reply to, with its place; None when all is."""
     if message := _refusal(schema):
         place, innermost = _blame(schema, schema, message)
-        return f"at {_pointer(place)}: {innermost}"
+        return f"at {_pointer(place)}, replies cannot be held to it by llguidance: {innermost}"
     for path, inner in _walk(schema):
         least = inner.get("minProperties", 0)
         listed = set(inner.get("required", []))

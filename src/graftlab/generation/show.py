@@ -130,6 +130,8 @@ def caption(reply: Reply) -> str:
     """'42 tokens, 31 tokens/s, stopped' in one line."""
     end = "stopped" if reply.stopped else "cut at the limit"
     line = f"{reply.num_tokens} tokens, {reply.tokens_per_second:.0f} tokens/s, {end}"
+    if reply.valid is not None:
+        line += ", follows the schema" if reply.valid else ", does not follow the schema"
     if reply.speculated is not None:
         line += f", {reply.num_tokens / reply.speculated.rounds:.1f} a round"
     return line

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, ModelError, did_you_mean
+from graftlab.models.architecture import Architecture
 from graftlab.models.base import ModelSpec
 
 if TYPE_CHECKING:
@@ -17,8 +18,16 @@ if TYPE_CHECKING:
     from graftlab.models.afm_files import Assets
     from graftlab.text.tokenizer import Tokenizer
 
-NUM_LAYERS = 56
-"""tamm's default, which its JSON leaves out."""
+SIZES: dict[str, Any] = {
+    "vocab_size": 153600,
+    "hidden_dim": 2048,
+    "num_layers": 56,
+    "num_kv_reuse_layers": 21,
+    "num_heads": 16,
+    "num_kv_heads": 2,
+    "hidden_dim_scale_factor": 3.25,
+}
+"""tamm 0.1.0's defaults of AFMTextV7, which its JSON leaves out: 3,111,368,064 parameters."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -47,7 +56,35 @@ class AFMModel(ModelSpec):
 
     @property
     def name(self) -> str:
-        return f"AFM ({self.folder().name})"
+        return f"AFM ({self.folder().name})" if self.on_disk else "AFM 3B"
+
+    @property
+    def on_disk(self) -> bool:
+        return self.path is not None
+
+    def description(self) -> Path | None:
+        return self.folder() if self.on_disk else None
+
+    @property
+    def published(self) -> Architecture:
+        """By its config, or as published; layers under their usual names."""
+        from graftlab.models.afm_files import find_assets, read_plain
+
+        config = (read_plain(find_assets(self.folder()).config) or {}) if self.on_disk else {}
+        known = {**SIZES, **{key: value for key, value in config.items() if key in SIZES}}
+        hidden, heads = int(known["hidden_dim"]), int(known["num_heads"])
+        return Architecture(
+            hidden_size=hidden,
+            layers=int(known["num_layers"]),
+            heads=heads,
+            key_heads=int(known["num_kv_heads"] or heads),
+            head_dim=hidden // heads,
+            feed_forward=round(hidden * known["hidden_dim_scale_factor"]),
+            vocab_size=int(known["vocab_size"]),
+            tied=True,
+            qk_norm=True,
+            reused_layers=int(known["num_kv_reuse_layers"]),
+        )
 
     def check(self) -> None:
         self.assets()
@@ -73,10 +110,8 @@ class AFMModel(ModelSpec):
 
     def check_lora(self, lora: Lora) -> None:
         from graftlab.adapters.tamm_targets import resolve_targets
-        from graftlab.models.afm_files import read_plain
 
-        config = read_plain(self.assets().config) or {}
-        resolve_targets(lora, num_layers=int(config.get("num_layers", NUM_LAYERS)))
+        resolve_targets(lora, num_layers=self.published.layers or 0)
 
     def fingerprint(self) -> str:
         from graftlab.models.afm_files import fingerprint
@@ -86,6 +121,14 @@ class AFMModel(ModelSpec):
     @property
     def num_bytes(self) -> int:
         return self.assets().weights.stat().st_size
+
+    @property
+    def joint_obstacle(self) -> str | None:
+        return "adapters of tamm are not stacked: on Apple's model each job trains by itself"
+
+    @property
+    def compile_obstacle(self) -> str | None:
+        return "not on Apple's model: compiling tamm's layers takes longer than it can save"
 
     def load_tokenizer(self, folder: Path | None = None) -> Tokenizer:
         from graftlab.text.afm import load_afm

@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from graftlab.errors import ModelError
 from graftlab.models.weights import StoredTensor, read_json, stored_tensors
 
 BLOCK = 4096  # bytes read at each sampled place
@@ -38,6 +39,18 @@ def fingerprint(folder: Path) -> str:
     finally:
         for stream in streams.values():
             stream.close()
+    return digest.hexdigest()[:16]
+
+
+def file_digest(file: Path) -> str:
+    """Hash of a whole file, read in pieces. Raises ModelError when it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read ({error.strerror}).") from error
     return digest.hexdigest()[:16]
 
 

@@ -34,9 +34,9 @@ class ExportSpec:
     """`graftlab export adapter=RUN target=TARGET out=DIR`, or `graftlab export verify=PATH`."""
 
     adapter: str | None = None
-    """A run folder, adapter folder or checkpoint, also one of Apple's toolkit."""
+    """A run folder, adapter folder or checkpoint, also one of Apple's toolkit; a draft's run."""
     target: str | None = None
-    """The format: fmadapter, mlx or peft."""
+    """The format: fmadapter, mlpackage, mlx or peft."""
     out: str | None = None
     """The folder that NAME.fmadapter is written into; without a name, the export itself."""
     name: str | None = None
@@ -57,12 +57,20 @@ class ExportSpec:
     """What metadata.json says of the adapter."""
     with_base: bool | None = None
     """With target=mlx: write the base as well, in the format that mlx-lm loads."""
+    bits: int | None = None
+    """With target=mlpackage: bits of a weight, 4, 6 or 8; null is 4."""
+    length: int | None = None
+    """With target=mlpackage: tokens that one call reads; null is 256."""
     overwrite: bool = False
     """Replace an export that is there."""
 
     def __post_init__(self) -> None:
         if self.verify is not None:
+            if self.adapter is not None or self.target is not None:
+                raise ConfigError("verify=PATH writes nothing: leave adapter and target out.")
             return
+        if self.name is not None and Path(self.name).name != self.name:
+            raise ConfigError(f"name={self.name} is a path: out=DIR says where the export goes.")
         if self.adapter is None or self.out is None or self.target is None:
             raise ConfigError(
                 "Give adapter=RUN, target=TARGET and out=DIR, or verify=PATH to check an export."
@@ -74,17 +82,23 @@ class ExportSpec:
         """The target with its keys. Raises ConfigError for keys that do not belong to it."""
         keys = ("name", "draft", "draft_template", "signature", "author", "description")
         assert self.target is not None, "a spec that verifies makes no target"
-        values = {key: getattr(self, key) for key in (*keys, "with_base")}
+        values = {key: getattr(self, key) for key in (*keys, "with_base", "bits", "length")}
         return make_target(self.target, values)
 
     def check(self) -> None:
         """Look for what is named, before anything heavy is loaded. Raises GraftlabError."""
         from graftlab.adapters.store import find_adapter
+        from graftlab.exports.source import model_folder
 
         if self.verify is None:
-            find_adapter(self.adapter or "")
+            if model_folder(Path(self.adapter or "").expanduser()) is None:
+                find_adapter(self.adapter or "")
             if self.model is not None:
                 self.model.check()
+            for key in ("draft", "draft_template"):
+                path = getattr(self, key)
+                if path is not None and not Path(path).expanduser().exists():
+                    raise ConfigError(f"{key}={path}: there is no such file or folder.")
         elif not Path(self.verify).expanduser().exists():
             raise ConfigError(f"verify={self.verify}: there is no such file or folder.")
 
@@ -105,7 +119,10 @@ def run(spec: ExportSpec) -> Exported | Verdict:
     place = out / f"{spec.name}{target.suffix}" if spec.name else out
     require_free(place, overwrite=spec.overwrite)
     adapter = load(spec.adapter or "", spec.model)
-    say(f"{adapter.path}: {len(adapter.state)} tensors, rank {adapter.rank}")
+    kind = (
+        f"{len(adapter.state)} tensors, rank {adapter.rank}" if adapter.state else "a whole model"
+    )
+    say(f"{adapter.path}: {kind}")
     notes = target.check(adapter)
     with building(place, overwrite=spec.overwrite) as folder:
         say(f"writing {place}")

@@ -102,6 +102,7 @@ def run(spec: SampleSpec) -> list[Answer]:
     source, model = found(spec)  # first of all: a wrong path is answered before torch is loaded
     draft_found = find_draft(spec.draft) if spec.draft is not None else None
 
+    from graftlab.generation.guide import check_forms
     from graftlab.generation.show import Screen, speculation_line
     from graftlab.models.cache import lend
     from graftlab.tasks.answering import Asked, answers, with_draft
@@ -112,6 +113,7 @@ def run(spec: SampleSpec) -> list[Answer]:
 
     tokenizer = trained_tokenizer(source, model)
     prompts = _prompts(spec, source, reserved=tokenizer.reserved)
+    check_forms(spec.generation, [prompt.conversation for prompt in prompts], tokenizer)
     device = pick_device(spec.device, key="device")
     precision = resolve(spec.precision, device)
     dtypes = precision.base_dtype, precision.adapter_dtype
@@ -120,15 +122,9 @@ def run(spec: SampleSpec) -> list[Answer]:
         adapter = load_onto(base, source, dtype=dtypes[1])
         who = f"{base.name} with {spec.adapter}" if adapter else base.name
         say(f"{who}, {precision.name} on {device.type}")
-        draft = None
-        if draft_found is not None:
-            draft = load_draft(
-                draft_found, tokenizer, dtypes=dtypes, device=device, num_tokens=spec.draft_tokens
-            )
-            say(
-                f"draft: {spec.draft}, {base.num_parameters / draft.base.num_parameters:.0f} times "
-                f"smaller, {spec.draft_tokens} tokens a round"
-            )
+        draft = load_draft(
+            draft_found, base, tokenizer, dtypes=dtypes, num_tokens=spec.draft_tokens
+        )
         voices = with_draft(_voices(spec, adapter), draft, compare=spec.compare)
         screen = Screen(console(), stream=spec.stream and spec.batch == 1)
         asked = Asked(base, tokenizer, spec.generation, precision.autocast)
@@ -145,6 +141,7 @@ def record(answer: Answer, *, scale: float) -> dict[str, Any]:
     conversation, replies = answer.prompt.conversation, answer.replies
     told = {name: reply.speculated for name, reply in replies.items()}
     speculated = {name: asdict(each) for name, each in told.items() if each is not None}
+    valid = {name: reply.valid for name, reply in replies.items() if reply.valid is not None}
     return {
         "prompt": [message.as_dict() for message in conversation.messages],
         "base": replies["base"].text if "base" in replies else None,
@@ -156,6 +153,7 @@ def record(answer: Answer, *, scale: float) -> dict[str, Any]:
         "seconds": {name: round(reply.seconds, 3) for name, reply in replies.items()},
         "where": conversation.where,
         **({"speculated": speculated} if speculated else {}),
+        **({"valid": valid} if valid else {}),
     }
 
 

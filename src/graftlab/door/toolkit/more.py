@@ -89,13 +89,8 @@ def drawing_words(values: Values, said: Said) -> list[str]:
 
 
 def student_words(values: Values, said: Said) -> list[str]:
-    """The teacher, and the draft model that is made for it."""
-    teacher = adapter_at(values["checkpoint"])
-    asked = "model" in values or "assets" in values
-    of = teacher
-    if asked or not knows_its_base(teacher):
-        of = assets(values)
-    return ["model=draft", f"model.of={of}", f"objective.teacher={teacher}"]
+    """The teacher, after which the draft is made."""
+    return [f"objective.teacher={adapter_at(values['checkpoint'])}"]
 
 
 def _run_words(values: Values, said: Said, run: str) -> list[str]:

@@ -183,8 +183,8 @@ TRAIN_DRAFT_MODEL = Command(
     verb="train",
     meaning="distil a small model that drafts for a base with its adapter",
     fixed=(
-        *("lora=full", "objective=distill", "schedule=warmup"),
-        *("data=jsonl", f"data.default_instruction={INSTRUCTION}"),
+        "experiment=draft",
+        f"data.default_instruction={INSTRUCTION}",
     ),
     flags=(
         Flag(
