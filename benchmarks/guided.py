@@ -5,7 +5,7 @@ Run as: python benchmarks/guided.py [--replies 20]
 A model of random numbers writes replies under several schemas, at temperature 1, so that as many
 kinds of places as possible are met; budgets are ample first and then tight, as the search for ends
 works the more the less room there is. Vocabularies: that of the tiny base, and one as large as
-Apple's (153,600 pieces, made up). Times are the processor's own, so that a busy machine adds little.
+Apple's (153,600 pieces, made up). Times are the processor's own: a busy machine adds but little.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from graftlab.generation.guide import Form
+from graftlab.generation.form import Form
 from graftlab.models.tiny import TinyModel
 from graftlab.text.tokenizer import Tokenizer
 
@@ -31,7 +31,11 @@ TRACK = {
         "title": TEXT,
         "year": {"type": "integer", "minimum": 1900, "maximum": 2030},
         "moods": {"type": "array", "items": {"enum": ["tense", "calm", "bright"]}, "minItems": 1},
-        "label": {"type": "object", "properties": {"name": TEXT, "city": TEXT}, "required": ["name"]},
+        "label": {
+            "type": "object",
+            "properties": {"name": TEXT, "city": TEXT},
+            "required": ["name"],
+        },
         "code": {"type": "string", "pattern": "^[A-Z]{2}[0-9]{6}$"},
     },
     "required": ["title", "year", "moods", "label", "code"],
@@ -103,7 +107,9 @@ def model_step() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--replies", type=int, default=20)
     replies = parser.parse_args().replies
     torch.set_num_threads(1)
