@@ -85,17 +85,24 @@ class Arena:
 
 
 def heading(title: str, *, rounds: int, steps: int, warm: int) -> list[str]:
-    """Date, machine and versions, without which the numbers mean nothing."""
-    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    """What was measured, where and how."""
     return [
         f"# {title}",
         "",
-        f"{datetime.date.today().isoformat()}; {_processor()}, "
-        f"{os.cpu_count()} cores; Python {platform.python_version()}, {versions}. "
+        f"{machine()} "
         f"Every run is a process of its own of {steps} steps, the first {warm} left out; "
         f"{rounds} rounds in turn, medians.",
         "",
     ]
+
+
+def machine() -> str:
+    """Date, machine and versions, without which the numbers mean nothing."""
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return (
+        f"{datetime.date.today().isoformat()}; {_processor()}, "
+        f"{os.cpu_count()} cores; Python {platform.python_version()}, {versions}."
+    )
 
 
 def _processor() -> str:

@@ -5,7 +5,7 @@ Run as: python benchmarks/guided.py [--replies 20]
 A model of random numbers writes replies under several schemas, at temperature 1, so that as many
 kinds of places as possible are met; budgets are ample first and then tight, as the search for ends
 works the more the less room there is. Vocabularies: that of the tiny base, and one as large as
-Apple's (153,600 pieces, made up). Times are the processor's own: a busy machine adds but little.
+Apple's (153,600 pieces, made up). Times are the processor's own: a busy machine adds little.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from graftlab.adapters.peft import Lora
+from graftlab.adapters.lora import Lora
 from graftlab.config import build, compose
 from graftlab.tasks.train import TrainSpec, run
 from graftlab.tracking.folder import RunFolder

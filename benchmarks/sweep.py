@@ -7,11 +7,13 @@
     asha      local, with jobs that fall behind given up
 
 All train the same jobs; reported are wall-clock, the winner and its validation loss, and the memory
-of all processes at the worst moment. `--overhead` measures the engine itself, on jobs that do
-nothing.
+of all processes at the worst moment. The first two train one job after the other, all of the same
+number of steps, so `--timed 4` trains four of them and counts the others at their mean.
+`--overhead` measures the engine itself, on jobs that do nothing.
 
 Run as:
     python benchmarks/sweep.py                         # about an hour on two cores
+    python benchmarks/sweep.py --timed 4               # forty minutes
     python benchmarks/sweep.py --only fresh asha --epochs 1 --limit 100
     python benchmarks/sweep.py --overhead
     python benchmarks/sweep.py --write                 # keep the table in results/
@@ -39,6 +41,8 @@ RANKS = ("4", "8", "16")
 SWEPT = [f"lr={','.join(RATES)}", f"lora.rank={','.join(RANKS)}"]
 TRAIN = [sys.executable, str(ROOT / "train.py")]
 WAYS = ("fresh", "one", "local", "joint", "asha")
+SEQUENCES = ("fresh", "one")
+"""The ways that train one job after the other."""
 
 
 @dataclass(slots=True)
@@ -48,32 +52,52 @@ class Outcome:
     seconds: float
     winner: str
     score: float
-    finished: int
+    trained: int
     memory_mb: float
     """Resident memory of all processes together, at its largest."""
 
 
-def measure(way: str, words: list[str], folder: Path) -> Outcome:
-    """Run the sweep one way, in `folder`."""
-    began = time.monotonic()
+def measure(way: str, words: list[str], folder: Path, *, timed: int) -> Outcome:
+    """Run the sweep one way, in `folder`; of the jobs in sequence only `timed`."""
+    began, clock = time.monotonic(), time.time()
     with Memory() as memory:
         if way == "fresh":
-            for rate in RATES:
-                for rank in RANKS:
-                    place = folder / f"lr={rate} lora.rank={rank}"
-                    run(TRAIN, [f"lr={rate}", f"lora.rank={rank}", *words], place)
+            for rate, rank in spread(timed):
+                place = folder / f"lr={rate} lora.rank={rank}"
+                run(TRAIN, [f"lr={rate}", f"lora.rank={rank}", *words], place)
         elif way == "one":
-            run([sys.executable, str(Path(__file__).resolve()), "--in-one"], words, folder)
+            program = [sys.executable, str(Path(__file__).resolve()), "--in-one", str(timed)]
+            run(program, words, folder)
         else:
             more = ["sweep.pruner=asha", "launcher=local"] if way == "asha" else [f"launcher={way}"]
             command = ["-m", *SWEPT, *words, *more, f"hydra.sweep.dir={folder}"]
             subprocess.run([*TRAIN, *command], check=True, stdout=subprocess.DEVNULL)
     seconds = time.monotonic() - began
+    if way in SEQUENCES:
+        seconds = in_sequence(clock, folder)
     results = {file.parent: json.loads(file.read_text()) for file in folder.glob("*/result.json")}
     best = min(results, key=lambda place: results[place]["score"])
     return Outcome(
         seconds, named(best), results[best]["score"], len(results), memory.largest / 2**20
     )
+
+
+def spread(count: int) -> list[tuple[str, str]]:
+    """`count` of the (rate, rank) pairs, spread over both."""
+    pairs = [(rate, rank) for rate in RATES for rank in RANKS]
+    if count >= len(pairs):
+        return pairs
+    return [(RATES[i % len(RATES)], RANKS[i % len(RANKS)]) for i in range(count)]
+
+
+def in_sequence(clock: float, folder: Path) -> float:
+    """Seconds that all jobs take one after the other: those that ran, the others at their mean.
+
+    The first counts once, as it may hold the start of the process for all.
+    """
+    ends = sorted(file.stat().st_mtime for file in folder.glob("*/result.json"))
+    first, later = ends[0] - clock, ends[-1] - ends[0]
+    return first + later / (len(ends) - 1) * (len(RATES) * len(RANKS) - 1)
 
 
 def run(command: list[str], words: list[str], place: Path) -> None:
@@ -86,14 +110,13 @@ def in_one(words: list[str]) -> None:
     from graftlab.config import build, compose
     from graftlab.tasks.train import run as train
 
-    *words, out = words
+    timed, *words, out = words
     folder = Path(out.partition("=")[2])
-    for rate in RATES:
-        for rank in RANKS:
-            cfg = compose("train", [f"lr={rate}", f"lora.rank={rank}", *words, "run_dir=x"])
-            spec = build(cfg)
-            spec.run_dir = str(folder / f"lr={rate} lora.rank={rank}")
-            train(spec)
+    for rate, rank in spread(int(timed)):
+        cfg = compose("train", [f"lr={rate}", f"lora.rank={rank}", *words, "run_dir=x"])
+        spec = build(cfg)
+        spec.run_dir = str(folder / f"lr={rate} lora.rank={rank}")
+        train(spec)
 
 
 def named(folder: Path) -> str:
@@ -186,7 +209,7 @@ def pretend(sweep: str, name: str) -> int:
 
 def table(outcomes: dict[str, Outcome]) -> list[str]:
     lines = [
-        "| way | seconds | times faster | best configuration | validation loss | jobs finished "
+        "| way | seconds | times faster | best configuration | validation loss | jobs trained "
         "| memory, MiB |",
         "|---|---:|---:|---|---:|---:|---:|",
     ]
@@ -194,7 +217,7 @@ def table(outcomes: dict[str, Outcome]) -> list[str]:
     for way, found in outcomes.items():
         lines.append(
             f"| {way} | {found.seconds:,.0f} | **{slowest / found.seconds:.2f}** | {found.winner} "
-            f"| {found.score:.4f} | {found.finished} | {found.memory_mb:,.0f} |"
+            f"| {found.score:.4f} | {found.trained} | {found.memory_mb:,.0f} |"
         )
     return [*lines, ""]
 
@@ -209,6 +232,9 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--limit", type=int, help="conversations of the demo, for a quick look")
+    parser.add_argument(
+        "--timed", type=int, default=12, help="jobs of fresh and one that are trained, from 2 on"
+    )
     parser.add_argument("--overhead", action="store_true", help="measure the engine alone")
     parser.add_argument("--write", action="store_true", help="keep the table in results/")
     given = parser.parse_args()
@@ -220,7 +246,7 @@ def main() -> int:
     outcomes: dict[str, Outcome] = {}
     for way in given.only:
         with tempfile.TemporaryDirectory() as scratch:
-            outcomes[way] = measure(way, words, Path(scratch) / "sweep")
+            outcomes[way] = measure(way, words, Path(scratch) / "sweep", timed=given.timed)
         print(table(outcomes)[-2], flush=True)
     publish(
         [

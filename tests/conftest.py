@@ -78,3 +78,25 @@ def make_base(make_miniature: Callable[[str], Path]) -> Callable[..., Base]:
         return spec.load(dtype=dtype, device=torch.device("cpu"))
 
     return base
+
+
+@pytest.fixture(scope="session")
+def afm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A miniature of Apple's on-device model, in the layout of the toolkit's assets."""
+    from afm_assets import make_assets
+
+    return make_assets(tmp_path_factory.mktemp("afm") / "assets")
+
+
+@pytest.fixture(scope="session")
+def make_afm(afm_folder: Path) -> Callable[..., Base]:
+    """`make_afm()` loads that miniature anew: fp32 on the CPU unless told otherwise."""
+    import torch
+
+    from graftlab.models.afm import AFMModel
+
+    def base(dtype: torch.dtype = torch.float32) -> Base:
+        spec = AFMModel(path=str(afm_folder), template="chatml")
+        return spec.load(dtype=dtype, device=torch.device("cpu"))
+
+    return base

@@ -10,11 +10,11 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from graftlab.adapters.peft import Lora
+from graftlab.adapters.lora import Lora
 from graftlab.tasks.train import TrainSpec
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.history import TIMES
-from graftlab.training.joint.groups import Ended, Job
+from graftlab.training.joint.groups import Ended, Job, Joiners, nobody
 from graftlab.training.joint.run import execute_together
 from graftlab.training.observer import Observer
 from graftlab.training.optim import AdamW, CustomOptimizer
@@ -51,17 +51,23 @@ def varied(spec: TrainSpec) -> list[TrainSpec]:
     ]
 
 
+def placed(spec: TrainSpec, folder: Path, observer: Observer | None = None) -> Job:
+    """The run as a job in its folder."""
+    spec = replace(spec, run_dir=str(folder))
+    return Job(spec=spec, folder=RunFolder(folder), observer=observer or Observer())
+
+
 def together(
-    specs: Sequence[TrainSpec], root: Path, *, observers: dict[int, Observer] | None = None
+    specs: Sequence[TrainSpec],
+    root: Path,
+    *,
+    observers: dict[int, Observer] | None = None,
+    joiners: Joiners = nobody,
 ) -> list[Ended]:
     """Train `specs` jointly in `root/0`, `root/1` ...; the outcomes in the order they came."""
-    jobs = []
-    for index, spec in enumerate(specs):
-        folder = root / str(index)
-        observer = (observers or {}).get(index, Observer())
-        placed = replace(spec, run_dir=str(folder))
-        jobs.append(Job(spec=placed, folder=RunFolder(folder), observer=observer))
-    return list(execute_together(jobs))
+    watched = observers or {}
+    jobs = [placed(spec, root / str(i), watched.get(i)) for i, spec in enumerate(specs)]
+    return list(execute_together(jobs, joiners=joiners))
 
 
 def rows(run: Path) -> list[dict[str, Any]]:

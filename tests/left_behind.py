@@ -19,10 +19,11 @@ def left_behind(run: Path) -> dict[str, Any]:
     result = json.loads((run / "result.json").read_text())
     with (run / "train_log.csv").open() as file:
         rows = [{k: v for k, v in row.items() if k not in TIMES} for row in csv.DictReader(file)]
+    samples = run / "samples.md"
     return {
         "result": {k: v for k, v in result.items() if k not in TIMED},
         "rows": rows,
-        "samples": (run / "samples.md").read_text(),
+        "samples": samples.read_text() if samples.exists() else None,
         "checkpoints": sorted(p.name for p in (run / "checkpoints").iterdir()),
         **{
             name: {k: v.numpy().tobytes() for k, v in load_file(path).items()}

@@ -31,6 +31,10 @@ from graftlab.door.words import Word, read_words
 from graftlab.errors import ConfigError, GraftlabError, Interrupted, did_you_mean
 from graftlab.process import prepare_process
 
+TOOLKIT = "toolkit"
+WORDS = (*VERBS, TOOLKIT)
+"""What may follow `graftlab`: the verbs, and the word that speaks another tool's language."""
+
 
 def main(argv: Sequence[str] | None = None, *, call: str | None = None) -> int:
     """Answer a command line, `argv` without the program's name; returns the exit code.
@@ -39,7 +43,7 @@ def main(argv: Sequence[str] | None = None, *, call: str | None = None) -> int:
     """
     prepare_process()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    name = call or " ".join(["graftlab", *(verb for verb in arguments[:1] if verb in VERBS)])
+    name = call or " ".join(["graftlab", *(verb for verb in arguments[:1] if verb in WORDS)])
     try:
         code = _answer(arguments, name)
         sys.stdout.flush()
@@ -58,6 +62,10 @@ def main(argv: Sequence[str] | None = None, *, call: str | None = None) -> int:
 
 
 def _answer(arguments: list[str], call: str) -> int:
+    if arguments[:1] == [TOOLKIT]:
+        from graftlab.door.toolkit.answer import answer
+
+        return answer(arguments[1:], _answer)
     verb, rest = _verb(arguments)
     if verb is None:
         return 0
@@ -151,7 +159,7 @@ def _verb(arguments: list[str]) -> tuple[str | None, list[str]]:
     elif first in VERBS:
         return first, arguments[1:]
     else:
-        hint = did_you_mean(first, VERBS) or f" Verbs: {', '.join(VERBS)}."
+        hint = did_you_mean(first, WORDS) or f" Verbs: {', '.join(WORDS)}."
         raise ConfigError(f"`{first}` is not a verb.{hint}")
     return None, []
 
@@ -163,8 +171,13 @@ def _complete(arguments: list[str]) -> tuple[str | None, list[str]]:
     verb, gap, tail = rest.lstrip().partition(" ")
     if not any(word.startswith("query=") for word in arguments):
         return "train", arguments
+    if verb == TOOLKIT and gap:
+        from graftlab.door.toolkit.helps import completions
+
+        print(" ".join(completions(tail)))
+        return None, []
     if verb not in VERBS or not gap:
-        print(" ".join(name for name in VERBS if name.startswith(verb)))
+        print(" ".join(name for name in WORDS if name.startswith(verb)))
         return None, []
     os.environ["COMP_LINE"] = f"{program} {tail}"
     return verb, arguments

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.choices import CHOICES
+from graftlab.tasks.export import ExportSpec
 from graftlab.tasks.inspect import InspectSpec
 from graftlab.tasks.plan import PlanSpec
 from graftlab.tasks.prepare import PrepareSpec
@@ -35,6 +36,7 @@ VERBS: dict[str, type] = {
     "prepare": PrepareSpec,
     "plan": PlanSpec,
     "report": ReportSpec,
+    "export": ExportSpec,
 }
 """Verb -> its spec; also the name of `conf/<verb>.yaml` and of `graftlab.tasks.<verb>`."""
 
@@ -104,7 +106,9 @@ class Composer:
         cfg = copy.deepcopy(self._composed[options])
         for key, text in point.items():
             if key not in self.groups:
-                OmegaConf.update(cfg, key, _parsed(f"{key}={text}"), merge=True)
+                value = _parsed(f"{key}={text}")
+                # Keys were checked before; those of a free dictionary may be new.
+                OmegaConf.update(cfg, key, value, merge=True, force_add=True)
         return cfg
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 
 from graftlab.adapters.dropout import KeyedDropout, keyed_dropout
-from graftlab.adapters.peft import Lora, attach
+from graftlab.adapters.lora import Lora
+from graftlab.adapters.peft import attach
 from graftlab.models.base import Base
 from graftlab.objectives.policy import Policy
 from miniatures import flat_batch

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from graftlab.adapters.base import CONFIG, WEIGHTS, Adapter
-from graftlab.adapters.peft import Lora, attach, load_adapter
+from graftlab.adapters.lora import Lora
+from graftlab.adapters.peft import attach, load_adapter
 from graftlab.adapters.store import find_adapter
 from graftlab.errors import ConfigError, ModelError
 from graftlab.models.base import Base

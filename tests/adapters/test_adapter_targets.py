@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from graftlab.adapters.peft import Lora
+from graftlab.adapters.lora import Lora
 from graftlab.adapters.targets import check_targets, resolve_targets
 from graftlab.errors import ConfigError
 
@@ -71,7 +71,7 @@ def test_the_check_imports_nothing_heavy(make_miniature: MakeMiniature) -> None:
     script = (
         "import sys, json\n"
         "from pathlib import Path\n"
-        "from graftlab.adapters.peft import Lora\n"
+        "from graftlab.adapters.lora import Lora\n"
         "from graftlab.adapters.targets import check_targets\n"
         "from graftlab.models.hf import HFModel\n"
         "from graftlab.models.tiny import TinyModel\n"

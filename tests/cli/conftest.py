@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from kept_logging import kept_logging
 
 
 @dataclass
@@ -88,13 +89,5 @@ def doors(
     for verb in ("train", "sample", "inspect", "prepare", "report"):
         monkeypatch.setattr(importlib.import_module(f"graftlab.tasks.{verb}"), "run", doors.run)
     monkeypatch.setattr(importlib.import_module("graftlab.tasks.sweep"), "run", doors.sweep)
-    root = logging.getLogger()
-    level, before = root.level, list(root.handlers)
-    yield doors
-    for handler in [h for h in root.handlers if h not in before]:
-        handler.close()
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).handlers.clear()
-        logging.getLogger(name).propagate = True
-    root.handlers[:] = before
-    root.setLevel(level)
+    with kept_logging():
+        yield doors

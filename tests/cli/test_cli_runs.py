@@ -45,6 +45,19 @@ def test_sample_and_inspect_leave_nothing_behind(doors: Doors) -> None:
     assert len(doors.specs) == 2
 
 
+def test_jobs_of_a_sample_write_beside_each_other(doors: Doors) -> None:
+    line = ["model=tiny", "prompt=Hi", "generation.max_new_tokens=4,8", "out=a/said.jsonl"]
+    assert doors.knock("sample", "-m", *line, "seed=1").code == 2  # and no key of it is made up
+    assert doors.knock("sample", "-m", *line, "generation.seed=1,2").code == 0
+    assert [Path(spec.out) for spec in doors.specs] == [
+        Path(f"a/said-generation.max_new_tokens={tokens},generation.seed={seed}.jsonl")
+        for tokens in (4, 8)
+        for seed in (1, 2)
+    ]
+    assert doors.knock("sample", "model=tiny", "prompt=Hi", "out=a/said.jsonl").code == 0
+    assert doors.specs[-1].out == "a/said.jsonl"
+
+
 def test_a_sweep_is_one_folder_and_one_group(doors: Doors) -> None:
     assert doors.train("-m", "lr=1e-4,1e-3", "lora.rank=4,16", "logger=wandb").code == 0
     (order,) = doors.orders
@@ -95,6 +108,24 @@ def test_swept_values_are_no_part_of_a_name() -> None:
 
     assert name("a.txt", 4) == name("b.txt", 8)
     assert name("a.txt", 4) != name("a.txt", 4, seed=1)
+
+
+def test_a_line_that_cannot_be_without_its_first_value_is_not_named_by_it(doors: Doors) -> None:
+    """The default option has not the key that is set for all."""
+    (doors.folder / "mine" / "optimizer").mkdir(parents=True)
+    schema = "defaults:\n  - /schema/optimizer/custom@_here_\n  - _self_\n"
+    option = doors.folder / "mine" / "optimizer" / "radam.yaml"
+    option.write_text(f"{schema}target: torch.optim.RAdam\n", encoding="utf-8")
+    folders = []
+    for line in (
+        ["optimizer=custom,radam", "optimizer.target=torch.optim.SGD"],
+        ["optimizer=radam,custom", "optimizer.target=torch.optim.SGD", "sweep.retries=3"],
+        ["optimizer=custom,radam", "optimizer.target=torch.optim.RMSprop"],
+    ):
+        seen = doors.train("-m", "--config-dir", "mine", *line)
+        assert seen.code == 0, seen.err
+        folders.append(doors.orders[-1].folder)
+    assert folders[0] == folders[1] != folders[2]
 
 
 def test_a_sweep_over_a_group_is_named_by_what_holds_for_all(doors: Doors) -> None:
@@ -163,6 +194,36 @@ def test_a_pruner_without_validation_data_is_refused(doors: Doors, pruner: str) 
     assert "data.valid_fraction=0.5" not in seen.err
     assert doors.train(*line, "data.valid_fraction=0", "data.valid=chats.jsonl").code == 0
     assert doors.train(*line).code == 0
+
+
+@pytest.mark.parametrize("search", ["tpe", "gp"])
+def test_a_search_that_learns_without_validation_data_is_refused(doors: Doors, search: str) -> None:
+    line = ["-m", "lr=interval(1e-4,1e-3)", "sweep.trials=4", f"sweep.search={search}"]
+    seen = doors.train(*line, "data.valid_fraction=0")
+    assert seen.code == 2
+    assert not doors.orders
+    assert f"sweep.search={search} needs validation data: data.valid=FILE" in seen.err
+    assert "sweep.search=random" in seen.err
+    assert doors.train(*line).code == 0
+    assert doors.train(*line, "data.valid_fraction=0", "sweep.search=random").code == 0
+
+
+def test_keys_of_a_free_dictionary_are_swept(doors: Doors) -> None:
+    custom = ["-m", "optimizer=custom", "optimizer.target=torch.optim.SGD"]
+    seen = doors.train(*custom, "optimizer.arguments.momentum=0.5,0.9")
+    assert seen.code == 0, seen.err
+    assert [job.optimizer.arguments for job in doors.jobs()] == [
+        {"momentum": 0.5},
+        {"momentum": 0.9},
+    ]
+    # Also where the line cannot be without its first values.
+    swept = ["-m", "optimizer=custom", "optimizer.target=torch.optim.SGD,torch.optim.RMSprop"]
+    seen = doors.train(*swept, "optimizer.arguments.momentum=0.5,0.9")
+    assert seen.code == 0, seen.err
+    assert [job.optimizer.arguments["momentum"] for job in doors.jobs()] == [0.5, 0.9] * 2
+    seen = doors.train(*custom, "optimizer.arguments.momentm=0.5,0.9")
+    assert seen.code == 2
+    assert "Did you mean `momentum`?" in seen.err
 
 
 def test_a_conditional_value_is_only_checked_where_it_applies(doors: Doors) -> None:

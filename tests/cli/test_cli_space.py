@@ -41,7 +41,7 @@ def read(
 LISTS = {
     "lr=1e-4,1e-3": ("0.0001", "0.001"),
     "lora=attn,dora": ("attn", "dora"),
-    "lora=glob(*-*)": ("all-linear", "attn-mlp"),
+    "lora=glob(*-*)": ("afm-r32", "all-linear", "attn-mlp"),
     "lora=glob(*,exclude=[a*])": ("dora", "rslora"),
     "lora.rank=range(8,33,8)": ("8", "16", "24", "32"),
     "lora.dropout=range(0,0.35,0.1)": ("0.0", "0.1", "0.2", "0.3"),

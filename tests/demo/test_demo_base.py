@@ -16,15 +16,14 @@ import torch
 from safetensors import safe_open
 
 from graftlab.demo.corpus import END_OF_TEXT, TURN_END, TURN_START, digest, documents
+from graftlab.demo.course import batches, rate_factor
 from graftlab.demo.pretrain import (
     ASSETS,
     Recipe,
-    batches,
     build_model,
     encode_stream,
     heldout_loss,
     make_base,
-    rate_factor,
     train,
 )
 from graftlab.demo.tokenizer import train_tokenizer
@@ -115,7 +114,7 @@ def test_heldout_loss_is_the_recorded_one(
 
 
 def test_rates_warm_up_stay_and_fall_to_zero() -> None:
-    factors = [rate_factor(step, steps=200, recipe=Recipe()) for step in range(200)]
+    factors = [rate_factor(step, steps=200, course=Recipe()) for step in range(200)]
     assert factors[0] < factors[10] < 1.0 == factors[50]
     assert factors == sorted(factors[:100]) + sorted(factors[100:], reverse=True)
     assert factors[-1] < 0.02

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import logging
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from graftlab.choices import CHOICES, field_types, nested_spec
 from graftlab.cli import main
 from graftlab.config import VERBS
 from graftlab.sweeps.engine import Ended
+from kept_logging import kept_logging
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -57,13 +57,18 @@ OURS = [
 
 @pytest.fixture
 def door(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qwen2_folder: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qwen2_folder: Path, afm_folder: Path
 ) -> Iterator[Callable[[str], int]]:
     """Runs a command up to the task, which only notes that it was reached."""
     chats(tmp_path / "FILE", 3)
     (tmp_path / "RUN").mkdir()
     (tmp_path / "RUN" / "adapter_config.json").write_text("{}")
+    (tmp_path / "RUN" / "adapter_model.safetensors").write_text("")
+    (tmp_path / "RUN" / "run.yaml").write_text(f"model: {{choice: hf, path: {qwen2_folder}}}")
     (tmp_path / "DIR").symlink_to(qwen2_folder)
+    (tmp_path / "ASSETS").symlink_to(afm_folder)
+    (tmp_path / "DRAFT").symlink_to(qwen2_folder)
+    (tmp_path / "PATH").mkdir()
     (tmp_path / "schema.json").write_text('{"type": "object"}')
     (tmp_path / "NOVEL").write_text("It was a dark night.\n")
     (tmp_path / "PREPARED").mkdir()
@@ -80,16 +85,8 @@ def door(
         assert words[0] == "graftlab"
         return main(words[1:])
 
-    root = logging.getLogger()
-    level, before = root.level, list(root.handlers)
-    yield knock
-    for handler in [h for h in root.handlers if h not in before]:
-        handler.close()
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).handlers.clear()
-        logging.getLogger(name).propagate = True
-    root.handlers[:] = before
-    root.setLevel(level)
+    with kept_logging():
+        yield knock
 
 
 def test_there_is_something_to_check() -> None:

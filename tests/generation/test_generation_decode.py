@@ -11,7 +11,8 @@ import torch
 from transformers import GenerationConfig
 
 from graftlab.adapters.base import Adapter
-from graftlab.adapters.peft import Lora, attach
+from graftlab.adapters.lora import Lora
+from graftlab.adapters.peft import attach
 from graftlab.errors import ConfigError, ModelError
 from graftlab.generation.decode import Reply, generate, generate_batch
 from graftlab.generation.sampling import Generation

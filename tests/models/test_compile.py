@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from graftlab.adapters.peft import Lora, attach
+from graftlab.adapters.lora import Lora
+from graftlab.adapters.peft import attach
 from graftlab.models import compile as compiling
 from graftlab.models.base import Base
 from graftlab.models.compile import compile_layers, find_obstacle, plan_compile, restore_layers

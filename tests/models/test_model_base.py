@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from graftlab.adapters.peft import Lora, attach
+from graftlab.adapters.lora import Lora
+from graftlab.adapters.peft import attach
 from graftlab.models.base import Base
 from graftlab.objectives.policy import Policy
 from miniatures import TRANSFORMERS, flat_batch, single_documents

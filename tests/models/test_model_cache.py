@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from graftlab.adapters.peft import Lora, attach
+from graftlab.adapters.lora import Lora
+from graftlab.adapters.peft import attach
 from graftlab.models.base import Base
 from graftlab.models.cache import forget, lend
 from graftlab.models.compile import compile_layers

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from graftlab.adapters.peft import Lora, attach
+from graftlab.adapters.lora import Lora
+from graftlab.adapters.peft import attach
 from graftlab.errors import LeakError
 from graftlab.models.base import Base
 from graftlab.models.probe import check_isolation

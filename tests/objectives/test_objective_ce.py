@@ -9,7 +9,8 @@ import torch
 
 import graftlab.objectives.policy as policy_module
 from graftlab.adapters.base import Adapter
-from graftlab.adapters.peft import Lora, attach
+from graftlab.adapters.lora import Lora
+from graftlab.adapters.peft import attach
 from graftlab.models.base import Base
 from graftlab.objectives.ce import CrossEntropy
 from graftlab.objectives.policy import Policy, nll_per_document

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from graftlab.adapters.peft import Lora
+from graftlab.adapters.lora import Lora
 from graftlab.config import build, compose
 from graftlab.errors import ConfigError, ModelError
 from graftlab.models.architecture import Architecture
@@ -114,6 +114,24 @@ def test_the_ficino_guide_s_base() -> None:
     shape = shape_of(describe(spec), spec, spec.lora.rank)
     assert shape.trainable == 66_633_728
     assert shape.parameters + shape.trainable == 3_178_001_792
+
+
+def test_a_plan_counts_the_files_of_apple_s_model(afm_folder, make_afm) -> None:
+    """By the config alone, and as the loaded base and its adapter count."""
+    import torch
+
+    model = [f"model.path={afm_folder}", "lora=attn-mlp", "lora.rank=4"]
+    spec = build(compose("plan", ["model=afm-3b", *model]))
+    found = describe(spec)
+    shape = shape_of(found, spec, spec.lora.rank)
+    base = make_afm()
+    adapter = base.attach(spec.lora, seed=0, dtype=torch.float32)
+    assert found.source == "counted from its config"
+    assert shape.parameters == base.num_parameters
+    assert shape.trainable == adapter.num_trainable
+    sizes = base.dimensions
+    assert (shape.hidden, shape.vocab) == (sizes.hidden_size, sizes.vocab_size)
+    assert shape.heads * shape.head_dim == sizes.attention_width
 
 
 def test_half_an_architecture_is_refused() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from graftlab.config import build, compose, conf_dir
 from graftlab.errors import ConfigError
 from graftlab.planning.show import totals
 from graftlab.tasks.plan import PlanSpec, refuse_over_budget, run
+from kept_logging import kept_logging
 
 Door = Callable[..., tuple[int, str, str]]
 
@@ -33,8 +33,6 @@ def door(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
     chats(tmp_path / "chats.jsonl", 30)
-    root = logging.getLogger()
-    level, before = root.level, list(root.handlers)
 
     def knock(*words: str) -> tuple[int, str, str]:
         console.console.cache_clear()
@@ -44,11 +42,8 @@ def door(
         console.console.cache_clear()
         return code, seen.out, seen.err
 
-    yield knock
-    for handler in [h for h in root.handlers if h not in before]:
-        handler.close()
-    root.handlers[:] = before
-    root.setLevel(level)
+    with kept_logging():
+        yield knock
 
 
 def planned(*words: str) -> Any:

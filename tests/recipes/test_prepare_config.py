@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from graftlab.recipes.mix import Mix
 from graftlab.recipes.sources import SourceSpec
 from graftlab.recipes.split import Split
 from graftlab.tasks.prepare import PrepareSpec
+from kept_logging import kept_logging
 from recipe_rows import read_lines, sentence, turns, write_lines
 
 CONF = conf_dir()
@@ -98,8 +98,6 @@ def knock(
     rows = [{"messages": turns(sentence(n), sentence(n + 100))} for n in range(20)]
     write_lines(tmp_path / "chats.jsonl", rows)
     monkeypatch.chdir(tmp_path)
-    root = logging.getLogger()
-    level, before = root.level, list(root.handlers)
 
     def answer(*words: str) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -107,11 +105,8 @@ def knock(
         seen = capsys.readouterr()
         return code, seen.out, seen.err
 
-    yield answer
-    for handler in [h for h in root.handlers if h not in before]:
-        handler.close()
-    root.handlers[:] = before
-    root.setLevel(level)
+    with kept_logging():
+        yield answer
 
 
 @pytest.mark.parametrize(("word", "message"), TYPOS.items())

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import sweep_crew
 from graftlab.errors import GraftlabError
-from graftlab.sweeps.engine import _give_up_paused, launch, own_facts, prepare
+from graftlab.sweeps.engine import launch, own_facts, prepare
+from graftlab.sweeps.launches import forget_the_dead, give_up_paused, present
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.pool import Pool
 from graftlab.sweeps.slots import Slot
@@ -65,6 +70,7 @@ def test_nothing_of_a_launch_stays_but_its_jobs(tmp_path: Path) -> None:
         run(ledger, Grid([draft("y")]), program=("-c", "import nothing_of_this_name"))
     assert rows(ledger, "facts") == before
     assert rows(ledger, "wanted") == rows(ledger, "claimants") == []
+    assert not list((tmp_path / "locks").glob("launch-*"))
     assert [job.state for job in ledger.jobs()] == ["done", "waiting"]
 
 
@@ -91,9 +97,60 @@ def test_paused_jobs_are_given_up_when_no_launch_wants_what_is_left(tmp_path: Pa
     ledger.add([draft("left behind")], launch="b")
     ledger.add([draft("paused")], launch="a")
     ledger.end(1, "paused", launch="a")
-    _give_up_paused(ledger, "a")
+    give_up_paused(ledger, "a")
     assert ledger.jobs()[1].state == "paused"  # the other launch may still promote it
     with ledger.writing() as db:
         db.execute("DELETE FROM wanted WHERE launch = 'b'")
-    _give_up_paused(ledger, "a")
+    give_up_paused(ledger, "a")
     assert [job.state for job in ledger.jobs()] == ["waiting", "pruned"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from graftlab.sweeps.engine import launch, own_facts, prepare
+from graftlab.sweeps.source import Grid
+from graftlab.sweeps.spec import Sweep
+from sweep_crew import draft
+
+class Workers:
+    def start(self): os.kill(os.getpid(), signal.SIGKILL)
+
+ledger, rules = prepare(Path(sys.argv[1]), Sweep())
+own = own_facts(rules, Sweep())
+launch(ledger, Grid([draft("left")]), lambda name: Workers(), slots=1, facts=own)
+"""
+
+
+def test_what_a_killed_launch_has_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    ledger, _ = prepare(tmp_path, Sweep())
+    before = rows(ledger, "facts")
+    paths = os.pathsep.join(path for path in sys.path if path)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": paths},
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = ((key.split()[1]) for key, _ in rows(ledger, "facts") if key.startswith("rules "))
+    assert rows(ledger, "wanted") == [(left, 0, 0, 0)]
+    ended = run(ledger, Grid([draft("mine")]))
+    assert [job.state for job in ledger.jobs()] == ["waiting", "done"]
+    assert ended.count("done") == 1
+    assert rows(ledger, "facts") == before
+    assert rows(ledger, "wanted") == rows(ledger, "claimants") == []
+    assert not list((tmp_path / "locks").glob("launch-*"))
+
+
+def test_only_the_dead_of_this_host_are_forgotten(tmp_path: Path) -> None:
+    ledger, _ = prepare(tmp_path, Sweep())
+    ledger.put("home elsewhere", "another-host")
+    ledger.put("closed of-a-cluster", True)
+    with present(ledger) as name:
+        ledger.add([draft("x")], launch=name)
+        forget_the_dead(ledger)
+        assert rows(ledger, "wanted") == [(name, 0, 0, 0)]
+        assert ledger.fact(f"home {name}") is not None
+    kept = {key for key, _ in rows(ledger, "facts")}
+    assert {"home elsewhere", "closed of-a-cluster"} <= kept
+    assert f"home {name}" not in kept

@@ -65,6 +65,26 @@ def test_a_job_that_has_not_begun_gets_the_trunk_of_a_widened_line(ledger: Ledge
     assert trunks()[2] == (None, None)
 
 
+def test_a_job_that_comes_too_late_for_its_trunk_does_not_wait_for_it(ledger: Ledger) -> None:
+    """A widened line asks a trunk that runs for steps behind it and before it."""
+    ledger.add([draft("long")], launch="a")
+    trunk = take(ledger)
+    watcher = watch_job(ledger, trunk.job, RULES)
+    watcher.starts(total_steps=20, steps_per_epoch=5, step=0)
+    watcher.after_step({"step": 8, "loss": 1.0, "valid_loss": 1.0})
+    late, soon = replace(draft("late"), branch_step=5), replace(draft("soon"), branch_step=12)
+    ledger.add([draft("long"), *(replace(d, trunk="long") for d in (late, soon))], launch="b")
+    assert take(ledger, "b").job.identity == "late"
+    assert take(ledger, "b") is None
+    assert set(watcher.keeps) == set()
+    watcher.after_step({"step": 9, "loss": 1.0, "valid_loss": 1.0})
+    assert set(watcher.keeps) == {5, 12}
+    saved = ledger.folder / "step-000012.ckpt"
+    saved.write_bytes(b"weights")
+    watcher.saved(12, saved)
+    assert take(ledger, "b").job.identity == "soon"
+
+
 def test_jobs_are_claimed_once_and_in_order(ledger: Ledger) -> None:
     ledger.add([draft("x"), draft("y")], launch="a")
     first, second = take(ledger), take(ledger)

@@ -99,6 +99,29 @@ def test_two_launches_share_the_trials_of_a_search(ledger: Ledger) -> None:
     assert len(ledger.jobs()) == 14
 
 
+def test_two_launches_that_draw_at_once_try_no_point_too_many(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other enters its point between this one's look into the ledger and its own."""
+    slow, quick = (Launch(ledger, RATE, trials=3, name=name, slots=1) for name in "ab")
+    drawn, draws = Search.draw, []
+
+    def draw(source, jobs, rungs, *, room):
+        drafts = drawn(source, jobs, rungs, room=room)
+        if source is slow.source:
+            draws.append(len(drafts))
+            if len(draws) == 1:
+                quick.to_its_end()
+        return drafts
+
+    monkeypatch.setattr(Search, "draw", draw)
+    slow.turn()
+    assert draws[0] == 1  # it had drawn a point, and gave it up
+    slow.to_its_end()
+    assert len(ledger.jobs()) == 3
+    assert slow.points == quick.points
+
+
 def test_a_search_goes_on_as_if_it_had_not_been_stopped(tmp_path: Path) -> None:
     ledgers = [Ledger(tmp_path / name) for name in ("stopped", "whole")]
     for ledger in ledgers:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from graftlab.adapters.peft import Lora
+from graftlab.adapters.lora import Lora
 from graftlab.choices import dump
 from graftlab.sweeps.engine import Ended, launch, prepare
 from graftlab.sweeps.identity import data_identity, job_identity

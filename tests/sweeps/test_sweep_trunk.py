@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from chats import chats
-from graftlab.adapters.peft import Lora
+from graftlab.adapters.lora import Lora
 from graftlab.choices import dump
 from graftlab.data.source import JsonlData
 from graftlab.errors import GraftlabError, ResumeError
@@ -112,7 +112,9 @@ def test_a_branch_is_its_run_trained_alone(
     `rising`: the validation loss does, so that the best checkpoint is one the trunk wrote.
     """
     if rising:
-        monkeypatch.setattr(Fit, "tuned_loss", lambda fit: 1.0 + fit.module.trainer.global_step)
+        monkeypatch.setattr(
+            Fit, "tuned_numbers", lambda fit: {"loss": 1.0 + fit.module.trainer.global_step}
+        )
     short = spec
     middle, long = replace(short, epochs=3), replace(short, epochs=5)
     plan = plan_trunks(lengths(short, middle, long))

@@ -15,7 +15,8 @@ import torch
 import yaml
 from rich.console import Console
 
-from graftlab.adapters.peft import Lora, attach
+from graftlab.adapters.lora import Lora
+from graftlab.adapters.peft import attach
 from graftlab.choices import dump
 from graftlab.errors import ConfigError, DataError, ModelError
 from graftlab.generation.decode import Reply
@@ -394,7 +395,13 @@ def test_missing_files_are_named(trained: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", ["adapter='none'", "model=HFModel(path='none')", "adapter='.', prompts='none'"]
+    "wrong",
+    [
+        "adapter='none'",
+        "model=HFModel(path='none')",
+        "adapter='.', prompts='none'",
+        "model=TinyModel(), draft='none'",
+    ],
 )
 def test_a_wrong_path_is_answered_before_torch_is_loaded(wrong: str, tmp_path: Path) -> None:
     prompt = "" if "prompts" in wrong else "prompt='x', "
@@ -402,6 +409,7 @@ def test_a_wrong_path_is_answered_before_torch_is_loaded(wrong: str, tmp_path: P
 import sys
 from graftlab.errors import GraftlabError
 from graftlab.models.hf import HFModel
+from graftlab.models.tiny import TinyModel
 from graftlab.tasks.sample import SampleSpec, run
 try:
     run(SampleSpec({prompt}{wrong}))

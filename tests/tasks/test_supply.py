@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -29,6 +28,7 @@ from graftlab.tasks.prepare import PrepareSpec
 from graftlab.tasks.recipe_key import key_of
 from graftlab.tasks.supply import compose, supply
 from graftlab.text.frame import SHIPPED
+from kept_logging import kept_logging
 from recipe_rows import read_lines, sentence, turns, write_lines
 from sweep_runs import small_run
 
@@ -55,8 +55,6 @@ def knock(
     write_lines(tmp_path / "chats.jsonl", rows(40))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GRAFTLAB_CACHE", str(tmp_path / "cache"))
-    root = logging.getLogger()
-    level, before = root.level, list(root.handlers)
 
     def answer(verb: str, *words: str) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -65,14 +63,8 @@ def knock(
         seen = capsys.readouterr()
         return code, seen.out.replace("\n", " "), seen.err
 
-    yield answer
-    for handler in [h for h in root.handlers if h not in before]:
-        handler.close()
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).handlers.clear()
-        logging.getLogger(name).propagate = True
-    root.handlers[:] = before
-    root.setLevel(level)
+    with kept_logging():
+        yield answer
 
 
 def made() -> list[Path]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from graftlab.tracking.history import History
 
 
@@ -36,6 +38,24 @@ def test_cutting_back_and_going_on_equals_never_stopping(tmp_path):
         resumed.add({"step": step, "epoch": step / 3, "loss": 1 / step, "learning_rate": 1e-5})
     resumed.sync()
     assert (tmp_path / "killed.csv").read_text() == (tmp_path / "whole.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        "6,2.0,0.16,,1e-",
+        "6,2.0,0.16,,1e-05,,,,,,,0.4",
+        "6,2",
+        "\0\0\0\n",
+        "6,2.0,0.1x6,,1e-05,,,,,,,\n",
+    ],
+)
+def test_whatever_a_crash_has_left_of_a_line_is_no_row(tmp_path, left):
+    """Half a number, a number cut short that is one still, or blocks that were never written."""
+    whole = filled(tmp_path / "train_log.csv", range(1, 6))
+    with (tmp_path / "train_log.csv").open("a") as file:
+        file.write(left)
+    assert History(tmp_path / "train_log.csv").rows == whole.rows
 
 
 def test_a_metric_of_an_objective_gets_a_column_and_survives_a_kill(tmp_path):

@@ -20,7 +20,8 @@ from pathlib import Path
 
 
 def child(spec_data: dict, command: dict, report: Path) -> None:
-    import graftlab.models.base
+    import graftlab.models.afm_base
+    import graftlab.models.hf_base
     import graftlab.tracking.folder as folder
     import graftlab.training.checkpoint as checkpoint
     from graftlab.choices import restore
@@ -45,8 +46,8 @@ def child(spec_data: dict, command: dict, report: Path) -> None:
 
         return call
 
-    base = graftlab.models.base.Base
-    base.hidden = watched(base.hidden, "forward")
+    for base in (graftlab.models.hf_base.HFBase, graftlab.models.afm_base.AFMBase):
+        base.hidden = watched(base.hidden, "forward")
     folder.publish = watched(folder.publish, "publish", "published")
     checkpoint.publish = folder.publish
     changes = {k: v for k, v in command.items() if k not in ("kill_at", "signal")}

@@ -115,8 +115,8 @@ def test_what_the_base_says_is_asked_once_a_process(spec, tmp_path, monkeypatch)
     from graftlab.training.watch import Callbacks, Samples
 
     measured, drawn = [], []
-    loss, reply = fit.validation_loss, samples.generate
-    monkeypatch.setattr(fit, "validation_loss", lambda *a, **k: measured.append(1) or loss(*a, **k))
+    loss, reply = fit.validate, samples.generate
+    monkeypatch.setattr(fit, "validate", lambda *a, **k: measured.append(1) or loss(*a, **k))
     monkeypatch.setattr(samples, "generate", lambda *a, **k: drawn.append(1) or reply(*a, **k))
     spec = replace(spec, callbacks=Callbacks(samples=Samples(prompts=1)), epochs=1)
     first = run(replace(spec, run_dir=str(tmp_path / "first")))

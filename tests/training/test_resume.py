@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from chats import chats
-from graftlab.adapters.peft import Lora
+from graftlab.adapters.lora import Lora
 from graftlab.choices import dump, restore
 from graftlab.errors import ConfigError, ResumeError
 from graftlab.tasks.train import TrainSpec, run
@@ -21,9 +16,8 @@ from graftlab.training.checkpoint import Checkpointing
 from graftlab.training.precision import Precision
 from graftlab.training.watch import Callbacks, EarlyStopping, Samples, Validation
 from left_behind import left_behind
+from nursing import nursery
 from wandb_files import history
-
-NURSERY = Path(__file__).parent / "nursery.py"
 
 
 @pytest.fixture
@@ -42,24 +36,6 @@ def busy(spec) -> dict:
         accumulate=2,
     )
     return dump(replace(changed, lora=Lora(dropout=0.2)))
-
-
-def nursery(spec_data: dict, commands: list[dict], scratch: Path) -> list[dict]:
-    files = [scratch / "spec.json", scratch / "commands.json"]
-    for file, content in zip(files, (spec_data, commands), strict=True):
-        file.write_text(json.dumps(content))
-    # Not the W&B service of this process, which would outlive a child that is killed.
-    own = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_SERVICE")}
-    environment = {**own, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
-    done = subprocess.run(
-        [sys.executable, str(NURSERY), *map(str, files)],
-        capture_output=True, text=True, env=environment, timeout=280,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(answers) == len(commands), done.stderr[-3000:]
-    print(done.stderr[-6000:])  # shown when the test fails
-    return answers
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from graftlab.adapters.peft import Lora
+from graftlab.adapters.lora import Lora
 from graftlab.choices import CHOICES
 from graftlab.errors import GraftlabError
-from graftlab.models.base import Base
+from graftlab.models.hf_base import HFBase
 from graftlab.packing.plan import Packing
 from graftlab.tasks.train import TrainSpec, run
 from graftlab.training.module import NonFiniteError
@@ -86,10 +86,11 @@ def test_gradient_checkpointing_changes_nothing(spec, tmp_path):
 
 
 @pytest.mark.parametrize("objective", sorted(CHOICES["objective"]))
-def test_golden_losses(spec, objective):
+def test_golden_losses(spec, root, objective):
     """The first losses of each objective, stored; delete the file to record them anew."""
     golden = Path(__file__).parents[1] / "golden" / f"{objective}.json"
-    terms = CHOICES["objective"][objective]()
+    asked = {"distill": {"teacher": str(root / "teacher")}}
+    terms = CHOICES["objective"][objective](**asked.get(objective, {}))
     run(replace(spec, objective=terms, max_steps=20, lr=5e-3))
     losses = [float(row["loss"]) for row in rows(spec)[1:]]
     if not golden.exists():
@@ -123,13 +124,13 @@ def test_bf16_follows_fp32_at_a_small_learning_rate(spec, tmp_path):
 def test_a_loss_that_is_not_finite_stops_before_the_update(spec, monkeypatch):
     spec = replace(spec, max_steps=8)
     spec.checkpoint.every_steps = 1
-    calls, hidden = [], Base.hidden
+    calls, hidden = [], HFBase.hidden
 
     def poisoned(self, batch):
         calls.append(torch.is_grad_enabled())
         return hidden(self, batch) * (float("nan") if calls.count(True) > 4 else 1.0)
 
-    monkeypatch.setattr(Base, "hidden", poisoned)
+    monkeypatch.setattr(HFBase, "hidden", poisoned)
     with pytest.raises(NonFiniteError, match="Step 5: the loss is nan"):
         run(spec)
     saved = sorted((Path(spec.run_dir) / "checkpoints").iterdir())
@@ -141,8 +142,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(spec, monkeypatch):
 
 
 def test_a_validation_loss_that_is_not_finite_is_an_error(spec, monkeypatch):
-    measured = iter([3.0, float("nan")])
-    monkeypatch.setattr("graftlab.training.fit.validation_loss", lambda *a, **k: next(measured))
+    measured = iter([{"loss": 3.0}, {"loss": float("nan")}])
+    monkeypatch.setattr("graftlab.training.fit.validate", lambda *a, **k: next(measured))
     with pytest.raises(NonFiniteError, match="Step 5: the validation loss is nan"):
         run(spec)
 
@@ -153,8 +154,8 @@ def test_out_of_memory_names_the_next_thing_to_change(spec, monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return hidden(self, batch)
 
-    hidden = Base.hidden
-    monkeypatch.setattr(Base, "hidden", full)
+    hidden = HFBase.hidden
+    monkeypatch.setattr(HFBase, "hidden", full)
     with pytest.raises(GraftlabError, match="batch_size=2 accumulate=2"):
         run(replace(spec, batch_size=4))
     with pytest.raises(GraftlabError, match="gradient_checkpointing=true"):

@@ -8,7 +8,7 @@ opaque node whose key is an ordinary tensor, so a new step never recompiles.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
@@ -43,7 +43,7 @@ keyed_dropout.register_autograd(_backward, setup_context=_save)
 
 
 class KeyedDropout(nn.Module):
-    """In PEFT's place for dropout; nothing in eval mode."""
+    """Dropout of an adapter's input; nothing in eval mode."""
 
     def __init__(self, p: float, key: Tensor) -> None:
         super().__init__()
@@ -63,13 +63,13 @@ class KeyedDropout(nn.Module):
 class DropoutStreams:
     """The keys of all adapted modules, set together once per micro-batch."""
 
-    def __init__(self, layers: Mapping[str, nn.Module], p: float, *, adapter: str) -> None:
-        self._names = torch.tensor([_hash(name) for name in layers], dtype=torch.int64)
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = torch.tensor([_hash(name) for name in names], dtype=torch.int64)
         self._keys = self._names.clone()
-        if p == 0:
-            return
-        for layer, key in zip(layers.values(), self._keys.unbind(), strict=True):
-            cast(nn.ModuleDict, layer.lora_dropout)[adapter] = KeyedDropout(p, key)
+
+    def dropouts(self, p: float) -> list[KeyedDropout]:
+        """One dropout per name, in the order the names were given in."""
+        return [KeyedDropout(p, key) for key in self._keys.unbind()]
 
     def set_step(self, *, seed: int, step: int, micro_step: int) -> None:
         torch.bitwise_xor(self._names, _hash(f"{seed} {step} {micro_step}"), out=self._keys)

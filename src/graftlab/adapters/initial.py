@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from graftlab.adapters.base import NAME
+from graftlab.adapters.peft_adapter import NAME
 
 if TYPE_CHECKING:
-    from graftlab.adapters.base import Adapter
+    from graftlab.adapters.peft_adapter import PeftAdapter
+    from graftlab.adapters.tamm_adapter import TammAdapter
 
 
 @torch.no_grad()
-def initialise(adapter: Adapter, kind: str, *, seed: int) -> None:
+def initialise(adapter: PeftAdapter, kind: str, *, seed: int) -> None:
     """Draw A and B of every adapted module; all three kinds start with B @ A = 0.
 
     default: A Kaiming-uniform as `nn.Linear`, B zero; gaussian: A normal with std 1 / rank, B zero;
@@ -38,6 +39,22 @@ def initialise(adapter: Adapter, kind: str, *, seed: int) -> None:
                 scaling=layer.scaling[NAME],
             )
             dora.weight.data = dora.weight.data.to(dtype)
+
+
+@torch.no_grad()
+def initialise_tamm(adapter: TammAdapter, kind: str, *, seed: int) -> None:
+    """The same for tamm's LoRA; its own default draws A normal with variance 1 / fan-in, B zero."""
+    for name, lora in adapter.loras.items():
+        generator = torch.Generator().manual_seed(name_seed(seed, name))
+        down, up = lora.a_transpose, lora.b_transpose
+        if kind == "default":
+            first = torch.empty(down.T.shape)
+            nn.init.normal_(first, std=down.shape[0] ** -0.5, generator=generator)
+            second = torch.zeros(up.T.shape)
+        else:
+            first, second = _draw(kind, down.T.shape, up.T.shape, generator)
+        down.copy_(first.T)
+        up.copy_(second.T)
 
 
 def name_seed(seed: int, name: str) -> int:

@@ -1,92 +1,23 @@
-"""LoRA, DoRA and rsLoRA through PEFT: the schema, and how an adapter gets onto a base."""
+"""LoRA, DoRA and rsLoRA through PEFT: how an adapter gets onto a Hugging Face base."""
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from graftlab.errors import ConfigError, ModelError, require_choice, require_range
+from graftlab.adapters.lora import REWRITING_INITS, Lora
+from graftlab.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     import torch
     from peft import LoraConfig
 
-    from graftlab.adapters.base import Adapter
+    from graftlab.adapters.peft_adapter import PeftAdapter
     from graftlab.adapters.store import AdapterSource
-    from graftlab.models.base import Base
-
-INITS = ("default", "gaussian", "orthogonal")
-TARGETS = ("attn", "attn-mlp", "all-linear", "auto")
-REWRITING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica", "eva")
-"""PEFT inits that rewrite the base's weights, or need data to be drawn."""
+    from graftlab.models.hf_base import HFBase
 
 
-@dataclass(kw_only=True, slots=True)
-class Lora:
-    """`lora=attn|attn-mlp|all-linear|dora|rslora`: which modules are adapted, and how.
-
-    LoRA: arXiv 2106.09685; rsLoRA: 2312.03732; DoRA: 2402.09353.
-    """
-
-    rank: int = 16
-    """Rank of the update; the adapter's size grows linearly with it."""
-    alpha: float | None = None
-    """LoRA alpha; give this or `scale`, not both."""
-    scale: float | None = None
-    """alpha / rank (default 2.0): stays the same when the rank is swept."""
-    dropout: float = 0.0
-    """Share of adapter inputs zeroed in training."""
-    dora: bool = False
-    """Decompose into magnitude and direction (DoRA)."""
-    rslora: bool = False
-    """Scale by alpha / sqrt(rank) instead of alpha / rank."""
-    init: str = "default"
-    """default, gaussian or orthogonal: the inits that leave the base exactly as it was."""
-    targets: Any = "attn-mlp"
-    """attn, attn-mlp, all-linear, auto, or a list of module names such as [q_proj, v_proj]."""
-    layers: int | None = None
-    """Adapt only the last N decoder layers; null for all."""
-    modules_to_save: list[str] = field(default_factory=list)
-    """Modules trained in full and saved with the adapter, such as [lm_head]."""
-    seed: int | None = None
-    """Seed of the initialisation; null takes the run's seed."""
-    from_run: str | None = None
-    """Continue the adapter of this run, adapter folder or checkpoint (`lora.from` when typed)."""
-
-    def __post_init__(self) -> None:
-        require_range("lora.rank", self.rank, least=1)
-        require_range("lora.alpha", self.alpha, above=0)
-        require_range("lora.scale", self.scale, above=0)
-        require_range("lora.dropout", self.dropout, least=0, most=0.99)
-        require_range("lora.layers", self.layers, least=1)
-        require_range("lora.seed", self.seed, least=0)
-        self._check_init()
-        if self.alpha is not None and self.scale is not None:
-            raise ConfigError("lora.alpha and lora.scale say the same thing twice: give one.")
-        if isinstance(self.targets, str):
-            require_choice("lora.targets", self.targets, TARGETS)
-        elif not self.targets or not all(isinstance(t, str) for t in self.targets):
-            raise ConfigError(f"lora.targets must be one of {', '.join(TARGETS)}, or a list.")
-
-    def _check_init(self) -> None:
-        if self.init in REWRITING_INITS:
-            raise ConfigError(
-                f"lora.init={self.init} rewrites the base's weights (or fits them to data), so the "
-                "base would no longer be the reference the adapter is compared with and shipped "
-                f"for. Use one of {', '.join(INITS)}."
-            )
-        require_choice("lora.init", self.init, INITS)
-        if self.init == "orthogonal" and self.rank % 2:
-            raise ConfigError(f"lora.init=orthogonal needs an even lora.rank, not {self.rank}.")
-
-    @property
-    def effective_alpha(self) -> float:
-        """The alpha PEFT is given."""
-        return self.alpha if self.alpha is not None else (self.scale or 2.0) * self.rank
-
-
-def attach(base: Base, lora: Lora, *, seed: int, dtype: torch.dtype) -> Adapter:
+def attach(base: HFBase, lora: Lora, *, seed: int, dtype: torch.dtype) -> PeftAdapter:
     """A new adapter on `base`, its weights in `dtype`; with `lora.from_run`, that one's weights.
 
     Initial values depend on the seed (`lora.seed`, else `seed`) and on each module's own name, not
@@ -94,13 +25,9 @@ def attach(base: Base, lora: Lora, *, seed: int, dtype: torch.dtype) -> Adapter:
     match nothing or the adapter to continue is of another make.
     """
     from graftlab.adapters.initial import initialise
-    from graftlab.adapters.store import find_adapter
+    from graftlab.adapters.store import find_start
 
-    source = find_adapter(lora.from_run) if lora.from_run else None
-    if source is not None and source.base_fingerprint() not in (None, base.fingerprint):
-        raise ConfigError(
-            f"lora.from={lora.from_run} was trained on another base than {base.name}."
-        )
+    source = find_start(lora, base)
     config = peft_config(base, lora)
     if source is not None:
         _require_same_make(lora, config, source)
@@ -111,7 +38,9 @@ def attach(base: Base, lora: Lora, *, seed: int, dtype: torch.dtype) -> Adapter:
     return adapter
 
 
-def load_adapter(base: Base, source: AdapterSource, *, dtype: torch.dtype | None = None) -> Adapter:
+def load_adapter(
+    base: HFBase, source: AdapterSource, *, dtype: torch.dtype | None = None
+) -> PeftAdapter:
     """A trained adapter on `base`, its weights in `dtype` (default fp32).
 
     Raises ModelError for anything but a LoRA adapter that leaves the base as it was, and for one
@@ -120,7 +49,13 @@ def load_adapter(base: Base, source: AdapterSource, *, dtype: torch.dtype | None
     import torch
     from peft import LoraConfig, PeftConfig
 
-    config = PeftConfig.from_peft_type(**source.config())
+    content = source.config()
+    if "peft_type" not in content:
+        raise ModelError(
+            f"{source.path} is not in PEFT's format ({content.get('format', 'no peft_type')}): "
+            f"{base.name} takes LoRA adapters written by PEFT or graftlab for such a base."
+        )
+    config = PeftConfig.from_peft_type(**content)
     if not isinstance(config, LoraConfig):
         raise ModelError(f"{source.folder}: {config.peft_type} adapters are not supported.")
     if str(config.init_lora_weights).split("_niter_")[0].lower() in REWRITING_INITS:
@@ -137,7 +72,7 @@ def load_adapter(base: Base, source: AdapterSource, *, dtype: torch.dtype | None
     return adapter
 
 
-def peft_config(base: Base, lora: Lora) -> LoraConfig:
+def peft_config(base: HFBase, lora: Lora) -> LoraConfig:
     """What PEFT is told; the targets are resolved for the base's architecture."""
     from peft import LoraConfig
 
@@ -161,11 +96,12 @@ def peft_config(base: Base, lora: Lora) -> LoraConfig:
     )
 
 
-def _inject(base: Base, config: LoraConfig, *, dtype: torch.dtype) -> Adapter:
+def _inject(base: HFBase, config: LoraConfig, *, dtype: torch.dtype) -> PeftAdapter:
     import torch
     from peft import inject_adapter_in_model
 
-    from graftlab.adapters.base import Adapter, restore_modules
+    from graftlab.adapters.base import restore_modules
+    from graftlab.adapters.peft_adapter import PeftAdapter
 
     assert base.adapter is None, "this base already carries an adapter; detach it first"
     originals = dict(base.model.named_modules())
@@ -178,10 +114,10 @@ def _inject(base: Base, config: LoraConfig, *, dtype: torch.dtype) -> Adapter:
         except (ValueError, TypeError) as error:
             restore_modules(base.model, originals)
             raise ConfigError(f"lora.targets={config.target_modules}: {error}") from error
-    return Adapter(base, config, originals=originals, dtype=dtype)
+    return PeftAdapter(base, config, originals=originals, dtype=dtype)
 
 
-def _fill(adapter: Adapter, source: AdapterSource) -> None:
+def _fill(adapter: PeftAdapter, source: AdapterSource) -> None:
     """The source's weights into `adapter`, or a clean base and a ModelError."""
     try:
         adapter.load_state_dict(source.tensors())

@@ -3,6 +3,9 @@
 RUN/                          a run folder: its adapter/ is meant (the best one)
 RUN/adapter-final/            an adapter folder, ours or PEFT's
 RUN/checkpoints/last.ckpt     a checkpoint: keys "adapter", "adapter_config" and "run"
+adapter-final.pt              a checkpoint of Apple's adapter toolkit, a run's or anybody's
+
+Where all weights were trained (`lora=full`), RUN/adapter/ is a whole model; see `full.py`.
 """
 
 from __future__ import annotations
@@ -12,14 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.errors import ModelError, did_you_mean
+from graftlab.errors import ConfigError, ModelError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from graftlab.adapters.lora import Lora
+    from graftlab.models.base import Base
+
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 RUN = "run.yaml"
+TRAINED_FROM = "trained_from.json"
+"""In the folder of a model whose weights were all trained: from which base."""
+FULL = "full"
+"""The `format` of such weights; adapters of a library are in its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +43,18 @@ class AdapterSource(ABC):
     def folder(self) -> Path:
         """The folder the adapter lies in."""
 
+    @property
+    @abstractmethod
+    def file(self) -> Path:
+        """The file that holds the weights."""
+
     @abstractmethod
     def config(self) -> dict[str, Any]:
         """What `adapter_config.json` holds. Raises ModelError."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """The weights under PEFT's names, on the CPU. Raises ModelError."""
+        """The weights under their names in the file, on the CPU. Raises ModelError."""
 
     @abstractmethod
     def run(self) -> dict[str, Any]:
@@ -52,11 +67,15 @@ class AdapterSource(ABC):
 
 @dataclass(frozen=True, slots=True)
 class FolderSource(AdapterSource):
-    """An adapter folder in PEFT's format."""
+    """An adapter folder: weights in safetensors, a JSON config, and `run.yaml` where it is ours."""
 
     @property
     def folder(self) -> Path:
         return self.path
+
+    @property
+    def file(self) -> Path:
+        return self.path / WEIGHTS
 
     def config(self) -> dict[str, Any]:
         from graftlab.models.weights import read_json
@@ -87,12 +106,42 @@ class FolderSource(AdapterSource):
 
 
 @dataclass(frozen=True, slots=True)
+class ModelSource(FolderSource):
+    """A folder with all weights of a model, trained from a base."""
+
+    @property
+    def file(self) -> Path:
+        from graftlab.models.weights import weight_files
+
+        return weight_files(self.path)[0]
+
+    def config(self) -> dict[str, Any]:
+        from graftlab.models.weights import read_json
+
+        return read_json(self.path / TRAINED_FROM)
+
+    def tensors(self) -> dict[str, Tensor]:
+        from safetensors.torch import load_file
+
+        from graftlab.models.weights import weight_files
+
+        return {name: t for file in weight_files(self.path) for name, t in load_file(file).items()}
+
+    def base_fingerprint(self) -> str | None:
+        return self.config().get("base_fingerprint")
+
+
+@dataclass(frozen=True, slots=True)
 class CheckpointSource(AdapterSource):
     """The adapter inside a training checkpoint."""
 
     @property
     def folder(self) -> Path:
         return self.path.parent
+
+    @property
+    def file(self) -> Path:
+        return self.path
 
     def config(self) -> dict[str, Any]:
         return dict(_checkpoint(self.path)["adapter_config"])
@@ -107,15 +156,56 @@ class CheckpointSource(AdapterSource):
         return (_checkpoint(self.path).get("identity") or {}).get("base")
 
 
+@dataclass(frozen=True, slots=True)
+class ToolkitSource(AdapterSource):
+    """A checkpoint of Apple's toolkit: tensors alone; what else is known says the run around it."""
+
+    @property
+    def folder(self) -> Path:
+        return self.path.parent
+
+    @property
+    def file(self) -> Path:
+        return self.path
+
+    def config(self) -> dict[str, Any]:
+        from graftlab.adapters.lora import Lora
+        from graftlab.adapters.tamm_targets import alpha_of, describe
+
+        try:
+            content = describe(self.tensors())
+        except ModelError as error:
+            raise ModelError(f"{self.path}: {error}") from error
+        lora = self.run().get("lora") or {}
+        if lora.get("rank") == content["rank"]:
+            said: dict[str, Any] = {k: lora.get(k) for k in ("rank", "alpha", "scale", "rslora")}
+            content["alpha"] = alpha_of(Lora(**said))
+        return content
+
+    def tensors(self) -> dict[str, Tensor]:
+        from graftlab.adapters.toolkit import read
+
+        return read(self.path)
+
+    def run(self) -> dict[str, Any]:
+        return FolderSource(self.folder.parent).run()
+
+    def base_fingerprint(self) -> str | None:
+        adapter = self.folder.parent / "adapter"
+        return FolderSource(adapter).base_fingerprint() if (adapter / WEIGHTS).is_file() else None
+
+
 def find_adapter(path: str) -> AdapterSource:
     """The adapter meant by `path`. Raises ModelError saying what was looked for."""
     place = Path(path).expanduser()
     if place.is_file():
         if place.suffix == ".ckpt":
             return CheckpointSource(place.resolve())
+        if place.suffix == ".pt":
+            return ToolkitSource(place.resolve())
         if place.name in (CONFIG, WEIGHTS):
             return find_adapter(str(place.parent))
-        raise ModelError(f"{path} is neither a folder nor a .ckpt checkpoint.")
+        raise ModelError(f"{path} is neither a folder nor a checkpoint (.ckpt, .pt).")
     if not place.is_dir():
         siblings = [p.name for p in place.parent.iterdir()] if place.parent.is_dir() else []
         hint = did_you_mean(place.name, siblings)
@@ -123,10 +213,24 @@ def find_adapter(path: str) -> AdapterSource:
     for folder in (place, place / "adapter"):
         if (folder / CONFIG).is_file():
             return FolderSource(folder.resolve())
+        if (folder / TRAINED_FROM).is_file():
+            return ModelSource(folder.resolve())
     others = sorted(str(p.parent) for p in place.glob(f"*/{CONFIG}"))
     others += sorted(str(p) for p in place.glob("**/*.ckpt"))
     hint = f" It does hold: {', '.join(others[:4])}." if others else ""
     raise ModelError(f"{path} holds neither {CONFIG} nor adapter/{CONFIG}.{hint}")
+
+
+def find_start(lora: Lora, base: Base) -> AdapterSource | None:
+    """The adapter that `lora.from` names, None without. Raises ConfigError for another base's."""
+    if lora.from_run is None:
+        return None
+    source = find_adapter(lora.from_run)
+    if source.base_fingerprint() not in (None, base.fingerprint):
+        raise ConfigError(
+            f"lora.from={lora.from_run} was trained on another base than {base.name}."
+        )
+    return source
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from graftlab.errors import ConfigError, did_you_mean
 from graftlab.models.weights import read_json, stored_tensors
 
 if TYPE_CHECKING:
-    from graftlab.adapters.peft import Lora
+    from graftlab.adapters.lora import Lora
 
 IN_LAYER = re.compile(r"(?:.*?\.)?(\d+)\.(.+)")
 ATTENTION = re.compile(r"attn|attention")
@@ -53,7 +53,8 @@ class Modules:
 
 def check_targets(folder: Path, lora: Lora) -> None:
     """Raise ConfigError where `lora.targets`, `.layers` or `.modules_to_save` match nothing."""
-    resolve_targets(folder, lora)
+    if not lora.full:
+        resolve_targets(folder, lora)
 
 
 def resolve_targets(folder: Path, lora: Lora) -> Targets:

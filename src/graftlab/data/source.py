@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from graftlab.data.answers import answer_problems
 from graftlab.data.check import problems_in, reserved_pattern
 from graftlab.data.files import locate, read_rows
 from graftlab.data.profile import Profile
+from graftlab.data.schemas import SchemaAugment, augment
 from graftlab.data.shapes import RowProblem, parse_row
 from graftlab.data.split import content_hash, validation_mask
 from graftlab.data.system import with_system
@@ -79,6 +81,7 @@ class DataSpec:
     """Train all assistant turns of a conversation, or only the last."""
     limit: int | None = None
     """Use only the first N conversations of each file set: for quick probes."""
+    schema_augment: SchemaAugment = field(default_factory=SchemaAugment)
     profile: Profile = field(default_factory=Profile)
 
     def __post_init__(self) -> None:
@@ -129,6 +132,9 @@ class DataSpec:
                 f"data.valid_fraction={self.valid_fraction}: {len(valid_set)} of "
                 f"{len(train.conversations)} conversations held out by content hash"
             )
+        if self.schema_augment.copies:
+            train_set, note = augment(train_set, self.schema_augment)
+            notes.append(note)
         formats = dict(train.formats + valid.formats)
         return Dataset(train_set, valid_set, formats, len(bad), notes)
 
@@ -171,7 +177,10 @@ class DataSpec:
             except RowProblem as problem:
                 yield _Reject(source, row.line, str(problem), row.value)
                 continue
-            if problems := problems_in(parsed.messages, reserved=reserved, tools=parsed.tools):
+            problems = problems_in(parsed.messages, reserved=reserved, tools=parsed.tools)
+            if self.schema_augment.copies and not problems:
+                problems = answer_problems(parsed.messages)
+            if problems:
                 yield _Reject(source, row.line, "; ".join(problems), row.value)
                 continue
             messages = with_system(

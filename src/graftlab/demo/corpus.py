@@ -8,7 +8,7 @@ So the held-out split, or any part of the corpus, is made without the rest.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from graftlab.demo.chats import CHATS, Message
 from graftlab.demo.grammar import Pen
@@ -19,6 +19,8 @@ END_OF_TEXT = "<|endoftext|>"
 TURN_START = "<|im_start|>"
 TURN_END = "<|im_end|>"
 
+Layout = Callable[[Iterable[Message]], str]
+
 CHAT_SHARE = 0.5
 LONG_SHARE = 0.03
 
@@ -28,20 +30,21 @@ def chatml(messages: Iterable[Message]) -> str:
     return "".join(f"{TURN_START}{m['role']}\n{m['content']}{TURN_END}\n" for m in messages)
 
 
-def document(pen: Pen) -> str:
+def document(pen: Pen, *, chat: Layout = chatml) -> str:
     """One document: a conversation, one to three short texts, or a long text with headings."""
     if pen.chance(CHAT_SHARE):
-        return chatml(pen.pick(CHATS)(pen))
+        return chat(pen.pick(CHATS)(pen))
     if pen.chance(LONG_SHARE):
         sections = [f"{title(pen)}\n{pen.pick(PROSE)(pen)}" for _ in range(pen.number(8, 24))]
         return "\n\n".join(sections) + "\n"
     return "\n\n".join(pen.pick(PROSE)(pen) for _ in range(pen.number(1, 3))) + "\n"
 
 
-def documents(seed: int, split: str, count: int) -> Iterator[str]:
-    """The first `count` documents of a split (`train`, `heldout`)."""
+def documents(seed: int, split: str, count: int, *, chat: Layout = chatml) -> Iterator[str]:
+    """The first `count` documents of a split (`train`, `heldout`), conversations as `chat` lays
+    them out."""
     for index in range(count):
-        yield document(Pen(seed, split, index))
+        yield document(Pen(seed, split, index), chat=chat)
 
 
 def digest(texts: Iterable[str]) -> str:

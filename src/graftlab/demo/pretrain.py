@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graftlab.demo.corpus import END_OF_TEXT, TURN_END, digest, documents
+from graftlab.demo.course import Course, learn, optimizers
 from graftlab.demo.induction import wire
 from graftlab.demo.tokenizer import train_tokenizer
 
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from transformers import Qwen2ForCausalLM
 
 ASSETS = Path(__file__).parent.parent / "assets" / "tiny"
-LAST_STEPS = 20  # the training loss that is reported is the mean over these
 
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
@@ -37,11 +38,9 @@ CHAT_TEMPLATE = """\
 
 
 @dataclass(kw_only=True, slots=True)
-class Recipe:
+class Recipe(Course):
     """Everything the tiny base is a function of (besides library versions and the machine)."""
 
-    seed: int = 0
-    """Seed of the text and of the initial weights."""
     documents: int = 33_000
     """Documents of the training split; each is read once."""
     heldout_documents: int = 120
@@ -64,24 +63,8 @@ class Recipe:
     """Base of the rotary angles; at 1e4 tokens match over short distances only."""
     wired: bool = True
     """Copying set by hand in the first layers (induction.py), or all attention trained."""
-    context: int = 2048
-    """Longest sequence; the last part of the training uses rows of this length."""
-    row_length: int = 512
-    """Length of the rows in the first part of the text."""
-    long_share: float = 0.2
-    """Share of the tokens read in rows of `context`."""
-    step_tokens: int = 4096
-    """Tokens per optimizer step."""
     embedding_std: float = 0.04
     """Initial size of the embeddings' values."""
-    matrix_lr: float = 6e-3
-    """Peak learning rate of the layers' matrices (Muon); copying was worse at 0.015."""
-    other_lr: float = 4e-3
-    """Peak learning rate of embeddings, norms and biases (AdamW)."""
-    warmup_steps: int = 20
-    """Linear warm-up; then constant."""
-    decay_share: float = 0.4
-    """Share of the steps, at the end, in which the rates fall linearly to zero."""
 
 
 def build_model(recipe: Recipe, *, end_of_text: int, end_of_turn: int) -> Qwen2ForCausalLM:
@@ -129,22 +112,6 @@ def encode_stream(
     return np.concatenate([np.array([*ids, end], dtype=np.int32) for ids in encoded]), digest(texts)
 
 
-def batches(stream: np.ndarray, recipe: Recipe) -> Iterator[torch.Tensor]:
-    """Rows (B, T + 1) of each step: short rows first, rows of the whole context last.
-
-    Documents follow each other in a row and see each other, as usual in pretraining: so every
-    position is trained though few documents are long.
-    """
-    import torch
-
-    split = int(len(stream) * (1 - recipe.long_share)) // recipe.step_tokens * recipe.step_tokens
-    for part, length in ((stream[:split], recipe.row_length), (stream[split:], recipe.context)):
-        size = recipe.step_tokens
-        for start in range(0, len(part) - size, size):
-            flat = torch.from_numpy(part[start : start + size + 1]).long()
-            yield torch.stack([flat[at : at + length + 1] for at in range(0, size, length)])
-
-
 def mean_loss(model: Qwen2ForCausalLM, rows: torch.Tensor) -> torch.Tensor:
     """Cross-entropy in nats per token; rows (B, T + 1)."""
     import torch.nn.functional as F
@@ -167,28 +134,6 @@ def heldout_loss(model: Qwen2ForCausalLM, stream: np.ndarray, *, length: int) ->
     return total / count
 
 
-def rate_factor(step: int, *, steps: int, recipe: Recipe) -> float:
-    """Warm-up, constant, linear decay to zero (arXiv 2404.06395)."""
-    decay_steps = max(1, round(steps * recipe.decay_share))
-    return min(1.0, (step + 1) / recipe.warmup_steps, (steps - step) / decay_steps)
-
-
-def optimizers(model: Qwen2ForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon (arXiv 2502.16982) for the layers' matrices, AdamW for everything else."""
-    import torch
-
-    trained = [p for p in model.parameters() if p.requires_grad]
-    inner = {id(p) for p in model.model.layers.parameters() if p.ndim == 2}
-    matrices = [p for p in trained if id(p) in inner]
-    others = [p for p in trained if id(p) not in inner]
-    return [
-        torch.optim.Muon(
-            matrices, lr=recipe.matrix_lr, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"
-        ),
-        torch.optim.AdamW(others, lr=recipe.other_lr, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
-
-
 def train(
     model: Qwen2ForCausalLM,
     stream: np.ndarray,
@@ -197,30 +142,14 @@ def train(
     on_step: Callable[[int, int, float], None],
 ) -> float:
     """The stream once, followed by `on_step(step, steps, loss)`; the mean of the last losses."""
-    import torch
-
-    steps = sum(1 for _ in batches(stream, recipe))
-    chosen = optimizers(model, recipe)
-    peaks = [group["lr"] for optimizer in chosen for group in optimizer.param_groups]
-    losses: list[float] = []
-    model.train()
-    for step, rows in enumerate(batches(stream, recipe)):
-        factor = rate_factor(step, steps=steps, recipe=recipe)
-        groups = [group for optimizer in chosen for group in optimizer.param_groups]
-        for group, peak in zip(groups, peaks, strict=True):
-            group["lr"] = peak * factor
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = mean_loss(model, rows)
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in chosen:
-            optimizer.step()
-            optimizer.zero_grad()
-        losses.append(float(loss.detach()))
-        on_step(step + 1, steps, losses[-1])
-    model.eval()
-    tail = losses[-LAST_STEPS:]
-    return sum(tail) / len(tail)
+    return learn(
+        model,
+        stream,
+        recipe,
+        loss=partial(mean_loss, model),
+        optimizers=optimizers(model, model.model.layers.parameters(), recipe),
+        on_step=on_step,
+    )
 
 
 def make_base(

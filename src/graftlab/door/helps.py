@@ -31,7 +31,10 @@ def overview() -> str:
     """What `graftlab --help` says: the verbs."""
     lines = [f"graftlab {__version__}: LoRA adapters on a frozen language model.", ""]
     lines += ["Usage: graftlab VERB [group=option ...] [key=value ...] [flags]", "", "Verbs"]
-    lines += _table({verb: verb_summary(verb) for verb in VERBS})
+    from graftlab.door.toolkit.helps import SUMMARY
+
+    rows = {verb: verb_summary(verb) for verb in VERBS}
+    lines += table({**rows, "toolkit": SUMMARY})
     return "\n".join([*lines, "", "More: graftlab VERB --help"])
 
 
@@ -41,7 +44,7 @@ def verb_help(menu: Menu, call: str) -> str:
     lines += [f"Usage: {call} {_usage(menu)}[key=value ...] [flags]"]
     if menu.groups:
         lines += ["", "Choices, as group=option (* is the default)"]
-        lines += _table({group: _options(menu, group) for group in menu.groups})
+        lines += table({group: _options(menu, group) for group in menu.groups})
     lines += ["", "Keys, as key=value"]
     plain = {name for name in field_types(menu.spec) if name not in menu.groups}
     docs = field_docs(menu.spec)
@@ -51,11 +54,11 @@ def verb_help(menu: Menu, call: str) -> str:
             default = menu.values.get(name)
             shown = f"{name}=..." if isinstance(default, dict) else f"{name}={_plain(default)}"
             rows[shown] = docs.get(name) or f"keys of its own: {call} --help {name}"
-    lines += _table(rows)
+    lines += table(rows)
     example = next((name for name in ("lora", "model", "mix") if name in menu.groups), None)
     if example is not None:
         lines += ["", f"Keys of a group, as group.key=value: {call} --help {example}"]
-    return "\n".join([*lines, "", "Flags", *_table(FLAGS)])
+    return "\n".join([*lines, "", "Flags", *table(FLAGS)])
 
 
 def _usage(menu: Menu) -> str:
@@ -73,14 +76,14 @@ def group_help(menu: Menu, group: str, call: str) -> str:
         lines += [f"{call} {group}=OPTION: {_options(menu, group)}"]
     hint = menu.find(group)
     if hint is not None and (named := named_specs(hint)) is not None:
-        return "\n".join([f"Keys of each of {group}", *_table(_rows(named, f"{group}.NAME."))])
+        return "\n".join([f"Keys of each of {group}", *table(_rows(named, f"{group}.NAME."))])
     nested = nested_spec(hint) if hint is not None else None
     if nested is None:
         return "\n".join(lines)
     classes = CHOICES.get(group, {"": nested})
     for option, cls in classes.items():
         title = f"Keys with {group}={option}" if option else "Keys"
-        lines += ["", title, *_table(_rows(cls, f"{group}."))]
+        lines += ["", title, *table(_rows(cls, f"{group}."))]
     return "\n".join(lines).lstrip("\n")
 
 
@@ -143,7 +146,7 @@ def _plain(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _table(rows: dict[str, str]) -> list[str]:
+def table(rows: dict[str, str]) -> list[str]:
     """Two columns; the second wraps at the width of the terminal."""
     width = min(shutil.get_terminal_size((100, 24)).columns, 110)
     first = max(len(name) for name in rows) + 4

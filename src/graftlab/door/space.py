@@ -96,6 +96,11 @@ def read_space(
     return list(found.values())
 
 
+def as_typed(key: str, text: str, menu: Menu) -> str:
+    """A value of a dimension as an override for Hydra, that of a free dictionary's key too."""
+    return _word(key, text, menu).hydra
+
+
 def space_words(spec: Any, words: Sequence[Word], menu: Menu) -> list[Word]:
     """The grid of a spec's space as words, but for keys that were typed.
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.choices import dump, restore
 from graftlab.config import Composer
 from graftlab.data.prepared import PreparedData
-from graftlab.door.space import dimension_of, read_space, swept_texts
+from graftlab.door.place import folder_of
+from graftlab.door.space import as_typed, dimension_of, read_space, swept_texts
 from graftlab.door.verify import Door, built, check_parts, explained, verify
 from graftlab.door.words import Word
 from graftlab.errors import ConfigError, GraftlabError
-from graftlab.sweeps.identity import data_identity, job_identity, job_label, sweep_name
+from graftlab.sweeps.identity import data_identity, job_identity, job_label
 from graftlab.sweeps.jobs import Draft
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.source import Grid, Search
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from graftlab.data.source import DataSpec
     from graftlab.sweeps.engine import Source
 
-SWEEPS = Path("multirun")
+LEARNERS = ("tpe", "gp")
+"""Searches that learn from the losses of earlier jobs."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,19 +64,24 @@ class SweepLine:
                 cfg = self.composer.compose(point)
                 cfg.run_dir = ""
                 spec: TrainSpec = built(self.door, cfg)
-                self._check_pruner(spec)
+                self._check_losses(spec)
         except GraftlabError as error:
             raise ConfigError(f"{in_words(point)}: {error}") from error
         return self._entry(spec, point)
 
-    def _check_pruner(self, spec: TrainSpec) -> None:
-        """Raise ConfigError where a pruner would have no losses to compare, if that is known."""
-        pruner = self.base.sweep.pruner
-        if pruner != "none" and not may_have_valid(spec.data):
-            own = "" if isinstance(spec.data, PreparedData) else "data.valid=FILE or "
-            raise ConfigError(
-                f"sweep.pruner={pruner} needs validation data: {own}data.valid_fraction=0.1."
-            )
+    def _check_losses(self, spec: TrainSpec) -> None:
+        """Raise ConfigError where there would be no validation losses to compare or to learn from,
+        if that is known.
+        """
+        sweep = self.base.sweep
+        if may_have_valid(spec.data):
+            return
+        own = "" if isinstance(spec.data, PreparedData) else "data.valid=FILE or "
+        needs = f"needs validation data: {own}data.valid_fraction=0.1"
+        if sweep.pruner != "none":
+            raise ConfigError(f"sweep.pruner={sweep.pruner} {needs}.")
+        if sweep.search in LEARNERS:
+            raise ConfigError(f"sweep.search={sweep.search} {needs}, or take sweep.search=random.")
 
     def _entry(self, spec: TrainSpec, point: Point) -> Draft:
         spec.sweep, spec.launcher, spec.resume = Sweep(), self.base.launcher, None
@@ -98,14 +105,15 @@ def read_sweep(door: Door, words: Sequence[Word]) -> SweepLine:
     """
     found = [(word, dimension_of(word.hydra, door.menu)) for word in words]
     fixed = [word for word, dimension in found if dimension is None]
-    base = _base(door, fixed, [dimension for _, dimension in found if dimension is not None])
+    swept = [dimension for _, dimension in found if dimension is not None]
+    base, stands_alone = _base(door, fixed, swept)
     space, when = base.sweep.space, base.sweep.when
     dimensions = read_space(words, space=space, when=when, menu=door.menu)
     _check(base, dimensions)
     return SweepLine(
         base=base,
         dimensions=dimensions,
-        folder=_folder(base, words, dimensions),
+        folder=folder_of(base, words, dimensions, stands_alone=stands_alone),
         composer=Composer(
             door.menu.verb, door.overrides(fixed), groups=door.menu.groups, conf=door.conf
         ),
@@ -238,16 +246,14 @@ def _check_files(line: SweepLine, point: Point) -> None:
     check_parts(built(line.door, cfg))
 
 
-def _base(door: Door, fixed: Sequence[Word], typed: Sequence[Dimension]) -> TrainSpec:
-    """The run without swept values; where it cannot be without them, with the first of each."""
+def _base(door: Door, fixed: Sequence[Word], typed: Sequence[Dimension]) -> tuple[TrainSpec, bool]:
+    """The run without swept values, and True; with the first of each where it cannot be so."""
     overrides = door.overrides(fixed)
     try:
-        spec: Any = verify(door, overrides)
+        return verify(door, overrides), True
     except GraftlabError:
-        firsts = [f"{d.key}={swept_texts(d)[0]}" for d in typed]
-        spec = verify(door, [*overrides, *firsts])
-    base: TrainSpec = spec
-    return base
+        firsts = [as_typed(d.key, swept_texts(d)[0], door.menu) for d in typed]
+        return verify(door, [*overrides, *firsts]), False
 
 
 def _check(base: TrainSpec, dimensions: Sequence[Dimension]) -> None:
@@ -266,14 +272,3 @@ def _check(base: TrainSpec, dimensions: Sequence[Dimension]) -> None:
     for key in keys:
         if key.split(".")[0] in ("sweep", "launcher", "run_dir", "resume", "hydra"):
             raise ConfigError(f"{key} cannot be swept: it is one for the whole sweep.")
-
-
-def _folder(base: TrainSpec, words: Sequence[Word], dimensions: Sequence[Dimension]) -> Path:
-    """Where the sweep lies: as told, or by a name that the same or a widened line finds again."""
-    told = next((word for word in words if word.key == "hydra.sweep.dir"), None)
-    if told is not None:
-        return Path(told.typed.partition("=")[2]).expanduser()
-    keys = [dimension.key for dimension in dimensions] or ["seed"]
-    plain = dump(replace(base, run_dir=""))
-    fixed = {word.key: word.hydra for word in words if word.key not in keys}
-    return SWEEPS / (base.sweep.name or sweep_name(plain, keys, typed=fixed))

@@ -82,10 +82,8 @@ def check_parts(spec: Any) -> None:
     if model is None:
         return
     model.check()
-    if lora is not None and getattr(model, "hub", None) is None:
-        from graftlab.adapters.targets import check_targets
-
-        check_targets(model.folder(), lora)
+    if lora is not None and model.on_disk:
+        model.check_lora(lora)
 
 
 def composed(door: Door, overrides: Sequence[str]) -> DictConfig:
@@ -108,6 +106,10 @@ def built(door: Door, cfg: DictConfig) -> Any:
     Raises what the classes refuse, and ConfigError for the recipe.
     """
     spec = build(cfg)
+    if hasattr(spec, "objective"):
+        from graftlab.training.teacher import settle_key
+
+        settle_key(spec.objective)
     data = getattr(spec, "data", None)
     if isinstance(data, PreparedData) and data.recipe is not None:
         from graftlab.tasks.supply import compose as take

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from graftlab.config import MASKED
 
-TEXT = frozenset({"prompt", "system"})
+TEXT = frozenset({"author", "description", "prompt", "system"})
 """Keys whose value is text to the last character; even `null` is a word."""
 
 PATHS = frozenset(
@@ -31,6 +31,8 @@ PATHS = frozenset(
         "data.valid",
         "decontaminate.against",
         "dirs",
+        "draft",
+        "draft_template",
         "frame",
         "generation.schema",
         "logger.wandb.entity",
@@ -42,13 +44,17 @@ PATHS = frozenset(
         "persona.teacher.model",
         "persona.teacher.url",
         "model.hub",
+        "model.of",
         "model.path",
         "model.revision",
         "model.template",
         "name",
+        "objective.teacher",
         "out",
         "prompts",
         "resume",
+        "signature",
+        "verify",
         "write",
     }
 )
@@ -71,7 +77,7 @@ FOLDERS = frozenset({"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"})
 ALIASES = {"lora.from": "lora.from_run"}
 """Keys as people write them -> fields (`from` is a word of Python)."""
 
-POSITIONAL = {"report": "dirs", "sample": "adapter"}
+POSITIONAL = {"export": "adapter", "report": "dirs", "sample": "adapter"}
 """Verb -> the key that words without `key=` stand for; of a key in LISTS there may be several."""
 
 _WORD = re.compile(r"(?P<prefix>\+{0,2}|~)(?P<key>[^=+~]+)=(?P<text>.*)", re.DOTALL)

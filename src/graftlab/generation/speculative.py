@@ -22,7 +22,7 @@ from graftlab.generation.draw import allow
 from graftlab.generation.loop import say
 
 if TYPE_CHECKING:
-    from graftlab.generation.draw import Sampler
+    from graftlab.generation.draw import Guide, Sampler
     from graftlab.generation.turn import Turn
     from graftlab.models.base import Base
     from graftlab.models.context import Context
@@ -102,14 +102,19 @@ def _foresee(
     unread, guide = turn.tokens[proposer.length :], turn.guide
     while len(tokens) < count and not (tokens and turn.ends(tokens[-1])):
         logits = _widened(proposer.feed(_row(unread, sampler), last=1)[0, -1:], width)
-        token = int(allow(logits, guide.mask() if guide is not None else None).argmax())
-        if guide is not None and not guide.accept(token):
-            break
-        tokens.append(token)
-        unread = [token]
+        tokens.append(_likeliest(logits, guide))
+        unread = tokens[-1:]
     if guide is not None:
         guide.rollback(len(tokens))
     return _Proposal(tokens, [])
+
+
+def _likeliest(logits: Tensor, guide: Guide | None) -> int:
+    """The likeliest token by logits (1, V) that the guide, if there is one, accepts."""
+    while True:
+        token = int(allow(logits, guide.mask() if guide is not None else None).argmax())
+        if guide is None or guide.accept(token):
+            return token
 
 
 def _match(turn: Turn, logits: Tensor, sampler: Sampler, proposal: _Proposal) -> int:

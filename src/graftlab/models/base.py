@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from graftlab.errors import ModelError, require_choice
+from graftlab.errors import require_choice
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
-    from transformers import PreTrainedModel
 
     from graftlab.adapters.base import Adapter
+    from graftlab.adapters.lora import Lora
+    from graftlab.adapters.store import AdapterSource
+    from graftlab.models.architecture import Architecture
     from graftlab.models.context import Context
     from graftlab.text.tokenizer import Tokenizer
     from graftlab.types import Batch
@@ -59,25 +59,71 @@ class ModelSpec(ABC):
         """
         return self.folder()
 
+    @property
     @abstractmethod
-    def load_tokenizer(self) -> Tokenizer:
-        """The tokenizer with its chat template; never touches the weights."""
+    def name(self) -> str:
+        """For people."""
+
+    @abstractmethod
+    def check_lora(self, lora: Lora) -> None:
+        """Whether this base can carry such an adapter; weights are not read. Raises ConfigError."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """16 hex digits that another or a finetuned model does not share. Raises ModelError."""
+
+    @property
+    @abstractmethod
+    def num_bytes(self) -> int:
+        """What its weights take on disk; 0 where they are not on this machine."""
+
+    @property
+    def published(self) -> Architecture | None:
+        """What `graftlab plan` counts where the files are not Hugging Face's; None otherwise."""
+        return None
+
+    @property
+    def joint_obstacle(self) -> str | None:
+        """Why adapters on this base cannot train jointly; None where they can."""
+        return None
+
+    @property
+    def compile_obstacle(self) -> str | None:
+        """Why its layers are not compiled, whatever the machine; None where they can be."""
+        return None
+
+    @abstractmethod
+    def load_tokenizer(self, folder: Path | None = None) -> Tokenizer:
+        """The tokenizer with its chat template, its own or the one saved in `folder`.
+
+        Never touches the weights. Raises ModelError.
+        """
 
     @abstractmethod
     def load(self, *, dtype: torch.dtype, device: torch.device) -> Base:
         """The frozen `Base`, stored in `dtype` on `device`."""
 
 
-class Base:
+@dataclass(frozen=True, slots=True)
+class Dimensions:
+    """What a step of the base costs, beside the weights of its layers."""
+
+    hidden_size: int
+    vocab_size: int
+    attention_width: int
+    """Width of all query heads together."""
+
+
+class Base(ABC):
     """A frozen causal language model; an adapter is injected into it and taken out again.
 
-    `model` is the Hugging Face module, in eval mode and without gradients as it comes. Its own
+    `model` is the module that computes it, in eval mode and without gradients as it comes. Its own
     dropouts are off for good: the base is a fixed function, only the adapter's dropout is drawn.
     """
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: nn.Module,
         *,
         name: str,
         source: str,
@@ -87,7 +133,7 @@ class Base:
     ) -> None:
         self.model = model
         self.name = name  # for people
-        self.source = source  # what `from_pretrained` takes: a hub id or an absolute folder
+        self.source = source  # what its library loads it from: a hub id or an absolute folder
         self.folder = folder
         self.fingerprint = fingerprint
         self.adapter: Adapter | None = None
@@ -103,21 +149,55 @@ class Base:
         model.eval()
         _silence_dropout(model)
 
+    def attach(self, lora: Lora, *, seed: int, dtype: torch.dtype) -> Adapter:
+        """A new adapter on this base, its weights in `dtype`; with `lora.from_run`, that one's.
+
+        Initial values depend on the seed (`lora.seed`, else `seed`) and on each module's own name,
+        not on other modules, the device or any global random state. With `lora.full` it is the
+        base's own weights that are trained. Raises ConfigError.
+        """
+        if lora.full:
+            from graftlab.adapters import full
+
+            return full.attach(self, lora, dtype=dtype)
+        return self._attach(lora, seed=seed, dtype=dtype)
+
+    def load_adapter(self, source: AdapterSource, *, dtype: torch.dtype | None = None) -> Adapter:
+        """A trained adapter on this base, in `dtype` (default fp32). Raises ModelError."""
+        from graftlab.adapters.store import FULL
+
+        if source.config().get("format") == FULL:
+            from graftlab.adapters import full
+
+            return full.load(self, source, dtype=dtype)
+        return self._load_adapter(source, dtype=dtype)
+
+    @abstractmethod
+    def _attach(self, lora: Lora, *, seed: int, dtype: torch.dtype) -> Adapter:
+        """LoRA layers in the classes of the base's own library."""
+
+    @abstractmethod
+    def _load_adapter(self, source: AdapterSource, *, dtype: torch.dtype | None) -> Adapter:
+        """Trained LoRA layers in the classes of the base's own library."""
+
     @property
-    def config(self) -> Any:
-        """The text model's configuration."""
-        return self.model.config.get_text_config()
+    @abstractmethod
+    def dimensions(self) -> Dimensions:
+        """Its sizes."""
 
     @property
     def vocab_size(self) -> int:
-        return int(self.config.vocab_size)
+        return self.dimensions.vocab_size
 
-    @cached_property
+    @property
+    @abstractmethod
+    def max_length(self) -> int | None:
+        """Most tokens of a prompt with its reply; None when the model does not say."""
+
+    @property
+    @abstractmethod
     def attention_choice(self) -> tuple[str, str]:
         """(backend, reason) of the packed attention. Raises ConfigError or ModelError."""
-        from graftlab.packing.attention import choose_backend
-
-        return choose_backend(self.attention, self.device, self.dtype, self.config)
 
     @property
     def backend(self) -> str:
@@ -125,62 +205,33 @@ class Base:
         return self.attention_choice[0]
 
     @property
-    def body(self) -> nn.Module:
-        """The decoder without its head."""
-        return cast("nn.Module", getattr(self.model, self.model.base_model_prefix))
+    def foreign_layers(self) -> list[str]:
+        """Kinds of layers in which something but attention carries state between positions."""
+        return []
 
     @property
+    @abstractmethod
     def layers(self) -> list[nn.Module]:
         """The decoder layers, first to last."""
-        from torch import nn
 
-        for module in self.body.modules():
-            if isinstance(module, nn.ModuleList) and len(module) == self.config.num_hidden_layers:
-                return list(module)
-        raise ModelError(f"{self.name}: no list of decoder layers found in {type(self.body)}.")
-
+    @abstractmethod
     def hidden(self, batch: Batch) -> Tensor:
-        """Final hidden states (1, N, D); documents are isolated by the packed attention.
+        """Final hidden states (1, N, D); documents are isolated by the packed attention."""
 
-        No attention mask and an explicit `use_cache=False`: with either left out, transformers
-        builds a mask of its own that lets packed documents see each other.
-        """
-        outputs = self.body(
-            input_ids=batch.input_ids,
-            position_ids=batch.positions,
-            boundaries=batch.boundaries,
-            packed_backend=self.backend,
-            use_cache=False,
-        )
-        return cast("Tensor", outputs.last_hidden_state)
-
+    @abstractmethod
     def logits(self, hidden: Tensor) -> Tensor:
-        """Next-token logits (n, V) of hidden states (n, D), softcap and scaling included.
+        """Next-token logits (n, V) of hidden states (n, D), softcap and scaling included."""
 
-        The model's own forward computes them, around a body that hands `hidden` through, so no
-        architecture needs a case of its own. Copied on every call because an adapter may have
-        replaced the head in between; the copy shares all parameters.
-        """
-        head = copy.copy(self.model)
-        head._modules = {**self.model._modules, self.model.base_model_prefix: _hand_through()}
-        return cast("Tensor", head(inputs_embeds=hidden[None], use_cache=False).logits[0])
+    @abstractmethod
+    def save_model(self, folder: Path) -> None:
+        """Write the whole model, with the weights it has at the moment, as it was loaded."""
 
+    @abstractmethod
     def set_checkpointing(self, on: bool) -> None:
         """Recompute each decoder layer in the backward pass, or not; called before training.
 
-        Either way the model is in train mode afterwards: in eval mode, which a loaded model is in,
-        transformers ignores the setting and adapter dropout is off.
+        Either way the model is in train mode afterwards, so that adapter dropout is on.
         """
-        if on:
-            self.model.activation_checkpointing_enable(
-                activation_checkpointing_kwargs={"use_reentrant": False}
-            )
-            # Transformers also makes the embeddings require gradients, for the reentrant kind:
-            # that would run the backward pass through every layer below the first adapter.
-            self.model.disable_input_require_grads()
-        else:
-            self.model.activation_checkpointing_disable()
-        self.model.train()
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -193,30 +244,13 @@ class Base:
             for module in training:
                 module.training = True
 
-    @contextmanager
-    def plain(self) -> Iterator[None]:
-        """Stock attention, eager and in eval mode: what `model.generate` with a KV cache needs."""
-        import torch
-
-        packed = self.model.config._attn_implementation
-        softcap = getattr(self.config, "attn_logit_softcapping", None)
-        # Stock SDPA drops the softcap without a word.
-        self.model.set_attn_implementation("eager" if softcap else "sdpa")
-        try:
-            with self.evaluating(), torch.compiler.set_stance("force_eager"):
-                yield
-        finally:
-            self.model.set_attn_implementation(packed)
-
+    @abstractmethod
     def context(self, *, padding: Tensor | None = None, rewind: bool = False) -> Context:
         """A fresh context to read in, for the length of a `with` block.
 
         `padding` (B,) says how many tokens at the left of each row are none; None for no padding.
         `rewind` makes `crop` possible, and raises ModelError where the model cannot.
         """
-        from graftlab.models.context import HFContext
-
-        return HFContext(self, padding=padding, rewind=rewind)
 
     def reset(self) -> None:
         """Back to the state of a fresh load: no adapter, no recomputation, eval mode."""
@@ -234,16 +268,3 @@ def _silence_dropout(model: nn.Module) -> None:
             module.p = 0.0
         if isinstance(getattr(module, "attention_dropout", None), float):
             module.attention_dropout = 0.0  # type: ignore[assignment]
-
-
-def _hand_through() -> nn.Module:
-    """A body whose final hidden states are the embeddings it is given."""
-    from torch import nn
-    from transformers.modeling_outputs import MoeModelOutputWithPast
-
-    class HandThrough(nn.Module):
-        def forward(self, *, inputs_embeds: Any, **_: Any) -> MoeModelOutputWithPast:
-            # The fullest of transformers' outputs: heads of mixtures also read `router_logits`.
-            return MoeModelOutputWithPast(last_hidden_state=inputs_embeds)
-
-    return HandThrough()

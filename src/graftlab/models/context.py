@@ -21,7 +21,7 @@ from torch import Tensor
 from graftlab.errors import ModelError
 
 if TYPE_CHECKING:
-    from graftlab.models.base import Base
+    from graftlab.models.hf_base import HFBase
 
 CROPPABLE = {"full_attention", "sliding_attention", "chunked_attention"}
 """Kinds of layers that remember tokens one by one; all others fold them into one state."""
@@ -70,7 +70,9 @@ class Context(ABC):
 class HFContext(Context):
     """A Hugging Face model with its `DynamicCache`, in stock attention while it is open."""
 
-    def __init__(self, base: Base, *, padding: Tensor | None = None, rewind: bool = False) -> None:
+    def __init__(
+        self, base: HFBase, *, padding: Tensor | None = None, rewind: bool = False
+    ) -> None:
         """`padding` (B,) counts the left padding of each row; see `Base.context`."""
         from transformers import DynamicCache
 
@@ -132,7 +134,7 @@ class HFContext(Context):
         }
 
 
-def _require_croppable(base: Base) -> None:
+def _require_croppable(base: HFBase) -> None:
     """Raise ModelError for a model with layers that cannot forget single tokens."""
     kinds = set(getattr(base.config, "layer_types", None) or ()) - CROPPABLE
     if kinds:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from graftlab.errors import ModelError
 from graftlab.models.weights import StoredTensor, read_json, stored_tensors
 
 BLOCK = 4096  # bytes read at each sampled place
@@ -32,7 +33,7 @@ def fingerprint(folder: Path) -> str:
             if tensor.file not in streams:
                 streams[tensor.file] = tensor.file.open("rb")
             digest.update(f"\0{name}:{tensor.dtype}:{tensor.shape}\0".encode())
-            for start, length in _blocks(tensor):
+            for start, length in sampled_blocks(tensor):
                 streams[tensor.file].seek(start)
                 digest.update(streams[tensor.file].read(length))
     finally:
@@ -41,7 +42,20 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _blocks(tensor: StoredTensor) -> list[tuple[int, int]]:
+def file_digest(file: Path) -> str:
+    """Hash of a whole file, read in pieces. Raises ModelError when it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read ({error.strerror}).") from error
+    return digest.hexdigest()[:16]
+
+
+def sampled_blocks(tensor: StoredTensor) -> list[tuple[int, int]]:
+    """(offset, length) of the bytes of a tensor that are hashed."""
     if tensor.num_bytes <= WHOLE:
         return [(tensor.offset, tensor.num_bytes)]
     last = tensor.num_bytes - BLOCK

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 from graftlab.errors import ConfigError, ModelError, did_you_mean
 from graftlab.models.architecture import Architecture
-from graftlab.models.base import Base, ModelSpec
+from graftlab.models.base import ModelSpec
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from graftlab.adapters.lora import Lora
+    from graftlab.models.hf_base import HFBase
     from graftlab.text.tokenizer import Tokenizer
 
 # Everything a base needs, and no second copy of the weights in another format.
@@ -79,27 +81,45 @@ class HFModel(ModelSpec):
             raise ModelError(f"model.path={self.path}: there is no such folder.{hint}")
         return folder.resolve()
 
-    def load_tokenizer(self) -> Tokenizer:
+    def check_lora(self, lora: Lora) -> None:
+        from graftlab.adapters.targets import check_targets
+
+        check_targets(self.folder(), lora)
+
+    def fingerprint(self) -> str:
+        from graftlab.models.fingerprint import fingerprint
+
+        return fingerprint(self.folder())
+
+    @property
+    def num_bytes(self) -> int:
+        if not self.on_disk:
+            return 0
+        return sum(file.stat().st_size for file in self.folder().glob("*.safetensors"))
+
+    def load_tokenizer(self, folder: Path | None = None) -> Tokenizer:
         from graftlab.text.tokenizer import load_tokenizer
 
+        if folder is not None:  # saved with its template
+            return load_tokenizer(folder, trust_remote_code=self.trust_remote_code)
         return load_tokenizer(
             self.folder(), template=self.template, trust_remote_code=self.trust_remote_code
         )
 
-    def load(self, *, dtype: torch.dtype, device: torch.device) -> Base:
-        from graftlab.models.fingerprint import fingerprint
+    def load(self, *, dtype: torch.dtype, device: torch.device) -> HFBase:
+        from graftlab.models.hf_base import HFBase
 
         folder = self.folder()
         check_folder(folder)
         model = _from_pretrained(
             folder, dtype=dtype, device=device, trust_remote_code=self.trust_remote_code
         )
-        return Base(
+        return HFBase(
             model,
             name=self.name,
             source=self.hub or str(folder),
             folder=folder,
-            fingerprint=fingerprint(folder),
+            fingerprint=self.fingerprint(),
             attention=self.attention,
         )
 

@@ -148,8 +148,7 @@ def _unlike(base: Base, apart: float, tolerance: float) -> str:
 
 
 def _cure(base: Base) -> str:
-    mixers = {str(kind) for kind in getattr(base.config, "layer_types", None) or ()}
-    hybrid = sorted(kind for kind in mixers if not kind.endswith("attention") or "linear" in kind)
+    hybrid = base.foreign_layers
     why = f"Its {', '.join(hybrid)} layers carry state across documents. " if hybrid else ""
     other = "" if hybrid else f"Attention was {base.backend}; model.attention=dense may serve. "
     return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,3 +24,26 @@ class Objective(ABC):
     @abstractmethod
     def terms(self, policy: Any, batch: Batch) -> dict[str, torch.Tensor]:
         """Summed terms over the labelled positions of `batch`, each a scalar; must hold `loss`."""
+
+    def validation(self, policy: Any, batch: Batch) -> dict[str, torch.Tensor]:
+        """Sums over a held-out batch, each a scalar; must hold `loss`, by which runs are judged.
+
+        Cross-entropy in nats, whatever is trained, so that runs with different objectives can be
+        compared, unless the objective has a better judge.
+        """
+        return {"loss": policy.label_nll(batch)}
+
+    def metrics(self, sums: Mapping[str, float], labels: int) -> dict[str, float]:
+        """What is reported of a whole set, from its sums and its number of labels.
+
+        `loss` is the validation loss; every other is logged as `valid/NAME`.
+        """
+        return {name: total / labels for name, total in sums.items()}
+
+    def asks(self) -> str | None:
+        """The run, adapter or model folder of the teacher in `policy.teacher`; None without one."""
+        return None
+
+    def redraws(self) -> bool:
+        """Whether the data's answers are replaced by the teacher's own before training."""
+        return False

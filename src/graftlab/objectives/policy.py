@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,15 +22,29 @@ CHUNK_ELEMENTS = 1 << 24
 
 
 class Policy:
-    """Base with adapter, as objectives see it; logits of shape (N, V) never exist."""
+    """Base with adapter, as objectives see it; logits of shape (N, V) never exist.
 
-    def __init__(self, base: Base, adapter: Adapter | None) -> None:
+    `teacher` is another such policy, frozen, for objectives that ask one.
+    """
+
+    def __init__(self, base: Base, adapter: Adapter | None, teacher: Policy | None = None) -> None:
         self.base = base
         self.adapter = adapter
+        self.teacher = teacher
 
     def hidden(self, batch: Batch) -> Tensor:
         """Final hidden states (1, N, D) of `batch`."""
         return self.base.hidden(batch)
+
+    def labelled(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Final hidden states (n, D) of the labelled positions and the labels (n,), in order."""
+        labels = batch.labels[0]
+        where = (labels != IGNORE).nonzero()[:, 0]
+        return self.hidden(batch)[0].index_select(0, where), labels[where]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Next-token logits (n, V) in fp32 of hidden states (n, D)."""
+        return self.base.logits(hidden).float()
 
     def label_nll(self, batch: Batch) -> Tensor:
         """Negative log-likelihood in nats, summed over labelled positions; an fp32 scalar.
@@ -40,28 +55,30 @@ class Policy:
         return self.nll(batch).sum()
 
     def nll(self, batch: Batch) -> Tensor:
-        """Negative log-likelihood of each label in nats, (n,) fp32, in order of position.
-
-        Logits are made in chunks; with more than one, each is recomputed in the backward pass.
-        """
-        labels = batch.labels[0]
-        where = (labels != IGNORE).nonzero()[:, 0]
-        hidden = self.hidden(batch)[0].index_select(0, where)
-        labels = labels[where]
-        rows = max(1, CHUNK_ELEMENTS // self.base.vocab_size)
-        if len(where) <= rows:
-            return self._chunk(hidden, labels)
-        chunks = zip(torch.split(hidden, rows), torch.split(labels, rows), strict=True)
-        return torch.cat(
-            [
-                # The head draws nothing at random: no generator state needs keeping.
-                checkpoint(self._chunk, *chunk, use_reentrant=False, preserve_rng_state=False)
-                for chunk in chunks
-            ]
-        )
+        """Negative log-likelihood of each label in nats, (n,) fp32, in order of position."""
+        hidden, labels = self.labelled(batch)
+        return in_chunks(self._chunk, hidden, labels, width=self.base.vocab_size)
 
     def _chunk(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(self.base.logits(hidden).float(), labels, reduction="none")
+        return F.cross_entropy(self.logits(hidden), labels, reduction="none")
+
+
+def in_chunks(function: Callable[..., Tensor], *columns: Tensor, width: int) -> Tensor:
+    """`function(*columns)` by rows: with more than one chunk, each is recomputed going backward.
+
+    `width` is how many logits `function` makes for a row. It gives one row for each of theirs, and
+    draws nothing at random.
+    """
+    rows = max(1, CHUNK_ELEMENTS // width)
+    if len(columns[0]) <= rows:
+        return function(*columns)
+    chunks = zip(*(torch.split(column, rows) for column in columns), strict=True)
+    return torch.cat(
+        [
+            checkpoint(function, *chunk, use_reentrant=False, preserve_rng_state=False)
+            for chunk in chunks
+        ]
+    )
 
 
 def nll_per_document(policy: Policy, batch: Batch) -> list[tuple[float, int]]:

@@ -48,7 +48,41 @@ class Claim:
     """File descriptor that holds the lock."""
 
     def release(self) -> None:
-        os.close(self.lock)
+        """Once is enough; again does nothing."""
+        if self.lock >= 0:
+            os.close(self.lock)
+            self.lock = -1
+
+
+Accepts = Callable[[Job], bool]
+"""Narrows the choice: a joint training takes what fits to what it has."""
+
+
+def anyone(job: Job) -> bool:
+    """Whatever there is."""
+    return True
+
+
+def claimable(
+    ledger: Ledger,
+    launch: str,
+    *,
+    rules: Rules,
+    retries: int,
+    accepts: Accepts = anyone,
+) -> list[tuple[Job, Place | None]]:
+    """What a worker may try to claim, best first; a paused job with the rung it goes on from.
+
+    Those of a worker that may be dead are among them: only trying tells.
+    """
+    with ledger.reading() as db:
+        jobs, rungs = read_jobs(db, launch), read_rungs(db)
+    found = startable(jobs, rungs, rules, folder=ledger.folder, retries=retries)
+    return [
+        (job, rung)
+        for job, rung in found
+        if accepts(job) and (job.state != "running" or _silent(job))
+    ]
 
 
 def claim(
@@ -57,20 +91,14 @@ def claim(
     *,
     rules: Rules,
     retries: int,
-    accepts: Callable[[Job], bool] = lambda job: True,
+    accepts: Accepts = anyone,
 ) -> Claim | None:
     """The next job for this worker, marked as running; None if there is none at the moment.
 
     A job whose worker has died is taken over. If that was a worker of this launch on this host,
     the job counts as crashed; where it has no try left, in this launch, it fails instead.
-
-    `accepts` narrows the choice: a joint training takes what fits to what it has.
     """
-    with ledger.reading() as db:
-        jobs, rungs = read_jobs(db, launch), read_rungs(db)
-    for job, rung in startable(jobs, rungs, rules, folder=ledger.folder, retries=retries):
-        if not accepts(job) or (job.state == "running" and not _silent(job)):
-            continue
+    for job, rung in claimable(ledger, launch, rules=rules, retries=retries, accepts=accepts):
         lock = try_lock(lock_file(ledger.folder, job.number))
         if lock is None:
             continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,13 +14,11 @@ from typing import Any, Protocol
 
 from graftlab.errors import Interrupted
 from graftlab.sweeps.jobs import Draft, Job, Place, Rung
+from graftlab.sweeps.launches import begin_anew, give_up_paused, present
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.rules import Rules
 from graftlab.sweeps.spec import Sweep
 
-OF_A_LAUNCH = ("closed", "halted", "watched", "rules", "retries")
-"""Facts that are each launch's own, kept as `rules LAUNCH`; for the last two there is one of the
-sweep as well, for launches that have not said."""
 LOOK_SECONDS = 0.25
 """Between two looks at workers and ledger."""
 
@@ -31,6 +28,9 @@ class Source(Protocol):
 
     def draw(self, jobs: Sequence[Job], rungs: dict[Place, Rung], *, room: int) -> list[Draft]:
         """Jobs to enter now, given all in the ledger; `room` of them can start."""
+
+    def withdraw(self) -> None:
+        """What was drawn last was not entered, as others have entered jobs meanwhile."""
 
     def wants(self, job: Job) -> bool:
         """Whether a job that an earlier launch has entered is one of this source's."""
@@ -117,13 +117,10 @@ def launch(
         facts=facts or {},
     )
     if name is not None:
-        _begin_anew(ledger, name)
+        begin_anew(ledger, name)
         return runs(name=name)
-    name = secrets.token_hex(4)
-    try:
+    with present(ledger) as name:
         return runs(name=name)
-    finally:
-        _forget(ledger, name)  # all of its workers are gone
 
 
 def _run(
@@ -158,7 +155,7 @@ def _run(
     if received:
         what = signal.Signals(received[0]).name
         raise Interrupted(f"{what}: {pool.parting}", 128 + received[0])
-    _give_up_paused(ledger, name)
+    give_up_paused(ledger, name)
     return Ended(ledger.folder, ledger.jobs(name), time.monotonic() - began)
 
 
@@ -178,49 +175,20 @@ class _Feeder:
     def feed(self) -> None:
         if self._closed or self._halted:
             return
-        ours = self.ledger.jobs(self.launch)
-        open_jobs = sum(job.state in ("waiting", "running") for job in ours)
-        room = max(0, self.slots - open_jobs)
-        drafts = self.source.draw(self.ledger.jobs(), self.ledger.rungs(), room=room)
-        if drafts:
-            self.ledger.add(drafts, launch=self.launch)
+        while not self._entered():  # another launch was quicker: see what it has entered
+            self.source.withdraw()
         if self.source.exhausted:
             self.ledger.put(f"closed {self.launch}", True)
             self._closed = True
 
-
-def _begin_anew(ledger: Ledger, launch: str) -> None:
-    """Forget what an earlier start of this launch wanted, but for what its workers are at."""
-    with ledger.writing() as db:
-        for fact in ("closed", "halted"):
-            db.execute("DELETE FROM facts WHERE key = ?", (f"{fact} {launch}",))
-        db.execute(
-            "DELETE FROM wanted WHERE launch = ? "
-            "AND job NOT IN (SELECT number FROM jobs WHERE state = 'running')",
-            (launch,),
-        )
-        db.execute("UPDATE wanted SET tries = 0 WHERE launch = ?", (launch,))
-
-
-def _forget(ledger: Ledger, launch: str) -> None:
-    """Remove what was only of use while a launch was at work."""
-    with ledger.writing() as db:
-        for table in ("wanted", "claimants"):
-            db.execute(f"DELETE FROM {table} WHERE launch = ?", (launch,))
-        for key in OF_A_LAUNCH:
-            db.execute("DELETE FROM facts WHERE key = ?", (f"{key} {launch}",))
-
-
-def _give_up_paused(ledger: Ledger, launch: str) -> None:
-    """Paused jobs are pruned once no launch wants a job any more that could promote them."""
-    with ledger.reading() as db:
-        awaited = db.execute(
-            "SELECT 1 FROM jobs JOIN wanted ON wanted.job = jobs.number "
-            "WHERE state IN ('waiting', 'running')"
-        ).fetchone()
-    if awaited is not None:
-        return
-    ledger.prune([job.number for job in ledger.jobs(launch) if job.state == "paused"])
+    def _entered(self) -> bool:
+        """Draw jobs and enter them; False where the ledger is not what they were drawn from."""
+        known = self.ledger.jobs()
+        ours = self.ledger.jobs(self.launch)
+        open_jobs = sum(job.state in ("waiting", "running") for job in ours)
+        room = max(0, self.slots - open_jobs)
+        drafts = self.source.draw(known, self.ledger.rungs(), room=room)
+        return not drafts or self.ledger.add_to(len(known), drafts, launch=self.launch)
 
 
 def own_facts(rules: Rules, sweep: Sweep) -> dict[str, Any]:

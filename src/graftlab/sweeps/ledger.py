@@ -90,25 +90,35 @@ class Ledger:
         that keeps what the job goes on from.
         """
         with self.writing() as db:
-            rows = db.execute("SELECT identity, number FROM jobs").fetchall()
-            known = {row["identity"]: row["number"] for row in rows}
-            fresh = [draft for draft in drafts if draft.identity not in known]
-            for draft in fresh:
-                if draft.identity not in known:
-                    known[draft.identity] = self._insert(db, draft, len(known))
-            trunks = [
-                (known.get(d.trunk) if d.trunk else None, d.branch_step, known[d.identity])
-                for d in drafts
-            ]
-            db.executemany(NEW_TRUNK, trunks)
-            wanted = [(launch, known[draft.identity]) for draft in drafts]
-            db.executemany("INSERT OR IGNORE INTO wanted (launch, job) VALUES (?, ?)", wanted)
-            again = [(number,) for _, number in wanted]
-            db.executemany(
-                "UPDATE jobs SET state = 'waiting' WHERE number = ? AND state = 'failed'", again
-            )
-            numbers = {number for _, number in wanted}
-            return [job for job in read_jobs(db, launch) if job.number in numbers]
+            return self._add(db, drafts, launch)
+
+    def add_to(self, known: int, drafts: Sequence[Draft], *, launch: str) -> bool:
+        """`add`, where there are no more than `known` jobs; False, and nothing done, elsewhere."""
+        with self.writing() as db:
+            if db.execute("SELECT COUNT(*) FROM jobs").fetchone()[0] != known:
+                return False
+            self._add(db, drafts, launch)
+        return True
+
+    def _add(self, db: sqlite3.Connection, drafts: Sequence[Draft], launch: str) -> list[Job]:
+        rows = db.execute("SELECT identity, number FROM jobs").fetchall()
+        known = {row["identity"]: row["number"] for row in rows}
+        for draft in drafts:
+            if draft.identity not in known:
+                known[draft.identity] = self._insert(db, draft, len(known))
+        trunks = [
+            (known.get(d.trunk) if d.trunk else None, d.branch_step, known[d.identity])
+            for d in drafts
+        ]
+        db.executemany(NEW_TRUNK, trunks)
+        wanted = [(launch, known[draft.identity]) for draft in drafts]
+        db.executemany("INSERT OR IGNORE INTO wanted (launch, job) VALUES (?, ?)", wanted)
+        again = [(number,) for _, number in wanted]
+        db.executemany(
+            "UPDATE jobs SET state = 'waiting' WHERE number = ? AND state = 'failed'", again
+        )
+        numbers = {number for _, number in wanted}
+        return [job for job in read_jobs(db, launch) if job.number in numbers]
 
     def _insert(self, db: sqlite3.Connection, draft: Draft, number: int) -> int:
         db.execute(
@@ -134,6 +144,12 @@ class Ledger:
             row = db.execute("SELECT spec FROM jobs WHERE number = ?", (number,)).fetchone()
         spec: dict[str, Any] = json.loads(row["spec"])
         return spec
+
+    def branch_steps(self, number: int) -> frozenset[int]:
+        """The steps after which other jobs leave job `number`."""
+        with self.reading() as db:
+            rows = db.execute("SELECT branch_step FROM jobs WHERE trunk = ?", (number,)).fetchall()
+        return frozenset(row["branch_step"] for row in rows if row["branch_step"] is not None)
 
     def rungs(self) -> dict[Place, Rung]:
         """Every rung that was reached, in order."""

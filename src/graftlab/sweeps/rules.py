@@ -148,6 +148,8 @@ def _trunk_is_ready(job: Job, jobs: Mapping[int, Job], folder: Path) -> bool:
     trunk = jobs.get(job.trunk)
     if trunk is None or trunk.state not in ("waiting", "running"):
         return True
+    if trunk.state == "running" and trunk.progress.get("step", 0) > job.branch_step:
+        return True  # the checkpoint is there, or the trunk had passed when somebody asked for it
     from graftlab.sweeps.trunk import branch_file
 
     return branch_file(RunFolder(folder / trunk.folder), job.branch_step).is_file()

@@ -35,6 +35,10 @@ class Grid:
         self.exhausted = True
         return drafts
 
+    def withdraw(self) -> None:
+        """All of them, another time."""
+        self.exhausted = False
+
 
 @dataclass(slots=True)
 class Search:
@@ -55,11 +59,14 @@ class Search:
     exhausted: bool = False
     _tried: dict[Key, list[str]] = field(default_factory=dict)
     """Point -> identities of its jobs, in the order in which points were first tried."""
+    _before: dict[Key, list[str]] = field(default_factory=dict)
+    """The same before the last draw."""
 
     def draw(self, jobs: Sequence[Job], rungs: dict[Place, Rung], *, room: int) -> list[Draft]:
         """What others have tried, if there is any that is new here, else as many points as can
         start."""
         assert self.sweep.trials is not None
+        self._before = dict(self._tried)
         drafts = self._adopt(jobs)
         room = 0 if drafts else room
         while len(self._tried) < self.sweep.trials and len(drafts) < room:
@@ -76,6 +83,10 @@ class Search:
             drafts += self._try(point)
         self.exhausted = len(self._tried) >= self.sweep.trials
         return drafts
+
+    def withdraw(self) -> None:
+        """What others have entered counts first: one point more might be one too many."""
+        self._tried, self.exhausted = self._before, False
 
     def wants(self, job: Job) -> bool:
         """A job of a space with other keys is no trial of this one."""

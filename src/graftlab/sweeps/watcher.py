@@ -34,12 +34,15 @@ class Watcher(Observer):
         branches: frozenset[int] = frozenset(),
         keep: Callable[[int, Path], None] = lambda step, path: None,
         tells: bool = True,
+        looks: bool = False,
     ) -> None:
         """`branches`: steps whose checkpoints other jobs go on from, and `keep` keeps.
 
-        `tells` is off in all but the first process of a run of several.
+        `tells` is off in all but the first process of a run of several. `looks`: for steps that a
+        widened line has added meanwhile; processes of a run of several might see different ones.
         """
-        self.ledger, self.job, self.rules, self.tells = ledger, job, rules, tells
+        self.ledger, self.job, self.rules = ledger, job, rules
+        self.tells, self.looks = tells, looks
         self.keeps, self.keep = branches, keep
         self.progress = dict(job.progress)
         self._told, self._total = 0.0, 0
@@ -96,16 +99,13 @@ class Watcher(Observer):
         if self.tells:
             self._told = time.monotonic()
             self.ledger.tell(self.job.number, self.progress, worker=self.job.worker)
+        if self.looks:
+            self.keeps = self.ledger.branch_steps(self.job.number)
 
 
 def watch_job(ledger: Ledger, job: Job, rules: Rules) -> Watcher:
     """The observer of a job, which keeps the checkpoints that other jobs branch from."""
-    steps = [
-        other.branch_step
-        for other in ledger.jobs()
-        if other.trunk == job.number and other.branch_step is not None
-    ]
-    return _watcher(ledger, job, rules, frozenset(steps))
+    return _watcher(ledger, job, rules, ledger.branch_steps(job.number), looks=True)
 
 
 def arrived(words: str, *, first: bool) -> Watcher:
@@ -120,7 +120,7 @@ def arrived(words: str, *, first: bool) -> Watcher:
 
 
 def _watcher(
-    ledger: Ledger, job: Job, rules: Rules, branches: frozenset[int], *, tells: bool = True
+    ledger: Ledger, job: Job, rules: Rules, branches: frozenset[int], **how: bool
 ) -> Watcher:
     folder = RunFolder(ledger.folder / job.folder)
     return Watcher(
@@ -129,5 +129,5 @@ def _watcher(
         rules,
         branches=branches,
         keep=lambda step, path: keep_branch(folder, step, path),
-        tells=tells,
+        **how,
     )

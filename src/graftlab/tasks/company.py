@@ -1,19 +1,22 @@
 """A worker that trains jobs together: the one it has claimed, and those that fit beside it.
 
 What cannot share a base, what crashed before, and what is alone trains as with any other worker.
-What the jobs share may go wrong without any of them being to blame: then each trains alone.
+What the jobs share may go wrong without any of them being to blame: then each trains alone. Where
+one leaves, another takes its place as soon as that costs the others nothing (`Company.joiners`).
 """
 
 from __future__ import annotations
 
 import signal
+import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graftlab.choices import restore
 from graftlab.errors import Interrupted
-from graftlab.sweeps.claim import Claim, claim, worker_name
+from graftlab.sweeps.claim import Accepts, Claim, anyone, claim, claimable, worker_name
 from graftlab.sweeps.heart import beating
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.watcher import watch_job
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     from graftlab.sweeps.jobs import Job as Entry
     from graftlab.training.signals import Signals
 
+ASK_SECONDS = 1.0
+"""Between two looks for jobs that could join, when nobody has left since."""
+
 
 class JointWorker(Worker):
     """One process, one base, up to `most` jobs at a time."""
@@ -35,46 +41,64 @@ class JointWorker(Worker):
         super().__init__(ledger, launch)
         self.most = most
         self._specs: dict[int, TrainSpec] = {}
+        self._beside: dict[tuple[int, int], bool] = {}
 
     def train(self, claimed: Claim) -> None:
         """The job and its company, each to its end; the ledger is told of each at once."""
-        company = self._company(claimed)
-        if not company:
+        others = self.claim_beside(claimed.job, room=self.most - 1)
+        if not others:
             super().train(claimed)
             return
-        claims = [claimed, *company]
-        try:
-            self._together(claims)
-        finally:
-            for other in company:
-                other.release()
+        self._together([claimed, *others])
 
-    def _company(self, claimed: Claim) -> list[Claim]:
-        """Further jobs that can train beside this one, claimed."""
-        if not self._fits_beside(claimed.job, claimed.job):
-            return []
-        company: list[Claim] = []
-        while len(company) + 1 < self.most:
+    def claim_beside(self, first: Entry, *, room: int, accepts: Accepts = anyone) -> list[Claim]:
+        """Up to `room` further jobs that can train beside this one."""
+        claims: list[Claim] = []
+        if not self._fits_beside(first, first):
+            return claims
+        while len(claims) < room:
             other = claim(
                 self.ledger,
                 self.launch,
                 rules=self.rules,
                 retries=self.retries,
-                accepts=lambda job: self._fits_beside(claimed.job, job),
+                accepts=lambda job: self._is_free_beside(first, job) and accepts(job),
             )
             if other is None:
                 break
-            company.append(other)
-        return company
+            claims.append(other)
+        return claims
+
+    def free_beside(self, first: Entry) -> list[Entry]:
+        """Jobs that could be claimed to train beside this one."""
+        found = claimable(
+            self.ledger,
+            self.launch,
+            rules=self.rules,
+            retries=self.retries,
+            accepts=lambda job: self._is_free_beside(first, job),
+        )
+        return [job for job, _ in found]
+
+    def takes_more(self) -> bool:
+        """Whether to begin further jobs before those at hand have ended."""
+        return not self.ledger.fact(f"halted {self.launch}") and not self._bloated()
+
+    def _is_free_beside(self, first: Entry, job: Entry) -> bool:
+        # What a dead worker has left may have killed it: whoever takes that over is alone with it.
+        return job.state != "running" and self._fits_beside(first, job)
 
     def _fits_beside(self, job: Entry, other: Entry) -> bool:
         """Whether two jobs share what they must; one that has crashed takes no others along."""
         if job.tries or other.tries or job.alone or other.alone:
             return False
-        ours, theirs = self._plain(job), self._plain(other)
-        return not unfit([ours, theirs]) and len(group([ours, theirs])) == 1
+        pair = job.number, other.number
+        if pair not in self._beside:
+            ours, theirs = self.plain(job), self.plain(other)
+            self._beside[pair] = not unfit([ours, theirs]) and len(group([ours, theirs])) == 1
+        return self._beside[pair]
 
-    def _plain(self, job: Entry) -> TrainSpec:
+    def plain(self, job: Entry) -> TrainSpec:
         """The job's specification as the ledger has it."""
         if job.number not in self._specs:
             self._specs[job.number] = restore(TrainSpec, self.ledger.spec(job.number))
@@ -84,34 +108,62 @@ class JointWorker(Worker):
         """Train these jobs in one process. Raises Interrupted after a signal, however late."""
         from graftlab.training.signals import Signals
 
-        log = self.ledger.folder / f"joint-{claims[0].job.number:04d}.log"
         with Signals() as signals, ExitStack() as stack:
-            members = [_Member(one, stack.enter_context(ExitStack())) for one in claims]
-            for member in members:
-                member.heart.enter_context(beating(self.ledger, member.claim.job.number))
+            company = Company(self, claims, stack)
             try:
-                with output_to(log):
-                    self._train_all(members, log.name, signals)
+                with output_to(self.ledger.folder / company.log):
+                    company.train(signals)
             except BaseException as problem:
-                for member in members:
-                    if not member.gone:
-                        self._let_go(member, error=problem, shared=True)
+                company.disband(problem)
                 leave_if_broken(problem)
         if signals.received is not None:  # while the last of them ended: nobody stopped for it
             name = signal.Signals(signals.received).name
             raise Interrupted(f"{name}: stopped behind the last run.", 128 + signals.received)
 
-    def _train_all(self, members: list[_Member], log: str, signals: Signals) -> None:
+
+@dataclass(slots=True, eq=False)
+class _Member:
+    """A job of a company; `heart` gives its signs of life until it is let go of."""
+
+    claim: Claim
+    heart: ExitStack
+
+
+class Company:
+    """Jobs that train together, those that have left and those that joined later among them."""
+
+    def __init__(self, worker: JointWorker, claims: Sequence[Claim], stack: ExitStack) -> None:
+        """`stack` outlives the company: hearts stop, and locks are released, at its end."""
+        self.worker, self.ledger, self.first = worker, worker.ledger, claims[0].job
+        self.log = f"joint-{self.first.number:04d}.log"
+        self._stack = stack
+        self._present: list[_Member] = []  # claimed, and not let go of
+        self._seated: list[_Member] = []  # by the index under which each is told of
+        self._next_look = 0.0
+        self._prompts = max(worker.plain(one.job).callbacks.samples.prompts for one in claims)
+        self._begin = self._enter(claims)
+
+    def _enter(self, claims: Sequence[Claim]) -> list[_Member]:
+        """Hold these jobs until they are let go of."""
+        members = []
+        for one in claims:
+            self._stack.callback(one.release)
+            heart = self._stack.enter_context(ExitStack())
+            heart.enter_context(beating(self.ledger, one.job.number))
+            members.append(_Member(one, heart))
+        self._present += members
+        return members
+
+    def train(self, signals: Signals) -> None:
+        """All to their ends. Raises Interrupted after a signal, when all are let go of."""
         from graftlab.training.joint.run import execute_together
 
-        supply(self._plain(members[0].claim.job).data)
-        prepared = self._prepared(members)
-        for member, _ in prepared:
-            self._refer(member.claim, [other.claim for other, _ in prepared], log)
+        supply(self.worker.plain(self.first).data)
         stopped: Interrupted | None = None
-        jobs = [job for _, job in prepared]
-        for ended in execute_together(jobs, signals=signals) if jobs else ():
-            member, error = prepared[ended.index][0], ended.error
+        jobs = self._prepared(self._begin)
+        together = execute_together(jobs, signals=signals, joiners=self.joiners) if jobs else ()
+        for ended in together:
+            member, error = self._seated[ended.index], ended.error
             score = ended.result.score if ended.result else None
             self._let_go(member, score=score, error=error, shared=ended.shared)
             if isinstance(error, Interrupted):
@@ -119,23 +171,60 @@ class JointWorker(Worker):
         if stopped is not None:
             raise stopped
 
-    def _prepared(self, members: list[_Member]) -> list[tuple[_Member, Job]]:
+    def joiners(self, step: int, active: int) -> list[Job]:
+        """Jobs that take places which have become free; `active` runs at `step` train next.
+
+        Who stands at that step, or further on, passes along. Who does not keeps the others waiting:
+        that costs nothing where as many come at once as would have trained meanwhile, or all that
+        there are.
+        """
+        room = self.worker.most - len(self._present)
+        if room <= 0 or time.monotonic() < self._next_look or not self.worker.takes_more():
+            return []
+        self._next_look = time.monotonic() + ASK_SECONDS
+        free = [job for job in self.worker.free_beside(self.first) if self._has_prompts(job)]
+        level = sum(_standing(job) >= step for job in free)
+        everyone = room - level >= min(len(free) - level, active)
+        claims = self.worker.claim_beside(
+            self.first,
+            room=room if everyone else min(room, level),
+            accepts=lambda job: self._has_prompts(job) and (everyone or _standing(job) >= step),
+        )
+        return self._prepared(self._enter(claims))
+
+    def _has_prompts(self, job: Entry) -> bool:
+        """Whether a joiner samples no more prompts than were kept for those it joins."""
+        return self.worker.plain(job).callbacks.samples.prompts <= self._prompts
+
+    def _prepared(self, members: Sequence[_Member]) -> list[Job]:
         """What each is to train; who cannot begin is let go of, and the others do."""
-        prepared = []
+        jobs = []
         for member in members:
             try:
-                prepared.append((member, self._job(member.claim)))
+                jobs.append(self._job(member.claim))
             except Interrupted:
                 raise
             except Exception as error:  # only files were read: nothing broken is left behind
                 print(f"{member.claim.job.name}: {told(error)}")
                 self._let_go(member, error=error)
-        return prepared
+            else:
+                self._seated.append(member)
+        numbers = ", ".join(str(member.claim.job.number) for member in self._present)
+        for member in members:
+            if member in self._present:
+                line = f"Trained jointly: jobs {numbers}. What was said meanwhile: ../{self.log}"
+                self._note(member.claim, line)
+        return jobs
 
     def _job(self, claimed: Claim) -> Job:
-        folder = RunFolder(self.folder(claimed))
-        observer = watch_job(self.ledger, claimed.job, self.rules)
-        return Job(spec=self.spec(claimed), folder=folder, observer=observer)
+        folder = RunFolder(self.worker.folder(claimed))
+        observer = watch_job(self.ledger, claimed.job, self.worker.rules)
+        return Job(spec=self.worker.spec(claimed), folder=folder, observer=observer)
+
+    def disband(self, problem: BaseException) -> None:
+        """Let go of all that are left, for what is nobody's own."""
+        for member in list(self._present):
+            self._let_go(member, error=problem, shared=True)
 
     def _let_go(
         self,
@@ -145,30 +234,27 @@ class JointWorker(Worker):
         error: BaseException | None = None,
         shared: bool = False,
     ) -> None:
-        """Enter what became of a job. An error of what all share is none of its own."""
+        """Enter what became of a job, and free its place and its lock: it may go on elsewhere, or
+        here again. An error of what all share is none of its own.
+        """
         member.heart.close()
         if shared and isinstance(error, Exception) and not isinstance(error, Interrupted):
-            self._log(member.claim, f"What the jobs shared failed; alone from here. {told(error)}")
+            self._note(member.claim, f"What the jobs shared failed; alone from here. {told(error)}")
             number = member.claim.job.number
-            self.ledger.part(numbers=[number], launch=self.launch, worker=worker_name())
+            launch, worker = self.worker.launch, worker_name()
+            self.ledger.part(numbers=[number], launch=launch, worker=worker)
         else:
-            self.settle(member.claim, score=score, error=error)
-        member.gone = True
+            self.worker.settle(member.claim, score=score, error=error)
+        self._present.remove(member)
+        member.claim.release()
+        self._next_look = 0.0
 
-    def _refer(self, claimed: Claim, claims: list[Claim], log: str) -> None:
-        """In the job's own log: with whom it trains, and where that is told."""
-        numbers = ", ".join(str(one.job.number) for one in claims)
-        self._log(claimed, f"Trained jointly: jobs {numbers}. What was said meanwhile: ../{log}")
-
-    def _log(self, claimed: Claim, line: str) -> None:
-        with (self.folder(claimed) / "train.log").open("a", encoding="utf-8") as file:
+    def _note(self, claimed: Claim, line: str) -> None:
+        """A line in the job's own log."""
+        with (self.worker.folder(claimed) / "train.log").open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")
 
 
-@dataclass(slots=True)
-class _Member:
-    """A job of a company; `heart` gives its signs of life until it is let go of."""
-
-    claim: Claim
-    heart: ExitStack
-    gone: bool = False
+def _standing(job: Entry) -> float:
+    """The step from which a job would go on."""
+    return job.progress.get("step", job.branch_step or 0)

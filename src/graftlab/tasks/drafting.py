@@ -52,24 +52,29 @@ def find_draft(path: str) -> FoundDraft:
 
 
 def load_draft(
-    found: FoundDraft,
+    found: FoundDraft | None,
+    base: Base,
     tokenizer: Tokenizer,
     *,
     dtypes: tuple[torch.dtype, torch.dtype],
-    device: torch.device,
     num_tokens: int,
-) -> Draft:
-    """The draft on `device`, in the `dtypes` of base and adapter.
+) -> Draft | None:
+    """The draft where `base` is, in the `dtypes` of base and adapter; None where none is wanted.
 
     Raises ModelError when its vocabulary is not that of `tokenizer`.
     """
     from graftlab.generation.speculative import Draft
     from graftlab.tasks.sample import load_onto, trained_tokenizer
+    from graftlab.tracking.console import say
 
+    if found is None:
+        return None
     _require_same_vocabulary(found, tokenizer, trained_tokenizer(found.source, found.model))
-    base: Base = found.model.load(dtype=dtypes[0], device=device)
-    load_onto(base, found.source, dtype=dtypes[1])
-    return Draft(base, num_tokens)
+    small = found.model.load(dtype=dtypes[0], device=base.device)
+    load_onto(small, found.source, dtype=dtypes[1])
+    times = base.num_parameters / small.num_parameters
+    say(f"draft: {found.path}, {times:.0f} times smaller, {num_tokens} tokens a round")
+    return Draft(small, num_tokens)
 
 
 def _require_same_vocabulary(found: FoundDraft, ours: Tokenizer, its: Tokenizer) -> None:

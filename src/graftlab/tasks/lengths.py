@@ -124,7 +124,9 @@ def _compiled(spec: TrainSpec, load: Workload, parameters: int) -> bool:
     from graftlab.models.compile import plan_compile
     from graftlab.training.device import pick_device
 
-    if spec.compile == "off" or (spec.compile == "auto" and spec.lora.dora):
+    if spec.compile == "off" or spec.model.compile_obstacle is not None:
+        return False
+    if spec.compile == "auto" and spec.lora.dora:
         return False
     steps = spec.max_steps or spec.epochs * load.budget.steps_per_epoch
     decided, _ = plan_compile(

@@ -56,7 +56,7 @@ class SampleSpec:
     stream: bool = True
     """Write tokens to the terminal as they come."""
     out: str | None = None
-    """Also write the replies to this JSONL file."""
+    """Also write the replies to this JSONL file; with -m, each job to one of its own beside it."""
     limit: int | None = None
     """Only the first N prompts of `prompts`."""
     batch: int = 1
@@ -122,15 +122,9 @@ def run(spec: SampleSpec) -> list[Answer]:
         adapter = load_onto(base, source, dtype=dtypes[1])
         who = f"{base.name} with {spec.adapter}" if adapter else base.name
         say(f"{who}, {precision.name} on {device.type}")
-        draft = None
-        if draft_found is not None:
-            draft = load_draft(
-                draft_found, tokenizer, dtypes=dtypes, device=device, num_tokens=spec.draft_tokens
-            )
-            say(
-                f"draft: {spec.draft}, {base.num_parameters / draft.base.num_parameters:.0f} times "
-                f"smaller, {spec.draft_tokens} tokens a round"
-            )
+        draft = load_draft(
+            draft_found, base, tokenizer, dtypes=dtypes, num_tokens=spec.draft_tokens
+        )
         voices = with_draft(_voices(spec, adapter), draft, compare=spec.compare)
         screen = Screen(console(), stream=spec.stream and spec.batch == 1)
         asked = Asked(base, tokenizer, spec.generation, precision.autocast)
@@ -205,12 +199,8 @@ def trained_model(source: AdapterSource) -> ModelSpec:
 
 def trained_tokenizer(source: AdapterSource | None, model: ModelSpec) -> Tokenizer:
     """What the adapter was trained with, if its folder has it; else the model's own."""
-    from graftlab.text.tokenizer import load_tokenizer
-
-    if source is None or not any((source.folder / name).is_file() for name in TOKENIZER_FILES):
-        return model.load_tokenizer()
-    trusted = getattr(model, "trust_remote_code", False)
-    return load_tokenizer(source.folder, trust_remote_code=trusted)
+    saved = source is not None and any((source.folder / n).is_file() for n in TOKENIZER_FILES)
+    return model.load_tokenizer(source.folder if source is not None and saved else None)
 
 
 def _prompts(
@@ -234,8 +224,6 @@ def _prompts(
 
 def load_onto(base: Base, source: AdapterSource | None, *, dtype: torch.dtype) -> Adapter | None:
     """The adapter, attached to the base that it was trained on. Raises ModelError for another."""
-    from graftlab.adapters.peft import load_adapter
-
     if source is None:
         return None
     trained_on = source.base_fingerprint()
@@ -245,7 +233,7 @@ def load_onto(base: Base, source: AdapterSource | None, *, dtype: torch.dtype) -
             f"{base.name} ({base.fingerprint}): its replies would mean nothing. Leave model= out "
             "to take the base it was trained on."
         )
-    return load_adapter(base, source, dtype=dtype)
+    return base.load_adapter(source, dtype=dtype)
 
 
 def _voices(spec: SampleSpec, adapter: Adapter | None) -> list[Voice]:

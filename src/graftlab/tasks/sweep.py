@@ -129,9 +129,7 @@ def _kept_slots(ledger: Ledger, slots: list[Slot]) -> list[Slot]:
 
 
 def _base_bytes(spec: TrainSpec) -> float:
-    if not spec.model.on_disk:
-        return 0.0
-    return float(sum(file.stat().st_size for file in spec.model.folder().glob("*.safetensors")))
+    return float(spec.model.num_bytes)
 
 
 def _clock(seconds: float) -> str:

@@ -56,7 +56,9 @@ class AFMTokenizer(Tokenizer):
     trained: only so do normalisation and white space come out the same whatever the vocabulary.
     """
 
-    def __init__(self, file: Path, *, locale: str = "en", instruction: str | None = None) -> None:
+    def __init__(
+        self, file: Path, *, locale: str | None = None, instruction: str | None = None
+    ) -> None:
         """`instruction` replaces the locale's; an empty one leaves system turns as they are.
 
         Raises ModelError for a vocabulary of another kind, ConfigError for an unknown locale.
@@ -73,7 +75,8 @@ class AFMTokenizer(Tokenizer):
             if piece.type == _USER_DEFINED and looks_like_marker(piece.piece)
         }
         self._check(whole)
-        self.instruction = instruction_of(locale) if instruction is None else instruction
+        named = instruction_of(locale or "en")
+        self.instruction = named if instruction is None else instruction
         if self.instruction != self.instruction.strip():
             raise ConfigError("model.instruction must not begin or end with white space.")
         self.template = _OUTLINE
@@ -173,16 +176,20 @@ class AFMTokenizer(Tokenizer):
         (folder / SETTINGS).write_text(_json(settings) + "\n", encoding="utf-8")
 
 
-def load_afm(folder: Path) -> AFMTokenizer:
-    """The tokenizer that `AFMTokenizer.save` wrote, or that of a toolkit's assets folder."""
+def load_afm(
+    folder: Path, *, locale: str | None = None, instruction: str | None = None
+) -> AFMTokenizer:
+    """The tokenizer of a toolkit's assets folder, or the one that `AFMTokenizer.save` wrote.
+
+    The instruction it was saved with holds unless another one or a locale is asked for.
+    """
     settings = folder / SETTINGS
-    instruction = None
-    if settings.is_file():
+    if locale is None and instruction is None and settings.is_file():
         try:
             instruction = str(json.loads(settings.read_text(encoding="utf-8"))["instruction"])
         except (ValueError, KeyError, TypeError):
             raise ModelError(f"{settings} is damaged: it names no instruction.") from None
-    return AFMTokenizer(folder / "tokenizer.model", instruction=instruction)
+    return AFMTokenizer(folder / "tokenizer.model", locale=locale, instruction=instruction)
 
 
 def is_afm(file: Path) -> bool:

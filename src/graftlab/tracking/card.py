@@ -36,7 +36,9 @@ def card(result: Result, *, base: str, facts: dict[str, Any]) -> str:
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
     }
-    numbers = {k: v for k, v in asdict(result).items() if k != "adapter" and v is not None}
+    told = asdict(result)
+    metrics = told.pop("metrics")
+    numbers = {k: v for k, v in {**told, **metrics}.items() if k != "adapter" and v is not None}
     lines = [
         f"# Adapter for {base}",
         "",

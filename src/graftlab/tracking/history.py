@@ -27,6 +27,9 @@ COLUMNS = (
 )
 """Step 0 holds the base's validation loss; `tokens` and `seconds` count from the start."""
 
+PREFIX = "valid/"
+"""Of columns that an objective's validation adds besides `valid_loss`."""
+
 TIMES = frozenset(
     {"seconds", "tokens_per_second", "trained_tokens_per_second", "share_of_peak", "share"}
 )
@@ -45,13 +48,11 @@ class History:
         self.columns: tuple[str, ...] = COLUMNS
         self.rows: list[Row] = []
         if path.exists():
-            with path.open(encoding="utf-8", newline="") as file:
-                reader = csv.DictReader(file)
-                self.columns = _with(COLUMNS, reader.fieldnames or ())
-                for raw in reader:
-                    if None in raw.values() or None in raw:
-                        continue  # a line that a crash left half written
-                    self.rows.append({k: _number(k, v) for k, v in raw.items() if v != ""})
+            text = path.read_text(encoding="utf-8", errors="replace")
+            whole = text[: text.rfind("\n") + 1]  # a crash may leave half a line, or half a number
+            reader = csv.DictReader(io.StringIO(whole))
+            self.columns = _with(COLUMNS, reader.fieldnames or ())
+            self.rows = [row for raw in reader if (row := _row(raw)) is not None]
 
     def cut_back(self, step: int) -> None:
         """Forget everything after `step`: the resumed run will write it again."""
@@ -88,6 +89,16 @@ class History:
 
 def _with(columns: tuple[str, ...], more: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*columns, *more]))
+
+
+def _row(raw: dict[str, str]) -> Row | None:
+    """The numbers of a line, or None where a crash of the machine has left something else."""
+    if None in raw.values() or None in raw or not raw.get("step"):
+        return None
+    try:
+        return {k: _number(k, v) for k, v in raw.items() if v != ""}
+    except ValueError:
+        return None
 
 
 def _number(column: str, text: str) -> float:

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class Result:
     compiled: bool
     stopped: str | None
     """Why the run ended before its last step; null if it did not."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """What else the objective's validation reports, at the best step: `valid/NAME` -> value."""
 
     def write(self, path: Path) -> None:
         write_json(path, asdict(self))
@@ -52,7 +54,7 @@ class Result:
     @classmethod
     def read(cls, path: Path) -> Result:
         data = json.loads(path.read_text(encoding="utf-8"))
-        return cls(**{field.name: data[field.name] for field in fields(cls)})
+        return cls(**{f.name: data[f.name] for f in fields(cls) if f.name in data})
 
 
 def forget_peak() -> None:
@@ -107,6 +109,8 @@ def show_result(result: Result, samples: Sequence[dict[str, Any]], lies: Sequenc
         f"{result.peak_rss_mb:,.0f} MiB",
     )
     console().print(losses)
+    for name, value in result.metrics.items():
+        console().print(f"{name.removeprefix('valid/').replace('_', ' ')}: {value:.3f}")
     for sample in samples:
         table = Table(title=escape(_short(sample["prompt"])), title_justify="left", show_lines=True)
         table.add_column("base", ratio=1)

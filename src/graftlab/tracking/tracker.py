@@ -50,6 +50,7 @@ def final(result: Result) -> dict[str, float | None]:
         "steps": result.steps,
         "trainable_parameters": result.trainable_parameters,
         "peak_rss_mb": result.peak_rss_mb,
+        **{f"best_{name}": value for name, value in result.metrics.items()},
     }
 
 

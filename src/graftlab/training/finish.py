@@ -11,7 +11,9 @@ import yaml
 from graftlab.choices import dump
 from graftlab.tracking.card import card
 from graftlab.tracking.folder import RunFolder, write_atomic, write_json
+from graftlab.tracking.history import PREFIX
 from graftlab.tracking.result import Result, peak_rss_mb, show_result
+from graftlab.training.callbacks.native import write_final
 from graftlab.training.checkpoint import Saved
 from graftlab.training.device import device_name
 
@@ -46,6 +48,7 @@ class Finish:
         result = self._result(best)
         if self.writes:
             self._save(self.folder.final, result)
+            write_final(fit.module.adapter, self.folder.checkpoints)
         fit.restore_adapter(best)
         if fit.book.conversations:
             fit.sampler.draw(best.step)  # by every process: a sharded base answers only together
@@ -67,9 +70,9 @@ class Finish:
 
     def _result(self, best: Saved) -> Result:
         fit, recorder = self.fit, self.fit.recorder
-        losses = {int(row["step"]): row.get("valid_loss") for row in fit.history.rows}
+        row = next((row for row in fit.history.rows if row["step"] == best.step), {})
         return Result(
-            score=losses.get(best.step),
+            score=row.get("valid_loss"),
             baseline=recorder.baseline,
             adapter=str(self.folder.adapter),
             steps=recorder.step,
@@ -84,10 +87,11 @@ class Finish:
             precision=fit.precision.name,
             compiled=self.compiled,
             stopped=recorder.stop_reason,
+            metrics={name: n for name, n in row.items() if name.startswith(PREFIX)},
         )
 
     def _save(self, target: Path, result: Result) -> None:
-        """One adapter folder: PEFT's files, the tokenizer and template, run.yaml and card.md."""
+        """One adapter folder: its files, the tokenizer and template, run.yaml and card.md."""
         fit = self.fit
         base = fit.module.policy.base
         with self.folder.building(target) as folder:

@@ -13,10 +13,11 @@ import torch
 
 from graftlab.tracking.console import say
 from graftlab.training.callbacks.checkpointer import Checkpointer
+from graftlab.training.callbacks.native import EpochFiles
 from graftlab.training.callbacks.progress import Onlooker, ProgressBar
 from graftlab.training.callbacks.recorder import Recorder, Scribe
 from graftlab.training.callbacks.watchers import Sampler, Stopper, Validator
-from graftlab.training.evaluate import validation_loss
+from graftlab.training.evaluate import Numbers, validate
 
 if TYPE_CHECKING:
     from graftlab.tasks.train import TrainSpec
@@ -73,7 +74,7 @@ class Fit:
             max_steps=self.plan.total_steps,
             callbacks=[
                 self.signals,
-                *self.callbacks(base=self.base_loss, tuned=self.tuned_loss),
+                *self.callbacks(base=self.base_numbers, tuned=self.tuned_numbers),
                 *([bar] if self.spec.callbacks.progress else []),
             ],
         )
@@ -92,9 +93,9 @@ class Fit:
             bar.close()
 
     def callbacks(
-        self, *, base: Callable[[], float], tuned: Callable[[], float]
+        self, *, base: Callable[[], Numbers], tuned: Callable[[], Numbers]
     ) -> list[StepCallback]:
-        """What happens after every step, in order; `base` and `tuned` measure validation losses."""
+        """What happens after every step, in order; `base` and `tuned` validate."""
         spec, recorder, watched = self.spec, self.recorder, self.spec.callbacks
         callbacks: list[StepCallback] = [recorder]
         if self.plan.valid is not None:
@@ -112,6 +113,7 @@ class Fit:
             Stopper(recorder, watched, max_minutes=spec.max_minutes),
             Scribe(recorder, self.history, self.trackers, log_every=spec.trainer.log_every),
             Onlooker(recorder, self.observer),
+            *self._epoch_files(),
             Checkpointer(
                 recorder,
                 spec.checkpoint,
@@ -123,32 +125,33 @@ class Fit:
         ]
         return callbacks
 
-    def tuned_loss(self) -> float:
-        """The validation loss with the adapter as it is, over all processes."""
+    def tuned_numbers(self) -> Numbers:
+        """Validation with the adapter as it is, over all processes."""
         assert self.plan.valid is not None
         trainer = self.module.trainer
         several = trainer.world_size > 1
-        return validation_loss(
+        return validate(
             self.module.policy,
             self.plan.valid,
+            self.spec.objective,
             autocast=self.precision.autocast,
             device=self.device,
             reduce=partial(trainer.strategy.reduce, reduce_op="sum") if several else None,
         )
 
-    def base_loss(self) -> float:
-        """The base's own validation loss, measured once for all jobs of this process that share it.
+    def base_numbers(self) -> Numbers:
+        """Validation of the base alone, measured once for all jobs of this process that share it.
 
         Eagerly, as one pass is not worth another compilation.
         """
         assert self.plan.valid is not None
         spec, answers = self.spec, self.module.adapter.base.answers
         asked = [self.plan.valid.tokens.fingerprint, spec.packing, spec.batch_size]
-        key = f"validation loss {asked} {self.precision.name}"
+        key = f"validation {asked} {self.precision.name} {spec.objective}"
         if key not in answers:
             with self.module.adapter.disabled(), torch.compiler.set_stance("force_eager"):
-                answers[key] = self.tuned_loss()
-        return float(answers[key])
+                answers[key] = self.tuned_numbers()
+        return dict(answers[key])
 
     def ended(self, saved: Saved) -> bool:
         """Whether the run this checkpoint is of had taken its last step."""
@@ -165,6 +168,13 @@ class Fit:
     def restore_adapter(self, saved: Saved) -> None:
         """The adapter's weights of `saved`."""
         self.module.adapter.load_state_dict(saved.load()["adapter"])
+
+    def _epoch_files(self) -> list[StepCallback]:
+        """What the toolkit of the base keeps besides, where it has one."""
+        if self.module.adapter.native is None:
+            return []
+        folder = self.store.folder
+        return [EpochFiles(self.recorder, self.spec.checkpoint, folder, self.history)]
 
 
 def quiet_lightning() -> None:

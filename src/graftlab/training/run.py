@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from graftlab.adapters.peft import attach
 from graftlab.choices import dump
 from graftlab.errors import ConfigError, Paused
 from graftlab.models.cache import lend
@@ -39,6 +38,7 @@ from graftlab.training.observer import Observer
 from graftlab.training.samples import Replies, SampleBook
 from graftlab.training.setup import Setup, settle
 from graftlab.training.signals import Signals
+from graftlab.training.teacher import opened
 
 if TYPE_CHECKING:
     from graftlab.adapters.base import Adapter
@@ -64,14 +64,15 @@ def _execute(spec: TrainSpec, folder: RunFolder, signals: Signals, observer: Obs
     forget_peak()
     resume = claim(spec, folder)
     setup = settle(spec, folder)
-    with open_adapter(spec, setup.precision, setup.place) as adapter:
+    with _open(setup) as (adapter, teacher):
         compiled, compile_reason = whether_to_compile(setup, adapter.base)
         probe = _prove_isolation(setup, adapter)
         if setup.writes:
             announce(setup, adapter, compile_reason=compile_reason, probe=probe)
             if resume is not None:
                 say(f"Going on from step {resume.step} of {setup.plan.total_steps}.")
-        fit = assemble(setup, adapter, signals=signals, observer=observer)
+        policy = Policy(adapter.base, adapter, teacher)
+        fit = assemble(setup, adapter, signals=signals, observer=observer, policy=policy)
         exit_code = 1
         try:
             setup_seconds = time.perf_counter() - started
@@ -92,6 +93,17 @@ def _execute(spec: TrainSpec, folder: RunFolder, signals: Signals, observer: Obs
         return result
 
 
+@contextmanager
+def _open(setup: Setup) -> Iterator[tuple[Adapter, Policy | None]]:
+    """Base and adapter, and the teacher where the objective asks one."""
+    spec, precision, place = setup.spec, setup.precision, setup.place
+    with (
+        opened(spec.objective, precision=precision, device=place.device) as teacher,
+        open_adapter(spec, precision, place) as adapter,
+    ):
+        yield adapter, teacher
+
+
 def _prove_isolation(setup: Setup, adapter: Adapter) -> str:
     """What the probe found, for the log. Raises LeakError when packed documents see each other."""
     if setup.spec.packing.strategy == "none" and setup.spec.batch_size == 1:
@@ -104,6 +116,8 @@ def whether_to_compile(setup: Setup, base: Base) -> tuple[bool, str]:
     the same numbers.
     """
     spec, plan, place = setup.spec, setup.plan, setup.place
+    if spec.compile != "off" and spec.model.compile_obstacle is not None:
+        return False, spec.model.compile_obstacle
     if spec.compile == "auto" and spec.lora.dora:
         return False, "DoRA computes its norms in a way that cannot be compiled"
     passes = plan.total_steps * spec.accumulate
@@ -131,8 +145,9 @@ def claim(spec: TrainSpec, folder: RunFolder) -> Saved | None:
 @contextmanager
 def open_adapter(spec: TrainSpec, precision: Resolved, place: Place) -> Iterator[Adapter]:
     """The base, lent, with the adapter in it; the base goes back as it came."""
-    with lend(spec.model, dtype=precision.base_dtype, device=place.device) as base:
-        adapter = attach(base, spec.lora, seed=spec.seed, dtype=precision.adapter_dtype)
+    stored = precision.stored(trained=spec.lora.full)
+    with lend(spec.model, dtype=stored, device=place.device) as base:
+        adapter = base.attach(spec.lora, seed=spec.seed, dtype=precision.adapter_dtype)
         base.set_checkpointing(spec.model.gradient_checkpointing)
         yield adapter
 
@@ -180,7 +195,7 @@ def assemble(
         module=module,
         precision=setup.precision,
         device=setup.place.device,
-        recorder=_recorder(setup, adapter),
+        recorder=_recorder(setup, adapter, policy.teacher if policy else None),
         history=history,
         trackers=trackers,
         store=store,
@@ -220,7 +235,7 @@ def _module(setup: Setup, policy: Policy) -> AdapterModule:
     )
 
 
-def _recorder(setup: Setup, adapter: Adapter) -> Recorder:
+def _recorder(setup: Setup, adapter: Adapter, teacher: Policy | None) -> Recorder:
     """Counts tokens and time, against what the device could do at its best."""
     lengths, labels = setup.data.train.lengths, setup.data.train.num_labels
     return Recorder(
@@ -231,6 +246,7 @@ def _recorder(setup: Setup, adapter: Adapter) -> Recorder:
             num_trainable=adapter.num_trainable,
             mean_length=float(lengths.mean()),
             labelled_share=float(labels.sum() / lengths.sum()),
+            teacher=teacher.base if teacher else None,
         ),
     )
 

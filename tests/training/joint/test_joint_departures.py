@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from graftlab.adapters.peft import Lora
+from graftlab.adapters.lora import Lora
 from graftlab.errors import ConfigError, Interrupted, NonFiniteError, Paused, ResumeError
 from graftlab.tasks.train import run
 from graftlab.tracking.folder import RunFolder

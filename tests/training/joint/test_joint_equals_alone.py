@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from graftlab.adapters.peft import Lora
+from graftlab.adapters.lora import Lora
 from graftlab.errors import GraftlabError
 from graftlab.tasks.train import run
 from graftlab.tracking.loggers import Loggers, TensorBoardLogs, WandbLogs

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from graftlab.adapters.peft import Lora
+from graftlab.adapters.lora import Lora
 from graftlab.errors import ConfigError
+from graftlab.models.afm import AFMModel
 from graftlab.tracking.folder import RunFolder
 from graftlab.training.joint import measure as measuring
 from graftlab.training.joint.groups import FREE, Job, group, unfit
@@ -31,6 +32,7 @@ from joint_runs import varied
         ({"trainer": TrainerSpec(strategy="ddp", devices=2)}, "trainer.strategy=ddp"),
         ({"precision": Precision(name="fp16-mixed")}, "fp16-mixed"),
         ({"compile": "on"}, "compile=on"),
+        ({"model": AFMModel(path="assets")}, "adapters of tamm are not stacked"),
     ],
 )
 def test_other_kinds_are_said_to_be_unfit(spec, change, reason):

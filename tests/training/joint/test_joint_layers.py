@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from graftlab.adapters.dropout import KeyedDropout
-from graftlab.adapters.peft import Lora, attach
+from graftlab.adapters.lora import Lora
+from graftlab.adapters.peft import attach
 from graftlab.errors import ConfigError, LeakError
 from graftlab.objectives.policy import Policy
 from graftlab.packing.rows import make_batch

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import LightningModule, Trainer
 
 from graftlab.errors import NonFiniteError
-from graftlab.tracking.history import History, Row
+from graftlab.tracking.history import PREFIX, History, Row
 from graftlab.training.callbacks.base import StepCallback
 
 if TYPE_CHECKING:
     from graftlab.tracking.tracker import Tracker
+    from graftlab.training.evaluate import Numbers
     from graftlab.training.module import AdapterModule
     from graftlab.training.plan import StepPlan
     from graftlab.types import Batch
@@ -49,6 +50,7 @@ class Recorder(StepCallback):
         self.due = False  # whether this step's row is to be written whatever `log_every` says
         self.stop_reason: str | None = None
         self.baseline: float | None = None  # the base's validation loss
+        self.before: Row = {}  # the base's validation, as columns of a row
         self.best_loss, self.best_step = float("inf"), 0
         self.share = 1.0  # of the machine, while other runs train in the same step
         self.step = 0
@@ -59,11 +61,26 @@ class Recorder(StepCallback):
         self.steady = [0, 0.0]  # tokens and seconds of the steps after each start's warm ones
         self._steps_here = 0
         self._begin = self._origin = 0.0
+        self._stands: float | None = None
 
     @property
     def elapsed(self) -> float:
-        """Wall-clock seconds since training started here, validation and all."""
-        return time.perf_counter() - self._origin
+        """Wall-clock seconds since training started here, validation and all, but for those in
+        which it stood still.
+        """
+        now = time.perf_counter() if self._stands is None else self._stands
+        return now - self._origin
+
+    def stand(self) -> None:
+        """Until `go_on` only others train: this run's time does not pass."""
+        if self._stands is None:
+            self._stands = time.perf_counter()
+
+    def go_on(self) -> None:
+        """Time passes again, if it stood."""
+        if self._stands is not None:
+            self._origin += time.perf_counter() - self._stands
+            self._stands = None
 
     @property
     def tokens_per_second(self) -> float:
@@ -130,14 +147,20 @@ class Recorder(StepCallback):
         """The row was written: the next one starts its means anew."""
         self._window = {}
 
-    def validated(self, loss: float) -> None:
-        """Put a validation loss into the row and remember the best. Raises NonFiniteError."""
+    def measured(self, numbers: Numbers) -> None:
+        """The base's own validation, before the first step."""
+        self.baseline, self.before = numbers["loss"], columns(numbers)
+
+    def validated(self, numbers: Numbers) -> None:
+        """Put a validation into the row and remember the best loss. Raises NonFiniteError."""
+        loss = numbers["loss"]
         if not math.isfinite(loss):
             raise NonFiniteError(
                 f"Step {self.step}: the validation loss is {loss}. Lower lr, or lengthen the "
                 "warm-up; earlier checkpoints, if any, are good."
             )
-        self.row["valid_loss"], self.due = loss, True
+        self.row.update(columns(numbers))
+        self.due = True
         if loss < self.best_loss:
             self.best_loss, self.best_step = loss, int(self.row["step"])
 
@@ -153,6 +176,12 @@ class Recorder(StepCallback):
         self._window = dict(state_dict["window"])
         for name in KEPT:
             setattr(self, name, state_dict.get(name, getattr(self, name)))  # an older one has less
+
+
+def columns(numbers: Numbers) -> Row:
+    """A validation as columns of a row: `valid_loss`, and `valid/NAME` for all else."""
+    others = {f"{PREFIX}{name}": n for name, n in numbers.items() if name != "loss"}
+    return {"valid_loss": numbers["loss"], **others}
 
 
 class Scribe(StepCallback):
@@ -172,7 +201,7 @@ class Scribe(StepCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         baseline = self.recorder.baseline
         if trainer.global_step == 0 and trainer.is_global_zero and baseline is not None:
-            self.write({"step": 0, "epoch": 0.0, "valid_loss": baseline})
+            self.write({"step": 0, "epoch": 0.0, **self.recorder.before})
 
     def after_step(self, trainer: Trainer, module: AdapterModule) -> None:
         step, last = trainer.global_step, trainer.global_step >= self.recorder.plan.total_steps

@@ -11,6 +11,7 @@ from graftlab.training.callbacks.base import StepCallback
 from graftlab.training.callbacks.recorder import Recorder
 
 if TYPE_CHECKING:
+    from graftlab.training.evaluate import Numbers
     from graftlab.training.module import AdapterModule
     from graftlab.training.observer import Observer
     from graftlab.training.plan import StepPlan
@@ -33,8 +34,8 @@ class Validator(StepCallback):
         recorder: Recorder,
         spec: Callbacks,
         *,
-        base: Callable[[], float],
-        tuned: Callable[[], float],
+        base: Callable[[], Numbers],
+        tuned: Callable[[], Numbers],
         observer: Observer,
     ) -> None:
         self.recorder, self.spec = recorder, spec.validation
@@ -42,7 +43,7 @@ class Validator(StepCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step == 0:
-            self.recorder.baseline = self.base()
+            self.recorder.measured(self.base())
 
     def due(self, step: int) -> bool:
         """Whether the loss is measured after this step."""
@@ -58,9 +59,10 @@ class Validator(StepCallback):
         step = trainer.global_step
         if not self.due(step):
             return
-        loss = self.tuned()
+        numbers = self.tuned()
+        loss = numbers["loss"]
         if self._planned(step):
-            self.recorder.validated(loss)
+            self.recorder.validated(numbers)
         if step in self.observer.rungs:
             self.recorder.row["rung_loss"], self.recorder.due = loss, True
             if trainer.is_global_zero:

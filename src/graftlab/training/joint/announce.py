@@ -40,8 +40,14 @@ def announce(shared: Setup, seats: Sequence[Seat], probe: str) -> None:
     sys.stdout.flush()
 
 
-def _adapters(seats: Sequence[Seat]) -> Table:
-    table = Table(box=None, title_justify="left")
+def announce_joiners(seats: Sequence[Seat]) -> None:
+    """A line for each run that joins the others."""
+    console().print(_adapters(seats, title="joined"), highlight=False)
+    sys.stdout.flush()
+
+
+def _adapters(seats: Sequence[Seat], *, title: str | None = None) -> Table:
+    table = Table(box=None, title=title, title_justify="left")
     for heading in ("run", "rank", "alpha", "lr", "steps", "from step"):
         table.add_column(heading, justify="left" if heading == "run" else "right")
     for seat in seats:

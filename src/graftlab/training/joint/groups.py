@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -52,6 +52,16 @@ class Ended:
     """Whether the error is of what the jobs share; alone this one may train."""
 
 
+Joiners = Callable[[int, int], Sequence[Job]]
+"""Asked between steps who else comes. Those who would train next stand at the first number's step,
+and there are as many as the second says; whoever joins behind them catches up first."""
+
+
+def nobody(step: int, active: int) -> Sequence[Job]:
+    """The `Joiners` of jobs that stay among themselves."""
+    return ()
+
+
 def unfit(specs: Sequence[TrainSpec]) -> dict[int, str]:
     """Index -> why this run cannot train jointly with any other."""
     reasons = {index: _obstacle(spec) for index, spec in enumerate(specs)}
@@ -80,6 +90,12 @@ def _shared(spec: TrainSpec) -> str:
 
 def _obstacle(spec: TrainSpec) -> str | None:
     lora = spec.lora
+    if spec.model.joint_obstacle is not None:
+        return f"model: {spec.model.joint_obstacle}"
+    if lora.full:
+        return "lora=full trains every weight of the base, which then cannot be shared"
+    if spec.objective.asks() is not None:
+        return "objective.teacher: a teacher is asked by one run at a time"
     if lora.dora:
         return "lora.dora: DoRA divides by a norm of base and update, which cannot be stacked"
     if lora.modules_to_save:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from graftlab.adapters.peft import attach
 from graftlab.models.cache import lend
 from graftlab.models.compile import SAVED_SECONDS, SAVED_SECONDS_PER_PARAMETER
 from graftlab.objectives.policy import Policy
@@ -117,7 +116,7 @@ def measure(shared: Setup, base: Base, specs: Sequence[TrainSpec]) -> Timing:
 
 
 def _detached(shared: Setup, base: Base, spec: TrainSpec) -> Adapter:
-    adapter = attach(base, spec.lora, seed=spec.seed, dtype=shared.precision.adapter_dtype)
+    adapter = base.attach(spec.lora, seed=spec.seed, dtype=shared.precision.adapter_dtype)
     adapter.detach()
     require_stackable(adapter)
     return adapter

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from graftlab.adapters.peft import attach
 from graftlab.choices import dump
 from graftlab.errors import GraftlabError, ResumeError
 from graftlab.tracking.folder import identity
@@ -21,22 +20,23 @@ from graftlab.training.joint.standin import StandIn
 from graftlab.training.run import assemble, claim
 from graftlab.training.samples import Replies
 from graftlab.training.setup import Setup, settle, settle_like
+from graftlab.training.signals import Signals
 
 if TYPE_CHECKING:
     from graftlab.adapters.base import Adapter
     from graftlab.models.base import Base
-    from graftlab.training.signals import Signals
 
 Claimed = list[tuple[int, Job, Saved | None]]
 
 
-def claim_all(jobs: Sequence[Job]) -> tuple[Claimed, list[Ended]]:
+def claim_all(jobs: Sequence[Job], *, first: int = 0) -> tuple[Claimed, list[Ended]]:
     """The jobs that can start, each with its last checkpoint, and those that ended already.
 
     A finished run is reported as it is; a folder that holds another run is that job's error.
+    `first` is the index of the first of them.
     """
     claimed, ended = Claimed(), list[Ended]()
-    for index, job in enumerate(jobs):
+    for index, job in enumerate(jobs, first):
         try:
             if job.folder.finished:
                 ended.append(Ended(index=index, result=_reported(job)))
@@ -54,75 +54,86 @@ def _reported(job: Job) -> Result:
 
 
 def settle_shared(jobs: Sequence[Job]) -> Setup:
-    """Place, precision, data and rows, as all of these jobs share them. Raises GraftlabError."""
+    """Place, precision, data and rows, as all of these jobs share them. Raises GraftlabError.
+
+    Kept of the data is what they sample from: who joins them later can sample no more than that.
+    """
     prompts = max(job.spec.callbacks.samples.prompts for job in jobs)
     return settle(jobs[0].spec, jobs[0].folder, prompts=prompts)
 
 
-def seat_all(
-    shared: Setup, claimed: Claimed, base: Base, *, signals: Signals
-) -> tuple[list[Seat], list[Ended]]:
-    """A seat for every job whose adapter fits the base; the base is bare again afterwards."""
-    seats, ended = list[Seat](), list[Ended]()
-    replies: dict[str, dict[int, str]] = {}
-    for index, job, resumed in claimed:
-        try:
-            seats.append(
-                _seat(
-                    job,
-                    index=index,
-                    resumed=resumed,
-                    shared=shared,
-                    base=base,
-                    signals=signals,
-                    replies=replies,
-                )
-            )
-        except GraftlabError as error:
-            ended.append(Ended(index=index, error=error))
-        finally:
-            if base.adapter is not None:
-                base.adapter.detach()
-    return seats, ended
+class Host:
+    """Seats runs on the one base: those that begin together, and those that join them later."""
 
+    def __init__(self, shared: Setup, base: Base) -> None:
+        self.shared, self.base = shared, base
+        self.at_step = Signals()
+        """Never entered: what all runs of one step are told."""
+        self.open: list[Seat] = []
+        """Seats whose loggers are not closed yet."""
+        self._replies: dict[str, dict[int, str]] = {}  # the base's, by how they are drawn
 
-def _seat(
-    job: Job,
-    *,
-    index: int,
-    resumed: Saved | None,
-    shared: Setup,
-    base: Base,
-    signals: Signals,
-    replies: dict[str, dict[int, str]],
-) -> Seat:
-    """`replies` holds the base's replies by how they are drawn."""
-    spec, precision = job.spec, shared.precision
-    setup = settle_like(shared, spec, job.folder)
-    adapter = attach(base, spec.lora, seed=spec.seed, dtype=precision.adapter_dtype)
-    require_stackable(adapter)
-    policy = SlicePolicy(base, adapter)
-    drawn = json.dumps(dump(spec.generation), sort_keys=True)
-    fit = assemble(
-        setup,
-        adapter,
-        signals=signals,
-        observer=job.observer,
-        policy=policy,
-        replies=Replies(
-            partial(_alone, adapter, precision.autocast), replies.setdefault(drawn, {})
-        ),
-    )
-    return Seat(
-        index=index,
-        job=job,
-        setup=setup,
-        fit=fit,
-        adapter=adapter,
-        policy=policy,
-        standin=StandIn(fit.module, setup.plan, accumulate=spec.accumulate),
-        resumed=resumed,
-    )
+    def seat(self, claimed: Claimed, *, began: float) -> tuple[list[Seat], list[Ended]]:
+        """A seat for every job whose adapter fits the base, which is bare again afterwards.
+
+        `began`: when (`time.perf_counter`) setting these up began.
+        """
+        seats, ended = list[Seat](), list[Ended]()
+        for index, job, resumed in claimed:
+            try:
+                seats.append(self._seat(job, index=index, resumed=resumed, began=began))
+            except GraftlabError as error:
+                ended.append(Ended(index=index, error=error))
+            finally:
+                if self.base.adapter is not None:
+                    self.base.adapter.detach()
+        self.open += seats
+        self.base.set_checkpointing(self.shared.spec.model.gradient_checkpointing)
+        return seats, ended
+
+    def _seat(self, job: Job, *, index: int, resumed: Saved | None, began: float) -> Seat:
+        spec, precision = job.spec, self.shared.precision
+        setup = settle_like(self.shared, spec, job.folder)
+        adapter = self.base.attach(spec.lora, seed=spec.seed, dtype=precision.adapter_dtype)
+        require_stackable(adapter)
+        policy = SlicePolicy(self.base, adapter)
+        drawn = json.dumps(dump(spec.generation), sort_keys=True)
+        fit = assemble(
+            setup,
+            adapter,
+            signals=self.at_step,
+            observer=job.observer,
+            policy=policy,
+            replies=Replies(
+                partial(_alone, adapter, precision.autocast), self._replies.setdefault(drawn, {})
+            ),
+        )
+        return Seat(
+            index=index,
+            job=job,
+            setup=setup,
+            fit=fit,
+            adapter=adapter,
+            policy=policy,
+            standin=StandIn(fit.module, setup.plan, accumulate=spec.accumulate),
+            resumed=resumed,
+            began=began,
+        )
+
+    def see_off(self, seat: Seat) -> Ended:
+        """What became of a run that has left the table; nothing of it is kept here."""
+        result = None
+        if seat.error is None:
+            with seat.trying():
+                result = seat.finish()
+        seat.close(0 if seat.paused else 1)
+        self.open.remove(seat)
+        return Ended(index=seat.index, result=result, error=seat.error)
+
+    def close(self) -> None:
+        """Close what is still open: something went wrong."""
+        for seat in self.open:
+            seat.close(1)
 
 
 @contextmanager

@@ -1,12 +1,14 @@
 """Joint training from jobs to outcomes: each run ends on its own, and is told of at once.
 
-claim_all, settle_shared, seat_all     folders, data and adapters
-check_apart                            documents and adapters do not see each other
-_train                                 steps until the table is empty
+claim_all, settle_shared, Host     folders, data and adapters
+check_apart                        documents and adapters do not see each other
+_train                             steps until the table is empty
+_admit                             between two of them: who joins
 """
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -16,9 +18,9 @@ from typing import TYPE_CHECKING
 from graftlab.errors import GraftlabError, Interrupted
 from graftlab.models.cache import lend
 from graftlab.training.fit import quiet_lightning
-from graftlab.training.joint.announce import announce
-from graftlab.training.joint.groups import Ended, Job, group
-from graftlab.training.joint.opening import claim_all, seat_all, settle_shared
+from graftlab.training.joint.announce import announce, announce_joiners
+from graftlab.training.joint.groups import Ended, Job, Joiners, group, nobody
+from graftlab.training.joint.opening import Host, claim_all, settle_shared
 from graftlab.training.joint.probe import check_apart
 from graftlab.training.joint.table import Table
 from graftlab.training.memory import memory_advice
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
     from graftlab.training.joint.seat import Seat
 
 
-def execute_together(jobs: Sequence[Job], *, signals: Signals | None = None) -> Iterator[Ended]:
+def execute_together(
+    jobs: Sequence[Job], *, signals: Signals | None = None, joiners: Joiners = nobody
+) -> Iterator[Ended]:
     """Train `jobs` in one process on one base; yields what becomes of each as soon as it is so.
 
     The jobs must be one of `group`'s groups. Each leaves its folder as a run alone would; one that
@@ -36,32 +40,39 @@ def execute_together(jobs: Sequence[Job], *, signals: Signals | None = None) -> 
     After SIGTERM or Ctrl-C all are saved behind the step at hand and end as Interrupted. `signals`
     is entered by the caller, if given. Anything but GraftlabError, which would be a mistake of the
     program's, is raised and ends all.
+
+    `joiners` is asked between steps; who comes is of the same group, samples no more prompts than
+    one of `jobs` does, and is numbered on in the order of coming.
     """
-    assert len(group([job.spec for job in jobs])) == 1, "jobs are grouped before"
-    open_jobs = set(range(len(jobs)))
+    party, told = _Party(list(jobs), joiners), set[int]()
+    assert party.is_one_group(), "jobs are grouped before"
     with ExitStack() as stack:
         watched = stack.enter_context(Signals()) if signals is None else signals
         try:
-            for ended in _execute(jobs, watched):
-                open_jobs.discard(ended.index)
+            for ended in _execute(party, watched):
+                told.add(ended.index)
                 yield ended
         except (GraftlabError, Interrupted) as error:  # of what they share: it is everyone's
-            for index in sorted(open_jobs):
-                yield Ended(index=index, error=error, shared=True)
+            for index in range(len(party.jobs)):
+                if index not in told:
+                    yield Ended(index=index, error=error, shared=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Clock:
-    """When the joint run started, and how long setting up took."""
+@dataclass(slots=True)
+class _Party:
+    """All jobs so far, by their index, and who is asked for more."""
 
-    started: float
-    setup_seconds: float
+    jobs: list[Job]
+    joiners: Joiners
+
+    def is_one_group(self) -> bool:
+        return len(group([job.spec for job in self.jobs])) == 1
 
 
-def _execute(jobs: Sequence[Job], signals: Signals) -> Iterator[Ended]:
-    started = time.perf_counter()
+def _execute(party: _Party, signals: Signals) -> Iterator[Ended]:
+    began = time.perf_counter()
     quiet_lightning()
-    claimed, ended = claim_all(jobs)
+    claimed, ended = claim_all(party.jobs)
     yield from ended
     if not claimed:
         return
@@ -71,32 +82,34 @@ def _execute(jobs: Sequence[Job], signals: Signals) -> Iterator[Ended]:
         shared = settle_shared(open_jobs)
         precision = shared.precision
         with lend(spec.model, dtype=precision.base_dtype, device=shared.place.device) as base:
-            at_step = Signals()  # never entered: what all runs of one step are told
-            seats, ended = seat_all(shared, claimed, base, signals=at_step)
-            yield from ended
+            host = Host(shared, base)
             try:
+                seats, ended = host.seat(claimed, began=began)
+                yield from ended
                 if seats:
-                    base.set_checkpointing(spec.model.gradient_checkpointing)
-                    adapters = [seat.adapter for seat in seats]
-                    found = check_apart(base, adapters, autocast=precision.autocast)
-                    announce(shared, seats, found)
-                    table = Table(base, shared, seats)
-                    clock = _Clock(started, time.perf_counter() - started)
-                    yield from _train(table, signals, at_step, clock)
+                    announce(shared, seats, _prove_isolation(host, seats))
+                    table = Table(base, shared)
+                    signals.stepping = True  # from here on a signal waits for the end of a step
+                    _sit_down(table, seats)
+                    del seats  # a run that has left is not to be kept in memory
+                    yield from _train(party, host, table, signals)
             finally:
                 signals.stepping = False
-                for seat in seats:
-                    seat.close(1)
+                host.close()
 
 
-def _train(table: Table, signals: Signals, at_step: Signals, clock: _Clock) -> Iterator[Ended]:
-    """Steps until nobody is left. From here on a signal waits for the end of a step."""
-    signals.stepping = True
-    for seat in table.seats:
-        with seat.trying():
-            seat.start(base=table.baseline, tuned=table.tuned)
-    yield from _departures(table, clock)
+def _prove_isolation(host: Host, seats: Sequence[Seat]) -> str:
+    """What the probe found of their adapters, for the log. Raises LeakError."""
+    adapters = [seat.adapter for seat in seats]
+    return check_apart(host.base, adapters, autocast=host.shared.precision.autocast)
+
+
+def _train(party: _Party, host: Host, table: Table, signals: Signals) -> Iterator[Ended]:
+    """Steps until nobody is left."""
+    yield from _departures(host, table)
     while table.seats:
+        if signals.received is None:
+            yield from _admit(party, host, table)
         table.take_seats()
         table.passes()
         for seat in table.active:
@@ -105,7 +118,7 @@ def _train(table: Table, signals: Signals, at_step: Signals, clock: _Clock) -> I
         stepped = [seat for seat in table.active if seat.error is None]
         for seat in stepped:  # first of all: what follows is no part of the step's time
             seat.measure(1 / len(table.active))
-        at_step.received = signals.received
+        host.at_step.received = signals.received
         for seat in stepped:
             with seat.trying():
                 seat.settle()
@@ -113,32 +126,54 @@ def _train(table: Table, signals: Signals, at_step: Signals, clock: _Clock) -> I
             if seat.error is None:
                 with seat.trying():
                     seat.save()
-        if at_step.received is not None:
-            _interrupt_waiting(table, at_step.received)
-        yield from _departures(table, clock)
+        if host.at_step.received is not None:
+            for seat in table.seats:
+                if seat not in table.active:
+                    seat.interrupt(host.at_step.received)
+        yield from _departures(host, table)
 
 
-def _interrupt_waiting(table: Table, number: int) -> None:
-    """Runs ahead of the others have nothing to save: they end as they were resumed."""
-    for seat in table.seats:
-        if seat not in table.active:
-            message = f"stopped before step {seat.step + 1}; resume=auto goes on."
-            seat.error = Interrupted(message, 128 + number)
+def _sit_down(table: Table, seats: Sequence[Seat]) -> None:
+    for seat in seats:
+        seat.setup_seconds = time.perf_counter() - seat.began
+        table.seats.append(seat)
+        with seat.trying():
+            seat.start(base=table.baseline, tuned=table.tuned)
 
 
-def _departures(table: Table, clock: _Clock) -> Iterator[Ended]:
+def _admit(party: _Party, host: Host, table: Table) -> Iterator[Ended]:
+    """Whoever joins takes a seat. What keeps one of them from it ends no other run."""
+    began = time.perf_counter()
+    step, active = table.behind()
+    jobs = party.joiners(step, len(active))
+    if not jobs:
+        return
+    first = len(party.jobs)
+    party.jobs += jobs
+    assert party.is_one_group(), "who joins is of the same group"
+    gc.collect()  # those who left held their adapters in reference cycles
+    claimed, ended = claim_all(jobs, first=first)
+    yield from ended
+    seats, ended = host.seat(claimed, began=began)
+    yield from ended
+    if not seats:
+        return
+    try:
+        _prove_isolation(host, seats)
+    except GraftlabError as error:
+        for seat in seats:
+            seat.error = error
+            yield Ended(index=seat.index, error=host.see_off(seat).error, shared=True)
+        return
+    announce_joiners(seats)
+    _sit_down(table, seats)
+    yield from _departures(host, table)
+
+
+def _departures(host: Host, table: Table) -> Iterator[Ended]:
     """See off all whose run has ended, finished first: what they did must not wait for others."""
     leaving = [seat for seat in table.seats if seat.error is not None or seat.done]
     for seat in leaving:
         table.leave(seat)
     for seat in leaving:
-        yield _see_off(seat, clock)
-
-
-def _see_off(seat: Seat, clock: _Clock) -> Ended:
-    result = None
-    if seat.error is None:
-        with seat.trying():
-            result = seat.finish(setup_seconds=clock.setup_seconds, started=clock.started)
-    seat.close(0 if seat.paused else 1)
-    return Ended(index=seat.index, result=result, error=seat.error)
+        yield host.see_off(seat)

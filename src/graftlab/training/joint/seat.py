@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from graftlab.adapters.base import Adapter
     from graftlab.tracking.result import Result
     from graftlab.training.checkpoint import Saved
+    from graftlab.training.evaluate import Numbers
     from graftlab.training.fit import Fit
     from graftlab.training.joint.groups import Job
     from graftlab.training.joint.stack import SlicePolicy
@@ -37,6 +38,9 @@ class Seat:
     policy: SlicePolicy
     standin: StandIn
     resumed: Saved | None
+    began: float
+    """When (`time.perf_counter`) setting it up began."""
+    setup_seconds: float = field(init=False, default=0.0)
     validator: Validator | None = field(init=False, default=None)
     error: Exception | None = field(init=False, default=None)
     """Why it leaves without a result."""
@@ -55,8 +59,8 @@ class Seat:
     def paused(self) -> bool:
         return isinstance(self.error, Paused)
 
-    def start(self, *, base: Callable[[], float], tuned: Callable[[Seat], float]) -> None:
-        """Go on from the checkpoint, if any; `base` and `tuned` measure validation losses."""
+    def start(self, *, base: Callable[[], Numbers], tuned: Callable[[Seat], Numbers]) -> None:
+        """Go on from the checkpoint, if any; `base` and `tuned` validate."""
         standin: Any = self.standin
         plan = self.setup.plan
         standin.callbacks = self.fit.callbacks(base=base, tuned=lambda: tuned(self))
@@ -87,6 +91,7 @@ class Seat:
     def begin(self, batch: Batch) -> None:
         """Before the pass: the clock, and the dropout masks of this micro-batch."""
         standin: Any = self.standin
+        self.fit.recorder.go_on()
         self.fit.recorder.on_train_batch_start(standin, self.fit.module, batch, 0)
         self.fit.module.begin(batch)
 
@@ -114,7 +119,21 @@ class Seat:
         standin: Any = self.standin
         standin.callbacks[-1].after_step(standin, self.fit.module)
 
-    def finish(self, *, setup_seconds: float, started: float) -> Result:
+    def sit_out(self) -> None:
+        """Others catch up first: its own time stands still."""
+        self.fit.recorder.stand()
+
+    def interrupt(self, number: int) -> None:
+        """A signal ends all while this run sits out: what it has trained is saved first."""
+        last = self.fit.store.last()
+        if self.step > (last.step if last else 0):
+            with self.trying():
+                self.save()
+        else:
+            message = f"stopped before step {self.step + 1}; resume=auto goes on."
+            self.error = Interrupted(message, 128 + number)
+
+    def finish(self) -> Result:
         """Adapter folders, samples and the result, when the adapter is in no stack any more."""
         finish = Finish(
             fit=self.fit,
@@ -124,7 +143,7 @@ class Seat:
             writes=True,
             shows=False,
         )
-        result = finish.run(setup_seconds=setup_seconds, started=started)
+        result = finish.run(setup_seconds=self.setup_seconds, started=self.began)
         self.close(0)
         return result
 

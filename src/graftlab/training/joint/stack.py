@@ -18,8 +18,9 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
 
-from graftlab.adapters.base import NAME, Adapter, installed
+from graftlab.adapters.base import Adapter, installed
 from graftlab.adapters.dropout import KeyedDropout
+from graftlab.adapters.peft_adapter import NAME, PeftAdapter
 from graftlab.errors import ConfigError
 from graftlab.objectives.policy import Policy
 from graftlab.training.joint.linear import JointLinear
@@ -43,11 +44,14 @@ class SlicePolicy(Policy):
 
 
 class Stack:
-    """Detached adapters of one base, stacked; `release` gives them their own memory back."""
+    """Detached adapters of one base, stacked; `release` gives them their own memory back.
+
+    Each has passed `require_stackable`.
+    """
 
     def __init__(self, base: Base, adapters: Sequence[Adapter]) -> None:
-        self.base, self.adapters = base, list(adapters)
-        names = dict.fromkeys(name for adapter in adapters for name in adapter.layers)
+        self.base, self.adapters = base, [cast("PeftAdapter", a) for a in adapters]
+        names = dict.fromkeys(name for adapter in self.adapters for name in adapter.layers)
         self.modules = {name: self._join(name) for name in names}
         factors = [factor for m in self.modules.values() for factor in (m.down, m.up)]
         self._adapted_layers = self._from_first_adapted()
@@ -168,7 +172,12 @@ def _move(
 
 
 def require_stackable(adapter: Adapter) -> None:
-    """Raise ConfigError unless the adapter is LoRA on linear layers of the decoder."""
+    """Raise ConfigError unless the adapter is PEFT's LoRA on linear layers of the decoder."""
+    if not isinstance(adapter, PeftAdapter):
+        raise ConfigError(
+            f"{adapter.base.name} carries its own kind of adapter, which does not train jointly. "
+            "Use launcher=local."
+        )
     inside = {id(module) for layer in adapter.base.layers for module in layer.modules()}
     for name, layer in adapter.layers.items():
         base: nn.Module = layer.get_base_layer()

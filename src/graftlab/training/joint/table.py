@@ -1,8 +1,8 @@
 """The table: who trains in the step at hand, stacked, and the passes they take together.
 
-Runs that were resumed at different steps sit out until the others have caught up: only runs at the
-same step see the same rows. Not more adapters are stacked than their rows' activations allow; those
-beyond form further stacks, and pass one after the other.
+Runs that are ahead, as others were resumed behind them or have joined later, sit out until those
+have caught up: only runs at the same step see the same rows. Not more adapters are stacked than
+their rows' activations allow; those beyond form further stacks, and pass one after the other.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from graftlab.objectives.policy import Policy
-from graftlab.training.evaluate import validation_loss
+from graftlab.training.evaluate import Numbers, Tally, validate
 from graftlab.training.joint.stack import Stack
 from graftlab.training.joint.standin import loader_state
 
@@ -31,24 +31,32 @@ TOKENS_AT_ONCE = {"cpu": 8_192, "cuda": 131_072, "mps": 8_192}
 class Table:
     """Seats, the stacks of those that train now, and the rows they share."""
 
-    def __init__(self, base: Base, shared: Setup, seats: Sequence[Seat]) -> None:
-        self.base, self.shared, self.seats = base, shared, list(seats)
+    def __init__(self, base: Base, shared: Setup) -> None:
+        self.base, self.shared = base, shared
+        self.seats: list[Seat] = []
         self.active: list[Seat] = []
         self._stacks: list[tuple[Stack, list[Seat]]] = []
         self._at_once = adapters_at_once(shared.plan.train, shared.place.device)
         self._batches: Iterator[Batch] = iter(())
         self._rows_at = -1  # the step whose rows come next
-        self._losses: dict[Seat, float] = {}  # of validations measured ahead
-        self._baseline: float | None = None
+        self._numbers: dict[Seat, Numbers] = {}  # of validations measured ahead
+        self._baseline: Numbers | None = None
+
+    def behind(self) -> tuple[int, list[Seat]]:
+        """The step at which those furthest behind stand, and who they are: they train next."""
+        step = min(seat.step for seat in self.seats)
+        return step, [seat for seat in self.seats if seat.step == step]
 
     def take_seats(self) -> None:
         """Stack the adapters that are furthest behind, unless they are already."""
-        step = min(seat.step for seat in self.seats)
-        active = [seat for seat in self.seats if seat.step == step]
+        step, active = self.behind()
         if active == self.active:
             return
         self._clear()
         self.active = active
+        for seat in self.seats:
+            if seat not in active:
+                seat.sit_out()
         for first in range(0, len(active), self._at_once):
             members = active[first : first + self._at_once]
             stack = Stack(self.base, [seat.adapter for seat in members])
@@ -87,34 +95,35 @@ class Table:
                 break
         self._rows_at += 1
 
-    def baseline(self) -> float:
-        """The base's own validation loss, measured once for all."""
+    def baseline(self) -> Numbers:
+        """Validation of the base alone, measured once for all."""
         if self._baseline is None:
             valid = self.shared.plan.valid
             assert valid is not None
-            self._baseline = validation_loss(
+            self._baseline = validate(
                 Policy(self.base, None),
                 valid,
+                self.shared.spec.objective,
                 autocast=self.shared.precision.autocast,
                 device=self.shared.place.device,
             )
         return self._baseline
 
-    def tuned(self, seat: Seat) -> float:
-        """One run's validation loss; the first that asks measures those of all that are due."""
-        if seat not in self._losses:
-            self._losses = {}
+    def tuned(self, seat: Seat) -> Numbers:
+        """One run's validation; the first that asks measures those of all that are due."""
+        if seat not in self._numbers:
+            self._numbers = {}
             for stack, members in self._stacks:
                 self._validate(stack, members)
-        return self._losses.pop(seat)
+        return self._numbers.pop(seat)
 
     def _validate(self, stack: Stack, members: Sequence[Seat]) -> None:
-        """`evaluate.validation_loss` for those of one stack that are due."""
+        """`evaluate.validate` for those of one stack that are due."""
         due = [i for i, seat in enumerate(members) if seat.error is None and seat.validates()]
         valid = self.shared.plan.valid
         if not due or valid is None:
             return
-        nats, labels = torch.zeros(len(due), dtype=torch.float64), 0
+        tallies = [Tally(self.shared.spec.objective) for _ in due]
         with (
             stack.mounted(),
             stack.only(due),
@@ -128,12 +137,11 @@ class Table:
                 for place, (index, block) in enumerate(zip(due, blocks, strict=True)):
                     policy = members[index].policy
                     policy.block = block
-                    nats[place] += policy.label_nll(here).cpu().double()
+                    tallies[place].add(policy, here)
                     policy.block = None
-                labels += int((batch.labels >= 0).sum())
         valid.load_state_dict({"epoch": 0, "done": 0})
-        for index, loss in zip(due, (nats / labels).tolist(), strict=True):
-            self._losses[members[index]] = loss
+        for index, tally in zip(due, tallies, strict=True):
+            self._numbers[members[index]] = tally.numbers()
 
 
 def adapters_at_once(loader: PackedLoader, device: torch.device) -> int:

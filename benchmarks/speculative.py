@@ -1,0 +1,220 @@
+"""Speculative decoding against plain decoding with the KV cache, on the processor.
+
+teacher   the embedded base with the adapter that `graftlab train` makes of the demo
+base      the very same function in 81 million parameters (growing.py), whose weights cost what a
+          real model's do; its logits are compared with the teacher's before anything is timed
+draft     a fresh model, 66 times smaller, distilled from the teacher by `experiment=draft` on 4,000
+          more conversations of the demo's kind
+
+Held-out prompts of the demo are answered plainly and with each draft in turn.
+
+Run as:
+    python benchmarks/speculative.py FOLDER                # trains into FOLDER what is not there
+    python benchmarks/speculative.py FOLDER --write        # keep the table in benchmarks/results/
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from statistics import median
+
+import torch
+from arena import machine, publish
+from growing import fuse, grow
+
+from graftlab.config import build, compose
+from graftlab.demo.conversations import ASSETS, demo_conversation, jsonl
+from graftlab.demo.grammar import Pen
+from graftlab.demo.tracks import track
+from graftlab.generation.decode import Reply, generate
+from graftlab.generation.prompts import Prompt, read_prompts
+from graftlab.generation.sampling import Generation
+from graftlab.generation.speculative import Draft
+from graftlab.models.base import Base
+from graftlab.models.hf import HFModel
+from graftlab.models.tiny import TinyModel
+from graftlab.tasks.train import run
+from graftlab.text.tokenizer import Tokenizer, load_tokenizer
+
+CPU = torch.device("cpu")
+SIZE = {"hidden": 768, "intermediate": 2048, "layers": 12}
+DRAFT = ["model.layers=2", "model.hidden=160"]
+PLAIN = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """One way of decoding."""
+
+    name: str
+    draft: Draft | None
+
+
+@dataclass(slots=True)
+class Told:
+    """What was measured of one contestant."""
+
+    seconds: list[float]
+    """One a round."""
+    tokens: int
+    rounds: int
+    proposed: int
+    accepted: int
+    same: int
+    """Replies equal to the plain ones."""
+
+
+def train(folder: Path, *overrides: str) -> Path:
+    """The run in `folder`, finished before or now."""
+    if not (folder / "result.json").is_file():
+        quiet = ("precision=fp32", "callbacks.samples.prompts=0", f"run_dir={folder}")
+        run(build(compose("train", [*overrides, *quiet])))
+    return folder
+
+
+def models(root: Path) -> dict[str, Path]:
+    """Model folders: the grown base, the fresh draft and the distilled one."""
+    teacher = train(root / "teacher")
+    data = root / "train.jsonl"
+    if not data.is_file():
+        pen = Pen(1, "speculative", "train")
+        data.write_text(jsonl([demo_conversation(pen, track(pen)) for _ in range(4000)]))
+    distil = ["experiment=draft", f"objective.teacher={teacher}", *DRAFT]
+    distil += [f"data.train={data}", f"data.valid={ASSETS / 'valid.jsonl'}", *FOOTING]
+    distilled = train(root / "draft", *distil)
+    grown = root / "grown"
+    if not (grown / "config.json").is_file():
+        small = TinyModel().load(dtype=torch.float32, device=CPU)
+        large = grow(fuse(small.model, teacher), **SIZE)
+        large.save_pretrained(grown)
+        load_tokenizer(teacher / "adapter").save(grown)
+    fresh = build(compose("train", [*distil, "run_dir=unused"])).model.folder()
+    return {"grown": grown, "fresh draft": fresh, "distilled draft": distilled / "adapter"}
+
+
+FOOTING = ["packing.max_length=1024", "epochs=4", "lr=3e-3"]
+
+
+def load(folder: Path) -> Base:
+    return HFModel(path=str(folder)).load(dtype=torch.float32, device=CPU)
+
+
+def require_same_function(
+    base: Base, teacher: Path, prompts: list[Prompt], tokenizer: Tokenizer
+) -> None:
+    """The grown base must say what base and adapter say."""
+    from graftlab.adapters.peft import load_adapter
+    from graftlab.adapters.store import find_adapter
+
+    small = TinyModel().load(dtype=torch.float32, device=CPU)
+    load_adapter(small, find_adapter(str(teacher)))
+    for prompt in prompts[:4]:
+        ids = torch.tensor([tokenizer.render(prompt.conversation.messages, generation_prompt=True)])
+        with small.context() as ours, base.context() as grown:
+            apart = (ours.feed(ids) - grown.feed(ids)).abs().max()
+        assert apart < 1e-3, f"the grown base computes something else ({apart:.1e} apart)"
+
+
+def measure(
+    base: Base,
+    tokenizer: Tokenizer,
+    prompts: list[Prompt],
+    contestants: list[Contestant],
+    *,
+    wanted: Generation,
+    rounds: int,
+) -> dict[str, Told]:
+    """All contestants on every prompt in turn, `rounds` times."""
+    told = {c.name: Told([], 0, 0, 0, 0, 0) for c in contestants}
+    for contestant in contestants:
+        generate(base, tokenizer, prompts[0].conversation, wanted, draft=contestant.draft)
+    for _ in range(rounds):
+        spent = dict.fromkeys(told, 0.0)
+        for prompt in prompts:
+            plain: Reply | None = None
+            for contestant in contestants:
+                start = time.perf_counter()
+                reply = generate(
+                    base, tokenizer, prompt.conversation, wanted, draft=contestant.draft
+                )
+                spent[contestant.name] += time.perf_counter() - start
+                plain = plain or reply
+                note(told[contestant.name], reply, plain)
+        for name, seconds in spent.items():
+            told[name].seconds.append(seconds)
+    return told
+
+
+def note(told: Told, reply: Reply, plain: Reply) -> None:
+    told.tokens += reply.num_tokens
+    told.same += reply.text == plain.text
+    if reply.speculated is not None:
+        told.rounds += reply.speculated.rounds
+        told.proposed += reply.speculated.proposed
+        told.accepted += reply.speculated.accepted
+
+
+def table(title: str, told: dict[str, Told], *, rounds: int, prompts: int) -> list[str]:
+    lines = [f"### {title}", ""]
+    lines += ["| | tokens/s | speed-up | accepted | tokens a pass | same replies |"]
+    lines += ["|---|---:|---:|---:|---:|---:|"]
+    plain = told[PLAIN].tokens / rounds / median(told[PLAIN].seconds)
+    for name, each in told.items():
+        speed = each.tokens / rounds / median(each.seconds)
+        share = f"{each.accepted / each.proposed:.0%}" if each.proposed else "-"
+        passes = f"{each.tokens / each.rounds:.2f}" if each.rounds else "1"
+        lines.append(
+            f"| {name} | {speed:.1f} | **{speed / plain:.2f}** | {share} | {passes} "
+            f"| {each.same // rounds} of {prompts} |"
+        )
+    return [*lines, ""]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="where models are trained to, and found again")
+    parser.add_argument("--prompts", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--draft-tokens", type=int, nargs="+", default=[3, 5, 7])
+    parser.add_argument("--write", action="store_true", help="keep the table in results/")
+    arguments = parser.parse_args()
+    folders = models(arguments.folder.resolve())
+    base, tokenizer = load(folders["grown"]), load_tokenizer(folders["grown"])
+    asked = read_prompts(str(ASSETS / "valid.jsonl"))
+    prompts = list(islice(asked, arguments.prompts))
+    require_same_function(base, arguments.folder / "teacher", prompts, tokenizer)
+    fresh, distilled = load(folders["fresh draft"]), load(folders["distilled draft"])
+    contestants = [Contestant(PLAIN, None), Contestant("fresh draft, 5 tokens", Draft(fresh, 5))]
+    contestants += [
+        Contestant(f"distilled draft, {count} tokens", Draft(distilled, count))
+        for count in arguments.draft_tokens
+    ]
+    ratio = base.num_parameters / distilled.num_parameters
+    lines = [
+        "# Speculative decoding against plain decoding",
+        "",
+        f"{machine()} {torch.get_num_threads()} threads, fp32. Base {base.num_parameters:,} "
+        f"parameters, draft {distilled.num_parameters:,}: {ratio:.0f} : 1. {len(prompts)} held-out "
+        f"prompts, {arguments.rounds} rounds in turn, medians; prompts included in the time. "
+        "Both use a KV cache.",
+        "",
+    ]
+    for title, temperature in (("Greedy", 0.0), ("Drawn at temperature 1", 1.0)):
+        told = measure(
+            base,
+            tokenizer,
+            prompts,
+            contestants,
+            wanted=Generation(max_new_tokens=160, temperature=temperature),
+            rounds=arguments.rounds,
+        )
+        lines += table(title, told, rounds=arguments.rounds, prompts=len(prompts))
+    publish(lines, "speculative.md", write=arguments.write)
+
+
+if __name__ == "__main__":
+    main()

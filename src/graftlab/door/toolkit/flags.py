@@ -1,0 +1,98 @@
+"""One flag of the toolkit: its name, its default, and the graftlab words it becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Values = dict[str, str]
+"""Flag -> its text, for those that were given or have a default; "" for a switch that is on."""
+
+PRECISIONS = {
+    "f32": "fp32",
+    "fp32": "fp32",
+    "float32": "fp32",
+    "bf16": "bf16",
+    "bfloat16": "bf16",
+    "bf16-mixed": "bf16-mixed",
+    "f16-mixed": "fp16-mixed",
+    "fp16-mixed": "fp16-mixed",
+}
+"""Names of precisions that are in use for the toolkit -> ours."""
+
+
+def text(given: str) -> str:
+    """Any text."""
+    return given
+
+
+def whole(given: str) -> str:
+    """A whole number. Raises ValueError."""
+    int(given)
+    return given
+
+
+def number(given: str) -> str:
+    """A number, kept as it was typed. Raises ValueError."""
+    float(given)
+    return given
+
+
+def precision(given: str) -> str:
+    """Our name of a precision. Raises ValueError."""
+    name = given.lower().replace("_", "-")
+    if name not in PRECISIONS:
+        raise ValueError(given)
+    return PRECISIONS[name]
+
+
+WANTED: dict[Callable[[str], str], str] = {
+    text: "a text",
+    whole: "a whole number",
+    number: "a number",
+    precision: f"one of {', '.join(PRECISIONS)}",
+}
+"""How a value is read -> what it has to be, for people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flag:
+    """One flag, and what is said to graftlab for it."""
+
+    name: str
+    """As the toolkit spells it, with hyphens and without the leading two."""
+    meaning: str
+    words: tuple[str, ...] = ()
+    """The graftlab words; {} stands for the value."""
+    otherwise: tuple[str, ...] = ()
+    """The words where the flag is not given."""
+    keys: str = ""
+    """What it is here, where the words depend on more than this flag."""
+    read: Callable[[str], str] = text
+    default: str | None = None
+    """The toolkit's default, where it has to be said because ours is another one."""
+    switch: bool = False
+    """Whether it takes no value."""
+    required: bool = False
+    note: str = ""
+    """What is said when it is given, if it changes nothing here."""
+
+    @property
+    def shown(self) -> str:
+        """The flag and its value, for help."""
+        return (
+            f"--{self.name}" if self.switch else f"--{self.name} {self.name.split('-')[-1].upper()}"
+        )
+
+    @property
+    def target(self) -> str:
+        """The graftlab keys that it sets, for help."""
+        if self.keys or self.note:
+            return self.keys or "(nothing to set here)"
+        return " ".join(word.removesuffix("={}") for word in self.words)
+
+    def translated(self, values: Values) -> list[str]:
+        """The graftlab words for this flag."""
+        if self.name not in values:
+            return list(self.otherwise)
+        return [word.replace("{}", values[self.name]) for word in self.words]

@@ -1,0 +1,150 @@
+"""`target=mlx`: an adapter for mlx-lm, on Apple silicon and elsewhere.
+
+    adapters.safetensors    model.layers.0.self_attn.q_proj.lora_a (in, rank), lora_b (rank, out)
+    adapter_config.json     which modules, rank, and scale = alpha / rank
+    base/                   the base as mlx-lm loads it, with `with_base=true`
+
+`mlx_lm.generate --model BASE --adapter-path EXPORT` takes one for a Hugging Face model. For Apple's
+model mlx-lm has `afm7`, whose fused q, k, v layer its own loader refuses (0.32): `load_adapter`
+below puts the adapter on.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftlab.errors import ConfigError, ModelError
+from graftlab.exports import afm7, mlx_base
+from graftlab.exports.target import Target, compare, save_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from graftlab.exports.source import Trained
+
+CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapters.safetensors", "base"
+ALL_LAYERS = -1
+
+_HF = re.compile(r"base_model\.model\.(model\.layers\.\d+\.(.+))\.lora_(.+)")
+_LEAVES = {"A.weight": "lora_a", "B.weight": "lora_b", "magnitude_vector": "m"}
+
+
+@dataclass(kw_only=True, slots=True)
+class MLX(Target):
+    """An adapter folder of mlx-lm, with the base in its format if wanted."""
+
+    name: str | None = None
+    with_base: bool | None = None
+
+    def check(self, adapter: Trained) -> list[str]:
+        adapter.require_adapter("mlx")
+        mlx_state(adapter)
+        mlx_config(adapter)
+        if self.with_base:
+            if adapter.base is None:
+                raise ConfigError(
+                    "with_base=true needs the base, and the adapter's is not known or not there: "
+                    "give model=hf model.path=DIR, or model=afm-3b model.path=DIR."
+                )
+            mlx_base.check(adapter)
+        notes = mlx_base.notes(adapter) if not self.with_base else []
+        if adapter.is_afm:
+            notes.append("load it with graftlab.exports.mlx.load_adapter: mlx-lm's own refuses it")
+        return notes
+
+    def write(self, adapter: Trained, folder: Path) -> None:
+        save_tensors(mlx_state(adapter), folder / WEIGHTS, library="mlx")
+        text = json.dumps(mlx_config(adapter), indent=2, sort_keys=True)
+        (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+        if self.with_base:
+            mlx_base.write(adapter, folder / BASE)
+
+    def verify(self, adapter: Trained, folder: Path) -> list[str]:
+        from safetensors.torch import load_file
+
+        found, wanted = load_file(folder / WEIGHTS), mlx_state(adapter)
+        if found.keys() != wanted.keys():
+            raise ModelError(f"{folder.name}/{WEIGHTS} holds other tensors than were written.")
+        count = compare(((n, found[n], t) for n, t in wanted.items()), folder)
+        facts = [f"{count} tensors read back equal"]
+        return facts + (mlx_base.verify(adapter, folder / BASE) if self.with_base else [])
+
+
+def load_adapter(model: Any, folder: str | Path) -> Any:
+    """Put an exported adapter on a model of mlx-lm, as its `load_adapters` does; returns the model.
+
+    Unlike that, it takes the lists of matrices that a fused projection has. Raises ModelError when
+    a tensor has no place in the model or another shape.
+    """
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+    from mlx_lm.tuner.utils import linear_to_lora_layers
+
+    config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
+    dora = config["fine_tune_type"] == "dora"
+    layers, parameters = config["num_layers"], config["lora_parameters"]
+    linear_to_lora_layers(model, layers, parameters, use_dora=dora)
+    weights = mx.load(str(Path(folder) / WEIGHTS))
+    places = dict(tree_flatten(model.parameters()))
+    wrong = [n for n, w in weights.items() if n not in places or places[n].shape != w.shape]
+    if wrong:
+        raise ModelError(f"{folder} does not fit this model: {', '.join(sorted(wrong)[:3])}.")
+    model.load_weights(list(weights.items()), strict=False)
+    model.eval()
+    return model
+
+
+def mlx_state(adapter: Trained) -> dict[str, Tensor]:
+    """The weights under mlx-lm's names and in its shapes. Raises ModelError for others."""
+    if adapter.is_afm:
+        # tamm keeps both matrices transposed, and so does MLX.
+        named = ((afm7.adapter_name(name), tensor) for name, tensor in adapter.state.items())
+        return {name: tensor.contiguous() for name, tensor in named}
+    return dict(_from_peft(adapter))
+
+
+def mlx_config(adapter: Trained) -> dict[str, Any]:
+    """What `adapter_config.json` holds. Raises ModelError for what mlx-lm cannot express."""
+    keys = (
+        {afm7.adapter_key(name) for name in adapter.state}
+        if adapter.is_afm
+        else {match[2] for _, match in _parsed(adapter)}
+    )
+    return {
+        "fine_tune_type": "dora" if adapter.config.get("use_dora") else "lora",
+        "model": str(adapter.base or adapter.config.get("base_model_name_or_path") or ""),
+        "num_layers": ALL_LAYERS,
+        "lora_parameters": {
+            "rank": adapter.rank,
+            "scale": adapter.scale,
+            "dropout": 0.0,
+            "keys": sorted(keys),
+        },
+    }
+
+
+def _from_peft(adapter: Trained) -> Iterator[tuple[str, Tensor]]:
+    for key in ("modules_to_save", "alpha_pattern", "lora_bias"):
+        if adapter.config.get(key):
+            raise ModelError(f"{adapter.path}: mlx-lm has no {key}; train without it.")
+    for name, match in _parsed(adapter):
+        leaf = _LEAVES[match[3]]
+        tensor = adapter.state[name]
+        yield f"{match[1]}.{leaf}", (tensor if leaf == "m" else tensor.T).contiguous()
+
+
+def _parsed(adapter: Trained) -> Iterator[tuple[str, re.Match[str]]]:
+    """Every tensor's name with its parts: module, module within its layer, leaf."""
+    for name in adapter.state:
+        match = _HF.fullmatch(name)
+        if match is None or match[3] not in _LEAVES:
+            raise ModelError(
+                f"{adapter.path}: {name} is not a LoRA matrix in a decoder layer, and those alone "
+                "have a place in mlx-lm's adapters."
+            )
+        yield name, match

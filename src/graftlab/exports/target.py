@@ -1,0 +1,65 @@
+"""What every export format is asked: does the adapter fit, write it, and is it what was written."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from graftlab.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from torch import Tensor
+
+    from graftlab.exports.source import Trained
+
+
+class Target(ABC):
+    """One format. Its dataclass fields are the keys of `graftlab export` that it takes."""
+
+    suffix: ClassVar[str] = ""
+    """What the folder's name ends in."""
+    needs_name: ClassVar[bool] = False
+    """Whether the export has a name of its own; else `out` is its folder."""
+
+    @abstractmethod
+    def check(self, adapter: Trained) -> list[str]:
+        """What is to be known before it is written. Raises ModelError when it does not fit."""
+
+    @abstractmethod
+    def write(self, adapter: Trained, folder: Path) -> None:
+        """Fill `folder`, which is there and empty."""
+
+    @abstractmethod
+    def verify(self, adapter: Trained, folder: Path) -> list[str]:
+        """Read back what was written and compare; what was found equal. Raises ModelError."""
+
+
+def save_tensors(state: Mapping[str, Tensor], file: Path, *, library: str) -> None:
+    """Write a safetensors file that says it is of `library` (pt or mlx). Raises OSError."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(dict(state), file, metadata={"format": library})
+    except SafetensorError as error:  # a full disk, in the library's own words
+        raise OSError(str(error).rpartition("I/O error: ")[2]) from error
+
+
+def compare(pairs: Iterable[tuple[str, Tensor, Tensor]], folder: Path) -> int:
+    """Raise ModelError unless each pair (name, read back, wanted) is equal; how many there were."""
+    import torch
+
+    count = 0
+    for name, found, wanted in pairs:
+        count += 1
+        if found.shape != wanted.shape or not torch.equal(found, wanted):
+            raise ModelError(
+                f"{folder.name}: {name} was not read back as it was written. This is a mistake of "
+                "graftlab or of the disk; nothing was kept."
+            )
+    if not count:
+        raise ModelError(f"{folder.name}: no tensor was read back.")
+    return count

@@ -1,0 +1,147 @@
+"""What Apple's on-device model has read: keys and values of its regular layers, growing by feeding.
+
+    segment_0   layer 0 .. n-1     keys and values kept here, quantised as the model quantises them
+    segment_1   layers behind      reuse those that layer n-1 has just read from here
+
+tamm asks a view for one layer at a time; this one keeps each layer's rows side by side and doubles
+its room when it is full, so that a token costs a write and no copy.
+
+Legend: B rows, T tokens fed, S tokens read, W width of the keys of all heads.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor
+
+from graftlab.models.context import Context
+
+if TYPE_CHECKING:
+    from graftlab.models.afm_base import AFMBase
+
+ROOM = 256
+"""Tokens a fresh cache has room for."""
+
+
+class LayerCache:
+    """Keys and values (B, S, W) of one layer."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[Tensor, Tensor] | None = None
+        self.length = 0
+
+    def write_to_tail(self, key: Tensor, value: Tensor) -> None:
+        """Append (B, T, W)."""
+        end = self.length + key.shape[1]
+        if self._kept is None or self._kept[0].shape[1] < end:
+            self._grow(key, value, end)
+        assert self._kept is not None
+        for kept, new in zip(self._kept, (key, value), strict=True):
+            kept[:, self.length : end] = new
+        self.length = end
+
+    def read(self) -> tuple[Tensor, Tensor]:
+        assert self._kept is not None, "a layer writes before it reads"
+        keys, values = self._kept
+        return keys[:, : self.length], values[:, : self.length]
+
+    def select(self, rows: Tensor) -> None:
+        if self._kept is not None:
+            keys, values = self._kept
+            self._kept = keys[rows], values[rows]
+
+    def _grow(self, key: Tensor, value: Tensor, end: int) -> None:
+        room = max(ROOM, 2 * end)
+        grown = []
+        for index, new in enumerate((key, value)):
+            larger = new.new_empty(new.shape[0], room, new.shape[2])
+            if self._kept is not None:
+                larger[:, : self.length] = self._kept[index][:, : self.length]
+            grown.append(larger)
+        self._kept = grown[0], grown[1]
+
+
+class Cache:
+    """What tamm calls a view of a KV cache; positions and mask are given with every pass."""
+
+    dtype = None  # the layers write in the dtype they compute in
+
+    def __init__(self, num_layers: int) -> None:
+        self.layers = [LayerCache() for _ in range(num_layers)]
+        self._told: dict[str, Tensor] = {}
+
+    def at_layer(self, layer_idx: int) -> LayerCache:
+        return self.layers[layer_idx]
+
+    def write_positions_to_tail(self, positions: Tensor) -> None:
+        self._told["positions"] = positions
+
+    def read_positions(self) -> Tensor:
+        return self._told["positions"]
+
+    def write_segment_ids_to_tail(self, segment_ids: Tensor) -> None:
+        self._told["segment_ids"] = segment_ids
+
+    def read_segment_ids(self) -> Tensor:
+        return self._told["segment_ids"]
+
+
+class AFMContext(Context):
+    """Rows read through `Cache`, in tamm's own attention under a mask of causality and padding."""
+
+    def __init__(self, base: AFMBase, *, padding: Tensor | None = None) -> None:
+        """`padding` (B,) counts the left padding of each row; see `Base.context`."""
+        self.length = 0
+        self.limit = base.max_length
+        self._base = base
+        self._cache = Cache(base.num_regular_layers)
+        padded = padding is not None and bool(padding.any())
+        self._start = padding.to(base.device) if padding is not None and padded else None
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._open.enter_context(self._base.evaluating())
+        self._open.enter_context(torch.compiler.set_stance("force_eager"))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
+
+    @torch.no_grad()
+    def feed(self, ids: Tensor, *, last: int | None = None) -> Tensor:
+        last = ids.shape[1] if last is None else last
+        outputs = self._base.model(
+            ids, kv_cache=self._cache, mode="SKIP_OUTPUT_LAYER", **self._places(ids.shape)
+        )
+        self.length += ids.shape[1]
+        return self._base.logits(outputs.last_hidden_state[:, -last:]).float()
+
+    def crop(self, length: int) -> None:
+        assert 0 <= length <= self.length, f"cannot crop {self.length} tokens to {length}"
+        for layer in self._cache.layers:
+            layer.length = length
+        self.length = length
+
+    def select(self, rows: Tensor) -> None:
+        rows = rows.to(self._base.device)
+        for layer in self._cache.layers:
+            layer.select(rows)
+        if self._start is not None:
+            self._start = self._start[rows]
+
+    def _places(self, fed: torch.Size) -> dict[str, Any]:
+        """Positions (B, T), and which of S tokens each may see, (B or 1, T, S)."""
+        rows, count = fed
+        keys = torch.arange(self.length + count, device=self._base.device)
+        queries = keys[self.length :]
+        seen = (keys[None] <= queries[:, None])[None]
+        if self._start is None:
+            return {"positions": queries.expand(rows, -1), "attention_mask": seen}
+        # A token of the padding sees itself alone: with nothing to see it would be NaN.
+        real = (keys[None] >= self._start[:, None])[:, None]
+        itself = (keys[None] == queries[:, None])[None]
+        positions = (queries[None] - self._start[:, None]).clamp(min=0)
+        return {"positions": positions, "attention_mask": (seen & real) | itself}

@@ -1,0 +1,173 @@
+"""The verb `export`: a trained adapter in another runtime's format, read back and compared.
+
+Run as: graftlab export adapter=RUN target=fmadapter name=ficino_music out=DIR
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graftlab.errors import ConfigError, ModelError, require_choice
+from graftlab.exports.target import Target
+from graftlab.exports.targets import TARGETS, make_target
+from graftlab.models.base import ModelSpec
+
+if TYPE_CHECKING:
+    from graftlab.exports.verify import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written, and what is known of it."""
+
+    path: Path
+    num_bytes: int
+    facts: list[str]
+    notes: list[str]
+
+
+@dataclass(kw_only=True, slots=True)
+class ExportSpec:
+    """`graftlab export adapter=RUN target=TARGET out=DIR`, or `graftlab export verify=PATH`."""
+
+    adapter: str | None = None
+    """A run folder, adapter folder or checkpoint, also one of Apple's toolkit; a draft's run."""
+    target: str | None = None
+    """The format: fmadapter, mlpackage, mlx or peft."""
+    out: str | None = None
+    """The folder that NAME.fmadapter is written into; without a name, the export itself."""
+    name: str | None = None
+    """What it is called; letters, digits and underscores for Apple's framework."""
+    verify: str | None = None
+    """Check a .fmadapter that is there, and write nothing."""
+    model: ModelSpec | None = None
+    """The base, where the run does not say it or it lies elsewhere now."""
+    draft: str | None = None
+    """The run of a draft model for speculative decoding."""
+    draft_template: str | None = None
+    """Folder with the toolkit's draft.mil and weights template; null takes the base's folder."""
+    signature: str | None = None
+    """The base model's signature; null takes that of OS 26.0."""
+    author: str | None = None
+    """Whom metadata.json names; null is what the toolkit writes."""
+    description: str | None = None
+    """What metadata.json says of the adapter."""
+    with_base: bool | None = None
+    """With target=mlx: write the base as well, in the format that mlx-lm loads."""
+    bits: int | None = None
+    """With target=mlpackage: bits of a weight, 4, 6 or 8; null is 4."""
+    length: int | None = None
+    """With target=mlpackage: tokens that one call reads; null is 256."""
+    overwrite: bool = False
+    """Replace an export that is there."""
+
+    def __post_init__(self) -> None:
+        if self.verify is not None:
+            if self.adapter is not None or self.target is not None:
+                raise ConfigError("verify=PATH writes nothing: leave adapter and target out.")
+            return
+        if self.name is not None and Path(self.name).name != self.name:
+            raise ConfigError(f"name={self.name} is a path: out=DIR says where the export goes.")
+        if self.adapter is None or self.out is None or self.target is None:
+            raise ConfigError(
+                "Give adapter=RUN, target=TARGET and out=DIR, or verify=PATH to check an export."
+            )
+        require_choice("target", self.target, list(TARGETS))
+        self.make()
+
+    def make(self) -> Target:
+        """The target with its keys. Raises ConfigError for keys that do not belong to it."""
+        keys = ("name", "draft", "draft_template", "signature", "author", "description")
+        assert self.target is not None, "a spec that verifies makes no target"
+        values = {key: getattr(self, key) for key in (*keys, "with_base", "bits", "length")}
+        return make_target(self.target, values)
+
+    def check(self) -> None:
+        """Look for what is named, before anything heavy is loaded. Raises GraftlabError."""
+        from graftlab.adapters.store import find_adapter
+        from graftlab.exports.source import model_folder
+
+        if self.verify is None:
+            if model_folder(Path(self.adapter or "").expanduser()) is None:
+                find_adapter(self.adapter or "")
+            if self.model is not None:
+                self.model.check()
+            for key in ("draft", "draft_template"):
+                path = getattr(self, key)
+                if path is not None and not Path(path).expanduser().exists():
+                    raise ConfigError(f"{key}={path}: there is no such file or folder.")
+        elif not Path(self.verify).expanduser().exists():
+            raise ConfigError(f"verify={self.verify}: there is no such file or folder.")
+
+
+def run(spec: ExportSpec) -> Exported | Verdict:
+    """Check that the adapter fits, write the export, read it back, and say what it is.
+
+    Raises ConfigError or ModelError with the fix; then nothing is left where it was to be written.
+    """
+    if spec.verify is not None:
+        return _verify(Path(spec.verify).expanduser())
+    from graftlab.exports.folder import building, require_free
+    from graftlab.exports.source import load
+    from graftlab.tracking.console import say
+
+    target = spec.make()
+    out = Path(spec.out or "").expanduser()
+    place = out / f"{spec.name}{target.suffix}" if spec.name else out
+    require_free(place, overwrite=spec.overwrite)
+    adapter = load(spec.adapter or "", spec.model)
+    kind = (
+        f"{len(adapter.state)} tensors, rank {adapter.rank}" if adapter.state else "a whole model"
+    )
+    say(f"{adapter.path}: {kind}")
+    notes = target.check(adapter)
+    with building(place, overwrite=spec.overwrite) as folder:
+        say(f"writing {place}")
+        target.write(adapter, folder)
+        say("reading it back")
+        facts = target.verify(adapter, folder)
+    files = list(_files(place))
+    exported = Exported(place, sum(size for _, size in files), facts, notes)
+    for line in _summary(exported, files):
+        say(line)
+    return exported
+
+
+def _summary(exported: Exported, files: list[tuple[str, int]]) -> Iterator[str]:
+    yield f"{exported.path}: {exported.num_bytes:,} bytes"
+    width = max(len(name) for name, _ in files)
+    for name, size in files:
+        yield f"  {name:<{width}}  {size:>13,}"
+    yield from (f"  {fact}" for fact in exported.facts)
+    yield from (f"  note: {note}" for note in exported.notes if note not in exported.facts)
+
+
+def _files(place: Path) -> Iterator[tuple[str, int]]:
+    for file in sorted(place.rglob("*")):
+        if file.is_file():
+            yield str(file.relative_to(place)), file.stat().st_size
+
+
+def _verify(path: Path) -> Verdict:
+    """Check a package and say what it is. Raises ModelError naming every broken rule."""
+    from graftlab.exports.verify import verify
+    from graftlab.tracking.console import say
+
+    verdict = verify(path)
+    if verdict.broken:
+        problems = "\n".join(str(problem) for problem in verdict.broken)
+        raise ModelError(f"{path} breaks rules of its format:\n{problems}")
+    layout = verdict.layout
+    say(f"{path} keeps every rule of the format: {verdict.identifier}")
+    if layout is not None:
+        say(
+            f"  rank {layout.rank}, {verdict.records} tensors for {layout.layers} layers of width "
+            f"{layout.hidden}, {verdict.num_bytes:,} bytes"
+        )
+    say(f"  {'with' if verdict.has_draft else 'without'} a draft model")
+    for note in verdict.notes:
+        say(f"  note: {note}")
+    return verdict

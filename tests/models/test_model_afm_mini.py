@@ -1,0 +1,219 @@
+"""The miniature of Apple's model: what is built, that it learned, and that it is built once."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from graftlab.demo.afm import MiniRecipe, build_assets, heldout_loss, model_config
+from graftlab.errors import ConfigError, ModelError
+from graftlab.models.afm import AFMModel
+from graftlab.models.afm_mini import AFMMini, mini_folder
+from graftlab.text.afm import INSTRUCTIONS, AFMTokenizer
+from graftlab.text.tokenizer import load_tokenizer
+from graftlab.types import Message
+
+pytest.importorskip("tamm")
+
+MICRO = MiniRecipe(
+    steps=24, vocabulary=400, sample_documents=60, hidden=32, layers=4, heads=2, kv_heads=1,
+    rank=4, alpha=2, context=128, row_length=64, step_tokens=512, warmup_steps=4,
+    heldout_tokens=1024,
+)  # fmt: skip
+FILES = ["base-model-config.json", "base-model.pt", "recipe.json", "tokenizer.model"]
+
+
+@pytest.fixture(scope="module")
+def micro(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("micro")
+    build_assets(folder, MICRO)
+    return folder
+
+
+def loaded(folder: Path) -> Any:
+    """The folder's model as a toolkit's is loaded: by tamm alone, every tensor named."""
+    from tamm.utils import json as tamm_json
+
+    config = tamm_json.loads((folder / "base-model-config.json").read_text())
+    model = config.create_model()
+    state = torch.load(folder / "base-model.pt", weights_only=True)
+    model.load_state_dict(state, strict=True)
+    return model.eval()
+
+
+def test_the_folder_has_the_layout_of_the_toolkits_assets(micro: Path):
+    assert sorted(path.name for path in micro.iterdir()) == FILES
+    model = loaded(micro)
+    names = [name for name, _ in model.named_parameters()]
+    adapters = [name for name in names if "adapter" in name]
+    # q, k, v, output, gate, up, down of two layers; no k and v in the two that reuse them.
+    assert len(adapters) == 2 * 2 * 7 + 2 * 2 * 5
+    assert "layers.segment_1.layer_1.attention.q_transform.wrapped.weight" in names
+    assert model.layers.segment_0.layer_0.attention.qk_norm.query_norm.weight.shape == (16,)
+    state = model.state_dict()
+    assert all(not tensor.any() for name, tensor in state.items() if name.endswith("b_transpose"))
+    seen = [tensor for name, tensor in state.items() if name.endswith("num_samples")]
+    assert len(seen) == 4
+    assert min(map(int, seen)) > 0, "the quantisers have seen keys and values"
+
+
+def test_what_is_saved_is_what_was_trained(micro: Path):
+    facts = json.loads((micro / "recipe.json").read_text())
+    assert MiniRecipe(**facts["recipe"]) == MICRO
+    tokenizer = load_tokenizer(micro)
+    assert isinstance(tokenizer, AFMTokenizer)
+    model = loaded(micro)
+    assert facts["parameters"] == sum(p.numel() for p in model.parameters())
+    loss = heldout_loss(model, tokenizer, MICRO)
+    assert loss == pytest.approx(facts["heldout_loss"], abs=1e-3)
+    fresh = model_config(MICRO, adapters=True).create_model().eval()
+    assert loss < heldout_loss(fresh, tokenizer, MICRO) - 0.5
+    assert loss < math.log(MICRO.vocabulary) - 0.5
+
+
+def test_the_same_recipe_gives_the_same_bytes(micro: Path, tmp_path: Path):
+    before = torch.random.get_rng_state()
+    steps: list[tuple[int, int]] = []
+    build_assets(tmp_path, MICRO, on_step=lambda step, total, loss: steps.append((step, total)))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert steps == [(step, 24) for step in range(1, 25)]
+    for name in FILES:
+        assert (tmp_path / name).read_bytes() == (micro / name).read_bytes(), name
+
+
+def test_texts_of_training_are_conversations_of_the_template(micro: Path):
+    from graftlab.demo.afm import token_stream
+
+    tokenizer = load_tokenizer(micro)
+    assert isinstance(tokenizer, AFMTokenizer)
+    stream = token_stream(tokenizer, MICRO, "train", 30_000).tolist()
+    end = tokenizer.stop_ids[-1]
+    opening = tokenizer.render([Message("user", "Hi")], generation_prompt=False)[:4]
+    starts = [k for k, token in enumerate(stream) if token == end]
+    chats = [k for k in starts if stream[k : k + 4] == opening]
+    assert 0.2 < len(chats) / len(starts) < 0.8
+    assert stream[0] == end
+
+
+def test_it_is_made_once_and_found_again(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setenv("GRAFTLAB_CACHE", str(tmp_path / "cache"))
+    folder = mini_folder(MICRO)
+    assert "pretrained, once" in (said := capsys.readouterr().err)
+    assert "nats per token" in said
+    with monkeypatch.context() as patch:
+        patch.setattr("graftlab.demo.afm.build_assets", None)
+        assert mini_folder(MICRO) == folder
+    assert capsys.readouterr().err == ""
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert folder.stat().st_mode & 0o777 == 0o755
+    (folder / "recipe.json").unlink()
+    assert (mini_folder(MICRO) / "recipe.json").is_file(), "what is not whole is made anew"
+
+
+def _ask(cache: str, queue: Any) -> None:
+    os.environ["GRAFTLAB_CACHE"] = cache
+    made: list[int] = []
+    from graftlab.demo import afm
+
+    build = afm.build_assets
+    afm.build_assets = lambda *args, **kwargs: (made.append(1), build(*args, **kwargs))[1]
+    queue.put((str(mini_folder(MICRO)), len(made)))
+
+
+def test_two_processes_build_it_once(tmp_path: Path):
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    both = [context.Process(target=_ask, args=(str(tmp_path), queue)) for _ in range(2)]
+    for process in both:
+        process.start()
+    found = [queue.get(timeout=200) for _ in both]
+    for process in both:
+        process.join()
+    assert len({folder for folder, _ in found}) == 1
+    assert sorted(made for _, made in found) == [0, 1]
+
+
+def test_an_interrupted_build_leaves_nothing(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("GRAFTLAB_CACHE", str(tmp_path))
+
+    def stop(folder: Path, *args: Any, **kwargs: Any) -> None:
+        (folder / "base-model.pt").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("graftlab.demo.afm.build_assets", stop)
+    with pytest.raises(KeyboardInterrupt):
+        mini_folder(MICRO)
+    assert [path for path in tmp_path.iterdir() if not path.name.endswith(".lock")] == []
+
+
+def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("GRAFTLAB_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ModelError, match="cannot be written .* GRAFTLAB_CACHE"):
+        mini_folder(MICRO)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_whole_recipe_learns(tmp_path: Path):
+    facts = build_assets(tmp_path, MiniRecipe())
+    assert facts["heldout_loss"] < 2.6
+    assert 1_000_000 < facts["parameters"] < 3_000_000
+
+
+def test_the_choice_is_the_folder_of_its_recipe(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("GRAFTLAB_CACHE", str(tmp_path))
+    asked: list[MiniRecipe] = []
+
+    def made(folder: Path, recipe: MiniRecipe, **_: Any) -> dict[str, object]:
+        asked.append(recipe)
+        return build_assets(folder, replace(MICRO, steps=recipe.steps))
+
+    monkeypatch.setattr("graftlab.demo.afm.build_assets", made)
+    spec = AFMMini(steps=2, locale="pt_BR")
+    spec.check()
+    assert asked == [], "looking is not making"
+    base = spec.load(dtype=torch.float32, device=torch.device("cpu"))
+    assert [recipe.steps for recipe in asked] == [2]
+    assert base.name == spec.name == "afm-mini"
+    assert base.vocab_size == MICRO.vocabulary
+    tokenizer = spec.load_tokenizer()
+    assert isinstance(tokenizer, AFMTokenizer)
+    assert tokenizer.instruction == INSTRUCTIONS["pt_BR"]
+    assert spec.fingerprint() == AFMModel(path=str(spec.folder())).fingerprint()
+    assert len(asked) == 1
+
+
+def test_keys_that_cannot_be_are_told():
+    with pytest.raises(ConfigError, match="made on the spot"):
+        AFMMini(path="assets")
+    with pytest.raises(ConfigError, match=r"model\.steps"):
+        AFMMini(steps=0)
+    with pytest.raises(ConfigError, match=r"model\.locale=pt_XX is not one of"):
+        AFMModel(path="assets", locale="pt_XX")
+    with pytest.raises(ConfigError, match=r"leave model\.template out"):
+        AFMModel(path="assets", template="chatml", instruction="Be brief.")
+
+
+def test_a_locale_of_ones_own_holds_over_the_saved_one(micro: Path, tmp_path: Path):
+    AFMTokenizer(micro / "tokenizer.model", locale="de_DE").save(tmp_path)
+    for name in ("base-model.pt", "base-model-config.json"):
+        (tmp_path / name).write_bytes((micro / name).read_bytes())
+
+    def instruction(**keys: Any) -> str:
+        tokenizer = AFMModel(path=str(tmp_path), **keys).load_tokenizer()
+        assert isinstance(tokenizer, AFMTokenizer)
+        return tokenizer.instruction
+
+    assert instruction() == INSTRUCTIONS["de_DE"]
+    assert instruction(locale="pt_BR") == INSTRUCTIONS["pt_BR"]
+    assert instruction(instruction="") == ""
+    assert instruction(instruction="Be brief.") == "Be brief."
