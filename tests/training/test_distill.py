@@ -185,6 +185,33 @@ def test_answers_are_drawn_once_and_kept(draft, teacher, monkeypatch, tmp_path):
     assert rows(parts)[-1]["loss"] == rows(spec)[-1]["loss"]
 
 
+def test_a_prompt_beyond_the_teacher_s_context_is_left_out(draft, root, tmp_path, capfd):
+    narrow = miniature("qwen2", tmp_path / "narrow", seed=1, max_position_embeddings=60)
+    lines = (root / "train.jsonl").read_text().splitlines()
+    long = {"role": "user", "content": "count " * 70}
+    short = {"role": "assistant", "content": "no"}
+    lines.insert(3, json.dumps({"messages": [long, short]}))
+    (tmp_path / "train.jsonl").write_text("\n".join(lines) + "\n")
+    objective = Distill(teacher=str(narrow), on="teacher", samples_tokens=4)
+    data = replace(draft.data, train=str(tmp_path / "train.jsonl"))
+    model = replace(draft.model, of=str(narrow))
+    run(replace(draft, objective=objective, data=data, model=model, max_steps=2))
+    assert "prompts that could not be asked and are left out: 1, such as" in capfd.readouterr().out
+    kept = next((Path(draft.run_dir) / "teacher-answers").glob("train-*"))
+    assert [("left_out" in line) for line in kept.read_text().splitlines()].count(True) == 1
+
+
+def test_it_does_not_train_jointly(draft, spec):
+    from graftlab.training.joint.groups import unfit
+
+    taught = replace(spec, objective=draft.objective)
+    whole = replace(spec, lora=Lora(full=True))
+    reasons = unfit([taught, whole, spec])
+    assert "teacher" in reasons[0]
+    assert "lora=full" in reasons[1]
+    assert 2 not in reasons
+
+
 def copied(teacher: Path, tmp_path: Path) -> Path:
     shutil.copytree(teacher, tmp_path / "copy")
     return tmp_path / "copy"

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.caches import default_cache
-from graftlab.errors import ConfigError, GraftlabError, ModelError, require_range
+from graftlab.errors import ConfigError, GraftlabError, ModelError, require_choice, require_range
 from graftlab.models.architecture import Architecture
 from graftlab.models.base import ModelSpec
+from graftlab.models.fingerprint import fingerprint
 from graftlab.models.hf import HFModel
 from graftlab.models.shrink import shrink
 from graftlab.models.tiny import TinyModel
@@ -50,9 +51,12 @@ class DraftModel(HFModel):
     """Hidden size; null takes a quarter of the teacher's. Heads and MLP follow in proportion."""
     seed: int = 0
     """Seed of the initial weights."""
+    embedding: str = "projected"
+    """projected: the teacher's embedding on its principal directions; fresh: drawn as the rest."""
 
     def __post_init__(self) -> None:
         ModelSpec.__post_init__(self)
+        require_choice("model.embedding", self.embedding, ("projected", "fresh"))
         require_range("model.layers", self.layers, least=1)
         require_range("model.hidden", self.hidden, least=2)
         require_range("model.seed", self.seed, least=0)
@@ -114,6 +118,8 @@ class DraftModel(HFModel):
     def _key(self, pattern: Pattern, config: dict[str, Any]) -> str:
         """Hash of all that decides the folder's content."""
         said = [config, self.seed, pattern.model.template]
+        if self.embedding == "projected":
+            said.append(fingerprint(pattern.model.folder()))
         digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
         for name in TOKENIZER_FILES:
             if (pattern.tokenizer / name).is_file():
@@ -122,10 +128,11 @@ class DraftModel(HFModel):
         return digest.hexdigest()[:16]
 
     def _build(self, pattern: Pattern, config: dict[str, Any], folder: Path) -> None:
-        """Initial weights as the architecture draws them, config and tokenizer into `folder`."""
+        """Initial weights, config and tokenizer into `folder`."""
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
 
+        from graftlab.models.project import project_embedding
         from graftlab.text.tokenizer import load_tokenizer
 
         fields = {key: value for key, value in config.items() if key != "model_type"}
@@ -138,6 +145,8 @@ class DraftModel(HFModel):
             raise ModelError(
                 f"model.of={self.of}: no draft of this shape can be made: {error}"
             ) from error
+        if self.embedding == "projected":
+            project_embedding(model, pattern.model.folder())
         model.save_pretrained(folder)
         own = pattern.tokenizer == pattern.config
         template = pattern.model.template if own else None
