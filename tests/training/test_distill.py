@@ -15,11 +15,14 @@ import torch
 from graftlab.adapters.peft import Lora
 from graftlab.choices import dump, restore
 from graftlab.errors import ConfigError, ModelError, Paused, ResumeError
+from graftlab.generation.sampling import Generation
 from graftlab.models.cache import forget
 from graftlab.models.draft import DraftModel
 from graftlab.models.hf import HFModel
 from graftlab.objectives.distill import Distill
 from graftlab.objectives.policy import Policy
+from graftlab.tasks.sample import SampleSpec
+from graftlab.tasks.sample import run as sample
 from graftlab.tasks.train import TrainSpec, run
 from graftlab.tracking.folder import identity
 from graftlab.training.observer import Observer
@@ -77,6 +80,9 @@ def test_a_student_nears_its_teacher(draft, teacher):
     assert alone.load_tokenizer().fingerprint == find(str(teacher)).load_tokenizer().fingerprint
     base = alone.load(dtype=torch.float32, device=torch.device("cpu"))
     assert base.num_parameters == result.trainable_parameters
+    short = Generation(max_new_tokens=3)
+    (answer,) = sample(SampleSpec(adapter=draft.run_dir, prompt="count to 3", generation=short))
+    assert set(answer.replies) == {"base", "adapter"}
 
 
 def test_the_teacher_is_asked_frozen_and_once(draft, monkeypatch):
