@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from graftlab.adapters.lora import Lora
 from graftlab.errors import ConfigError, ModelError
@@ -96,6 +97,23 @@ def test_equal_seeds_give_equal_drafts_made_once(qwen2_folder, monkeypatch, tmp_
     weights = [(folder / "model.safetensors").read_bytes() for folder in (first, again, other)]
     assert weights[0] == weights[1] != weights[2]
     assert not list((tmp_path / "one").glob(".draft-*"))
+
+
+def test_words_that_are_alike_stay_alike(tmp_path, monkeypatch):
+    """Of a trained embedding, a third of the directions keep who is near whom; a draw does not."""
+    monkeypatch.setenv("GRAFTLAB_CACHE", str(tmp_path))
+    own = load_file(ASSET / "model.safetensors")["model.embed_tokens.weight"].float()
+    theirs = torch.nn.functional.normalize(own[:500], dim=1)
+    close = {}
+    for embedding in ("projected", "fresh"):
+        spec = DraftModel(of=str(ASSET), hidden=64, embedding=embedding)
+        rows = load_file(spec.folder() / "model.safetensors")["model.embed_tokens.weight"]
+        assert rows.std().item() == pytest.approx(0.02, rel=0.05)
+        ours = torch.nn.functional.normalize(rows[:500].float(), dim=1)
+        pairs = torch.stack([(ours @ ours.T).flatten(), (theirs @ theirs.T).flatten()])
+        close[embedding] = torch.corrcoef(pairs)[0, 1].item()
+    assert close["projected"] > 0.8
+    assert close["projected"] > close["fresh"] + 0.2
 
 
 def test_a_tokenizer_of_another_kind_comes_along(tmp_path, monkeypatch):

@@ -15,11 +15,14 @@ import torch
 from graftlab.adapters.lora import Lora
 from graftlab.choices import dump, restore
 from graftlab.errors import ConfigError, ModelError, Paused, ResumeError
+from graftlab.generation.sampling import Generation
 from graftlab.models.cache import forget
 from graftlab.models.draft import DraftModel
 from graftlab.models.hf import HFModel
 from graftlab.objectives.distill import Distill
 from graftlab.objectives.policy import Policy
+from graftlab.tasks.sample import SampleSpec
+from graftlab.tasks.sample import run as sample
 from graftlab.tasks.train import TrainSpec, run
 from graftlab.tracking.folder import identity
 from graftlab.training.observer import Observer
@@ -77,6 +80,9 @@ def test_a_student_nears_its_teacher(draft, teacher):
     assert alone.load_tokenizer().fingerprint == find(str(teacher)).load_tokenizer().fingerprint
     base = alone.load(dtype=torch.float32, device=torch.device("cpu"))
     assert base.num_parameters == result.trainable_parameters
+    short = Generation(max_new_tokens=3)
+    (answer,) = sample(SampleSpec(adapter=draft.run_dir, prompt="count to 3", generation=short))
+    assert set(answer.replies) == {"base", "adapter"}
 
 
 def test_the_teacher_is_asked_frozen_and_once(draft, monkeypatch):
@@ -183,6 +189,33 @@ def test_answers_are_drawn_once_and_kept(draft, teacher, monkeypatch, tmp_path):
     assert len(asked) == 8
     assert {p.name: p.read_text() for p in (tmp_path / "two" / "teacher-answers").iterdir()} == kept
     assert rows(parts)[-1]["loss"] == rows(spec)[-1]["loss"]
+
+
+def test_a_prompt_beyond_the_teacher_s_context_is_left_out(draft, root, tmp_path, capfd):
+    narrow = miniature("qwen2", tmp_path / "narrow", seed=1, max_position_embeddings=60)
+    lines = (root / "train.jsonl").read_text().splitlines()
+    long = {"role": "user", "content": "count " * 70}
+    short = {"role": "assistant", "content": "no"}
+    lines.insert(3, json.dumps({"messages": [long, short]}))
+    (tmp_path / "train.jsonl").write_text("\n".join(lines) + "\n")
+    objective = Distill(teacher=str(narrow), on="teacher", samples_tokens=4)
+    data = replace(draft.data, train=str(tmp_path / "train.jsonl"))
+    model = replace(draft.model, of=str(narrow))
+    run(replace(draft, objective=objective, data=data, model=model, max_steps=2))
+    assert "prompts that could not be asked and are left out: 1, such as" in capfd.readouterr().out
+    kept = next((Path(draft.run_dir) / "teacher-answers").glob("train-*"))
+    assert [("left_out" in line) for line in kept.read_text().splitlines()].count(True) == 1
+
+
+def test_it_does_not_train_jointly(draft, spec):
+    from graftlab.training.joint.groups import unfit
+
+    taught = replace(spec, objective=draft.objective)
+    whole = replace(spec, lora=Lora(full=True))
+    reasons = unfit([taught, whole, spec])
+    assert "teacher" in reasons[0]
+    assert "lora=full" in reasons[1]
+    assert 2 not in reasons
 
 
 def copied(teacher: Path, tmp_path: Path) -> Path:

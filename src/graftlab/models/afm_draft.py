@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.errors import ConfigError
-from graftlab.models.afm_files import CONFIG, WEIGHTS, find_assets, read_config
+from graftlab.models.afm_files import CONFIG, WEIGHTS, find_assets, read_config, read_weights
 
 DRAFT, DRAFT_CONFIG = "draft-model.pt", "draft-model-config.json"
 WIDTH, DEPTH = 8, 4
@@ -54,7 +54,15 @@ def sizes_of(config: Any, *, layers: int | None, hidden: int | None) -> Sizes:
     return Sizes(width, depth, reused, heads, key_heads)
 
 
-def build(assets: Path, folder: Path, *, layers: int | None, hidden: int | None, seed: int) -> None:
+def build(
+    assets: Path,
+    folder: Path,
+    *,
+    layers: int | None,
+    hidden: int | None,
+    seed: int,
+    embedding: str,
+) -> None:
     """A draft for the base in `assets`, into `folder`, but for its tokenizer.
 
     The toolkit's own is taken unless a size is asked for. Raises ModelError or ConfigError.
@@ -69,7 +77,10 @@ def build(assets: Path, folder: Path, *, layers: int | None, hidden: int | None,
     import torch
     from tamm.models.afm_text import AFMTextV7
 
-    base = read_config(find_assets(assets).config)
+    from graftlab.models.project import project
+
+    found = find_assets(assets)
+    base = read_config(found.config)
     sizes = sizes_of(base, layers=layers, hidden=hidden)
     config = AFMTextV7.Config(
         vocab_size=base.vocab_size,
@@ -84,6 +95,8 @@ def build(assets: Path, folder: Path, *, layers: int | None, hidden: int | None,
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = config.create_model()
+    if embedding == "projected":
+        project(model.embedding.weight, read_weights(found.weights)["embedding.weight"])
     torch.save(model.state_dict(), folder / WEIGHTS)
     text = tamm.utils.json.dumps(config, indent=2)
     (folder / CONFIG).write_text(text, encoding="utf-8")

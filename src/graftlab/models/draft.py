@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.caches import default_cache
-from graftlab.errors import ConfigError, GraftlabError, ModelError, require_range
+from graftlab.errors import ConfigError, GraftlabError, ModelError, require_choice, require_range
 from graftlab.models.afm import AFMModel
 from graftlab.models.afm_mini import AFMMini
 from graftlab.models.architecture import Architecture
@@ -67,9 +67,12 @@ class DraftModel(ModelSpec):
     MLP follow in proportion."""
     seed: int = 0
     """Seed of the initial weights."""
+    embedding: str = "projected"
+    """projected: the teacher's embedding on its principal directions; fresh: drawn as the rest."""
 
     def __post_init__(self) -> None:
         ModelSpec.__post_init__(self)
+        require_choice("model.embedding", self.embedding, ("projected", "fresh"))
         require_range("model.layers", self.layers, least=1)
         require_range("model.hidden", self.hidden, least=2)
         require_range("model.seed", self.seed, least=0)
@@ -181,6 +184,8 @@ class DraftModel(ModelSpec):
     def _key(self, pattern: Pattern, config: dict[str, Any]) -> str:
         """Hash of all that decides the folder's content."""
         said = [config, self.seed, pattern.model.template]
+        if self.embedding == "projected":
+            said.append(pattern.model.fingerprint())
         digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
         for name in TOKENIZER_FILES:
             if (pattern.tokenizer / name).is_file():
@@ -196,16 +201,18 @@ class DraftModel(ModelSpec):
             from graftlab.models.afm_draft import build
 
             size = {"layers": self.layers, "hidden": self.hidden}
-            build(pattern.config, folder, **size, seed=self.seed)
+            build(pattern.config, folder, **size, seed=self.seed, embedding=self.embedding)
         else:
-            self._build_hf(config, folder)
+            self._build_hf(pattern, config, folder)
         own = pattern.tokenizer == pattern.config
         speaks = pattern.model.load_tokenizer() if own else load_tokenizer(pattern.tokenizer)
         speaks.save(folder)
 
-    def _build_hf(self, config: dict[str, Any], folder: Path) -> None:
+    def _build_hf(self, pattern: Pattern, config: dict[str, Any], folder: Path) -> None:
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
+
+        from graftlab.models.project import project_embedding
 
         fields = {key: value for key, value in config.items() if key != "model_type"}
         try:
@@ -217,6 +224,8 @@ class DraftModel(ModelSpec):
             raise ModelError(
                 f"model.of={self.of}: no draft of this shape can be made: {error}"
             ) from error
+        if self.embedding == "projected":
+            project_embedding(model, pattern.model.folder())
         model.save_pretrained(folder)
 
 

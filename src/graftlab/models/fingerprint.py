@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 
 from graftlab.errors import ModelError
@@ -43,15 +44,18 @@ def fingerprint(folder: Path) -> str:
 
 
 def file_digest(file: Path) -> str:
-    """Hash of a whole file, read in pieces. Raises ModelError when it cannot be read."""
-    digest = hashlib.sha256()
+    """Hash of a whole file, read once as long as size and time stay. Raises ModelError."""
     try:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
+        status = file.stat()
+        return _digest(str(file.resolve()), status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise ModelError(f"{file} cannot be read ({error.strerror}).") from error
-    return digest.hexdigest()[:16]
+
+
+@cache
+def _digest(path: str, size: int, modified: int) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
 def sampled_blocks(tensor: StoredTensor) -> list[tuple[int, int]]:

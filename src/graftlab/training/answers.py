@@ -48,8 +48,8 @@ class Answers:
     def to(self, conversations: Sequence[Conversation], side: str) -> list[Conversation]:
         """The same conversations, each with the teacher's last answer; drawn if need be.
 
-        Where several processes train, the first draws and the others wait. Raises ModelError for a
-        prompt that leaves no room in the teacher's context.
+        Where several processes train, the first draws and the others wait. A prompt that leaves no
+        room in the teacher's context is left out, and the log says so.
         """
         file = self.folder / f"{side}-{self._key(conversations)}.jsonl"
         if not file.is_file() and self.place.rank == 0:
@@ -57,10 +57,15 @@ class Answers:
         while not file.is_file():
             time.sleep(0.5)
         lines = file.read_text(encoding="utf-8").splitlines()
-        return [
-            _with_messages(conversation, json.loads(line)["messages"])
-            for conversation, line in zip(conversations, lines, strict=True)
-        ]
+        rows = [*zip(conversations, map(json.loads, lines), strict=True)]
+        unasked = [(one.where, row["left_out"]) for one, row in rows if "left_out" in row]
+        if unasked and self.place.rank == 0:
+            where, why = unasked[0]
+            say(
+                f"! {side}: prompts that could not be asked and are left out: {len(unasked)}, such "
+                f"as {where}: {why}"
+            )
+        return [_with_messages(one, row["messages"]) for one, row in rows if "messages" in row]
 
     def _key(self, conversations: Sequence[Conversation]) -> str:
         asked = self.objective
@@ -83,10 +88,8 @@ class Answers:
             with partial.open("a", encoding="utf-8") as stream:
                 for index in range(done, len(conversations)):
                     seed = _seed(self.spec.seed, side, index)
-                    question = conversations[index].without_last_answer()
-                    reply = Message("assistant", answer(question, seed))
-                    messages = [m.as_dict() for m in (*question.messages, reply)]
-                    stream.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
+                    row = _row(conversations[index].without_last_answer(), seed, answer)
+                    stream.write(json.dumps(row, ensure_ascii=False) + "\n")
                     stream.flush()
                     advance(1)
         publish(partial, file)
@@ -128,6 +131,17 @@ def answers_of(
         tokenizer=tokenizer,
         place=place,
     )
+
+
+def _row(
+    question: Conversation, seed: int, answer: Callable[[Conversation, int], str]
+) -> dict[str, Any]:
+    """One line of the file."""
+    try:
+        reply = Message("assistant", answer(question, seed))
+    except ModelError as error:
+        return {"left_out": str(error)}
+    return {"messages": [m.as_dict() for m in (*question.messages, reply)]}
 
 
 def _with_messages(conversation: Conversation, messages: list[dict[str, str]]) -> Conversation:

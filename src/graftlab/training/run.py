@@ -256,5 +256,8 @@ def _train(fit: Fit, resume: Saved | None, *, compiled: bool) -> None:
     if resume is not None and fit.ended(resume):
         return
     if compiled:
-        compile_layers(fit.module.policy.base)
+        policy = fit.module.policy
+        for asked in (policy, policy.teacher):
+            if asked is not None:
+                compile_layers(asked.base)
     fit.run(resume)
