@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from composing import composed
+from graftlab.cli import main
 from graftlab.door.toolkit.answer import translated
 from graftlab.door.toolkit.read import read
 
@@ -50,3 +51,31 @@ def test_a_command_composes(command: str, tmp_path: Path, monkeypatch: pytest.Mo
     if verb == "toolkit":
         verb, *typed = translated(read(typed))
     assert composed(verb, *(word for word in typed if not word.startswith("hydra.")))
+
+
+@pytest.mark.slow
+def test_the_walk_is_walked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Command by command, with less training than a reader does."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GRAFTLAB_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "walk").mkdir()
+    (tmp_path / "walk" / "track.json").write_text(SCHEMA)
+    less = {
+        "train": ["max_steps=4", "data.limit=24", "logger=none", "callbacks.samples.prompts=0"],
+        "sample": ["generation.max_new_tokens=24"],
+    }
+    said = {}
+    for command in WALK:
+        _, verb, *typed = shlex.split(command, comments=True)
+        few = ["model.steps=8"] if "model=afm-mini" in typed else []
+        assert main([verb, *typed, *few, *less.get(verb, [])]) == 0, capsys.readouterr().err
+        said[command] = capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "walk/adapter/checkpoints").glob("*.pt")}
+    assert (tmp_path / "walk/draft/adapter/base-model.pt").is_file()
+    (drafted,) = [text for command, text in said.items() if "draft=" in command]
+    assert "times smaller" in drafted
+    (guided,) = [text for command, text in said.items() if "schema=" in command]
+    assert "schema" in guided
+    assert "keeps every rule of the format" in list(said.values())[-1]
