@@ -66,9 +66,8 @@ def _corner(large: Tensor, small: Tensor) -> None:
     large[tuple(slice(size) for size in small.shape)] = small
 
 
-def fuse(base_model: PreTrainedModel, run: Path) -> PreTrainedModel:
-    """`base_model` with the adapter of `run` added to its weights."""
+def fuse(model: PreTrainedModel, run: Path) -> None:
+    """Add the adapter of `run` to the weights of `model`."""
     from peft import PeftModel
 
-    fused = PeftModel.from_pretrained(base_model, str(run / "adapter")).merge_and_unload()
-    return fused.eval()
+    PeftModel.from_pretrained(model, str(run / "adapter")).merge_and_unload()

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from graftlab.generation.guide import Form
+from graftlab.generation.form import Form
 from graftlab.models.tiny import TinyModel
 from graftlab.text.tokenizer import Tokenizer
 

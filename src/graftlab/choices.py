@@ -20,10 +20,12 @@ from graftlab.errors import ConfigError, did_you_mean
 from graftlab.models.afm import AFMModel
 from graftlab.models.afm_mini import AFMMini
 from graftlab.models.base import ModelSpec
+from graftlab.models.draft import DraftModel
 from graftlab.models.hf import HFModel
 from graftlab.models.tiny import TinyModel
 from graftlab.objectives.base import Objective
 from graftlab.objectives.ce import CrossEntropy
+from graftlab.objectives.distill import Distill
 from graftlab.recipes.teachers.base import TeacherSpec
 from graftlab.recipes.teachers.http import HttpTeacher
 from graftlab.recipes.teachers.local import LocalTeacher
@@ -42,8 +44,14 @@ CHOICES: dict[str, dict[str, type]] = {
         "ray": RayLauncher,
         "slurm": SlurmLauncher,
     },
-    "model": {"afm": AFMModel, "afm-mini": AFMMini, "hf": HFModel, "tiny": TinyModel},
-    "objective": {"sft": CrossEntropy},
+    "model": {
+        "afm": AFMModel,
+        "afm-mini": AFMMini,
+        "draft": DraftModel,
+        "hf": HFModel,
+        "tiny": TinyModel,
+    },
+    "objective": {"distill": Distill, "sft": CrossEntropy},
     "optimizer": {"adamw": AdamW, "custom": CustomOptimizer},
     "teacher": {"http": HttpTeacher, "local": LocalTeacher, "rules": RulesTeacher},
 }

@@ -93,7 +93,22 @@ SEEDS: dict[str, dict[str, Any]] = {
     },
 }
 
+SEEDS["draft"] = {
+    "epochs": 2,
+    "lr": 1e-3,
+    "lora.full": True,
+    "objective.divergence": "inverse",
+    "objective.draft_tokens": 5,
+    "optimizer.weight_decay": 0.01,
+    "optimizer.clip_norm": 1.0,
+    "schedule.shape": "constant",
+    "schedule.warmup_epochs": 1,
+    "schedule.warmup_ratio": None,
+    "checkpoint.keep": 2,
+}
+
 MINIATURES = {
+    "draft": "qwen2",
     "ficino": "llama",
     "hafs-coder": "qwen2",
     "airoad-fast-plain": "qwen2",
@@ -104,8 +119,8 @@ MINIATURES = {
 
 @cache
 def experiment(name: str, *overrides: str) -> Any:
-    model = ["model.path=assets"] if name == "ficino" else []
-    given = [*model, "data.train=chats.jsonl", *overrides]
+    owed = {"ficino": ["model.path=assets"], "draft": ["objective.teacher=RUN"]}
+    given = [*owed.get(name, []), "data.train=chats.jsonl", *overrides]
     cfg = compose("train", [f"experiment={name}", "run_dir=run", *given])
     return build(cfg)
 
@@ -117,7 +132,7 @@ def default_spec() -> Any:
 
 def value_of(spec: Any, key: str) -> Any:
     for name in key.split("."):
-        spec = getattr(spec, name)
+        spec = getattr(spec, name, None)
     return spec
 
 
@@ -196,9 +211,10 @@ def test_it_trains_a_few_steps_on_a_miniature(
         for n in range(40)
     ]
     chats.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    miniature = make_miniature(MINIATURES[name])
+    base = ["model=hf", f"model.path={miniature}"]
     small = [
-        "model=hf",
-        f"model.path={make_miniature(MINIATURES[name])}",
+        *(base if name != "draft" else [f"objective.teacher={miniature}"]),
         f"data.train={chats}",
         "max_steps=2",
         "precision=fp32",
@@ -211,4 +227,5 @@ def test_it_trains_a_few_steps_on_a_miniature(
     spec = build(compose("train", [f"experiment={name}", *small]))
     result = train.run(spec)
     assert result.steps == 2
-    assert (Path(result.adapter) / "adapter_model.safetensors").is_file()
+    weights = "model.safetensors" if name == "draft" else "adapter_model.safetensors"
+    assert (Path(result.adapter) / weights).is_file()

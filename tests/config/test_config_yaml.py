@@ -29,6 +29,9 @@ NAMES = [f"{p.parent.name}={p.stem}" for p in OPTIONS if p.parent.name in TRAINE
 """The options of `train`; those of other verbs alone have tests of their own."""
 
 NEEDED = {
+    "model=draft": ["model.of=RUN"],
+    "objective=distill": ["objective.teacher=RUN"],
+    "experiment=draft": ["objective.teacher=RUN"],
     "model=hf": ["model.hub=someone/some-model"],
     "data=jsonl": ["data.train=chats.jsonl"],
     "data=prepared": ["data.path=prepared"],
@@ -53,7 +56,7 @@ def built(*overrides: str, verb: str = "train") -> Any:
 
 
 def test_all_options_are_known() -> None:
-    assert len(OPTIONS) >= 54
+    assert len(OPTIONS) >= 58
     groups = {path.parent.name for path in OPTIONS}
     offered = {group for verb in VERBS for group in menu(verb, [CONF]).groups}
     assert groups ^ offered <= {"sweep"}  # spaces, which only the engine of sweeps offers

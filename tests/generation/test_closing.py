@@ -21,10 +21,8 @@ TRACK = closed(
 def end(schema: dict[str, Any], begun: str, *, most: int = 500) -> bytes | None:
     schema = read_schema(schema)
     closer = Closer(schema, grammar(schema), writable=range(256))
-    matcher, place = closer.start(), Place()
-    for byte in begun.encode():
-        assert matcher.consume_token(byte), f"{begun} is not a beginning"
-        place = place.after(byte)
+    matcher, place = closer.start(), Place().behind(begun.encode())
+    assert matcher.consume_tokens(list(begun.encode())), f"{begun} is not a beginning"
     found = closer.shortest(matcher, place, most=most)
     if found is not None:
         assert mismatch(begun + found.decode(), schema) is None
@@ -77,11 +75,8 @@ def test_half_a_character_is_made_whole() -> None:
     closer = Closer(schema, grammar(schema), writable=range(256))
     matcher = closer.start()
     begun = b'{"a":"' + "漢".encode()[:1]
-    place = Place()
-    for byte in begun:
-        assert matcher.consume_token(byte)
-        place = place.after(byte)
-    found = closer.shortest(matcher, place, most=50)
+    assert matcher.consume_tokens(list(begun))
+    found = closer.shortest(matcher, Place().behind(begun), most=50)
     assert found is not None
     assert len(json.loads((begun + found).decode())["a"]) == 1
 

@@ -11,7 +11,8 @@ import torch
 
 from afm_chats import write_mini_tokenizer
 from graftlab.errors import ConfigError
-from graftlab.generation.guide import Form, SchemaGuide, form_of
+from graftlab.generation.form import Form, form_of
+from graftlab.generation.guide import SchemaGuide
 from graftlab.generation.schema import mismatch, read_schema
 from graftlab.text.afm import AFMTokenizer
 from graftlab.text.tokenizer import Tokenizer, load_tokenizer

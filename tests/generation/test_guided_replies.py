@@ -9,7 +9,7 @@ import torch
 
 from graftlab.errors import ConfigError
 from graftlab.generation.decode import Reply, generate, generate_batch
-from graftlab.generation.guide import form_of
+from graftlab.generation.form import form_of
 from graftlab.generation.sampling import Generation
 from graftlab.generation.schema import mismatch
 from graftlab.generation.speculative import Draft

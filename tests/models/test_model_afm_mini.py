@@ -192,6 +192,18 @@ def test_the_choice_is_the_folder_of_its_recipe(tmp_path: Path, monkeypatch):
     assert len(asked) == 1
 
 
+def test_it_is_planned_by_its_recipe(micro: Path, monkeypatch):
+    monkeypatch.setattr(AFMMini, "recipe", MICRO)
+    monkeypatch.setattr("graftlab.models.afm_mini.mini_folder", None)
+    spec = AFMMini()
+    assert spec.on_disk
+    assert spec.published == AFMModel(path=str(micro)).published
+    counted = sum(math.prod(shape) for shape in spec.published.tensors().values())
+    parameters = loaded(micro).named_parameters()
+    assert counted == sum(p.numel() for name, p in parameters if "adapter" not in name)
+    assert AFMModel().published != spec.published
+
+
 def test_keys_that_cannot_be_are_told():
     with pytest.raises(ConfigError, match="made on the spot"):
         AFMMini(path="assets")

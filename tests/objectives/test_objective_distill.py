@@ -209,4 +209,4 @@ def test_what_cannot_be_is_refused(keys, message):
 
 def test_a_teacher_is_asked_for():
     with pytest.raises(ConfigError, match="needs objective.teacher=RUN"):
-        Distill().asks()
+        Distill()

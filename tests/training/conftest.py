@@ -15,9 +15,10 @@ from training_spec import small_spec
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
-    """A miniature base and two data files, shared by a module's tests."""
+    """Two miniatures (base and teacher) and two data files, shared by a module's tests."""
     root = tmp_path_factory.mktemp("training")
     miniature("qwen2", root / "base")
+    miniature("qwen2", root / "teacher", seed=1)
     chats(root / "train.jsonl", 11)
     chats(root / "valid.jsonl", 4)
     return root

@@ -15,7 +15,7 @@ REWRITING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica", "eva")
 
 @dataclass(kw_only=True, slots=True)
 class Lora:
-    """`lora=attn|attn-mlp|all-linear|dora|rslora`: which modules are adapted, and how.
+    """`lora=attn|attn-mlp|all-linear|dora|rslora|full`: which weights are trained, and how.
 
     LoRA: arXiv 2106.09685; rsLoRA: 2312.03732; DoRA: 2402.09353.
     """
@@ -44,6 +44,8 @@ class Lora:
     """Seed of the initialisation; null takes the run's seed."""
     from_run: str | None = None
     """Continue the adapter of this run, adapter folder or checkpoint (`lora.from` when typed)."""
+    full: bool = False
+    """Train every weight of the model instead of an adapter; the keys above do not count then."""
 
     def __post_init__(self) -> None:
         require_range("lora.rank", self.rank, least=1)
@@ -53,6 +55,7 @@ class Lora:
         require_range("lora.layers", self.layers, least=1)
         require_range("lora.seed", self.seed, least=0)
         self._check_init()
+        self._check_full()
         if self.alpha is not None and self.scale is not None:
             raise ConfigError("lora.alpha and lora.scale say the same thing twice: give one.")
         if isinstance(self.targets, str):
@@ -70,6 +73,21 @@ class Lora:
         require_choice("lora.init", self.init, INITS)
         if self.init == "orthogonal" and self.rank % 2:
             raise ConfigError(f"lora.init=orthogonal needs an even lora.rank, not {self.rank}.")
+
+    def _check_full(self) -> None:
+        """Refuse what would be ignored without a word."""
+        given = {
+            "dropout": self.dropout > 0,
+            "dora": self.dora,
+            "rslora": self.rslora,
+            "layers": self.layers is not None,
+            "modules_to_save": bool(self.modules_to_save),
+        }
+        unused = [f"lora.{name}" for name, is_given in given.items() if is_given]
+        if self.full and unused:
+            raise ConfigError(
+                f"lora=full trains every weight as it is: leave out {', '.join(unused)}."
+            )
 
     @property
     def effective_alpha(self) -> float:

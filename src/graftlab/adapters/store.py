@@ -4,6 +4,8 @@ RUN/                          a run folder: its adapter/ is meant (the best one)
 RUN/adapter-final/            an adapter folder, ours or PEFT's
 RUN/checkpoints/last.ckpt     a checkpoint: keys "adapter", "adapter_config" and "run"
 adapter-final.pt              a checkpoint of Apple's adapter toolkit, a run's or anybody's
+
+Where all weights were trained (`lora=full`), RUN/adapter/ is a whole model; see `full.py`.
 """
 
 from __future__ import annotations
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 RUN = "run.yaml"
+TRAINED_FROM = "trained_from.json"
+"""In the folder of a model whose weights were all trained: from which base."""
+FULL = "full"
+"""The `format` of such weights; adapters of a library are in its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,11 @@ class AdapterSource(ABC):
     @abstractmethod
     def folder(self) -> Path:
         """The folder the adapter lies in."""
+
+    @property
+    @abstractmethod
+    def file(self) -> Path:
+        """The file that holds the weights."""
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
@@ -61,6 +72,10 @@ class FolderSource(AdapterSource):
     @property
     def folder(self) -> Path:
         return self.path
+
+    @property
+    def file(self) -> Path:
+        return self.path / WEIGHTS
 
     def config(self) -> dict[str, Any]:
         from graftlab.models.weights import read_json
@@ -91,12 +106,47 @@ class FolderSource(AdapterSource):
 
 
 @dataclass(frozen=True, slots=True)
+class ModelSource(FolderSource):
+    """A folder with all weights of a model, trained from a base."""
+
+    @property
+    def file(self) -> Path:
+        from graftlab.models import afm_files
+        from graftlab.models.weights import weight_files
+
+        flat = self.path / afm_files.WEIGHTS
+        return flat if flat.is_file() else weight_files(self.path)[0]
+
+    def config(self) -> dict[str, Any]:
+        from graftlab.models.weights import read_json
+
+        return read_json(self.path / TRAINED_FROM)
+
+    def tensors(self) -> dict[str, Tensor]:
+        from safetensors.torch import load_file
+
+        from graftlab.models.afm_files import read_weights
+        from graftlab.models.weights import weight_files
+
+        if self.file.suffix == ".pt":
+            return read_weights(self.file)
+        return {name: t for file in weight_files(self.path) for name, t in load_file(file).items()}
+
+    def base_fingerprint(self) -> str | None:
+        return self.config().get("base_fingerprint")
+
+
+@dataclass(frozen=True, slots=True)
 class CheckpointSource(AdapterSource):
     """The adapter inside a training checkpoint."""
 
     @property
     def folder(self) -> Path:
         return self.path.parent
+
+    @property
+    def file(self) -> Path:
+        return self.path
 
     def config(self) -> dict[str, Any]:
         return dict(_checkpoint(self.path)["adapter_config"])
@@ -118,6 +168,10 @@ class ToolkitSource(AdapterSource):
     @property
     def folder(self) -> Path:
         return self.path.parent
+
+    @property
+    def file(self) -> Path:
+        return self.path
 
     def config(self) -> dict[str, Any]:
         from graftlab.adapters.lora import Lora
@@ -164,6 +218,8 @@ def find_adapter(path: str) -> AdapterSource:
     for folder in (place, place / "adapter"):
         if (folder / CONFIG).is_file():
             return FolderSource(folder.resolve())
+        if (folder / TRAINED_FROM).is_file():
+            return ModelSource(folder.resolve())
     others = sorted(str(p.parent) for p in place.glob(f"*/{CONFIG}"))
     others += sorted(str(p) for p in place.glob("**/*.ckpt"))
     hint = f" It does hold: {', '.join(others[:4])}." if others else ""

@@ -53,7 +53,8 @@ class Modules:
 
 def check_targets(folder: Path, lora: Lora) -> None:
     """Raise ConfigError where `lora.targets`, `.layers` or `.modules_to_save` match nothing."""
-    resolve_targets(folder, lora)
+    if not lora.full:
+        resolve_targets(folder, lora)
 
 
 def resolve_targets(folder: Path, lora: Lora) -> Targets:

@@ -106,6 +106,10 @@ def built(door: Door, cfg: DictConfig) -> Any:
     Raises what the classes refuse, and ConfigError for the recipe.
     """
     spec = build(cfg)
+    if hasattr(spec, "objective"):
+        from graftlab.training.teacher import settle_key
+
+        settle_key(spec.objective)
     data = getattr(spec, "data", None)
     if isinstance(data, PreparedData) and data.recipe is not None:
         from graftlab.tasks.supply import compose as take

@@ -28,6 +28,8 @@ MOST_STEPS = 20_000
 """Bytes looked at before the search gives up."""
 FEW = 16
 """So many continuations of a string are all looked at; of more, one of each kind is."""
+OPENING = 24
+"""Price, in bytes, of an array or object: where anything is allowed, they nest without end."""
 OPTIONAL = 64
 """Price, in bytes, of a property that no object of the schema requires."""
 
@@ -81,6 +83,13 @@ class Place(NamedTuple):
                 return self._replace(open=(*self.open[:-1], inner), at_value=in_list, run=0)
         return self._replace(run=self.run + 1)
 
+    def behind(self, text: bytes) -> Place:
+        """The place behind more bytes."""
+        place = self
+        for byte in text:
+            place = place.after(byte)
+        return place
+
     def _in_string(self, byte: int) -> Place:
         text = (self.text or b"") + bytes([byte])
         if self.escaped or byte == ord("\\"):
@@ -107,8 +116,10 @@ class Closer:
         self._matcher = require_llguidance().LLMatcher(_byte_tokenizer(), grammar, log_level=0)
         self._words = {json.dumps(word, ensure_ascii=False)[1:].encode() for word in words(schema)}
         self._begun = {word[:size] for word in self._words for size in range(len(word))}
-        required = {json.dumps(name, ensure_ascii=False)[1:-1] for name in required_names(schema)}
-        self._required = {name.encode() for name in required}
+        required = [
+            json.dumps(name, ensure_ascii=False)[1:].encode() for name in required_names(schema)
+        ]
+        self._required = {name[:size] for name in required for size in range(len(name) + 1)}
         self._writable = _set(bytes(writable))
 
     def start(self) -> Any:
@@ -120,19 +131,18 @@ class Closer:
 
         `matcher` is left as it is.
         """
-        start = matcher.deep_copy()
         # Priority, a running number to tell equals apart, bytes so far, price, place, matcher.
-        queue = [(place.least, 0, b"", 0, place, start)]
+        queue = [(place.least, 0, b"", 0, place, matcher.deep_copy())]
         seen: Counter[Any] = Counter()
         steps = 0
         while queue and steps < MOST_STEPS:
             _, _, so_far, price, here, state = heapq.heappop(queue)
             if state.is_accepting():
                 return so_far
-            allowed = _bits(state) & self._writable
-            key = (here.open, here.is_key, here.at_value, here.run, self._said(here), allowed)
-            seen[key] += 1
-            if seen[key] > WAYS or len(so_far) >= most:
+            allowed = self.allowed(state)
+            told = self._place(here, allowed)
+            seen[told] += 1
+            if seen[told] > WAYS or len(so_far) >= most:
                 continue
             for byte in self._choices(allowed, here):
                 steps += 1
@@ -153,21 +163,33 @@ class Closer:
         ahead = matcher.deep_copy()
         return bool(ahead.consume_tokens(ids) and ahead.is_accepting())
 
-    def _said(self, here: Place) -> bytes | int | None:
-        """What of a string tells two places apart: a word of the schema begun, else its length."""
+    def allowed(self, matcher: Any) -> int:
+        """Which bytes may follow, as the bits of one number."""
+        return int.from_bytes(matcher.compute_bitmask()[:32], "little") & self._writable
+
+    def _place(self, here: Place, allowed: int) -> tuple[Any, ...]:
+        """What tells two places apart: of strings and keys that are no word of the schema, only how
+        long they are, and that they are none."""
+        path = tuple((kind, commas, key in self._begun and key) for kind, commas, key in here.open)
         text = here.text
-        return text if text is None or text in self._begun else len(text)
+        said = text if text is None or text in self._begun else len(text)
+        return path, here.is_key, here.at_value, here.run, said, allowed
 
     def _surcharge(self, here: Place, byte: int) -> int:
-        ends_key = here.is_key and not here.escaped and byte == ord('"')
-        return OPTIONAL if ends_key and here.text not in self._required else 0
+        """The price of what the reply could likely do without, besides that of the byte."""
+        if here.text is None:
+            return OPENING if byte in b"{[" else 0
+        if not here.is_key or here.text not in self._required:
+            return 0
+        return 0 if here.text + bytes([byte]) in self._required else OPTIONAL
 
     def _choices(self, allowed: int, here: Place) -> Iterable[int]:
         """The bytes worth following from here: none that only makes the reply longer."""
         if here.text is None:
             ends = allowed & _CLOSERS or (allowed & _COMMA if here.run else 0)
             return _members(ends or allowed & ~_BLANKS or allowed)
-        if allowed & _QUOTE and not here.is_key and not here.escaped:
+        named = here.is_key and here.text in self._begun
+        if allowed & _QUOTE and not named and not here.escaped:
             return b'"'
         options = _members(allowed)
         return options if len(options) <= FEW else self._kinds(options, here)
@@ -193,11 +215,6 @@ def _members(bits: int) -> list[int]:
         found.append(lowest.bit_length() - 1)
         bits ^= lowest
     return found
-
-
-def _bits(matcher: Any) -> int:
-    """Which bytes may follow, as the bits of one number."""
-    return int.from_bytes(matcher.compute_bitmask()[:32], "little")
 
 
 @cache

@@ -10,31 +10,21 @@ reply whole from where it is, and takes no token after which no end would fit an
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from graftlab.errors import ConfigError
-from graftlab.generation.closing import Closer, Place
-from graftlab.generation.sampling import ROW
-from graftlab.generation.schema import grammar, mismatch, read_schema
-from graftlab.generation.vocabulary import require_llguidance, vocabulary_of
+from graftlab.generation.closing import Place
+from graftlab.generation.schema import raise_error
 
 if TYPE_CHECKING:
-    from graftlab.generation.sampling import Generation
-    from graftlab.generation.vocabulary import Vocabulary
-    from graftlab.text.tokenizer import Tokenizer
-    from graftlab.types import Conversation
+    from graftlab.generation.form import Form
 
 DRAWS = 4
 """Tokens that may be refused in one place before the end is written instead."""
-KEPT = 32
-"""Schemas whose grammars stay in memory."""
 
 
 @dataclass(slots=True)
@@ -114,7 +104,7 @@ class SchemaGuide:
     def _by_schema(self) -> Tensor:
         """llguidance's mask, which is right wherever more than one byte may follow."""
         bits = torch.frombuffer(bytearray(self.matcher.compute_bitmask()), dtype=torch.uint8)
-        _raise_error(self.matcher)
+        raise_error(self.matcher)
         places = torch.arange(8, dtype=torch.uint8)
         allowed = torch.zeros(self.width, dtype=torch.bool)
         size = min(self.width, len(self.form.vocabulary.bytes))
@@ -131,7 +121,7 @@ class SchemaGuide:
         return self._only([*vocabulary.begun(forced), *further])
 
     def _read(self, token: int, written: bytes) -> None:
-        self.place = _behind(self.place, written)
+        self.place = self.place.behind(written)
         taken = self.matcher.consume_token(token) and self.bytewise.consume_tokens(list(written))
         assert taken, f"token {token} ({written!r}) is not one that the mask allowed"
 
@@ -143,17 +133,27 @@ class SchemaGuide:
         ahead = self.bytewise.deep_copy()
         if not ahead.consume_tokens(list(written)):
             return None
-        spell = self.form.vocabulary.spell
-        # What ended the reply before does so still, or from somewhere in it on: after one more
-        # letter of a string, after the quote that closes it. Only else is an end searched for.
-        old = self.form.text(self.end)
+        after = self.place.behind(written)
+        rest = self._rest(ahead, after)
+        if rest is not None:
+            # An end that was found as the shortest, or the last part of one: no search does better.
+            return rest if len(rest) <= left else None
+        return self.form.end(ahead, after, left)
+
+    def _rest(self, ahead: Any, after: Place) -> list[int] | None:
+        """What of the present end ends the reply behind one more token as well, if any of it does.
+
+        After a letter of a string all of it does; after the quote, what comes behind the quote.
+        """
+        closer, old = self.form.closer, self.form.text(self.end)
+        if self.place.text is not None and after.text is not None and closer.ends(ahead, old):
+            return self.end
+        allowed = closer.allowed(ahead)
         for start in range(len(old), -1, -1):
-            if self.form.closer.ends(ahead, old[start:]):
-                ids = spell(old[start:])
-                if ids is not None and len(ids) <= left:
-                    return ids
-                break
-        return self.form.end(ahead, _behind(self.place, written), left)
+            fits = start == len(old) or allowed >> old[start] & 1
+            if fits and closer.ends(ahead, old[start:]):
+                return self.form.vocabulary.spell(old[start:])
+        return None
 
     def _only(self, ids: Sequence[int]) -> Tensor:
         allowed = torch.zeros(self.width, dtype=torch.bool)
@@ -161,136 +161,6 @@ class SchemaGuide:
         return allowed
 
 
-class Form:
-    """A schema in a tokenizer's vocabulary: makes a guide for each reply. Made by `form_of`."""
-
-    def __init__(self, schema: dict[str, Any], tokenizer: Tokenizer) -> None:
-        self.schema = schema
-        self.vocabulary: Vocabulary = vocabulary_of(tokenizer)
-        writable = {byte for data in self.vocabulary.ids_of for byte in data}
-        rules = grammar(schema)
-        self.closer = Closer(schema, rules, writable=writable)
-        self._matcher = require_llguidance().LLMatcher(self.vocabulary.ll, rules, log_level=0)
-        _raise_error(self._matcher)
-        self._whole = self.end(self.closer.start(), Place(), 2**20)
-
-    @property
-    def least(self) -> int:
-        """Tokens that the shortest reply takes. Raises ConfigError when no reply can be written."""
-        if self._whole is None:
-            raise ConfigError(
-                "generation.schema: no reply was found that follows it and that this tokenizer can "
-                "write. Make patterns and lengths in it simpler."
-            )
-        return len(self._whole)
-
-    def check(self, budget: int) -> None:
-        """Raise ConfigError unless a reply of this form fits into `budget` tokens."""
-        if self.least > budget:
-            raise ConfigError(
-                f"no reply of at most {budget} tokens follows generation.schema: the shortest "
-                f"takes {self.least}. Raise generation.max_new_tokens; if that is high enough, "
-                "the prompt leaves no more room in the model's context."
-            )
-
-    def guide(self, budget: int, *, width: int) -> SchemaGuide:
-        """A guide for one reply of at most `budget` tokens under masks of (width,).
-
-        Raises ConfigError when no reply fits.
-        """
-        self.check(budget)
-        return SchemaGuide(
-            form=self,
-            budget=budget,
-            width=width,
-            matcher=self._matcher.deep_copy(),
-            bytewise=self.closer.start(),
-            end=list(self._whole or ()),
-        )
-
-    def fits(self, text: str) -> bool:
-        """Whether `text` follows the schema, as the package jsonschema sees it."""
-        return mismatch(text, self.schema) is None
-
-    def end(self, bytewise: Any, place: Place, left: int) -> list[int] | None:
-        """A short end from `place` in at most `left` tokens; None when none is found."""
-        found = self.closer.shortest(bytewise, place, most=left * self.vocabulary.longest)
-        ids = None if found is None else self.vocabulary.spell(found)
-        return ids if ids is not None and len(ids) <= left else None
-
-    def text(self, ids: Sequence[int]) -> bytes:
-        """What these tokens write."""
-        return b"".join(self.vocabulary.bytes[index] or b"" for index in ids)
-
-
-_FORMS: OrderedDict[tuple[str, str], Form] = OrderedDict()
-
-
-def form_of(schema: dict[str, Any], tokenizer: Tokenizer) -> Form:
-    """The form of `schema` for `tokenizer`, built once per process."""
-    key = (grammar(schema), tokenizer.fingerprint)
-    _FORMS[key] = _FORMS.pop(key) if key in _FORMS else Form(schema, tokenizer)
-    while len(_FORMS) > KEPT:
-        _FORMS.popitem(last=False)
-    return _FORMS[key]
-
-
-def form_for(
-    generation: Generation, conversation: Conversation, tokenizer: Tokenizer
-) -> Form | None:
-    """The form of the reply to `conversation`; None when it is free.
-
-    Raises ConfigError for a schema that replies cannot be held to.
-    """
-    schema = generation.schema
-    if schema == ROW:
-        asked = conversation.messages[-1].response_format
-        try:
-            schema = None if asked is None else read_schema(asked["json_schema"]["schema"])
-        except ConfigError as error:
-            raise ConfigError(f"{conversation.where}: response_format: {error}") from None
-    return None if schema is None else form_of(schema, tokenizer)
-
-
-def guide_of(
-    generation: Generation, conversation: Conversation, tokenizer: Tokenizer, *, width: int
-) -> Callable[[int], SchemaGuide] | None:
-    """What makes the guide of a reply, given how many tokens it may have; None when it is free.
-
-    Raises ConfigError for a schema that replies cannot be held to.
-    """
-    form = form_for(generation, conversation, tokenizer)
-    return None if form is None else partial(form.guide, width=width)
-
-
 def is_valid(guide: object, text: str) -> bool | None:
     """Whether the reply `text` follows the schema of its guide; None where it had none."""
     return guide.form.fits(text) if isinstance(guide, SchemaGuide) else None
-
-
-def check_forms(
-    generation: Generation, conversations: Iterable[Conversation], tokenizer: Tokenizer
-) -> None:
-    """Raise ConfigError unless every reply can follow its schema within `max_new_tokens`."""
-    problems = []
-    for conversation in conversations:
-        try:
-            form = form_for(generation, conversation, tokenizer)
-            if form is not None:
-                form.check(generation.max_new_tokens)
-        except ConfigError as error:
-            problems.append(str(error))
-    if problems:
-        raise ConfigError("\n".join(dict.fromkeys(problems)))
-
-
-def _raise_error(matcher: Any) -> None:
-    """Raise ConfigError when llguidance has given up on a schema, for one too complex."""
-    if matcher.is_error():
-        raise ConfigError(f"generation.schema: llguidance gives up: {matcher.get_error()}")
-
-
-def _behind(place: Place, written: bytes) -> Place:
-    for byte in written:
-        place = place.after(byte)
-    return place

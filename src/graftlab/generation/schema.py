@@ -67,6 +67,12 @@ def mismatch(text: str, schema: Mapping[str, Any]) -> str | None:
     return f"{worst.json_path}: " + re.sub(r"Decimal\('([^']*)'\)", r"\1", worst.message)
 
 
+def raise_error(matcher: Any) -> None:
+    """Raise ConfigError when llguidance has given up on a schema, for one too complex."""
+    if matcher.is_error():
+        raise ConfigError(f"{KEY}: llguidance gives up: {matcher.get_error()}")
+
+
 def words(schema: Any) -> Iterator[str]:
     """Every string that the schema itself writes into replies: names of properties, constants."""
     if isinstance(schema, Mapping):

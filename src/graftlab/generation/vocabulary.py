@@ -36,22 +36,20 @@ class Vocabulary:
 
     def spell(self, text: bytes) -> list[int] | None:
         """The fewest tokens that write `text`; None where the vocabulary cannot write it."""
-        best: list[tuple[int, int]] = [(0, 0)]  # fewest tokens up to here, length of the last one
+        fewest, last = [0], [0]  # tokens up to here, and the size of the last one; 0: no way
         for end in range(1, len(text) + 1):
-            options = [
-                (best[end - size][0] + 1, -size)
-                for size in range(1, min(end, self.longest) + 1)
-                if best[end - size][0] >= 0 and text[end - size : end] in self.ids_of
-            ]
-            fewest, size = min(options, default=(-1, 0))
-            best.append((fewest, -size))
-        if best[-1][0] < 0:
+            fewest.append(len(text) + 1)
+            last.append(0)
+            for size in range(min(end, self.longest), 0, -1):
+                count = fewest[end - size] + 1
+                if count < fewest[end] and text[end - size : end] in self.ids_of:
+                    fewest[end], last[end] = count, size
+        if text and not last[-1]:
             return None
         ids, end = [], len(text)
         while end:
-            size = best[end][1]
-            ids.append(self.ids_of[text[end - size : end]][0])
-            end -= size
+            ids.append(self.ids_of[text[end - last[end] : end]][0])
+            end -= last[end]
         return ids[::-1]
 
     def begun(self, text: bytes) -> list[int]:

@@ -10,6 +10,8 @@ from graftlab.errors import ModelError
 from graftlab.models.base import Base, Dimensions
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from torch import Tensor, nn
 
@@ -45,17 +47,20 @@ class AFMBase(Base):
         for quantizer in quantizers:
             quantizer.is_observer_enabled = False
 
-    def attach(self, lora: Lora, *, seed: int, dtype: torch.dtype) -> TammAdapter:
+    def _attach(self, lora: Lora, *, seed: int, dtype: torch.dtype) -> TammAdapter:
         from graftlab.adapters.tamm import attach
 
         return attach(self, lora, seed=seed, dtype=dtype)
 
-    def load_adapter(
-        self, source: AdapterSource, *, dtype: torch.dtype | None = None
-    ) -> TammAdapter:
+    def _load_adapter(self, source: AdapterSource, *, dtype: torch.dtype | None) -> TammAdapter:
         from graftlab.adapters.tamm import load_adapter
 
         return load_adapter(self, source, dtype=dtype)
+
+    def save_model(self, folder: Path) -> None:
+        from graftlab.models.afm_files import find_assets, write_assets
+
+        write_assets(folder, self.model.state_dict(), config=find_assets(self.folder).config)
 
     @property
     def dimensions(self) -> Dimensions:
@@ -131,14 +136,19 @@ def load_model(assets: Assets, *, dtype: torch.dtype, device: torch.device) -> n
     second copy. Raises ModelError naming the tensors that do not fit the config.
     """
     from graftlab.models.afm_files import create_on_meta, read_config, read_weights
+    from graftlab.models.pages import MappedFile
 
     model: nn.Module = create_on_meta(read_config(assets.config))
     state = {}
-    for name, tensor in read_weights(assets.weights).items():
+    stored = read_weights(assets.weights)
+    file = MappedFile(assets.weights)
+    for name, tensor in stored.items():
         if ".adapters." in name:
             continue  # the toolkit's file holds a fresh adapter beside the base
         # tamm normalises and quantises in fp32, and those vectors are small: they stay in it.
         state[name] = tensor.to(device, dtype if tensor.ndim > 1 else None)
+        if state[name] is not tensor:
+            file.forget(tensor)
     model_names = model.state_dict()
     state = _wrapped(state, model_names)
     _require_fit(state, model_names, assets)

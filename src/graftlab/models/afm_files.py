@@ -13,7 +13,7 @@ import hashlib
 import json
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -139,6 +139,17 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if strangers or not content:
         raise ModelError(f"{path} is not a flat state dict of tensors.")
     return dict(content)
+
+
+def write_assets(folder: Path, state: Mapping[str, Tensor], *, config: Path) -> None:
+    """Weights and config into `folder`, as the toolkit's lie; a tokenizer is the caller's."""
+    import shutil
+
+    import torch
+
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save({name: tensor.detach().cpu() for name, tensor in state.items()}, folder / WEIGHTS)
+    shutil.copyfile(config, folder / CONFIG)
 
 
 def fingerprint(assets: Assets) -> str:

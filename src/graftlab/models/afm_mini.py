@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING
 
 from graftlab.caches import default_cache
 from graftlab.errors import ConfigError, ModelError, require_range
-from graftlab.models.afm import AFMModel
+from graftlab.models.afm import SIZES, AFMModel
+from graftlab.models.architecture import Architecture
 
 if TYPE_CHECKING:
     from graftlab.adapters.lora import Lora
@@ -57,6 +58,28 @@ class AFMMini(AFMModel):
         from graftlab.demo.afm import MiniRecipe
 
         return MiniRecipe() if self.steps is None else replace(MiniRecipe(), steps=self.steps)
+
+    @property
+    def on_disk(self) -> bool:
+        """Always: where the cache has it not, it is made, and nothing downloaded."""
+        return True
+
+    @property
+    def published(self) -> Architecture:
+        """By its recipe: planning makes no weights."""
+        recipe = self.recipe
+        return Architecture(
+            hidden_size=recipe.hidden,
+            layers=recipe.layers,
+            heads=recipe.heads,
+            key_heads=recipe.kv_heads,
+            head_dim=recipe.hidden // recipe.heads,
+            feed_forward=round(recipe.hidden * SIZES["hidden_dim_scale_factor"]),
+            vocab_size=recipe.vocabulary,
+            tied=True,
+            qk_norm=True,
+            reused_layers=recipe.kv_reuse_layers,
+        )
 
     def check(self) -> None:
         """Whether it can be made; nothing is made yet."""

@@ -149,17 +149,36 @@ class Base(ABC):
         model.eval()
         _silence_dropout(model)
 
-    @abstractmethod
     def attach(self, lora: Lora, *, seed: int, dtype: torch.dtype) -> Adapter:
         """A new adapter on this base, its weights in `dtype`; with `lora.from_run`, that one's.
 
         Initial values depend on the seed (`lora.seed`, else `seed`) and on each module's own name,
-        not on other modules, the device or any global random state. Raises ConfigError.
+        not on other modules, the device or any global random state. With `lora.full` it is the
+        base's own weights that are trained. Raises ConfigError.
         """
+        if lora.full:
+            from graftlab.adapters import full
 
-    @abstractmethod
+            return full.attach(self, lora, dtype=dtype)
+        return self._attach(lora, seed=seed, dtype=dtype)
+
     def load_adapter(self, source: AdapterSource, *, dtype: torch.dtype | None = None) -> Adapter:
         """A trained adapter on this base, in `dtype` (default fp32). Raises ModelError."""
+        from graftlab.adapters.store import FULL
+
+        if source.config().get("format") == FULL:
+            from graftlab.adapters import full
+
+            return full.load(self, source, dtype=dtype)
+        return self._load_adapter(source, dtype=dtype)
+
+    @abstractmethod
+    def _attach(self, lora: Lora, *, seed: int, dtype: torch.dtype) -> Adapter:
+        """LoRA layers in the classes of the base's own library."""
+
+    @abstractmethod
+    def _load_adapter(self, source: AdapterSource, *, dtype: torch.dtype | None) -> Adapter:
+        """Trained LoRA layers in the classes of the base's own library."""
 
     @property
     @abstractmethod
@@ -202,6 +221,10 @@ class Base(ABC):
     @abstractmethod
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits (n, V) of hidden states (n, D), softcap and scaling included."""
+
+    @abstractmethod
+    def save_model(self, folder: Path) -> None:
+        """Write the whole model, with the weights it has at the moment, as it was loaded."""
 
     @abstractmethod
     def set_checkpointing(self, on: bool) -> None:

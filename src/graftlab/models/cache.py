@@ -20,18 +20,23 @@ _resting: dict[_Key, tuple[Base, _State]] = {}
 
 
 @contextmanager
-def lend(spec: ModelSpec, *, dtype: torch.dtype, device: torch.device) -> Iterator[Base]:
+def lend(
+    spec: ModelSpec, *, dtype: torch.dtype, device: torch.device, role: str = "base"
+) -> Iterator[Base]:
     """The base of `spec`, as fresh as if just loaded, for the length of the `with` block.
 
     When the block ends, however it ends, the adapter is taken out and the base comes to rest. It
     is kept only if no weight was written to meanwhile; another spec replaces it, so that a
-    process never holds two idle bases. Raises ModelError when the base cannot be loaded.
+    process never holds two idle bases of one `role` (a teacher rests beside its student). Raises
+    ModelError when the base cannot be loaded.
     """
     from graftlab.models.compile import restore_layers
 
-    key = (str(spec.folder()), spec.fingerprint(), spec.attention, dtype, str(device))
+    place = str(spec.folder())
+    key = (role, place, spec.fingerprint(), spec.attention, dtype, str(device))
     resting = _resting.pop(key, None)
-    _resting.clear()
+    for other in [other for other in _resting if other[0] == role]:
+        del _resting[other]
     if not resting:
         gc.collect()  # a finished trainer holds its base in a reference cycle
     base = resting[0] if resting else spec.load(dtype=dtype, device=device)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 
+from graftlab.errors import ModelError
 from graftlab.models.weights import StoredTensor, read_json, stored_tensors
 
 BLOCK = 4096  # bytes read at each sampled place
@@ -39,6 +41,21 @@ def fingerprint(folder: Path) -> str:
         for stream in streams.values():
             stream.close()
     return digest.hexdigest()[:16]
+
+
+def file_digest(file: Path) -> str:
+    """Hash of a whole file, read once as long as size and time stay. Raises ModelError."""
+    try:
+        status = file.stat()
+        return _digest(str(file.resolve()), status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read ({error.strerror}).") from error
+
+
+@cache
+def _digest(path: str, size: int, modified: int) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
 def sampled_blocks(tensor: StoredTensor) -> list[tuple[int, int]]:

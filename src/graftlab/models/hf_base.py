@@ -12,6 +12,8 @@ from graftlab.errors import ModelError
 from graftlab.models.base import Base, Dimensions
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from torch import Tensor, nn
 
@@ -27,17 +29,18 @@ class HFBase(Base):
 
     model: Any
 
-    def attach(self, lora: Lora, *, seed: int, dtype: torch.dtype) -> PeftAdapter:
+    def _attach(self, lora: Lora, *, seed: int, dtype: torch.dtype) -> PeftAdapter:
         from graftlab.adapters.peft import attach
 
         return attach(self, lora, seed=seed, dtype=dtype)
 
-    def load_adapter(
-        self, source: AdapterSource, *, dtype: torch.dtype | None = None
-    ) -> PeftAdapter:
+    def _load_adapter(self, source: AdapterSource, *, dtype: torch.dtype | None) -> PeftAdapter:
         from graftlab.adapters.peft import load_adapter
 
         return load_adapter(self, source, dtype=dtype)
+
+    def save_model(self, folder: Path) -> None:
+        self.model.save_pretrained(folder)
 
     @property
     def config(self) -> Any:

@@ -43,3 +43,7 @@ class Objective(ABC):
     def asks(self) -> str | None:
         """The run, adapter or model folder of the teacher in `policy.teacher`; None without one."""
         return None
+
+    def redraws(self) -> bool:
+        """Whether the data's answers are replaced by the teacher's own before training."""
+        return False

@@ -47,6 +47,11 @@ class Distill(Objective):
     """Filled in: the fingerprint of the teacher, so that another teacher makes another run."""
 
     def __post_init__(self) -> None:
+        if self.teacher is None:
+            raise ConfigError(
+                "objective=distill needs objective.teacher=RUN: the run whose base and adapter "
+                "the student learns from (a model folder serves too)."
+            )
         require_choice("objective.divergence", self.divergence, DIVERGENCES)
         require_choice("objective.on", self.on, ("data", "teacher"))
         require_range("objective.temperature", self.temperature, above=0)
@@ -60,12 +65,10 @@ class Distill(Objective):
             )
 
     def asks(self) -> str | None:
-        if self.teacher is None:
-            raise ConfigError(
-                "objective=distill needs objective.teacher=RUN: the run whose base and adapter "
-                "the student learns from (a model folder serves too)."
-            )
         return self.teacher
+
+    def redraws(self) -> bool:
+        return self.on == "teacher"
 
     def terms(self, policy: Any, batch: Batch) -> dict[str, torch.Tensor]:
         return {"loss": self._on_labels(policy, batch, self._divergence).sum()}

@@ -7,6 +7,9 @@
     logits      one chunk at labelled positions, with its softmax and gradient
     working     temporaries of one layer's backward pass, beyond those of the logits
     overhead    what a process has before its first step, and what its allocator loses
+    teacher     frozen weights of the model that a student learns from, where there is one
+
+A base whose own weights are trained is there twice: as it was lent, and as it is trained.
 
 Activations are counted tensor by tensor, from what PyTorch keeps for a Llama-like layer with PEFT's
 LoRA on it (a frozen linear keeps nothing; a norm its fp32 input; attention q, k, v, output and a
@@ -101,20 +104,25 @@ class Memory:
     logits: float
     working: float
     overhead: float
+    teacher: float = 0.0
 
     @property
     def total(self) -> float:
         return sum(self.terms().values())
 
     def terms(self) -> dict[str, float]:
-        """Term -> bytes, in the order they are explained in."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """Term -> bytes, in the order they are explained in; without a teacher, none is named."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        if not self.teacher:
+            del found["teacher"]
+        return found
 
 
 def reckon(shape: Shape, load: Workload, settings: Settings) -> Memory:
     """The memory of one process at its largest micro-batch."""
-    stored = settings.stored or STORED[settings.precision]
     trained = TRAINED[settings.precision]
+    frozen = settings.stored or STORED[settings.precision]
+    stored = trained if shape.whole else frozen
     logits = logit_bytes(load.batch_labels, shape.vocab, settings)
     layer = working_bytes(shape, load.batch_tokens, settings)
     parts = {
@@ -125,6 +133,7 @@ def reckon(shape: Shape, load: Workload, settings: Settings) -> Memory:
         "activations": load.batch_tokens * kept_per_token(shape, settings),
         "logits": logits,
         "working": max(0.0, layer - logits),
+        "teacher": shape.teacher * frozen,
     }
     moving = sum(parts[name] for name in ("activations", "logits", "working"))
     return Memory(**parts, overhead=overhead_bytes(moving, shape, load, settings))

@@ -60,6 +60,10 @@ class Shape:
     rank: int
     dora_work: int = 0
     """Multiply-adds per micro-batch that DoRA's norms take, over all adapted projections."""
+    whole: bool = False
+    """Whether the base's own weights are trained, all of them."""
+    teacher: int = 0
+    """Weights of a frozen model that is asked beside it, forward only."""
 
     @property
     def share(self) -> float:

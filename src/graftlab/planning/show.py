@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from graftlab.planning.plan import Plan, Row
 
 BAR = 60
-COLOURS = ("blue", "cyan", "green", "yellow", "red", "magenta", "white", "bright_black")
+COLOURS = (
+    *("blue", "cyan", "green", "yellow", "red", "magenta", "white", "bright_black"),
+    "bright_blue",
+)
 LETTERS = {
     "base": "B",
     "adapter": "a",
@@ -27,6 +30,7 @@ LETTERS = {
     "logits": "L",
     "working": "w",
     "overhead": "·",
+    "teacher": "T",
 }
 MEANING = {
     "base": "frozen weights",
@@ -37,6 +41,7 @@ MEANING = {
     "logits": "one chunk, at labels only",
     "working": "temporaries of the backward pass",
     "overhead": "the process itself, and what allocation loses",
+    "teacher": "frozen weights of the model learnt from",
 }
 
 
@@ -100,7 +105,7 @@ def bar(memory: Memory, limit: float) -> Text:
     scale = BAR / whole
     text = Text("  ", no_wrap=True)
     drawn, end = 0, 0.0
-    for (name, size), colour in zip(memory.terms().items(), COLOURS, strict=True):
+    for (name, size), colour in zip(memory.terms().items(), COLOURS, strict=False):
         end += size * scale
         width = round(end) - drawn
         text.append(LETTERS[name] * width, colour)
@@ -131,9 +136,12 @@ def _facts(plan: Plan) -> Table:
         ("base", f"{shape.name}, {_count(shape.parameters)} parameters ({shape.source})"),
         (
             "adapter",
-            f"rank {plan.knobs.rank}, {shape.trainable:,} trainable parameters "
+            "none: all weights are trained"
+            if shape.whole
+            else f"rank {plan.knobs.rank}, {shape.trainable:,} trainable parameters "
             f"({shape.share:.2%} of the base)",
         ),
+        *([("teacher", f"{_count(shape.teacher)} parameters, frozen")] if shape.teacher else []),
         (
             "data",
             f"{made.documents:,} documents, {about}{made.tokens:,} tokens an epoch, "
@@ -176,7 +184,7 @@ def _terms(plan: Plan) -> Table:
     sides: tuple[Literal["left", "right"], ...] = ("left", "left", "right", "left")
     for justify in sides:
         table.add_column(justify=justify)
-    for (name, size), colour in zip(plan.memory.terms().items(), COLOURS, strict=True):
+    for (name, size), colour in zip(plan.memory.terms().items(), COLOURS, strict=False):
         table.add_row(Text(LETTERS[name], colour), name, gib(size), Text(MEANING[name], "dim"))
     return table
 

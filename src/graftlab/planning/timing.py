@@ -52,17 +52,22 @@ def work(shape: Shape, load: Workload, *, checkpointing: bool) -> Work:
 
     Frozen weights: forward and the input's gradient, 4 a weight; trained ones also their own, 6.
     The head runs at labels only. Attention: two products over half the document on average.
-    Checkpointing runs every layer's forward once more.
+    Checkpointing runs every layer's forward once more. A teacher goes forward only, 2 a weight.
     """
     head = shape.vocab * shape.hidden * load.labelled
     width = shape.heads * shape.head_dim
     attention = 2 * 2 * width * (load.mean_length / 2) * shape.layers
-    forward = 2.0 * (shape.linear + shape.trainable) + attention
-    train = 4.0 * (shape.linear + head) + 6.0 * shape.trainable + 3 * attention
+    asked = 2.0 * shape.teacher
+    if shape.whole:
+        forward = 2.0 * shape.linear + attention
+        train = 6.0 * (shape.linear + head) + 3 * attention + asked
+    else:
+        forward = 2.0 * (shape.linear + shape.trainable) + attention
+        train = 4.0 * (shape.linear + head) + 6.0 * shape.trainable + 3 * attention + asked
     norms = 2.0 * shape.dora_work * (2 if checkpointing else 1)
     return Work(
         train_token=train + (forward if checkpointing else 0.0),
-        valid_token=forward + 2.0 * head,
+        valid_token=forward + 2.0 * head + asked,
         micro_batch=norms,
         layers=shape.layers,
         shapes=SHAPES + SHAPES_PER_DOCUMENT * load.documents_per_pass,

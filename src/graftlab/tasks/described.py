@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,12 +94,20 @@ def shape_of(base: Described, spec: TrainSpec, rank: int) -> Shape:
     """Counts of the base with the configured adapter at `rank`. Raises ConfigError."""
     from graftlab.adapters.targets import adapted_modules, modules_in, targets_in
     from graftlab.planning.shape import Adapted, measure
+    from graftlab.training.teacher import num_weights
 
     tied = bool(base.config.get("tie_word_embeddings")) or "lm_head.weight" not in base.tensors
     modules = modules_in(base.tensors, tied=tied)
     names = adapted_modules(modules, targets_in(modules, spec.lora))
-    adapted = Adapted(names, rank, spec.lora.dora, spec.lora.modules_to_save)
-    return measure(base.tensors, base.config, adapted, name=base.name, source=base.source)
+    whole = spec.lora.full
+    adapted = Adapted(names, 0 if whole else rank, spec.lora.dora, spec.lora.modules_to_save)
+    shape = measure(base.tensors, base.config, adapted, name=base.name, source=base.source)
+    return replace(
+        shape,
+        whole=whole,
+        trainable=shape.parameters if whole else shape.trainable,
+        teacher=num_weights(spec.objective),
+    )
 
 
 def read_documents(spec: TrainSpec, base: Described) -> tuple[Documents, int, list[str]]:
@@ -124,7 +132,10 @@ def read_documents(spec: TrainSpec, base: Described) -> tuple[Documents, int, li
     turns = spec.data.train_turns
     train = encode(found.train, tokenizer, max_length=NO_LIMIT, train_turns=turns, progress=True)
     valid = encode(found.valid, tokenizer, max_length=spec.packing.max_length, train_turns=turns)
-    documents = Documents(train.lengths, train.num_labels, "counted with the model's tokenizer")
+    counted, exact = "counted with the model's tokenizer", not spec.objective.redraws()
+    if not exact:
+        counted += ", on the data's answers: the teacher's are not drawn yet"
+    documents = Documents(train.lengths, train.num_labels, counted, exact=exact)
     notes = [*tokenizer.notes, *found.notes, *([train.note] if train.note else [])]
     return documents, int(valid.lengths.sum()), notes
 

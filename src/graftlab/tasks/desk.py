@@ -42,7 +42,8 @@ class Desk:
         from graftlab.tasks.described import read_documents
 
         # Of the packing only the longest row matters: validation drops what is longer.
-        key = _key(spec.model, spec.data, spec.packing.max_length)
+        redrawn = spec.objective.redraws()
+        key = _key(spec.model, spec.data, spec.packing.max_length, redrawn)
         return self._once(
             ("documents", key), lambda: Read(key, *read_documents(spec, self.base(spec)))
         )

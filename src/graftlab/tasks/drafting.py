@@ -34,15 +34,14 @@ class FoundDraft:
 
 def find_draft(path: str) -> FoundDraft:
     """The draft meant by `path`. Raises ModelError saying what was looked for."""
-    from graftlab.adapters.store import CONFIG, find_adapter
-    from graftlab.models.hf import HFModel
+    from graftlab.adapters.store import find_adapter
+    from graftlab.models.folder import model_in
     from graftlab.tasks.sample import trained_model
 
     place = Path(path).expanduser()
     try:
         for folder in (place, place / "adapter"):
-            if (folder / "config.json").is_file() and not (folder / CONFIG).is_file():
-                model = HFModel(path=str(folder))
+            if (model := model_in(folder)) is not None:
                 model.check()
                 return FoundDraft(path, None, model)
         source = find_adapter(path)

@@ -38,9 +38,9 @@ def reckon_run(spec: TrainSpec, *, probed: bool = False, done_steps: int = 0) ->
     question = replace(
         question, devices=shelf(), probe=probe(spec, compiled=compiled) if probed else None
     )
-    return answer(
-        question, title=_title(spec), advice=advise(_advised(spec, shape, load)), notes=notes
-    )
+    # The guides speak of adapters, and have nothing to say of a model trained whole.
+    advice = [] if spec.lora.full else advise(_advised(spec, shape, load))
+    return answer(question, title=_title(spec), advice=advice, notes=notes)
 
 
 def question_of(
@@ -60,7 +60,7 @@ def question_of(
     knobs = Knobs(
         spec.batch_size,
         spec.accumulate,
-        spec.lora.rank,
+        0 if spec.lora.full else spec.lora.rank,
         spec.packing.max_length,
         settings_of(spec, notes),
     )
@@ -176,7 +176,5 @@ def _advised(spec: TrainSpec, shape: Shape, load: Workload) -> Run:
 def _title(spec: TrainSpec) -> str:
     length = f"{spec.max_steps} steps" if spec.max_steps else f"{spec.epochs} epochs"
     own = f"{spec.name}: " if spec.name else ""
-    return (
-        f"{own}lr {spec.lr:g}, rank {spec.lora.rank}, {length}, "
-        f"batch {spec.batch_size} x {spec.accumulate}"
-    )
+    what = "all weights" if spec.lora.full else f"rank {spec.lora.rank}"
+    return f"{own}lr {spec.lr:g}, {what}, {length}, batch {spec.batch_size} x {spec.accumulate}"

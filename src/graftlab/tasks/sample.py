@@ -102,7 +102,7 @@ def run(spec: SampleSpec) -> list[Answer]:
     source, model = found(spec)  # first of all: a wrong path is answered before torch is loaded
     draft_found = find_draft(spec.draft) if spec.draft is not None else None
 
-    from graftlab.generation.guide import check_forms
+    from graftlab.generation.form import check_forms
     from graftlab.generation.show import Screen, speculation_line
     from graftlab.models.cache import lend
     from graftlab.tasks.answering import Asked, answers, with_draft

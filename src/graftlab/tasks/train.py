@@ -28,6 +28,7 @@ from graftlab.training.checkpoint import Checkpointing, CheckpointStore
 from graftlab.training.optim import OptimizerSpec
 from graftlab.training.precision import Precision
 from graftlab.training.schedule import Schedule
+from graftlab.training.teacher import settle_key
 from graftlab.training.trainer import LAUNCHED, TrainerSpec
 from graftlab.training.watch import Callbacks
 
@@ -89,6 +90,11 @@ class TrainSpec:
         require_range("max_steps", self.max_steps, least=1)
         require_range("max_minutes", self.max_minutes, above=0)
         require_choice("compile", self.compile, ("auto", "on", "off"))
+        if self.lora.full and self.trainer.strategy == "fsdp2":
+            raise ConfigError(
+                "trainer=fsdp2 shards a frozen base, and lora=full trains all of it: use "
+                "trainer=ddp, whose processes each hold the whole model."
+            )
 
 
 def run(spec: TrainSpec, *, observer: Observer | None = None) -> Result:
@@ -99,6 +105,7 @@ def run(spec: TrainSpec, *, observer: Observer | None = None) -> Result:
     """
     prepare_process()
     folder = RunFolder(Path(spec.run_dir))
+    settle_key(spec.objective)
     if folder.finished:
         return _finished(spec, folder)
     supply(spec.data, tell=LAUNCHED not in os.environ)

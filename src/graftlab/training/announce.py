@@ -36,14 +36,22 @@ def _model_rows(setup: Setup, adapter: Adapter) -> list[tuple[str, str]]:
     share = adapter.num_trainable / base.num_parameters
     processes = f", {place.world_size} processes" if place.world_size > 1 else ""
     kept = ", still loaded from the job before" if base.lendings > 1 else ""
-    return [
-        ("base", f"{base.name}, {base.num_parameters / 1e6:,.1f}M parameters, frozen{kept}"),
+    size = f"{base.name}, {base.num_parameters / 1e6:,.1f}M parameters"
+    what = [
+        ("base", f"{size}, frozen{kept}"),
         (
             "adapter",
             f"rank {lora.rank}, alpha {lora.effective_alpha:g}, "
             f"{adapter.num_trainable:,} trainable parameters ({share:.2%} of the base)",
         ),
-        *(("", note) for note in adapter.notes),
+    ]
+    what += [("", note) for note in adapter.notes]
+    if lora.full:
+        what = [("model", f"{size}, all of them trained{kept}")]
+    if asked := setup.spec.objective.asks():
+        what.append(("teacher", f"{asked}, frozen"))
+    return [
+        *what,
         ("device", device_name(place.device) + processes),
         ("precision", f"{precision.name} ({precision.reason})"),
     ]

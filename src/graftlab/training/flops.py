@@ -11,12 +11,29 @@ if TYPE_CHECKING:
 
 
 def flops_per_token(
-    base: Base, *, num_trainable: int, mean_length: float, labelled_share: float
+    base: Base,
+    *,
+    num_trainable: int,
+    mean_length: float,
+    labelled_share: float,
+    teacher: Base | None = None,
 ) -> float:
     """Multiply-adds count two. Frozen weights: forward and the input's gradient, 4 per weight;
     trained ones also their own gradient, 6. The head runs at labelled positions only. Attention:
-    two products over half the document on average, forward once and backward twice.
+    two products over half the document on average, forward once and backward twice. A teacher only
+    goes forward: 2 per weight.
     """
+    body, head, attention = _parts(base, mean_length, labelled_share)
+    trained = min(num_trainable, body)  # of a model trained whole, the rest is embedding and head
+    total = 4.0 * (body - trained + head) + 6.0 * trained + 3 * attention
+    if teacher is not None:
+        body, head, attention = _parts(teacher, mean_length, labelled_share)
+        total += 2.0 * (body + head) + attention
+    return total
+
+
+def _parts(base: Base, mean_length: float, labelled_share: float) -> tuple[float, float, float]:
+    """Weights that a token meets in the layers and in the head, and attention's forward FLOPs."""
     layers = list(base.layers)
     body = sum(
         module.weight.numel()
@@ -26,6 +43,4 @@ def flops_per_token(
     )
     sizes = base.dimensions
     head = sizes.vocab_size * sizes.hidden_size * labelled_share
-    attention = 3 * 2 * 2 * sizes.attention_width * (mean_length / 2) * len(layers)
-    total: float = 4.0 * (body - num_trainable + head) + 6.0 * num_trainable + attention
-    return total
+    return body, head, 2 * 2 * sizes.attention_width * (mean_length / 2) * len(layers)

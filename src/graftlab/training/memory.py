@@ -46,6 +46,8 @@ def _memory_advice(spec: TrainSpec) -> str:
         fix = "model.gradient_checkpointing=true (the same update, about a third slower)"
     elif spec.packing.max_length > 1024:
         fix = f"packing.max_length={spec.packing.max_length // 2} (longer documents are dropped)"
+    elif spec.lora.full:
+        fix = "a smaller model (model.hidden or model.layers of model=draft)"
     else:
         fix = f"lora.rank={max(1, spec.lora.rank // 2)}, or a smaller model"
     return f"Out of memory. Try next: {fix}."

@@ -48,6 +48,10 @@ class Resolved:
     autocast: Callable[[], AbstractContextManager[Any]]
     reason: str
 
+    def stored(self, *, trained: bool) -> torch.dtype:
+        """In which dtype a base is stored: one whose own weights are trained is not rounded."""
+        return self.adapter_dtype if trained else self.base_dtype
+
 
 def resolve(precision: Precision, device: torch.device) -> Resolved:
     """Settle `auto` and the dtypes. Raises ConfigError for fp16-mixed without CUDA."""

@@ -38,6 +38,7 @@ from graftlab.training.observer import Observer
 from graftlab.training.samples import Replies, SampleBook
 from graftlab.training.setup import Setup, settle
 from graftlab.training.signals import Signals
+from graftlab.training.teacher import opened
 
 if TYPE_CHECKING:
     from graftlab.adapters.base import Adapter
@@ -63,14 +64,15 @@ def _execute(spec: TrainSpec, folder: RunFolder, signals: Signals, observer: Obs
     forget_peak()
     resume = claim(spec, folder)
     setup = settle(spec, folder)
-    with open_adapter(spec, setup.precision, setup.place) as adapter:
+    with _open(setup) as (adapter, teacher):
         compiled, compile_reason = whether_to_compile(setup, adapter.base)
         probe = _prove_isolation(setup, adapter)
         if setup.writes:
             announce(setup, adapter, compile_reason=compile_reason, probe=probe)
             if resume is not None:
                 say(f"Going on from step {resume.step} of {setup.plan.total_steps}.")
-        fit = assemble(setup, adapter, signals=signals, observer=observer)
+        policy = Policy(adapter.base, adapter, teacher)
+        fit = assemble(setup, adapter, signals=signals, observer=observer, policy=policy)
         exit_code = 1
         try:
             setup_seconds = time.perf_counter() - started
@@ -89,6 +91,17 @@ def _execute(spec: TrainSpec, folder: RunFolder, signals: Signals, observer: Obs
             for tracker in fit.trackers:
                 tracker.finish(exit_code)
         return result
+
+
+@contextmanager
+def _open(setup: Setup) -> Iterator[tuple[Adapter, Policy | None]]:
+    """Base and adapter, and the teacher where the objective asks one."""
+    spec, precision, place = setup.spec, setup.precision, setup.place
+    with (
+        opened(spec.objective, precision=precision, device=place.device) as teacher,
+        open_adapter(spec, precision, place) as adapter,
+    ):
+        yield adapter, teacher
 
 
 def _prove_isolation(setup: Setup, adapter: Adapter) -> str:
@@ -132,7 +145,8 @@ def claim(spec: TrainSpec, folder: RunFolder) -> Saved | None:
 @contextmanager
 def open_adapter(spec: TrainSpec, precision: Resolved, place: Place) -> Iterator[Adapter]:
     """The base, lent, with the adapter in it; the base goes back as it came."""
-    with lend(spec.model, dtype=precision.base_dtype, device=place.device) as base:
+    stored = precision.stored(trained=spec.lora.full)
+    with lend(spec.model, dtype=stored, device=place.device) as base:
         adapter = base.attach(spec.lora, seed=spec.seed, dtype=precision.adapter_dtype)
         base.set_checkpointing(spec.model.gradient_checkpointing)
         yield adapter
@@ -181,7 +195,7 @@ def assemble(
         module=module,
         precision=setup.precision,
         device=setup.place.device,
-        recorder=_recorder(setup, adapter),
+        recorder=_recorder(setup, adapter, policy.teacher if policy else None),
         history=history,
         trackers=trackers,
         store=store,
@@ -221,7 +235,7 @@ def _module(setup: Setup, policy: Policy) -> AdapterModule:
     )
 
 
-def _recorder(setup: Setup, adapter: Adapter) -> Recorder:
+def _recorder(setup: Setup, adapter: Adapter, teacher: Policy | None) -> Recorder:
     """Counts tokens and time, against what the device could do at its best."""
     lengths, labels = setup.data.train.lengths, setup.data.train.num_labels
     return Recorder(
@@ -232,6 +246,7 @@ def _recorder(setup: Setup, adapter: Adapter) -> Recorder:
             num_trainable=adapter.num_trainable,
             mean_length=float(lengths.mean()),
             labelled_share=float(labels.sum() / lengths.sum()),
+            teacher=teacher.base if teacher else None,
         ),
     )
 
@@ -241,5 +256,8 @@ def _train(fit: Fit, resume: Saved | None, *, compiled: bool) -> None:
     if resume is not None and fit.ended(resume):
         return
     if compiled:
-        compile_layers(fit.module.policy.base)
+        policy = fit.module.policy
+        for asked in (policy, policy.teacher):
+            if asked is not None:
+                compile_layers(asked.base)
     fit.run(resume)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from graftlab.text.encode import encode
 from graftlab.tracking.console import say
+from graftlab.training.answers import answers_of
 from graftlab.training.place import Place
 from graftlab.training.plan import StepPlan, plan_steps
 from graftlab.training.precision import Resolved, resolve
+from graftlab.training.teacher import check_pair
 
 if TYPE_CHECKING:
     from graftlab.tasks.train import TrainSpec
@@ -62,7 +64,7 @@ def settle(spec: TrainSpec, folder: RunFolder, *, prompts: int | None = None) ->
     spec.model.check_lora(spec.lora)
     if prompts is None:
         prompts = spec.callbacks.samples.prompts
-    data = read_data(spec, folder, prompts=prompts, tell=place.rank == 0)
+    data = read_data(spec, folder, prompts=prompts, place=place)
     plan = plan_steps(spec, data.train, data.valid, rank=place.rank, world_size=place.world_size)
     return Setup(spec=spec, folder=folder, place=place, precision=precision, data=data, plan=plan)
 
@@ -87,18 +89,25 @@ def settle_like(first: Setup, spec: TrainSpec, folder: RunFolder) -> Setup:
     )
 
 
-def read_data(spec: TrainSpec, folder: RunFolder, *, prompts: int, tell: bool = True) -> Data:
-    """Conversations, checked and encoded; the log says what was recognised, dropped and refused."""
-    tokenizer = spec.model.load_tokenizer()
+def read_data(spec: TrainSpec, folder: RunFolder, *, prompts: int, place: Place) -> Data:
+    """Conversations, checked and encoded; the log says what was recognised, dropped and refused.
+
+    A teacher must have the same tokenizer, and answers the prompts itself where the objective says.
+    """
+    tokenizer, tell = spec.model.load_tokenizer(), place.rank == 0
+    check_pair(spec.objective, tokenizer)
+    taught = answers_of(spec, folder, tokenizer, place)
     dataset = spec.data.load(reserved=tokenizer.reserved, rejects=folder.path / "rejects.jsonl")
 
     def tokens(conversations: Sequence[Conversation], name: str) -> TokenSet:
+        if taught is not None:
+            conversations = taught.to(conversations, name)
         encoded = encode(
             conversations,
             tokenizer,
             max_length=spec.packing.max_length,
             over_limit=spec.data.over_limit,
-            train_turns=spec.data.train_turns,
+            train_turns=spec.data.train_turns if taught is None else "last",
             progress=tell,
         )
         if encoded.dropped and tell:

@@ -92,6 +92,10 @@ def _obstacle(spec: TrainSpec) -> str | None:
     lora = spec.lora
     if spec.model.joint_obstacle is not None:
         return f"model: {spec.model.joint_obstacle}"
+    if lora.full:
+        return "lora=full trains every weight of the base, which then cannot be shared"
+    if spec.objective.asks() is not None:
+        return "objective.teacher: a teacher is asked by one run at a time"
     if lora.dora:
         return "lora.dora: DoRA divides by a norm of base and update, which cannot be stacked"
     if lora.modules_to_save:

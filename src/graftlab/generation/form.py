@@ -1,0 +1,142 @@
+"""What a reply must be: a JSON schema in the vocabulary of one tokenizer."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from graftlab.errors import ConfigError
+from graftlab.generation.closing import Closer, Place
+from graftlab.generation.guide import SchemaGuide
+from graftlab.generation.sampling import ROW
+from graftlab.generation.schema import grammar, mismatch, raise_error, read_schema
+from graftlab.generation.vocabulary import require_llguidance, vocabulary_of
+
+if TYPE_CHECKING:
+    from graftlab.generation.sampling import Generation
+    from graftlab.generation.vocabulary import Vocabulary
+    from graftlab.text.tokenizer import Tokenizer
+    from graftlab.types import Conversation
+
+KEPT = 32
+"""Schemas whose grammars stay in memory."""
+
+
+class Form:
+    """A schema in a tokenizer's vocabulary: makes a guide for each reply. Made by `form_of`."""
+
+    def __init__(self, schema: dict[str, Any], tokenizer: Tokenizer) -> None:
+        self.schema = schema
+        self.vocabulary: Vocabulary = vocabulary_of(tokenizer)
+        writable = {byte for data in self.vocabulary.ids_of for byte in data}
+        rules = grammar(schema)
+        self.closer = Closer(schema, rules, writable=writable)
+        self._matcher = require_llguidance().LLMatcher(self.vocabulary.ll, rules, log_level=0)
+        raise_error(self._matcher)
+        self._whole = self.end(self.closer.start(), Place(), 2**20)
+
+    @property
+    def least(self) -> int:
+        """Tokens that the shortest reply takes. Raises ConfigError when no reply can be written."""
+        if self._whole is None:
+            raise ConfigError(
+                "generation.schema: no reply was found that follows it and that this tokenizer can "
+                "write. Make patterns and lengths in it simpler."
+            )
+        return len(self._whole)
+
+    def check(self, budget: int) -> None:
+        """Raise ConfigError unless a reply of this form fits into `budget` tokens."""
+        if self.least > budget:
+            raise ConfigError(
+                f"no reply of at most {budget} tokens follows generation.schema: the shortest "
+                f"takes {self.least}. Raise generation.max_new_tokens; if that is high enough, "
+                "the prompt leaves no more room in the model's context."
+            )
+
+    def guide(self, budget: int, *, width: int) -> SchemaGuide:
+        """A guide for one reply of at most `budget` tokens under masks of (width,).
+
+        Raises ConfigError when no reply fits.
+        """
+        self.check(budget)
+        return SchemaGuide(
+            form=self,
+            budget=budget,
+            width=width,
+            matcher=self._matcher.deep_copy(),
+            bytewise=self.closer.start(),
+            end=list(self._whole or ()),
+        )
+
+    def fits(self, text: str) -> bool:
+        """Whether `text` follows the schema, as the package jsonschema sees it."""
+        return mismatch(text, self.schema) is None
+
+    def end(self, bytewise: Any, place: Place, left: int) -> list[int] | None:
+        """A short end from `place` in at most `left` tokens; None when none is found."""
+        found = self.closer.shortest(bytewise, place, most=left * self.vocabulary.longest)
+        ids = None if found is None else self.vocabulary.spell(found)
+        return ids if ids is not None and len(ids) <= left else None
+
+    def text(self, ids: Sequence[int]) -> bytes:
+        """What these tokens write."""
+        return b"".join(self.vocabulary.bytes[index] or b"" for index in ids)
+
+
+_FORMS: OrderedDict[tuple[str, str], Form] = OrderedDict()
+
+
+def form_of(schema: dict[str, Any], tokenizer: Tokenizer) -> Form:
+    """The form of `schema` for `tokenizer`, built once per process."""
+    key = (grammar(schema), tokenizer.fingerprint)
+    _FORMS[key] = _FORMS.pop(key) if key in _FORMS else Form(schema, tokenizer)
+    while len(_FORMS) > KEPT:
+        _FORMS.popitem(last=False)
+    return _FORMS[key]
+
+
+def form_for(
+    generation: Generation, conversation: Conversation, tokenizer: Tokenizer
+) -> Form | None:
+    """The form of the reply to `conversation`; None when it is free.
+
+    Raises ConfigError for a schema that replies cannot be held to.
+    """
+    schema = generation.schema
+    if schema == ROW:
+        asked = conversation.messages[-1].response_format
+        try:
+            schema = None if asked is None else read_schema(asked["json_schema"]["schema"])
+        except ConfigError as error:
+            raise ConfigError(f"{conversation.where}: response_format: {error}") from None
+    return None if schema is None else form_of(schema, tokenizer)
+
+
+def guide_of(
+    generation: Generation, conversation: Conversation, tokenizer: Tokenizer, *, width: int
+) -> Callable[[int], SchemaGuide] | None:
+    """What makes the guide of a reply, given how many tokens it may have; None when it is free.
+
+    Raises ConfigError for a schema that replies cannot be held to.
+    """
+    form = form_for(generation, conversation, tokenizer)
+    return None if form is None else partial(form.guide, width=width)
+
+
+def check_forms(
+    generation: Generation, conversations: Iterable[Conversation], tokenizer: Tokenizer
+) -> None:
+    """Raise ConfigError unless every reply can follow its schema within `max_new_tokens`."""
+    problems = []
+    for conversation in conversations:
+        try:
+            form = form_for(generation, conversation, tokenizer)
+            if form is not None:
+                form.check(generation.max_new_tokens)
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))

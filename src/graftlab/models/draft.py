@@ -1,0 +1,290 @@
+"""A fresh small model of a teacher's architecture and tokenizer: what a draft begins as."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftlab.caches import default_cache
+from graftlab.errors import ConfigError, GraftlabError, ModelError, require_choice, require_range
+from graftlab.models.afm import AFMModel
+from graftlab.models.afm_mini import AFMMini
+from graftlab.models.architecture import Architecture
+from graftlab.models.base import ModelSpec
+from graftlab.models.folder import model_in
+from graftlab.models.hf import HFModel
+from graftlab.models.shrink import shrink
+from graftlab.models.tiny import TinyModel
+from graftlab.models.weights import read_json
+
+if TYPE_CHECKING:
+    import torch
+
+    from graftlab.adapters.lora import Lora
+    from graftlab.models.base import Base
+    from graftlab.text.tokenizer import Tokenizer
+
+MADE = ("config.json", "base-model-config.json")
+"""One of these is in a folder that is whole."""
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "merges.txt"),
+    *("added_tokens.json", "special_tokens_map.json", "chat_template.jinja", "afm_template.json"),
+)
+"""What a tokenizer with its template may consist of."""
+TOKENIZERS = TOKENIZER_FILES[:3]
+"""One of these is there where there is a tokenizer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """What a draft is made after: a folder with the model, and one with the tokenizer."""
+
+    model: ModelSpec
+    config: Path
+    tokenizer: Path
+
+    @property
+    def is_afm(self) -> bool:
+        return isinstance(self.model, AFMModel)
+
+
+@dataclass(kw_only=True, slots=True)
+class DraftModel(ModelSpec):
+    """`model=draft model.of=RUN`: built once from a seed, and kept in the cache."""
+
+    of: str | None = None
+    """The run, adapter folder or model folder whose architecture and tokenizer are taken."""
+    layers: int | None = None
+    """Decoder layers; null takes a quarter of the teacher's."""
+    hidden: int | None = None
+    """Hidden size; null takes a quarter of the teacher's (an eighth for Apple's model). Heads and
+    MLP follow in proportion."""
+    seed: int = 0
+    """Seed of the initial weights."""
+    embedding: str = "projected"
+    """projected: the teacher's embedding on its principal directions; fresh: drawn as the rest."""
+
+    def __post_init__(self) -> None:
+        ModelSpec.__post_init__(self)
+        require_choice("model.embedding", self.embedding, ("projected", "fresh"))
+        require_range("model.layers", self.layers, least=1)
+        require_range("model.hidden", self.hidden, least=2)
+        require_range("model.seed", self.seed, least=0)
+        if self.of is None:
+            raise ConfigError(
+                "model=draft needs model.of=RUN (or a model folder), after which it is made; "
+                "with objective=distill it is the teacher's (objective.teacher=RUN)."
+            )
+
+    @property
+    def name(self) -> str:
+        return f"a draft of {Path(self.of or '').name}"
+
+    def check(self) -> None:
+        self._plan(self._pattern())
+
+    def folder(self) -> Path:
+        pattern = self._pattern()
+        plan = self._plan(pattern)
+        home = default_cache() / f"draft-{self._key(pattern, plan)}"
+        if not _is_whole(home):
+            home.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".draft-", dir=home.parent) as scratch:
+                made = Path(scratch) / "model"
+                self._build(pattern, plan, made)
+                _settle(made, home)
+        return home
+
+    def made(self) -> ModelSpec:
+        """The model that it is, once it is made."""
+        spec = model_in(self.folder())
+        assert spec is not None, "a model was made"
+        spec.template, spec.attention = self.template, self.attention
+        spec.gradient_checkpointing = self.gradient_checkpointing
+        return spec
+
+    @property
+    def published(self) -> Architecture | None:
+        return self.made().published
+
+    @property
+    def compile_obstacle(self) -> str | None:
+        return self.made().compile_obstacle
+
+    @property
+    def num_bytes(self) -> int:
+        return self.made().num_bytes
+
+    def check_lora(self, lora: Lora) -> None:
+        self.made().check_lora(lora)
+
+    def fingerprint(self) -> str:
+        return self.made().fingerprint()
+
+    def load_tokenizer(self, folder: Path | None = None) -> Tokenizer:
+        return self.made().load_tokenizer(folder)
+
+    def load(self, *, dtype: torch.dtype, device: torch.device) -> Base:
+        base = self.made().load(dtype=dtype, device=device)
+        base.name = self.name
+        return base
+
+    def _pattern(self) -> Pattern:
+        """Where config and tokenizer lie; weights are not needed. Raises ModelError."""
+        assert self.of is not None, "checked when it was built"
+        place = Path(self.of).expanduser()
+        try:
+            model = model_in(place)
+            if model is None:
+                return _pattern_of_run(self.of)
+            model.template = self.template
+            return Pattern(model, model.folder(), model.folder())
+        except ModelError as error:
+            raise ModelError(f"model.of={self.of}: {error}") from error
+
+    def _plan(self, pattern: Pattern) -> dict[str, Any]:
+        """What will be made, in plain content: all of it that the weights do not say."""
+        if pattern.is_afm:
+            return self._afm_plan(pattern)
+        return self._config(pattern)
+
+    def _afm_plan(self, pattern: Pattern) -> dict[str, Any]:
+        from graftlab.models.afm_draft import sizes_of, toolkit_draft
+        from graftlab.models.afm_files import find_assets, read_config
+        from graftlab.models.fingerprint import file_digest
+
+        sized = self.layers is not None or self.hidden is not None
+        if (given := toolkit_draft(pattern.config)) is not None and not sized:
+            return {"toolkit": [file_digest(file) for file in given]}
+        config = read_config(find_assets(pattern.config).config)
+        try:
+            sizes = asdict(sizes_of(config, layers=self.layers, hidden=self.hidden))
+        except ConfigError as error:
+            raise ModelError(f"model.of={self.of}: {error}") from error
+        return {"afm": sizes, "vocabulary": int(config.vocab_size)}
+
+    def _config(self, pattern: Pattern) -> dict[str, Any]:
+        content = read_json(pattern.config / "config.json")
+        if "auto_map" in content:
+            raise ModelError(
+                f"model.of={self.of}: a draft is made of architectures that transformers knows; "
+                "this one brings code of its own. Give a small model with model=hf model.path=DIR."
+            )
+        try:
+            return shrink(content, layers=self.layers, hidden=self.hidden)
+        except ModelError as error:
+            raise ModelError(f"model.of={self.of}: {error}") from error
+
+    def _key(self, pattern: Pattern, config: dict[str, Any]) -> str:
+        """Hash of all that decides the folder's content."""
+        said = [config, self.seed, pattern.model.template]
+        if self.embedding == "projected":
+            said.append(pattern.model.fingerprint())
+        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+        for name in TOKENIZER_FILES:
+            if (pattern.tokenizer / name).is_file():
+                digest.update(f"\0{name}\0".encode())
+                digest.update((pattern.tokenizer / name).read_bytes())
+        return digest.hexdigest()[:16]
+
+    def _build(self, pattern: Pattern, config: dict[str, Any], folder: Path) -> None:
+        """Initial weights as the architecture draws them, config and tokenizer into `folder`."""
+        from graftlab.text.tokenizer import load_tokenizer
+
+        if pattern.is_afm:
+            from graftlab.models.afm_draft import build
+
+            size = {"layers": self.layers, "hidden": self.hidden}
+            build(pattern.config, folder, **size, seed=self.seed, embedding=self.embedding)
+        else:
+            self._build_hf(pattern, config, folder)
+        own = pattern.tokenizer == pattern.config
+        speaks = pattern.model.load_tokenizer() if own else load_tokenizer(pattern.tokenizer)
+        speaks.save(folder)
+
+    def _build_hf(self, pattern: Pattern, config: dict[str, Any], folder: Path) -> None:
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        from graftlab.models.project import project_embedding
+
+        fields = {key: value for key, value in config.items() if key != "model_type"}
+        try:
+            made = AutoConfig.for_model(config["model_type"], **fields)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.seed)
+                model = AutoModelForCausalLM.from_config(made, dtype=torch.float32)
+        except (ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
+            raise ModelError(
+                f"model.of={self.of}: no draft of this shape can be made: {error}"
+            ) from error
+        if self.embedding == "projected":
+            project_embedding(model, pattern.model.folder())
+        model.save_pretrained(folder)
+
+
+def _pattern_of_run(path: str) -> Pattern:
+    """What a run was trained on, and the tokenizer that it was trained with."""
+    from graftlab.adapters.store import find_adapter
+
+    source = find_adapter(path)
+    if (whole := model_in(source.folder)) is not None:
+        return Pattern(whole, source.folder, source.folder)
+    described = source.run().get("model")
+    model = _base(described) if described else _named(source.config())
+    try:
+        config = model.folder() if isinstance(model, AFMModel) else model.description()
+    except GraftlabError as error:
+        raise ModelError(f"its base is not here: {error}") from error
+    assert config is not None, "folders and hub ids have a description"
+    saved = any((source.folder / name).is_file() for name in TOKENIZERS)
+    return Pattern(model, config, source.folder if saved else config)
+
+
+def _base(described: dict[str, Any]) -> ModelSpec:
+    """The spec of a run's base, as `run.yaml` holds it."""
+    kinds: dict[str, type[ModelSpec]] = {
+        "afm": AFMModel,
+        "afm-mini": AFMMini,
+        "draft": DraftModel,
+        "hf": HFModel,
+        "tiny": TinyModel,
+    }
+    fields = dict(described)
+    kind = kinds[str(fields.pop("choice"))]
+    if "architecture" in fields:
+        fields["architecture"] = Architecture(**(fields.get("architecture") or {}))
+    model = kind(**fields)
+    return model.made() if isinstance(model, DraftModel) else model
+
+
+def _named(config: dict[str, Any]) -> HFModel:
+    """The base that an adapter's own config names, where it is a folder."""
+    named = str(config.get("base_model_name_or_path"))
+    if not Path(named).is_dir():
+        raise ModelError(
+            f"it has no run.yaml that says which base it belongs to (its config names {named}): "
+            "give model.of=MODEL_FOLDER."
+        )
+    return HFModel(path=named)
+
+
+def _settle(made: Path, home: Path) -> None:
+    """Rename into the cache; where another process was first, its equal folder stays."""
+    try:
+        os.replace(made, home)
+    except OSError:
+        if not _is_whole(home):
+            shutil.rmtree(home, ignore_errors=True)
+            os.replace(made, home)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Folders are renamed into the cache whole, so that one file stands for all."""
+    return any((folder / name).is_file() for name in MADE)

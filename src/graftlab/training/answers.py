@@ -1,0 +1,195 @@
+"""`objective.on=teacher`: the teacher's own answers to the data's prompts, drawn once and kept.
+
+    RUN/teacher-answers/train-KEY.jsonl            {"messages": [...]} a line, a data file like any
+    RUN/teacher-answers/train-KEY.jsonl.partial    so many of them; a killed run goes on behind them
+
+KEY is a hash of the prompts, the teacher and how answers are drawn. Every answer has a random
+stream of its own, f(seed, place), so that going on draws what drawing all at once would have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftlab.errors import ModelError
+from graftlab.generation.sampling import Generation
+from graftlab.objectives.distill import Distill
+from graftlab.tracking.console import console, say
+from graftlab.types import Conversation, Message
+
+if TYPE_CHECKING:
+    from graftlab.tasks.train import TrainSpec
+    from graftlab.text.tokenizer import Tokenizer
+    from graftlab.tracking.folder import RunFolder
+    from graftlab.training.place import Place
+
+FOLDER = "teacher-answers"
+LINE_SECONDS = 10.0
+"""Between two lines of progress where there is no terminal to draw a bar on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """Where and how the teacher answers for a run."""
+
+    spec: TrainSpec
+    objective: Distill
+    folder: Path
+    tokenizer: Tokenizer
+    place: Place
+
+    def to(self, conversations: Sequence[Conversation], side: str) -> list[Conversation]:
+        """The same conversations, each with the teacher's last answer; drawn if need be.
+
+        Where several processes train, the first draws and the others wait. A prompt that leaves no
+        room in the teacher's context is left out, and the log says so.
+        """
+        file = self.folder / f"{side}-{self._key(conversations)}.jsonl"
+        if not file.is_file() and self.place.rank == 0:
+            self._draw(conversations, side, file)
+        while not file.is_file():
+            time.sleep(0.5)
+        lines = file.read_text(encoding="utf-8").splitlines()
+        rows = [*zip(conversations, map(json.loads, lines), strict=True)]
+        unasked = [(one.where, row["left_out"]) for one, row in rows if "left_out" in row]
+        if unasked and self.place.rank == 0:
+            where, why = unasked[0]
+            say(
+                f"! {side}: prompts that could not be asked and are left out: {len(unasked)}, such "
+                f"as {where}: {why}"
+            )
+        return [_with_messages(one, row["messages"]) for one, row in rows if "messages" in row]
+
+    def _key(self, conversations: Sequence[Conversation]) -> str:
+        asked = self.objective
+        said: list[Any] = [asked.key, asked.samples_temperature, asked.samples_tokens]
+        digest = hashlib.sha256(json.dumps([*said, self.spec.seed]).encode())
+        digest.update(self.tokenizer.fingerprint.encode())
+        for conversation in conversations:
+            messages = [m.as_dict() for m in conversation.without_last_answer().messages]
+            digest.update(json.dumps([messages, conversation.tools], default=str).encode())
+        return digest.hexdigest()[:16]
+
+    def _draw(self, conversations: Sequence[Conversation], side: str, file: Path) -> None:
+        from graftlab.tracking.folder import publish
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f"{file.name}.partial")
+        done = _whole_lines(partial)
+        with self._speaking() as answer, _progress(side, len(conversations)) as advance:
+            advance(done)
+            with partial.open("a", encoding="utf-8") as stream:
+                for index in range(done, len(conversations)):
+                    seed = _seed(self.spec.seed, side, index)
+                    row = _row(conversations[index].without_last_answer(), seed, answer)
+                    stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    stream.flush()
+                    advance(1)
+        publish(partial, file)
+
+    @contextmanager
+    def _speaking(self) -> Iterator[Callable[[Conversation, int], str]]:
+        """A function from a question and a seed to the teacher's answer."""
+        from graftlab.generation.decode import generate
+        from graftlab.training.precision import resolve
+        from graftlab.training.teacher import opened
+
+        precision = resolve(self.spec.precision, self.place.device)
+        generation = Generation(
+            max_new_tokens=self.objective.samples_tokens,
+            temperature=self.objective.samples_temperature,
+        )
+        with opened(self.objective, precision=precision, device=self.place.device) as teacher:
+            assert teacher is not None, "distilling asks a teacher"
+
+            def answer(question: Conversation, seed: int) -> str:
+                how = replace(generation, seed=seed)
+                with precision.autocast():
+                    return generate(teacher.base, self.tokenizer, question, how).text
+
+            yield answer
+
+
+def answers_of(
+    spec: TrainSpec, folder: RunFolder, tokenizer: Tokenizer, place: Place
+) -> Answers | None:
+    """How the teacher answers for this run; None where the data's own answers are trained on."""
+    objective = spec.objective
+    if not isinstance(objective, Distill) or not objective.redraws():
+        return None
+    return Answers(
+        spec=spec,
+        objective=objective,
+        folder=folder.path / FOLDER,
+        tokenizer=tokenizer,
+        place=place,
+    )
+
+
+def _row(
+    question: Conversation, seed: int, answer: Callable[[Conversation, int], str]
+) -> dict[str, Any]:
+    """One line of the file."""
+    try:
+        reply = Message("assistant", answer(question, seed))
+    except ModelError as error:
+        return {"left_out": str(error)}
+    return {"messages": [m.as_dict() for m in (*question.messages, reply)]}
+
+
+def _with_messages(conversation: Conversation, messages: list[dict[str, str]]) -> Conversation:
+    made = tuple(Message(m["role"], m["content"]) for m in messages)
+    if made[:-1] != conversation.without_last_answer().messages:
+        raise ModelError(
+            f"{conversation.where}: the kept answers are of other prompts; remove {FOLDER}/ in the "
+            "run folder."
+        )
+    return replace(conversation, messages=made)
+
+
+def _whole_lines(partial: Path) -> int:
+    """How many answers are there; a last line that a kill left half written is cut off."""
+    if not partial.is_file():
+        return 0
+    data = partial.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if whole != data:
+        partial.write_bytes(whole)
+    return whole.count(b"\n")
+
+
+def _seed(seed: int, side: str, index: int) -> int:
+    digest = hashlib.blake2b(f"{seed} {side} {index}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big")
+
+
+@contextmanager
+def _progress(side: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yields what advances a bar on a terminal, or a line every few seconds elsewhere."""
+    what = f"the teacher answers ({side})"
+    if console().is_terminal:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        columns = (what, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console(), transient=True) as bar:
+            task = bar.add_task("answers", total=total)
+            yield lambda count: bar.advance(task, count)
+        return
+    done, said = 0, time.perf_counter()
+
+    def advance(count: int) -> None:
+        nonlocal done, said
+        done += count
+        if time.perf_counter() - said > LINE_SECONDS:
+            said = time.perf_counter()
+            say(f"  {what}: {done} of {total}")
+
+    yield advance
+    say(f"{what}: {total} answers, kept in {FOLDER}/ of the run folder")

@@ -1,0 +1,69 @@
+"""Plans of students: every weight is trained, and the teacher's weights are there too."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from graftlab.adapters.lora import Lora
+from graftlab.data.source import DemoData
+from graftlab.models.draft import DraftModel
+from graftlab.models.tiny import ASSET, TinyModel
+from graftlab.objectives.ce import CrossEntropy
+from graftlab.objectives.distill import Distill
+from graftlab.planning.show import show
+from graftlab.tasks.plan import PlanSpec
+from graftlab.tasks.reckon import reckon_run
+from graftlab.training.optim import AdamW
+from graftlab.training.precision import Precision
+
+
+@pytest.fixture
+def student() -> PlanSpec:
+    return PlanSpec(
+        model=DraftModel(of=str(ASSET)),
+        data=DemoData(limit=40),
+        objective=Distill(teacher=str(ASSET)),
+        optimizer=AdamW(),
+        lora=Lora(full=True),
+        precision=Precision(name="bf16-mixed"),
+        compile="off",
+    )
+
+
+def test_weights_of_student_and_teacher_are_counted(student: PlanSpec) -> None:
+    plan = reckon_run(student)
+    base = student.model.load(dtype=torch.float32, device=torch.device("cpu"))
+    adapter = base.attach(student.lora, seed=0, dtype=torch.float32)
+    assert plan.shape.trainable == plan.shape.parameters == adapter.num_trainable
+    terms = plan.memory.terms()
+    assert terms["base"] == terms["adapter"] == 4 * adapter.num_trainable
+    assert terms["optimizer"] == 8 * adapter.num_trainable
+    teacher = TinyModel().load(dtype=torch.bfloat16, device=torch.device("cpu"))
+    assert terms["teacher"] == 2 * teacher.num_parameters
+    assert plan.memory.total == sum(terms.values())
+    alone = reckon_run(replace(student, objective=CrossEntropy()))
+    assert "teacher" not in alone.memory.terms()
+    assert plan.bill is not None
+    assert alone.bill is not None
+    assert alone.bill.hours < plan.bill.hours
+
+
+def test_answers_that_are_not_drawn_yet_are_said_to_be_estimated(student: PlanSpec) -> None:
+    taught = replace(student, objective=Distill(teacher=str(ASSET), on="teacher"))
+    assert reckon_run(student).load.exact
+    assert not reckon_run(taught).load.exact
+
+
+def test_a_student_s_plan_is_shown(student: PlanSpec, tmp_path: Path) -> None:
+    from rich.console import Console
+
+    with (tmp_path / "plan.txt").open("w") as file:
+        show(reckon_run(student), Console(file=file, width=120))
+    text = (tmp_path / "plan.txt").read_text()
+    assert "all weights are trained" in text
+    assert "frozen weights of the model learnt from" in text
+    assert "lora.rank" not in text
