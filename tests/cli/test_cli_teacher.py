@@ -36,6 +36,7 @@ def test_the_teacher_s_fingerprint_is_part_of_the_run(line: list[str], tmp_path:
     assert spec.objective.key == fingerprint(teacher)
     assert spec.model.of == str(teacher)
     assert spec.lora.full
+    assert spec.objective.divergence == "forward"  # the objective's own default is inverse
     before = identity(dump(spec))
     assert identity(dump(verify(door(), words))) == before
     miniature("qwen2", teacher, seed=4)
