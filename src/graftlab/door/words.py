@@ -31,6 +31,7 @@ PATHS = frozenset(
         "data.valid",
         "decontaminate.against",
         "dirs",
+        "draft",
         "frame",
         "logger.wandb.entity",
         "logger.wandb.group",
