@@ -47,7 +47,8 @@ DRAFT = ["model.layers=2", "model.hidden=160"]
 # From random weights the forward divergence learns faster, and a short warm-up is enough.
 SHARED = ["experiment=draft", *DRAFT, "objective.divergence=forward", "packing.max_length=1024"]
 FIRST = ["lr=3e-3", "epochs=2", "schedule.warmup_epochs=0.1"]
-LAST = ["lr=2e-3", "max_steps=450", "schedule=cosine"]
+LAST = ["lr=2e-3", "max_steps=400", "schedule=cosine", "schedule.warmup_epochs=null"]
+LAST += ["schedule.warmup_steps=20"]
 PLAIN = "plain"
 
 

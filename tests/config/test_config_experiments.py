@@ -97,7 +97,7 @@ SEEDS["draft"] = {
     "epochs": 2,
     "lr": 1e-3,
     "lora.full": True,
-    "objective.divergence": "inverse",
+    "objective.divergence": "forward",
     "objective.draft_tokens": 5,
     "optimizer.weight_decay": 0.01,
     "optimizer.clip_norm": 1.0,

@@ -51,6 +51,13 @@ def test_every_kind(row: Any, kind: str, body: Any) -> None:
     assert record.origin == "f:1"
 
 
+def test_a_response_format_is_kept_in_the_turn_that_asks() -> None:
+    wanted = {"type": "json_schema", "json_schema": {"name": "A", "schema": {"type": "object"}}}
+    record = read({"messages": CHAT, "response_format": wanted})
+    assert record.body == {"messages": [{**CHAT[0], "response_format": wanted}, CHAT[1]]}
+    assert read(record.body).body == record.body
+
+
 def test_tool_turns_are_kept_as_templates_expect_them() -> None:
     record = read({"conversations": [HUMAN, CALL, BACK, GPT], "tools": '[{"name": "age"}]'})
     call = {"type": "function", "function": {"name": "age", "arguments": {"born": 1990}}}
