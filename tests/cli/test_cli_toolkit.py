@@ -227,3 +227,14 @@ def test_completion(
 ) -> None:
     monkeypatch.setenv("COMP_LINE", typed)
     assert set(doors.knock("-sc", "query=bash").out.split()) == expected
+
+
+def test_a_teacher_of_the_toolkit_s_own_has_its_base_said(doors: Doors) -> None:
+    leave(doors.folder, "out/adapter-final.pt")
+    command = "train-draft-model --train-data t.jsonl --checkpoint out/adapter-final.pt"
+    assert "Where are the toolkit's assets" in refused(doors, command)
+    words = line(doors, f"{command} --assets A")
+    assert {"model.of=A", "objective.base=A", "objective.teacher=out/adapter-final.pt"} <= set(
+        words
+    )
+    assert "--assets says" in refused(doors, f"{command} --model afm-mini")

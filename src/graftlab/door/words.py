@@ -49,6 +49,7 @@ PATHS = frozenset(
         "model.revision",
         "model.template",
         "name",
+        "objective.base",
         "objective.teacher",
         "out",
         "prompts",

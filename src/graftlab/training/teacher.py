@@ -64,15 +64,24 @@ class Teacher:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def find(path: str) -> Teacher:
-    """The teacher meant by `objective.teacher`. Raises ModelError naming the key."""
+def find(path: str, *, base: str | None = None) -> Teacher:
+    """The teacher meant by `objective.teacher`. Raises ModelError naming the key.
+
+    `base` is the model folder under an adapter whose run is not known.
+    """
     try:
-        return _find(path)
+        return _find(path, base)
     except (ModelError, ConfigError) as error:
         raise ModelError(f"objective.teacher={path}: {error}") from error
 
 
-def _find(path: str) -> Teacher:
+def asked(objective: Objective) -> Teacher | None:
+    """The teacher that an objective asks; None where it asks none. Raises ModelError."""
+    path = objective.asks()
+    return None if path is None else find(path, base=getattr(objective, "base", None))
+
+
+def _find(path: str, base: str | None) -> Teacher:
     whole = model_in(Path(path).expanduser())
     if whole is None:
         source = find_adapter(path)
@@ -81,11 +90,16 @@ def _find(path: str) -> Teacher:
         whole.check()
         return Teacher(path, whole, None)
     described = source.run().get("model")
+    if base is not None and (model := model_in(Path(base).expanduser())) is not None:
+        model.check()
+        return Teacher(path, model, source)
+    if base is not None:
+        raise ModelError(f"objective.base={base} is no model folder.")
     if described is None:
         named = source.config().get("base_model_name_or_path")
         raise ModelError(
             f"it has no run.yaml that says which base it belongs to (its config names {named}): "
-            "a teacher is a run of graftlab, or a model folder."
+            "a teacher is a run of graftlab, or a model folder. Else give objective.base=FOLDER."
         )
     model = restore(ModelSpec, described, path="model")  # type: ignore[type-abstract]
     model.check()
@@ -97,15 +111,15 @@ def settle_key(objective: Objective) -> None:
 
     Raises ModelError where the teacher is missing, or no longer the one that the key is of.
     """
-    path = objective.asks()
-    if path is None:
+    teacher = asked(objective)
+    if teacher is None:
         return
     asking: Any = objective
-    key = find(path).fingerprint()
+    key = teacher.fingerprint()
     if asking.key not in (None, key):
         raise ModelError(
-            f"objective.teacher={path} is not the teacher this run began with (fingerprint {key}, "
-            f"it was {asking.key}). Bring that one back, or start a new run."
+            f"objective.teacher={teacher.path} is not the teacher this run began with (fingerprint "
+            f"{key}, it was {asking.key}). Bring that one back, or start a new run."
         )
     asking.key = key
 
@@ -114,11 +128,10 @@ def check_pair(objective: Objective, tokenizer: Tokenizer) -> None:
     """Raise ConfigError unless the student's tokenizer is the teacher's, template and all."""
     from graftlab.text.same import vocabulary_difference
 
-    path = objective.asks()
-    if path is None:
+    teacher = asked(objective)
+    if teacher is None:
         return
-    teacher = find(path)
-    theirs = teacher.load_tokenizer()
+    path, theirs = teacher.path, teacher.load_tokenizer()
     different = vocabulary_difference(tokenizer, theirs)
     if different is not None:
         raise ConfigError(
@@ -149,18 +162,17 @@ def opened(
     from graftlab.models.cache import lend
     from graftlab.objectives.policy import Policy
 
-    path = objective.asks()
-    if path is None:
+    teacher = asked(objective)
+    if teacher is None:
         yield None
         return
-    teacher = find(path)
     with lend(teacher.model, dtype=precision.base_dtype, device=device, role=ROLE) as base:
         adapter = None
         if teacher.source is not None:
             trained_on = teacher.source.base_fingerprint()
             if trained_on not in (None, base.fingerprint):
                 raise ModelError(
-                    f"objective.teacher={path} was trained on another base (fingerprint "
+                    f"objective.teacher={teacher.path} was trained on another base (fingerprint "
                     f"{trained_on}) than {base.name} is now ({base.fingerprint}): what it would "
                     "teach means nothing."
                 )
@@ -174,10 +186,9 @@ def num_weights(objective: Objective) -> int:
     """Weights of the teacher's base and adapter, from the files' headers; 0 without a teacher."""
     from graftlab.models.weights import file_tensors, stored_tensors
 
-    path = objective.asks()
-    if path is None:
+    teacher = asked(objective)
+    if teacher is None:
         return 0
-    teacher = find(path)
     if (published := teacher.model.published) is not None:
         shapes = [*published.tensors().values()]
     else:

@@ -56,5 +56,6 @@ def _leave(line: Read, words: Sequence[str]) -> None:
     run = next((word for word in words if word.startswith("hydra.run.dir=")), None)
     if folder is None or run is None:
         return
-    for path in hand_over(Path(folder).expanduser(), Path(run.partition("=")[2]).expanduser()):
-        print(path)
+    linked = hand_over(Path(folder).expanduser(), Path(run.partition("=")[2]).expanduser())
+    if linked:
+        print(f"toolkit:  {', '.join(map(str, linked))}")

@@ -89,8 +89,15 @@ def drawing_words(values: Values, said: Said) -> list[str]:
 
 
 def student_words(values: Values, said: Said) -> list[str]:
-    """The teacher, after which the draft is made."""
-    return [f"objective.teacher={adapter_at(values['checkpoint'])}"]
+    """The teacher, after which the draft is made; with its base, where no run of ours knows it."""
+    teacher = adapter_at(values["checkpoint"])
+    words = [f"objective.teacher={teacher}"]
+    if "assets" not in values and knows_its_base(teacher):
+        return words
+    if values.get("model", MODELS[0]) != MODELS[0]:
+        raise ConfigError(f"{teacher} is of no run here: --assets says which base it belongs to.")
+    folder = assets(values)
+    return [f"model.of={folder}", f"objective.base={folder}", *words]
 
 
 def _run_words(values: Values, said: Said, run: str) -> list[str]:

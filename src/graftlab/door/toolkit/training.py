@@ -184,6 +184,7 @@ TRAIN_DRAFT_MODEL = Command(
     meaning="distil a small model that drafts for a base with its adapter",
     fixed=(
         "experiment=draft",
+        "objective.divergence=inverse",
         f"data.default_instruction={INSTRUCTION}",
     ),
     flags=(
