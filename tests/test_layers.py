@@ -36,7 +36,7 @@ ONLY_IN = {
     "submitit": ("sweeps/slurm.py", "sweeps/station.py"),
     "ray": ("sweeps/raycluster.py",),
     "optuna": ("reports/", "sweeps/study.py"),
-    "llguidance": ("generation/vocabulary.py",),
+    "llguidance": ("data/answers.py", "generation/vocabulary.py"),
     "jsonschema": ("data/answers.py", "generation/schema.py"),
     "plotly": ("reports/page/",),
     "mlx": ("exports/mlx.py",),
