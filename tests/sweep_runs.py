@@ -17,6 +17,7 @@ from graftlab.sweeps.slots import Slot
 from graftlab.sweeps.source import Grid
 from graftlab.sweeps.spec import Sweep
 from graftlab.tasks.train import TrainSpec
+from graftlab.tasks.worker import RECYCLE, Worker, joint_worker
 from graftlab.training.trainer import TrainerSpec
 from miniatures import miniature
 from training_spec import small_spec
@@ -42,6 +43,40 @@ def jobs_of(base: TrainSpec, rates: Sequence[float]) -> list[Draft]:
         )
         for rate, config in zip(rates, configs, strict=True)
     ]
+
+
+class Here:
+    """A launcher's workers without processes: one worker, in this one, until nothing is left."""
+
+    parting = "stopped."
+
+    def __init__(self, worker: Callable[[], Worker]) -> None:
+        self.worker = worker
+
+    def start(self) -> None:
+        while self.worker().work() == RECYCLE:
+            pass
+
+    def poll(self) -> bool:
+        return False
+
+    def stop(self, number: int = 0) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def sweep_here(
+    folder: Path, drafts: Sequence[Draft], *, together: int = 1, **settings: Any
+) -> Ended:
+    """The sweep in `folder` by a worker in this process, which trains so many jobs at once.
+
+    What there is to see of processes needs real ones; starting one costs more than these jobs do.
+    """
+    ledger, _ = prepare(folder, Sweep(**settings))
+    made = joint_worker(together) if together > 1 else Worker
+    return launch(
+        ledger, Grid(list(drafts)), lambda name: Here(lambda: made(ledger, name)), slots=1
+    )
 
 
 def run_sweep(

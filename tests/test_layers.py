@@ -36,6 +36,8 @@ ONLY_IN = {
     "submitit": ("sweeps/slurm.py", "sweeps/station.py"),
     "ray": ("sweeps/raycluster.py",),
     "optuna": ("reports/", "sweeps/study.py"),
+    "llguidance": ("data/answers.py", "generation/vocabulary.py"),
+    "jsonschema": ("data/answers.py", "generation/schema.py"),
     "plotly": ("reports/page/",),
     "mlx": ("exports/mlx.py",),
     "mlx_lm": ("exports/mlx.py",),
@@ -113,6 +115,7 @@ def test_files_say_what_they_are_and_stay_short(path):
 def test_the_door_stays_light(module):
     heavy = ["torch", "lightning", "transformers", "peft", "wandb", "numpy", "rich", "hydra"]
     heavy += ["plotly", "optuna", "sklearn", "pyarrow", "submitit", "ray", "tamm"]
+    heavy += ["llguidance", "jsonschema"]
     program = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr

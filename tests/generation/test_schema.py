@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,15 @@ def test_lenient_schemas_are_still_held_to() -> None:
     """llguidance would overlook what it does not know; then replies would not be valid."""
     with pytest.raises(ConfigError, match="uniqueItems"):
         read_schema({"type": "array", "uniqueItems": True, "x-guidance": {"lenient": True}})
+
+
+@pytest.mark.parametrize("package", ["llguidance", "jsonschema"])
+def test_a_missing_package_is_told_with_what_installs_it(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError, match=f"{package}: pip install 'graftlab\\[guided\\]'"):
+        read_schema({"type": "integer", "minimum": 1492})
 
 
 def test_mismatches() -> None:

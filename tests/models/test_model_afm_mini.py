@@ -165,7 +165,7 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch):
 @pytest.mark.timeout(1800)
 def test_the_whole_recipe_learns(tmp_path: Path):
     facts = build_assets(tmp_path, MiniRecipe())
-    assert facts["heldout_loss"] < 2.1  # 1.78 where it was made first
+    assert facts["heldout_loss"] < 2.1  # 1.87 where it was made first
     assert 1_000_000 < facts["parameters"] < 3_000_000
 
 

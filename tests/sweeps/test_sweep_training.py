@@ -30,7 +30,7 @@ from graftlab.tasks.train import TrainSpec, run
 from graftlab.tracking.history import TIMES, History
 from graftlab.training.schedule import Schedule
 from graftlab.training.watch import Callbacks, Samples
-from sweep_runs import small_run
+from sweep_runs import small_run, sweep_here
 
 RATES = (1e-3, 5e-3, 2e-2)
 
@@ -108,7 +108,7 @@ def test_a_job_of_a_sweep_is_the_run_it_would_be_alone(base, solo, tmp_path) -> 
 
 def test_halving_ends_with_one_job_like_its_solo_run(base, solo, tmp_path) -> None:
     jobs = drafts(base)
-    ended = sweep(tmp_path, jobs, pruner="asha", reduction=3, first_rung=0.4)
+    ended = sweep_here(tmp_path, jobs, pruner="asha", reduction=3, first_rung=0.4)
     done = [job for job in ended.jobs if job.state == "done"]
     pruned = [job for job in ended.jobs if job.state == "pruned"]
     assert done
@@ -121,7 +121,7 @@ def test_halving_ends_with_one_job_like_its_solo_run(base, solo, tmp_path) -> No
         assert not (tmp_path / job.folder / "result.json").exists()
         assert job.progress["step"] in (2, 6)
     # Without the pruner, the same sweep trains the pruned ones to their end.
-    whole = sweep(tmp_path, jobs)
+    whole = sweep_here(tmp_path, jobs)
     assert whole.count("done") == 6
     same(tmp_path / whole.jobs[4].folder, solo)
 
@@ -201,7 +201,8 @@ def test_jobs_that_train_together_are_the_runs_they_would_be_alone(base, solo, t
 
 
 def test_halving_frees_places_in_a_joint_training(base, solo, tmp_path) -> None:
-    ended = sweep_jointly(tmp_path, drafts(base), pruner="asha", reduction=3, first_rung=0.4)
+    halved = {"pruner": "asha", "reduction": 3, "first_rung": 0.4}
+    ended = sweep_here(tmp_path, drafts(base), together=6, **halved)
     # All six reach the rung in one step, so exactly two of them go on, and none of those further.
     rungs = Ledger(tmp_path).rungs()
     assert len(rungs[10, 2].losses) == 6
@@ -211,7 +212,7 @@ def test_halving_frees_places_in_a_joint_training(base, solo, tmp_path) -> None:
     states = {job.number: job.state for job in ended.jobs}
     assert sum(state == "done" for state in states.values()) == 1
     assert sum(state == "pruned" for state in states.values()) == 5
-    whole = sweep_jointly(tmp_path, drafts(base))
+    whole = sweep_here(tmp_path, drafts(base), together=6)
     assert whole.count("done") == 6
     nearly(tmp_path / whole.jobs[4].folder, solo)
 

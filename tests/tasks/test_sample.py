@@ -17,7 +17,7 @@ from rich.console import Console
 
 from graftlab.adapters.lora import Lora
 from graftlab.adapters.peft import attach
-from graftlab.choices import dump
+from graftlab.choices import dump, restore
 from graftlab.errors import ConfigError, DataError, ModelError
 from graftlab.generation.decode import Reply
 from graftlab.generation.sampling import Generation
@@ -420,3 +420,61 @@ except GraftlabError:
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.stdout == "light\n", done.stderr
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"title": {"type": "string"}, "year": {"type": "integer"}},
+    "required": ["title", "year"],
+    "additionalProperties": False,
+}
+
+
+def test_replies_follow_a_schema_and_the_record_says_so(
+    trained: Path, tmp_path: Path, screen: Callable[..., io.StringIO]
+) -> None:
+    shown = screen()
+    file, out = tmp_path / "schema.json", tmp_path / "replies.jsonl"
+    file.write_text(json.dumps(SCHEMA), encoding="utf-8")
+    generation = Generation(max_new_tokens=60, temperature=1.5, schema=str(file))
+    (answer,) = run(spec(trained, generation=generation, out=str(out)))
+    (row,) = map(json.loads, out.read_text(encoding="utf-8").splitlines())
+    assert row["valid"] == {"base": True, "adapter": True}
+    for name, reply in answer.replies.items():
+        assert sorted(json.loads(reply.text)) == ["title", "year"]
+        assert row[name] == reply.text
+    assert shown.getvalue().count("follows the schema") == 2
+    run(spec(trained, out=str(out)))
+    assert "valid" not in json.loads(out.read_text(encoding="utf-8"))
+
+
+def test_a_reply_that_cannot_fit_is_refused_before_the_base_is_loaded(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graftlab.models.cache.lend", None)
+    with pytest.raises(ConfigError, match=r"at most 5 tokens .* the shortest takes \d\d\."):
+        run(spec(trained, generation=Generation(max_new_tokens=5, schema=SCHEMA)))
+
+
+def test_prompts_bring_their_own_schema(trained: Path, tmp_path: Path) -> None:
+    wanted = {"type": "json_schema", "json_schema": {"name": "track", "schema": SCHEMA}}
+    rows = [
+        {"messages": [{"role": "user", "content": "free"}]},
+        {"messages": [{"role": "user", "content": "bound"}], "response_format": wanted},
+    ]
+    file = tmp_path / "asked.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    generation = Generation(max_new_tokens=60, schema="row")
+    for batch in (1, 2):
+        free, bound = run(spec(trained, prompts=str(file), generation=generation, batch=batch))
+        assert [reply.valid for reply in free.replies.values()] == [None, None]
+        assert [reply.valid for reply in bound.replies.values()] == [True, True]
+
+
+def test_a_schema_is_kept_in_the_record_of_a_run(tmp_path: Path) -> None:
+    file = tmp_path / "schema.json"
+    file.write_text(json.dumps(SCHEMA), encoding="utf-8")
+    kept = dump(Generation(schema=str(file)))
+    file.unlink()
+    assert kept["schema"] == SCHEMA
+    assert restore(Generation, kept) == Generation(schema=SCHEMA)

@@ -8,6 +8,7 @@ logits at the last real token is read. coremltools writes it, on Linux too; runn
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -103,6 +104,7 @@ def convert(model: Logits, *, length: int, bits: int) -> Any:
     import numpy as np
     import torch
 
+    logging.getLogger("coremltools").setLevel(logging.WARNING)  # it tells every constant it drops
     ids = torch.ones((1, length), dtype=torch.int32)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the tracer's notes on shapes that are constant here

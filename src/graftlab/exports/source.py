@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 TOOLKIT_SCALE = 0.5
 """alpha / rank of every adapter that the toolkit trains; its checkpoints do not say."""
 
-WHOLE = ("config.json", "base-model.pt")
-"""One of these lies where a whole model does: transformers' own, or the toolkit's."""
-
 
 @dataclass(frozen=True, slots=True)
 class Trained:
@@ -105,12 +102,9 @@ def load(adapter: str, model: ModelSpec | None = None) -> Trained:
 
 def model_folder(path: Path) -> Path | None:
     """The folder of a whole model that `path` means, a run or a folder; None for an adapter's."""
-    for folder in (path, path / "adapter"):
-        if (folder / "adapter_config.json").is_file():
-            return None
-        if any((folder / file).is_file() for file in WHOLE):
-            return folder
-    return None
+    from graftlab.models.folder import model_in
+
+    return next((f for f in (path, path / "adapter") if model_in(f) is not None), None)
 
 
 def draft_state(path: Path) -> dict[str, Tensor]:
