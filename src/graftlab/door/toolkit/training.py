@@ -109,10 +109,9 @@ _COMPUTE = (
     ),
     Flag(
         name="compile-model",
-        meaning="compile the layers in any case; without it where that repays",
-        words=("compile=on",),
-        keys="compile",
+        meaning="compile the layers",
         switch=True,
+        note="compiling tamm's layers takes longer than it can save, so they are not",
     ),
     Flag(
         name="loss-update-frequency",
