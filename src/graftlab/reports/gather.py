@@ -110,8 +110,9 @@ def _reached(run: Run) -> str:
     if not run.rows or run.rows[-1]["step"] == 0:
         return "it ended before the first logged step"
     last = run.rows[-1]
-    epochs = f" (epoch {last['epoch']:.2f} of {run.config.get('epochs', '?')})"
-    return f"it reached step {last['step']:,}{epochs if 'epoch' in last else ''}"
+    planned = run.config.get("epochs", "?")
+    epochs = f" (epoch {last['epoch']:.2f} of {planned})" if "epoch" in last else ""
+    return f"it reached step {last['step']:,}{epochs}"
 
 
 def _run_folders(folder: Path) -> Iterator[Path]:
