@@ -221,7 +221,9 @@ def main() -> None:
                 rounds=arguments.rounds,
             )
             name = str(dtype).removeprefix("torch.")
-            tables += table(f"{name}, {title}", told, rounds=arguments.rounds, prompts=len(prompts))
+            lines = table(f"{name}, {title}", told, rounds=arguments.rounds, prompts=len(prompts))
+            print("\n".join(lines), flush=True)  # minutes pass before the next
+            tables += lines
     ratio = base.num_parameters / distilled.num_parameters
     lines = [
         "# Speculative decoding against plain decoding",
