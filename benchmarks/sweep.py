@@ -5,6 +5,7 @@
     local     worker processes, each with its base loaded
     joint     adapters trained together on one base
     asha      local, with jobs that fall behind given up
+    both      joint, with jobs that fall behind given up
 
 All train the same jobs; reported are wall-clock, the winner and its validation loss, and the memory
 of all processes at the worst moment. The first two train one job after the other, all of the same
@@ -40,7 +41,7 @@ RATES = ("5e-4", "1e-3", "2e-3", "5e-3")
 RANKS = ("4", "8", "16")
 SWEPT = [f"lr={','.join(RATES)}", f"lora.rank={','.join(RANKS)}"]
 TRAIN = [sys.executable, str(ROOT / "train.py")]
-WAYS = ("fresh", "one", "local", "joint", "asha")
+WAYS = ("fresh", "one", "local", "joint", "asha", "both")
 SEQUENCES = ("fresh", "one")
 """The ways that train one job after the other."""
 
@@ -69,7 +70,9 @@ def measure(way: str, words: list[str], folder: Path, *, timed: int) -> Outcome:
             program = [sys.executable, str(Path(__file__).resolve()), "--in-one", str(timed)]
             run(program, words, folder)
         else:
-            more = ["sweep.pruner=asha", "launcher=local"] if way == "asha" else [f"launcher={way}"]
+            launcher = {"asha": "local", "both": "joint"}.get(way, way)
+            more = [f"launcher={launcher}"]
+            more += ["sweep.pruner=asha"] if way in ("asha", "both") else []
             command = ["-m", *SWEPT, *words, *more, f"hydra.sweep.dir={folder}"]
             subprocess.run([*TRAIN, *command], check=True, stdout=subprocess.DEVNULL)
     seconds = time.monotonic() - began
@@ -250,7 +253,7 @@ def main() -> int:
         print(table(outcomes)[-2], flush=True)
     publish(
         [
-            "# A sweep of twelve jobs, five ways",
+            "# A sweep of twelve jobs, six ways",
             "",
             f"{_processor()}, {os.cpu_count()} cores; the embedded demo, {given.epochs} epochs, "
             f"{SWEPT[0]} {SWEPT[1]}; one run of each way, in this order.",
