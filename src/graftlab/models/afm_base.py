@@ -139,16 +139,19 @@ def load_model(assets: Assets, *, dtype: torch.dtype, device: torch.device) -> n
     from graftlab.models.pages import MappedFile
 
     model: nn.Module = create_on_meta(read_config(assets.config))
-    state = {}
+    state: dict[str, Tensor] = {}
+    copies: dict[int, Tensor] = {}  # embedding and head are one tensor under two names
     stored = read_weights(assets.weights)
     file = MappedFile(assets.weights)
     for name, tensor in stored.items():
         if ".adapters." in name:
             continue  # the toolkit's file holds a fresh adapter beside the base
         # tamm normalises and quantises in fp32, and those vectors are small: they stay in it.
-        state[name] = tensor.to(device, dtype if tensor.ndim > 1 else None)
-        if state[name] is not tensor:
-            file.forget(tensor)
+        place = tensor.data_ptr()
+        if place not in copies or copies[place].shape != tensor.shape:
+            wanted = dtype if tensor.ndim > 1 else tensor.dtype
+            copies[place] = file.copy(tensor, device, wanted)
+        state[name] = copies[place]
     model_names = model.state_dict()
     state = _wrapped(state, model_names)
     _require_fit(state, model_names, assets)

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 DONTNEED = 4
 """MADV_DONTNEED of madvise(2): clean pages of a file are dropped, and read again when touched."""
+PIECE = 1 << 25
+"""Bytes that are read at once: an embedding of a gigabyte would be resident twice."""
 
 
 class MappedFile:
@@ -25,6 +28,26 @@ class MappedFile:
 
     def __init__(self, path: Path) -> None:
         self._spans = _spans_of(path.resolve())
+
+    def copy(self, tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """`tensor` (rows, ...) on `device` in `dtype`; the tensor itself where it is that already.
+
+        A copy is made piece by piece, each piece's pages given back before the next is read.
+        """
+        import torch
+
+        if tensor.device == device and tensor.dtype == dtype:
+            return tensor
+        copied = torch.empty(tensor.shape, dtype=dtype, device=device)
+        if tensor.ndim == 0 or tensor.nbytes <= PIECE:
+            copied.copy_(tensor)
+            self.forget(tensor)
+            return copied
+        rows = max(1, len(tensor) * PIECE // tensor.nbytes)
+        for target, piece in zip(copied.split(rows), tensor.split(rows), strict=True):
+            target.copy_(piece)
+            self.forget(piece)
+        return copied
 
     def forget(self, tensor: Tensor) -> None:
         """Give the pages behind `tensor` back, where it lies in this file; else do nothing."""
