@@ -47,3 +47,16 @@ def test_memory_that_is_not_the_file_s_is_left_alone(file):
     MappedFile(file.with_name("absent.pt")).forget(state["large"])
     assert torch.equal(own, torch.arange(4 * MIB, dtype=torch.float32))
     assert torch.equal(own, state["large"])
+
+
+def test_a_large_tensor_is_copied_piece_by_piece(file, monkeypatch):
+    state = torch.load(file, mmap=True, weights_only=True)
+    large, mapped = state["large"].view(1024, -1), MappedFile(file)
+    forgotten: list[int] = []
+    monkeypatch.setattr("graftlab.models.pages.PIECE", MIB)
+    monkeypatch.setattr(mapped, "forget", lambda piece: forgotten.append(piece.nbytes))
+    copy = mapped.copy(large, torch.device("cpu"), torch.bfloat16)
+    assert torch.equal(copy, large.bfloat16())
+    assert len(forgotten) == 16
+    assert sum(forgotten) == large.nbytes
+    assert mapped.copy(large, torch.device("cpu"), torch.float32) is large

@@ -44,7 +44,8 @@ class MappedFile:
             self.forget(tensor)
             return copied
         rows = max(1, len(tensor) * PIECE // tensor.nbytes)
-        for target, piece in zip(copied.split(rows), tensor.split(rows), strict=True):
+        pieces = zip(torch.split(copied, rows), torch.split(tensor, rows), strict=True)
+        for target, piece in pieces:
             target.copy_(piece)
             self.forget(piece)
         return copied
