@@ -1,8 +1,8 @@
 """The one table of choices that come as different classes, and specs as plain dictionaries.
 
-Adding an objective (or a base, a data source, an optimizer) means one file with its dataclass, one
-line here, one YAML file in `conf/` and one test. `dump` and `restore` carry a spec to `run.yaml`
-and back; a node whose class is a choice says which one under the key `choice`:
+Adding an objective (or a data source, an optimizer) means one file with its dataclass, one line
+here, one YAML file in `conf/` and one test; a base has its line in `models/kinds.py`. `dump` and
+`restore` carry a spec to `run.yaml` and back; a node whose class is a choice names it as `choice`:
 
     dump(HFModel(path="qwen"))  ->  {"choice": "hf", "path": "qwen", ...}
 """
@@ -17,12 +17,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from graftlab.data.prepared import PreparedData
 from graftlab.data.source import DataSpec, DemoData, JsonlData
 from graftlab.errors import ConfigError, did_you_mean
-from graftlab.models.afm import AFMModel
-from graftlab.models.afm_mini import AFMMini
 from graftlab.models.base import ModelSpec
-from graftlab.models.draft import DraftModel
-from graftlab.models.hf import HFModel
-from graftlab.models.tiny import TinyModel
+from graftlab.models.kinds import MODELS
 from graftlab.objectives.base import Objective
 from graftlab.objectives.ce import CrossEntropy
 from graftlab.objectives.distill import Distill
@@ -44,13 +40,7 @@ CHOICES: dict[str, dict[str, type]] = {
         "ray": RayLauncher,
         "slurm": SlurmLauncher,
     },
-    "model": {
-        "afm": AFMModel,
-        "afm-mini": AFMMini,
-        "draft": DraftModel,
-        "hf": HFModel,
-        "tiny": TinyModel,
-    },
+    "model": {**MODELS},
     "objective": {"distill": Distill, "sft": CrossEntropy},
     "optimizer": {"adamw": AdamW, "custom": CustomOptimizer},
     "teacher": {"http": HttpTeacher, "local": LocalTeacher, "rules": RulesTeacher},

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 from graftlab.caches import default_cache
 from graftlab.errors import ConfigError, GraftlabError, ModelError, require_choice, require_range
 from graftlab.models.afm import AFMModel
-from graftlab.models.afm_mini import AFMMini
 from graftlab.models.architecture import Architecture
 from graftlab.models.base import ModelSpec
 from graftlab.models.folder import model_in
 from graftlab.models.hf import HFModel
 from graftlab.models.shrink import shrink
-from graftlab.models.tiny import TinyModel
 from graftlab.models.weights import read_json
+from graftlab.text.tokenizer import FILES, holds_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -33,12 +32,11 @@ if TYPE_CHECKING:
 MADE = ("config.json", "base-model-config.json")
 """One of these is in a folder that is whole."""
 TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "merges.txt"),
-    *("added_tokens.json", "special_tokens_map.json", "chat_template.jinja", "afm_template.json"),
+    *FILES,
+    *("vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json"),
+    *("chat_template.jinja", "afm_template.json"),
 )
 """What a tokenizer with its template may consist of."""
-TOKENIZERS = TOKENIZER_FILES[:3]
-"""One of these is there where there is a tokenizer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,21 +241,16 @@ def _pattern_of_run(path: str) -> Pattern:
     except GraftlabError as error:
         raise ModelError(f"its base is not here: {error}") from error
     assert config is not None, "folders and hub ids have a description"
-    saved = any((source.folder / name).is_file() for name in TOKENIZERS)
+    saved = holds_tokenizer(source.folder)
     return Pattern(model, config, source.folder if saved else config)
 
 
 def _base(described: dict[str, Any]) -> ModelSpec:
     """The spec of a run's base, as `run.yaml` holds it."""
-    kinds: dict[str, type[ModelSpec]] = {
-        "afm": AFMModel,
-        "afm-mini": AFMMini,
-        "draft": DraftModel,
-        "hf": HFModel,
-        "tiny": TinyModel,
-    }
+    from graftlab.models.kinds import MODELS
+
     fields = dict(described)
-    kind = kinds[str(fields.pop("choice"))]
+    kind = MODELS[str(fields.pop("choice"))]
     if "architecture" in fields:
         fields["architecture"] = Architecture(**(fields.get("architecture") or {}))
     model = kind(**fields)

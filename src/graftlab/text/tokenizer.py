@@ -14,6 +14,9 @@ from graftlab.errors import ModelError
 from graftlab.text.template import literal_markers
 from graftlab.types import Message
 
+FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+"""One of these is in every folder that has a tokenizer."""
+
 _QUESTION, _ANSWER = "graftlab asks", "graftlab answers"
 
 
@@ -128,6 +131,11 @@ def fingerprint_of(*parts: object) -> str:
     """A short hash of JSON-able parts."""
     data = json.dumps(parts, ensure_ascii=False, sort_keys=True, default=str)
     return hashlib.sha256(data.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def holds_tokenizer(folder: Path) -> bool:
+    """Whether a tokenizer lies in `folder`."""
+    return any((folder / name).is_file() for name in FILES)
 
 
 def load_tokenizer(
