@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from graftlab.data.answers import answer_problems, in_order, mismatch, refusal, style_of
+from graftlab.data.answers import answer_problems, in_order, refusal, style_of
 from graftlab.data.schemas import SchemaAugment, augment, varied
 from graftlab.data.source import JsonlData
 from graftlab.errors import ConfigError, DataError
+from graftlab.text.json_schema import mismatch
 from graftlab.types import Conversation, Message
 
 pytest.importorskip("llguidance")
@@ -174,9 +175,19 @@ def test_another_order_and_escaped_letters_are_written_as_guided_generation_does
     assert shown(copy)[1] == '{"title": "Blå", "year": 1990}'
 
 
+def test_answers_are_judged_as_replies_are_held():
+    """By the same decimals, and by the white space that guided generation can write."""
+    price = {"type": "object", "properties": {"price": {"type": "number", "multipleOf": 0.01}}}
+    assert mismatch('{"price": 0.07}', price) is None
+    good = json.dumps(ANSWERS[1], indent=2)
+    assert answer_problems(row(good).messages) == []
+    (problem,) = answer_problems(row(json.dumps(ANSWERS[1], indent="\t")).messages)
+    assert "guided generation cannot give it" in problem
+
+
 def test_a_schema_that_is_none_is_told():
     (problem,) = answer_problems(row("{}", schema={"type": "thing"}).messages)
-    assert problem.startswith("turn 1: the schema itself is wrong: $.type")
+    assert problem.startswith("turn 1: the schema itself is wrong: at /type")
 
 
 def test_shares_are_checked():

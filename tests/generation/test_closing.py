@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from graftlab.generation.closing import Closer, Place
-from graftlab.generation.schema import grammar, mismatch, read_schema
+from graftlab.generation.schema import read_schema
+from graftlab.text.json_schema import grammar, mismatch
 from schemas import SCHEMAS, TEXT, closed
 
 TRACK = closed(

@@ -13,8 +13,9 @@ from afm_chats import write_mini_tokenizer
 from graftlab.errors import ConfigError
 from graftlab.generation.form import Form, form_of
 from graftlab.generation.guide import SchemaGuide
-from graftlab.generation.schema import mismatch, read_schema
+from graftlab.generation.schema import read_schema
 from graftlab.text.afm import AFMTokenizer
+from graftlab.text.json_schema import mismatch
 from graftlab.text.tokenizer import Tokenizer, load_tokenizer
 from miniatures import CHATML, save_tokenizer
 from schemas import SCHEMAS, closed, random_logits

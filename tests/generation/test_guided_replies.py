@@ -11,10 +11,10 @@ from graftlab.errors import ConfigError
 from graftlab.generation.decode import Reply, generate, generate_batch
 from graftlab.generation.form import form_of
 from graftlab.generation.sampling import Generation
-from graftlab.generation.schema import mismatch
 from graftlab.generation.speculative import Draft
 from graftlab.models.base import Base
 from graftlab.models.hf import HFModel
+from graftlab.text.json_schema import mismatch
 from graftlab.text.tokenizer import Tokenizer
 from graftlab.types import Conversation, Message
 from miniatures import miniature

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from graftlab.errors import ConfigError
-from graftlab.generation.schema import mismatch, read_schema
+from graftlab.generation.schema import read_schema
+from graftlab.text.json_schema import mismatch
 from schemas import SCHEMAS, closed
 
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from itertools import product
 from typing import Any
 
-from graftlab.errors import ConfigError
+from graftlab.text.json_schema import grammar, malformed, mismatch, require_llguidance
 from graftlab.types import Message
 
 _SEPARATORS = ((", ", ": "), (",", ":"), (",", ": "))
@@ -43,8 +43,8 @@ def answer_problems(messages: Sequence[Message]) -> list[str]:
     problems = []
     for asked, answered in asked_answers(messages):
         schema, text = schema_of(messages[asked]), messages[answered].content
-        if reason := _malformed(json.dumps(schema)):
-            problems.append(f"turn {asked + 1}: the schema itself is wrong: {reason}")
+        if wrong := malformed(schema):
+            problems += [f"turn {asked + 1}: the schema itself is wrong: {w}" for w in wrong]
         elif reason := mismatch(text, schema):
             problems.append(
                 f"turn {answered + 1}: the answer does not keep to its schema: {reason}"
@@ -54,25 +54,14 @@ def answer_problems(messages: Sequence[Message]) -> list[str]:
     return problems
 
 
-def mismatch(text: str, schema: dict[str, Any]) -> str | None:
-    """Why `text` is not JSON of this well-formed schema; None when it is."""
-    jsonschema, _ = _checkers()
-    try:
-        answer = json.loads(text)
-    except ValueError as error:
-        return f"not JSON ({error})"
-    found = jsonschema.Draft202012Validator(schema).iter_errors(answer)
-    worst = jsonschema.exceptions.best_match(found)
-    return None if worst is None else f"{worst.json_path}: {worst.message}"
-
-
 def refusal(text: str, schema: dict[str, Any]) -> str | None:
     """Why decoding constrained to the schema could not write `text`; None when it could."""
-    _, llguidance = _checkers()
-    grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema))
-    matcher = llguidance.LLMatcher(_bytewise(), grammar, log_level=0)
-    if error := matcher.get_error():
-        return f"the schema cannot be held to ({' '.join(str(error).split())})"
+    try:
+        matcher = require_llguidance().LLMatcher(_bytewise(), grammar(schema), log_level=0)
+    except ValueError as error:  # of an x-guidance key that is not one
+        return f"the schema cannot be held to ({error})"
+    if given_up := matcher.get_error():
+        return f"the schema cannot be held to ({' '.join(str(given_up).split())})"
     data = list(text.strip().encode("utf-8"))
     taken = matcher.validate_tokens(data)
     if taken < len(data):
@@ -113,17 +102,6 @@ def style_of(text: str) -> dict[str, Any] | None:
     return None
 
 
-@lru_cache(maxsize=256)
-def _malformed(schema: str) -> str | None:
-    """What the meta-schema has against a schema; most rows of a file share theirs."""
-    jsonschema, _ = _checkers()
-    try:
-        jsonschema.Draft202012Validator.check_schema(json.loads(schema))
-    except jsonschema.SchemaError as error:
-        return f"{error.json_path}: {error.message}"
-    return None
-
-
 def _ordered(value: Any, schema: Any) -> Any:
     if not isinstance(schema, dict):
         return value
@@ -136,18 +114,7 @@ def _ordered(value: Any, schema: Any) -> Any:
     return {name: _ordered(value[name], known.get(name)) for name in names}
 
 
-def _checkers() -> tuple[Any, Any]:
-    try:
-        import jsonschema
-        import llguidance
-    except ImportError as error:
-        raise ConfigError(
-            f"data.schema_augment needs the package {error.name}: pip install 'graftlab[guided]'."
-        ) from error
-    return jsonschema, llguidance
-
-
 @lru_cache(maxsize=1)
 def _bytewise() -> Any:
     """A vocabulary of bytes: a text is taken as far as the schema goes along."""
-    return _checkers()[1].LLTokenizer("byte")
+    return require_llguidance().LLTokenizer("byte")

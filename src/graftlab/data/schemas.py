@@ -21,13 +21,13 @@ from typing import Any
 from graftlab.data.answers import (
     asked_answers,
     in_order,
-    mismatch,
     refusal,
     schema_of,
     style_of,
 )
 from graftlab.data.split import content_hash
 from graftlab.errors import require_range
+from graftlab.text.json_schema import mismatch
 from graftlab.types import Conversation, Message
 
 _NOTES = ("description", "title", "examples")

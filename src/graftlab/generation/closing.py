@@ -18,7 +18,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from graftlab.generation.schema import required_names, words
-from graftlab.generation.vocabulary import require_llguidance
+from graftlab.text.json_schema import require_llguidance
 
 END = 256
 """The byte tokenizer's id of the end."""

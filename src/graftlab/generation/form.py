@@ -11,8 +11,9 @@ from graftlab.errors import ConfigError
 from graftlab.generation.closing import Closer, Place
 from graftlab.generation.guide import SchemaGuide
 from graftlab.generation.sampling import ROW
-from graftlab.generation.schema import grammar, mismatch, raise_error, read_schema
-from graftlab.generation.vocabulary import require_llguidance, vocabulary_of
+from graftlab.generation.schema import raise_error, read_schema
+from graftlab.generation.vocabulary import vocabulary_of
+from graftlab.text.json_schema import grammar, mismatch, require_llguidance
 
 if TYPE_CHECKING:
     from graftlab.generation.sampling import Generation

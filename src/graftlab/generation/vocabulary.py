@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from graftlab.errors import ConfigError
+from graftlab.text.json_schema import require_llguidance
 
 if TYPE_CHECKING:
     from graftlab.text.tokenizer import Tokenizer
@@ -78,17 +78,6 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
     while len(_CACHE) > KEPT:
         _CACHE.popitem(last=False)
     return _CACHE[tokenizer.fingerprint]
-
-
-def require_llguidance() -> Any:
-    """The package `llguidance`. Raises ConfigError with the line that installs it."""
-    try:
-        import llguidance
-    except ImportError as error:
-        raise ConfigError(
-            "generation.schema needs the package llguidance: pip install 'graftlab[guided]'."
-        ) from error
-    return llguidance
 
 
 class _Pieces:
