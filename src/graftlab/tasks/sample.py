@@ -13,24 +13,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.errors import ConfigError, ModelError, require_choice, require_range
+from graftlab.errors import ConfigError, require_choice, require_range
 from graftlab.generation.sampling import Generation
 from graftlab.models.base import ModelSpec
 from graftlab.tasks.drafting import find_draft
 from graftlab.training.precision import Precision
 
 if TYPE_CHECKING:
-    import torch
-
     from graftlab.adapters.base import Adapter
     from graftlab.adapters.store import AdapterSource
     from graftlab.generation.prompts import Prompt
     from graftlab.generation.show import Answer
-    from graftlab.models.base import Base
     from graftlab.tasks.answering import Voice
-    from graftlab.text.tokenizer import Tokenizer
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -110,8 +104,9 @@ def run(spec: SampleSpec) -> list[Answer]:
     from graftlab.tracking.console import console, say
     from graftlab.training.device import pick_device
     from graftlab.training.precision import resolve
+    from graftlab.training.trained import load_onto, load_tokenizer
 
-    tokenizer = trained_tokenizer(source, model)
+    tokenizer = load_tokenizer(model, source)
     prompts = _prompts(spec, source, reserved=tokenizer.reserved)
     check_forms(spec.generation, [prompt.conversation for prompt in prompts], tokenizer)
     device = pick_device(spec.device, key="device")
@@ -162,6 +157,7 @@ def found(spec: SampleSpec) -> tuple[AdapterSource | None, ModelSpec]:
     from graftlab.adapters.store import find_adapter
     from graftlab.data.files import locate
     from graftlab.text.frame import load_frame
+    from graftlab.training.trained import base_of
 
     if spec.prompts is not None:
         locate("prompts", spec.prompts)
@@ -172,35 +168,7 @@ def found(spec: SampleSpec) -> tuple[AdapterSource | None, ModelSpec]:
         spec.model.check()
         return source, spec.model
     assert source is not None, "a spec without adapter has a model"
-    return source, trained_model(source)
-
-
-def trained_model(source: AdapterSource) -> ModelSpec:
-    """The base that the adapter's `run.yaml` names. Raises ConfigError or ModelError."""
-    from graftlab.choices import restore
-
-    described = source.run().get("model")
-    if described is None:
-        named = source.config().get("base_model_name_or_path")
-        raise ConfigError(
-            f"{source.path} has no run.yaml that says which base it belongs to (its "
-            f"adapter_config.json names {named}): give model=hf model.path=DIR."
-        )
-    model = restore(ModelSpec, described, path="model")  # type: ignore[type-abstract]
-    try:
-        model.check()
-    except ModelError as error:
-        raise ModelError(
-            f"{error} The adapter was trained on it; if it lies elsewhere now, give "
-            "model=hf model.path=DIR."
-        ) from error
-    return model
-
-
-def trained_tokenizer(source: AdapterSource | None, model: ModelSpec) -> Tokenizer:
-    """What the adapter was trained with, if its folder has it; else the model's own."""
-    saved = source is not None and any((source.folder / n).is_file() for n in TOKENIZER_FILES)
-    return model.load_tokenizer(source.folder if source is not None and saved else None)
+    return source, base_of(source, advice="give model=hf model.path=DIR")
 
 
 def _prompts(
@@ -220,20 +188,6 @@ def _prompts(
     data = source.run().get("data", {}) if source else {}
     system, instruction = data.get("system_prompt"), data.get("default_instruction")
     return [with_system(p, system=system, instruction=instruction) for p in prompts]
-
-
-def load_onto(base: Base, source: AdapterSource | None, *, dtype: torch.dtype) -> Adapter | None:
-    """The adapter, attached to the base that it was trained on. Raises ModelError for another."""
-    if source is None:
-        return None
-    trained_on = source.base_fingerprint()
-    if trained_on not in (None, base.fingerprint):
-        raise ModelError(
-            f"{source.path} was trained on another base (fingerprint {trained_on}) than "
-            f"{base.name} ({base.fingerprint}): its replies would mean nothing. Leave model= out "
-            "to take the base it was trained on."
-        )
-    return base.load_adapter(source, dtype=dtype)
 
 
 def _voices(spec: SampleSpec, adapter: Adapter | None) -> list[Voice]:

@@ -11,7 +11,7 @@ from graftlab.generation.sampling import Generation
 from graftlab.models.base import ModelSpec
 from graftlab.models.hf import HFModel
 from graftlab.models.tiny import TinyModel
-from graftlab.tasks.sample import SampleSpec, found, load_onto, trained_tokenizer
+from graftlab.tasks.sample import SampleSpec, found
 
 if TYPE_CHECKING:
     from graftlab.recipes.teachers.local import Generate, LocalTeacher
@@ -34,8 +34,9 @@ def speaking(teacher: LocalTeacher) -> Iterator[Generate]:
     from graftlab.models.cache import lend
     from graftlab.training.device import pick_device
     from graftlab.training.precision import resolve
+    from graftlab.training.trained import load_onto, load_tokenizer
 
-    tokenizer = trained_tokenizer(source, model)
+    tokenizer = load_tokenizer(model, source)
     device = pick_device("auto", key="device")
     precision = resolve(spec.precision, device)
     with lend(model, dtype=precision.base_dtype, device=device) as base:

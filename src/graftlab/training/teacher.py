@@ -8,20 +8,13 @@ opened       base and adapter as a policy without gradients
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.adapters.store import AdapterSource, find_adapter
-from graftlab.choices import restore
 from graftlab.errors import ConfigError, ModelError
-from graftlab.models.base import ModelSpec
-from graftlab.models.folder import model_in
+from graftlab.training.trained import Trained, find_trained, load_onto
 
 if TYPE_CHECKING:
     import torch
@@ -35,75 +28,21 @@ ROLE = "teacher"
 """Under which a teacher's base rests between the jobs of a process, beside the students'."""
 
 
-@dataclass(frozen=True, slots=True)
-class Teacher:
-    """What teaches: a base, and the adapter on it (None where the model stands by itself)."""
-
-    path: str
-    model: ModelSpec
-    source: AdapterSource | None
-
-    def load_tokenizer(self) -> Tokenizer:
-        """The one that it was trained with."""
-        from graftlab.text.tokenizer import load_tokenizer
-
-        folder = self.source.folder if self.source is not None else None
-        if folder is None or not any(folder.glob("tokenizer*")):
-            return self.model.load_tokenizer()
-        trusted = bool(getattr(self.model, "trust_remote_code", False))
-        return load_tokenizer(folder, trust_remote_code=trusted)
-
-    def fingerprint(self) -> str:
-        """16 hex digits of base and adapter; another training gives others. Raises ModelError."""
-        from graftlab.models.fingerprint import file_digest
-
-        base = self.model.fingerprint()
-        if self.source is None:
-            return base
-        content = [base, self.source.config(), file_digest(self.source.file)]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def find(path: str, *, base: str | None = None) -> Teacher:
+def find(path: str, *, base: str | None = None) -> Trained:
     """The teacher meant by `objective.teacher`. Raises ModelError naming the key.
 
     `base` is the model folder under an adapter whose run is not known.
     """
     try:
-        return _find(path, base)
+        return find_trained(path, base=base, advice="give objective.base=FOLDER")
     except (ModelError, ConfigError) as error:
         raise ModelError(f"objective.teacher={path}: {error}") from error
 
 
-def asked(objective: Objective) -> Teacher | None:
+def asked(objective: Objective) -> Trained | None:
     """The teacher that an objective asks; None where it asks none. Raises ModelError."""
     path = objective.asks()
     return None if path is None else find(path, base=getattr(objective, "base", None))
-
-
-def _find(path: str, base: str | None) -> Teacher:
-    whole = model_in(Path(path).expanduser())
-    if whole is None:
-        source = find_adapter(path)
-        whole = model_in(source.folder)
-    if whole is not None:
-        whole.check()
-        return Teacher(path, whole, None)
-    described = source.run().get("model")
-    if base is not None and (model := model_in(Path(base).expanduser())) is not None:
-        model.check()
-        return Teacher(path, model, source)
-    if base is not None:
-        raise ModelError(f"objective.base={base} is no model folder.")
-    if described is None:
-        named = source.config().get("base_model_name_or_path")
-        raise ModelError(
-            f"it has no run.yaml that says which base it belongs to (its config names {named}): "
-            "a teacher is a run of graftlab, or a model folder. Else give objective.base=FOLDER."
-        )
-    model = restore(ModelSpec, described, path="model")  # type: ignore[type-abstract]
-    model.check()
-    return Teacher(path, model, source)
 
 
 def settle_key(objective: Objective) -> None:
@@ -167,16 +106,10 @@ def opened(
         yield None
         return
     with lend(teacher.model, dtype=precision.base_dtype, device=device, role=ROLE) as base:
-        adapter = None
-        if teacher.source is not None:
-            trained_on = teacher.source.base_fingerprint()
-            if trained_on not in (None, base.fingerprint):
-                raise ModelError(
-                    f"objective.teacher={teacher.path} was trained on another base (fingerprint "
-                    f"{trained_on}) than {base.name} is now ({base.fingerprint}): what it would "
-                    "teach means nothing."
-                )
-            adapter = base.load_adapter(teacher.source, dtype=precision.adapter_dtype)
+        try:
+            adapter = load_onto(base, teacher.source, dtype=precision.adapter_dtype)
+        except ModelError as error:
+            raise ModelError(f"objective.teacher={teacher.path}: {error}") from error
         base.model.requires_grad_(False)
         base.model.eval()
         yield Policy(base, adapter)
