@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from graftlab.errors import ModelError
 
 if TYPE_CHECKING:
+    from graftlab.adapters.store import AdapterSource
     from graftlab.models.base import Base
 
 WEIGHTS = "adapter_model.safetensors"
@@ -68,6 +69,14 @@ class Adapter(ABC):
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(state[name])
+
+    def fill(self, source: AdapterSource) -> None:
+        """Take over the weights in `source`; else leave a clean base and raise ModelError."""
+        try:
+            self.load_state_dict(source.tensors())
+        except ModelError as error:
+            self.detach()
+            raise ModelError(f"{source.path} does not fit {self.base.name}: {error}") from error
 
     @abstractmethod
     def config_dict(self) -> dict[str, Any]:

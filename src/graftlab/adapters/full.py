@@ -12,7 +12,7 @@ A folder of such an adapter is a whole model, which `model=hf model.path=RUN/ada
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from graftlab.adapters.base import Adapter
 from graftlab.adapters.store import FULL, TRAINED_FROM
-from graftlab.errors import ConfigError, ModelError
+from graftlab.errors import ConfigError
 
 if TYPE_CHECKING:
     from graftlab.adapters.lora import Lora
@@ -54,6 +54,17 @@ class FullAdapter(Adapter):
     def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
         """All parameters under the model's own names, in its order."""
         return [(name, master) for name, _, master in self._named]
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over weights; of tied ones, files may hold both names, and buffers are the base's.
+
+        Raises ModelError unless names and shapes agree.
+        """
+        own = {name for name, _, _ in self._named}
+        model = self.base.model
+        known = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+        known |= {name for name, _ in model.named_buffers()}
+        super().load_state_dict({n: t for n, t in state.items() if n in own or n not in known})
 
     def config_dict(self) -> dict[str, Any]:
         """What `trained_from.json` and checkpoints hold."""
@@ -132,26 +143,12 @@ def attach(base: Base, lora: Lora, *, dtype: torch.dtype) -> FullAdapter:
         )
     adapter = FullAdapter(base, dtype=dtype)
     if source is not None:
-        fill(adapter, source.tensors(), source.path)
+        adapter.fill(source)
     return adapter
 
 
 def load(base: Base, source: AdapterSource, *, dtype: torch.dtype | None = None) -> FullAdapter:
     """The weights that a run of `lora=full` left, on its base. Raises ModelError if unfit."""
     adapter = FullAdapter(base, dtype=dtype or torch.float32)
-    fill(adapter, source.tensors(), source.path)
+    adapter.fill(source)
     return adapter
-
-
-def fill(adapter: FullAdapter, state: dict[str, Tensor], path: Path) -> None:
-    """`state` into `adapter`, or a clean base and a ModelError."""
-    own = {name for name, _ in adapter.named_parameters()}
-    # Tied weights have two names, and files may hold both; buffers are the base's own.
-    known = {name for name, _ in adapter.base.model.named_parameters(remove_duplicate=False)}
-    known |= {name for name, _ in adapter.base.model.named_buffers()}
-    kept = {name: t for name, t in state.items() if name in own or name not in known}
-    try:
-        adapter.load_state_dict(kept)
-    except ModelError as error:
-        adapter.detach()
-        raise ModelError(f"{path} does not fit {adapter.base.name}: {error}") from error

@@ -34,7 +34,7 @@ def attach(base: HFBase, lora: Lora, *, seed: int, dtype: torch.dtype) -> PeftAd
     adapter = _inject(base, config, dtype=dtype)
     initialise(adapter, lora.init, seed=seed if lora.seed is None else lora.seed)
     if source is not None:
-        _fill(adapter, source)
+        adapter.fill(source)
     return adapter
 
 
@@ -68,7 +68,7 @@ def load_adapter(
         adapter = _inject(base, config, dtype=dtype or torch.float32)
     except ConfigError as error:
         raise ModelError(f"{source.folder} does not fit {base.name}: {error}") from error
-    _fill(adapter, source)
+    adapter.fill(source)
     return adapter
 
 
@@ -115,15 +115,6 @@ def _inject(base: HFBase, config: LoraConfig, *, dtype: torch.dtype) -> PeftAdap
             restore_modules(base.model, originals)
             raise ConfigError(f"lora.targets={config.target_modules}: {error}") from error
     return PeftAdapter(base, config, originals=originals, dtype=dtype)
-
-
-def _fill(adapter: PeftAdapter, source: AdapterSource) -> None:
-    """The source's weights into `adapter`, or a clean base and a ModelError."""
-    try:
-        adapter.load_state_dict(source.tensors())
-    except ModelError as error:
-        adapter.detach()
-        raise ModelError(f"{source.folder} does not fit {adapter.base.name}: {error}") from error
 
 
 def _require_same_make(lora: Lora, config: LoraConfig, source: AdapterSource) -> None:

@@ -137,8 +137,8 @@ class ModelSource(FolderSource):
 
 
 @dataclass(frozen=True, slots=True)
-class CheckpointSource(AdapterSource):
-    """The adapter inside a training checkpoint."""
+class FileSource(AdapterSource):
+    """An adapter that is one file."""
 
     @property
     def folder(self) -> Path:
@@ -147,6 +147,11 @@ class CheckpointSource(AdapterSource):
     @property
     def file(self) -> Path:
         return self.path
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSource(FileSource):
+    """The adapter inside a training checkpoint."""
 
     def config(self) -> dict[str, Any]:
         return dict(_checkpoint(self.path)["adapter_config"])
@@ -162,16 +167,8 @@ class CheckpointSource(AdapterSource):
 
 
 @dataclass(frozen=True, slots=True)
-class ToolkitSource(AdapterSource):
+class ToolkitSource(FileSource):
     """A checkpoint of Apple's toolkit: tensors alone; what else is known says the run around it."""
-
-    @property
-    def folder(self) -> Path:
-        return self.path.parent
-
-    @property
-    def file(self) -> Path:
-        return self.path
 
     def config(self) -> dict[str, Any]:
         from graftlab.adapters.lora import Lora

@@ -39,7 +39,7 @@ def attach(base: AFMBase, lora: Lora, *, seed: int, dtype: torch.dtype) -> TammA
     adapter = _inject(base, make, dtype=dtype)
     initialise_tamm(adapter, lora.init, seed=seed if lora.seed is None else lora.seed)
     if source is not None:
-        _fill(adapter, source)
+        adapter.fill(source)
     return adapter
 
 
@@ -50,7 +50,7 @@ def load_adapter(
     import torch
 
     adapter = _inject(base, _make_of(source), dtype=dtype or torch.float32)
-    _fill(adapter, source)
+    adapter.fill(source)
     return adapter
 
 
@@ -105,15 +105,6 @@ def _create(base: AFMBase, make: Make) -> dict[str, nn.Module]:
         if layer_of(name, regular=regular) >= first
         and ("qkv_transform" in name or kind_of(name) in wanted)
     }
-
-
-def _fill(adapter: TammAdapter, source: AdapterSource) -> None:
-    """The source's weights into `adapter`, or a clean base and a ModelError."""
-    try:
-        adapter.load_state_dict(source.tensors())
-    except ModelError as error:
-        adapter.detach()
-        raise ModelError(f"{source.path} does not fit {adapter.base.name}: {error}") from error
 
 
 def _require_same_make(lora: Lora, make: Make, source: AdapterSource) -> None:
