@@ -233,6 +233,19 @@ def test_a_damaged_file_says_so(own):
         spec_of(own).check()
 
 
+def test_a_base_with_a_trained_adapter_inside_is_refused(own):
+    """Its update would be left out without a word; a fresh one's B is zero."""
+    file = own / "base-model.pt"
+    state = torch.load(file, weights_only=True)
+    (name, *_) = [key for key in state if key.endswith("b_transpose")]
+    assert not state[name].any()
+    spec_of(own).load(dtype=torch.float32, device=torch.device("cpu"))
+    state[name] = torch.ones_like(state[name])
+    torch.save(state, file)
+    with pytest.raises(ModelError, match=r"trained adapter \(.*b_transpose is not zero\)"):
+        spec_of(own).load(dtype=torch.float32, device=torch.device("cpu"))
+
+
 class Trap:
     """Unpickling it would leave a file behind."""
 

@@ -10,23 +10,16 @@ from afm_assets import make_assets
 from graftlab.adapters.lora import Lora
 from graftlab.models.afm import AFMModel
 from graftlab.models.probe import probe_batch
+from reading import assert_padding_is_not_read, close, tokens
 
 LENGTH = 300
 """More than a fresh cache has room for."""
-
-
-def tokens(rows: int, length: int, *, seed: int = 0) -> Tensor:
-    return torch.randint(3, 400, (rows, length), generator=torch.Generator().manual_seed(seed))
 
 
 def whole(base, row: Tensor) -> Tensor:
     """Logits (T, V) of a row (T,) as it is trained: packed, without any cache."""
     with torch.no_grad(), base.evaluating():
         return base.logits(base.hidden(probe_batch([row]))[0]).float()
-
-
-def close(ours: Tensor, theirs: Tensor) -> None:
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 @pytest.fixture(scope="module", params=["quantizer", "quantizing cacher", "no reuse"])
@@ -93,22 +86,7 @@ def test_what_is_cropped_was_never_read(base):
 
 
 def test_a_padded_row_reads_as_alone(base):
-    lengths = (16, 5, 11)
-    rows = [tokens(1, length + 4, seed=length)[0] for length in lengths]
-    padding = torch.tensor([max(lengths) - length for length in lengths])
-    filler = torch.zeros(max(lengths), dtype=torch.long)
-    prompts = torch.stack([torch.cat([filler[len(row) - 4 :], row[:-4]]) for row in rows])
-    with base.context(padding=padding) as context:
-        heard = [context.feed(prompts, last=1)]
-        heard.append(context.feed(torch.stack([r[-4:-2] for r in rows])))
-        kept = torch.tensor([2, 1])
-        context.select(kept)
-        heard.append(context.feed(torch.stack([rows[row][-2:] for row in kept])))
-    first = torch.cat(heard[:2], dim=1)
-    for index, row in enumerate(rows):
-        close(first[index], whole(base, row)[-5:-2])
-    for place, row in enumerate(kept):
-        close(heard[2][place], whole(base, rows[row])[-2:])
+    assert_padding_is_not_read(base, (16, 5, 11), whole=lambda row: whole(base, row))
 
 
 def test_the_model_is_as_before_once_it_closes(base):

@@ -11,22 +11,15 @@ from torch import Tensor
 from graftlab.errors import ModelError
 from graftlab.models.base import Base
 from miniatures import HYBRIDS, TRANSFORMERS, WINDOW
+from reading import assert_padding_is_not_read, close, tokens
 
 Make = Callable[..., Base]
-
-
-def tokens(rows: int, length: int, *, seed: int = 0) -> Tensor:
-    return torch.randint(3, 400, (rows, length), generator=torch.Generator().manual_seed(seed))
 
 
 def whole(base: Base, ids: Tensor) -> Tensor:
     """Logits of the whole rows without any cache."""
     with torch.no_grad(), base.plain():
         return base.model(input_ids=ids, use_cache=False).logits.float()
-
-
-def close(ours: Tensor, theirs: Tensor) -> None:
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", [*TRANSFORMERS, *HYBRIDS])
@@ -77,22 +70,9 @@ def test_layers_that_cannot_forget_are_refused(kind: str, make_base: Make) -> No
 @pytest.mark.parametrize("kind", [*TRANSFORMERS, *HYBRIDS])
 def test_a_padded_row_reads_as_alone(kind: str, make_base: Make) -> None:
     base = make_base(kind)
-    lengths = (WINDOW + 6, 5, 11)
-    rows = [tokens(1, length + 4, seed=length)[0] for length in lengths]
-    padding = torch.tensor([max(lengths) - length for length in lengths])
-    filler = torch.zeros(max(lengths), dtype=torch.long)
-    prompts = torch.stack([torch.cat([filler[len(row) - 4 :], row[:-4]]) for row in rows])
-    with base.context(padding=padding) as context:
-        heard = [context.feed(prompts, last=1)]
-        heard.append(context.feed(torch.stack([r[-4:-2] for r in rows])))
-        kept = torch.tensor([2, 1])
-        context.select(kept)
-        heard.append(context.feed(torch.stack([rows[row][-2:] for row in kept])))
-    first = torch.cat(heard[:2], dim=1)
-    for index, row in enumerate(rows):
-        close(first[index], whole(base, row[None])[0, -5:-2])
-    for place, row in enumerate(kept):
-        close(heard[2][place], whole(base, rows[row][None])[0, -2:])
+    assert_padding_is_not_read(
+        base, (WINDOW + 6, 5, 11), whole=lambda row: whole(base, row[None])[0]
+    )
 
 
 def test_the_model_is_as_before_once_it_closes(make_base: Make) -> None:

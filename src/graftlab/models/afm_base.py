@@ -144,8 +144,13 @@ def load_model(assets: Assets, *, dtype: torch.dtype, device: torch.device) -> n
     stored = read_weights(assets.weights)
     file = MappedFile(assets.weights)
     for name, tensor in stored.items():
-        if ".adapters." in name:
-            continue  # the toolkit's file holds a fresh adapter beside the base
+        if ".adapters." in name:  # the toolkit's file holds a fresh one, whose B is zero
+            if name.endswith("b_transpose") and tensor.any():
+                raise ModelError(
+                    f"{assets.weights} holds a trained adapter ({name} is not zero), which would "
+                    "be left out: give the toolkit's own base-model.pt, the adapter by lora.from=."
+                )
+            continue
         # tamm normalises and quantises in fp32, and those vectors are small: they stay in it.
         place = tensor.data_ptr()
         if place not in copies or copies[place].shape != tensor.shape:
