@@ -14,7 +14,7 @@ PACKAGE = ROOT / "src" / "graftlab"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = [
-    {"types", "errors", "caches", "process"},
+    {"types", "errors", "terminal", "files", "caches", "process"},
     {"text", "pages"},
     {"data"},
     {"packing", "planning", "recipes"},

@@ -30,6 +30,7 @@ from graftlab.door.verify import Door, composed, verify, verify_sweep
 from graftlab.door.words import Word, read_words
 from graftlab.errors import ConfigError, GraftlabError, Interrupted, did_you_mean
 from graftlab.process import prepare_process
+from graftlab.terminal import printable
 
 TOOLKIT = "toolkit"
 WORDS = (*VERBS, TOOLKIT)
@@ -231,7 +232,7 @@ def _nothing(cfg: object) -> None:
 
 
 def _tell(call: str, message: str) -> None:
-    lines = message.splitlines()
+    lines = printable(message).splitlines()
     gap = "\n  " if len(lines) > 1 else " "
     print(f"{call}:{gap}" + "\n  ".join(lines), file=sys.stderr)
 

@@ -91,12 +91,15 @@ class FolderSource(AdapterSource):
         return load_file(file)
 
     def run(self) -> dict[str, Any]:
-        import yaml
+        from graftlab.files.reading import UnreadableError, read_yaml
 
         file = self.path / RUN
         if not file.is_file():
             return {}
-        return dict(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
+        try:
+            return dict(read_yaml(file) or {})
+        except (OSError, UnreadableError, TypeError, ValueError) as error:
+            raise ModelError(f"{file} cannot be read: {error}") from error
 
     def base_fingerprint(self) -> str | None:
         from safetensors import safe_open

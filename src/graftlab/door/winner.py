@@ -17,8 +17,9 @@ from graftlab.config import build
 from graftlab.door.menu import menu
 from graftlab.door.verify import Door, composed
 from graftlab.errors import ConfigError
+from graftlab.files.writing import write_atomic
 from graftlab.reports.winner import SIGN, Winner, winner
-from graftlab.tracking.folder import identity, read_config, write_atomic
+from graftlab.tracking.folder import identity, read_config
 
 if TYPE_CHECKING:
     from graftlab.reports.compare import Comparison

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from graftlab.errors import ConfigError
-from graftlab.tracking.folder import publish
+from graftlab.files.writing import publish
 
 
 @contextmanager

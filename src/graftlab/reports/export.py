@@ -8,10 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from graftlab.files.writing import write_atomic
 from graftlab.reports.compare import Comparison
 from graftlab.reports.run import Run
 from graftlab.reports.values import is_number, written
-from graftlab.tracking.folder import write_atomic
 
 CSV, PARQUET = "runs.csv", "runs.parquet"
 NUMBERS = ("score", "baseline", "best_step", "steps", "tokens", "seconds", "cost")

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from graftlab.files.writing import write_atomic
 from graftlab.sweeps.jobs import Job, Place
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.rules import Rules, startable
@@ -27,7 +28,6 @@ from graftlab.sweeps.tables import (
     read_rungs,
     worked,
 )
-from graftlab.tracking.folder import write_atomic
 
 SILENCE_SECONDS = 180.0
 """How long another host's worker is silent before it counts as dead."""

@@ -22,6 +22,7 @@ from types import FrameType
 
 from graftlab.choices import restore
 from graftlab.errors import CrashError, GraftlabError, Interrupted, Paused
+from graftlab.files.writing import write_atomic
 from graftlab.sweeps.claim import Claim, claim
 from graftlab.sweeps.heart import beating
 from graftlab.sweeps.ledger import Ledger
@@ -29,7 +30,7 @@ from graftlab.sweeps.rules import Rules, is_open
 from graftlab.sweeps.watcher import watch_job
 from graftlab.tasks.orphans import leave_with_parent
 from graftlab.tasks.train import TrainSpec, run
-from graftlab.tracking.folder import RunFolder, write_atomic
+from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.result import resident_mb
 
 IDLE_SECONDS = 0.2

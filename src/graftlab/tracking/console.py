@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
+from graftlab.terminal import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -19,5 +21,5 @@ def console() -> Console:
 
 
 def say(text: str) -> None:
-    """One line for people, printed as it is (no markup, and no break inside a path)."""
-    console().print(text, markup=False, highlight=False, soft_wrap=True)
+    """One line for people: no markup, no control characters, no break inside a path."""
+    console().print(printable(text), markup=False, highlight=False, soft_wrap=True)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,35 +25,14 @@ from typing import Any
 
 import yaml
 
+from graftlab.files.reading import UnreadableError, read_yaml
+from graftlab.files.writing import partial_path, publish, sync_files, write_atomic
+
 BUDGETS = (
     *("run_dir", "resume", "logger", "max_minutes", "name"),
     *("budget", "device", "sweep", "launcher"),
 )
 """Keys that do not change what a run computes, and so are not part of its identity."""
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write and sync a file so that a reader sees the old or the new content, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    publish(temporary, path)
-
-
-def publish(temporary: Path, path: Path) -> None:
-    """Rename onto `path` durably: the folder's entry is synced too."""
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def write_json(path: Path, value: object) -> None:
-    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def identity(config: dict[str, Any]) -> str:
@@ -65,12 +44,9 @@ def identity(config: dict[str, Any]) -> str:
 
 def read_config(file: Path) -> dict[str, Any]:
     """A `run.yaml` as it was dumped. Raises OSError, or ValueError where it is none."""
-    try:
-        config = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file} is no YAML: {error}") from error
+    config = read_yaml(file)
     if not isinstance(config, dict):
-        raise ValueError(f"{file} holds no keys")
+        raise UnreadableError(f"{file} holds no keys")
     return config
 
 
@@ -96,19 +72,14 @@ def find_runs(root: Path) -> dict[str, Found]:
         if folder.name == "adapter" or folder.name == "adapter-final":
             continue
         try:
-            config = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
-        except (OSError, yaml.YAMLError):
-            continue
-        if not isinstance(config, dict):
+            config = read_config(file)
+        except (OSError, ValueError):
             continue
         own, finished = identity(config), (folder / "result.json").exists()
         rank = not finished, file.stat().st_mtime
         if own not in best or rank > best[own]:
             best[own], found[own] = rank, Found(folder, finished)
     return found
-
-
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class RunFolder:
@@ -146,9 +117,7 @@ class RunFolder:
 
     def config(self) -> dict[str, Any]:
         """The configuration of the run that lies here."""
-        text = (self.path / "run.yaml").read_text(encoding="utf-8")
-        config: dict[str, Any] = yaml.load(text, Loader=_Loader)
-        return config
+        return read_config(self.path / "run.yaml")
 
     def identity(self) -> str:
         """The identity of the run that lies here."""
@@ -157,16 +126,10 @@ class RunFolder:
     @contextmanager
     def building(self, target: Path) -> Iterator[Path]:
         """A folder to fill that appears at `target` whole or not at all."""
-        import shutil
-
-        temporary = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(temporary, ignore_errors=True)
+        temporary = partial_path(target)
         temporary.mkdir(parents=True)
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
+        sync_files(temporary)
         if target.exists():
             shutil.rmtree(target)
         publish(temporary, target)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from math import isfinite
 from pathlib import Path
 
-from graftlab.tracking.folder import write_atomic, write_json
+from graftlab.files.writing import write_atomic, write_json
 
 COLUMNS = (
     "step",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, require_choice
-from graftlab.tracking.folder import write_atomic
+from graftlab.files.writing import write_atomic
 from graftlab.tracking.tensorboard import TensorBoardTracker
 from graftlab.tracking.tracker import Metrics, Tracker, final, flat
 

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from graftlab.files.writing import write_json
 from graftlab.tracking.console import console
-from graftlab.tracking.folder import write_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

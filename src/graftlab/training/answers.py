@@ -78,7 +78,7 @@ class Answers:
         return digest.hexdigest()[:16]
 
     def _draw(self, conversations: Sequence[Conversation], side: str, file: Path) -> None:
-        from graftlab.tracking.folder import publish
+        from graftlab.files.writing import publish
 
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(f"{file.name}.partial")

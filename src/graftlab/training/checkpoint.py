@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.errors import ConfigError, require_range
-from graftlab.tracking.folder import publish
+from graftlab.files.writing import publish
 
 PATTERN = re.compile(r"step-(\d+)(?:-valid-([\d.]+))?\.ckpt")
 

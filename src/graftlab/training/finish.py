@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from graftlab.choices import dump
+from graftlab.files.writing import write_atomic, write_json
 from graftlab.tracking.card import card
-from graftlab.tracking.folder import RunFolder, write_atomic, write_json
+from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.history import PREFIX
 from graftlab.tracking.result import Result, peak_rss_mb, show_result
 from graftlab.training.callbacks.native import write_final

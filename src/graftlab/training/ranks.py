@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING
 
 from graftlab.choices import dump
 from graftlab.errors import CrashError, GraftlabError, Interrupted, Paused
+from graftlab.files.writing import write_json
 from graftlab.tracking.console import say
-from graftlab.tracking.folder import RunFolder, write_json
+from graftlab.tracking.folder import RunFolder
 from graftlab.training.trainer import LAUNCHED
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import GraftlabError
+from graftlab.files.writing import write_atomic
 from graftlab.generation.decode import generate
 from graftlab.generation.repetition import repetition
-from graftlab.tracking.folder import write_atomic
 
 if TYPE_CHECKING:
     from graftlab.adapters.base import Adapter

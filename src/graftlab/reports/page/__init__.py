@@ -10,12 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from graftlab import __version__
+from graftlab.files.writing import write_atomic
 from graftlab.pages.html import embedded, esc, section, shell
 from graftlab.reports import sections
 from graftlab.reports.compare import Comparison
 from graftlab.reports.importance import Importance
 from graftlab.reports.payload import payload
-from graftlab.tracking.folder import write_atomic
 
 PAGE = "report.html"
 SCRIPTS = ("page.js", "table.js", "draw.js", "charts.js", "chosen.js")

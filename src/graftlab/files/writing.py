@@ -1,0 +1,92 @@
+"""Files and folders that appear whole or not at all, whatever ends the process.
+
+    .NAME.HOST-PID-XXXXXX.partial    written beside its place, then synced and renamed onto it
+
+A partial name says who writes it, so that what a killed process left is removed by the next one
+(`clear_leftovers`), and what a living one writes is not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+from pathlib import Path
+
+_PARTIAL = re.compile(r"\..+\.(?P<host>[^.]+)-(?P<pid>\d+)-[0-9a-f]{6}\.partial")
+
+
+def partial_path(target: Path) -> Path:
+    """A new path beside `target`, of this process, to write what then becomes `target`."""
+    host = re.sub(r"[^A-Za-z0-9_-]", "_", socket.gethostname()) or "host"
+    name = target.name[:150]  # names of 255 bytes are the most that file systems take
+    return target.with_name(f".{name}.{host}-{os.getpid()}-{secrets.token_hex(3)}.partial")
+
+
+def clear_leftovers(folder: Path) -> list[Path]:
+    """Remove the partial files and folders whose writer, on this host, is gone; returns them."""
+    host = re.sub(r"[^A-Za-z0-9_-]", "_", socket.gethostname()) or "host"
+    removed = []
+    for path in folder.glob(".*.partial"):
+        found = _PARTIAL.fullmatch(path.name)
+        if found is None or found["host"] != host or is_alive(int(found["pid"])):
+            continue
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        removed.append(path)
+    return removed
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this number runs on this host, whoever's it is."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write and sync a file so that a reader sees the old or the new content, never a part."""
+    temporary = partial_path(path)
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        publish(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: object) -> None:
+    """`value` as indented JSON, written atomically."""
+    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Rename onto `path` durably: the folder's entry is synced too."""
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_files(folder: Path) -> None:
+    """Make the content of every file below `folder` durable."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
