@@ -32,7 +32,7 @@ ONLY_IN = {
     "lightning": ("training/",),
     "hydra": ("config.py", "door/"),
     "omegaconf": ("config.py", "door/"),
-    "wandb": ("tracking/loggers.py",),
+    "wandb": ("tracking/wandb_server.py", "tracking/wandb_tracker.py"),
     "submitit": ("sweeps/slurm.py", "sweeps/station.py"),
     "ray": ("sweeps/raycluster.py",),
     "optuna": ("reports/", "sweeps/study.py"),

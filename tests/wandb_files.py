@@ -69,7 +69,7 @@ def runs(folder: Path) -> dict[str, dict[str, Any]]:
     Run id -> tags, group, job_type, name, summary, and the names of its artifacts. Offline, a run
     that was finished is written to its end by W&B's service a moment later: waits for it.
     """
-    _wait_until_ended(folder)
+    wait_until_ended(folder)
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.rglob("run-*.wandb"), key=lambda path: path.stat().st_mtime):
         run = found.setdefault(path.stem.removeprefix("run-"), {"summary": {}, "artifacts": []})
@@ -91,7 +91,8 @@ def runs(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _wait_until_ended(folder: Path) -> None:
+def wait_until_ended(folder: Path) -> None:
+    """Wait for the service that writes the W&B files of finished runs below `folder`."""
     deadline = time.monotonic() + 30
     for path in folder.rglob("run-*.wandb"):
         while not any(record.WhichOneof("record_type") == "exit" for record in records(path)):

@@ -72,7 +72,10 @@ def check_parts(spec: Any) -> None:
     if hasattr(spec, "check"):
         spec.check()
         return
-    data, model, lora = (getattr(spec, name, None) for name in ("data", "model", "lora"))
+    parts = ("data", "model", "lora", "logger")
+    data, model, lora, logger = (getattr(spec, name, None) for name in parts)
+    if logger is not None:
+        logger.check()
     if data is not None:
         data.check()
     if lora is not None and lora.from_run:

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from graftlab.errors import ConfigError, require_choice
-from graftlab.files.writing import write_atomic
+from graftlab.errors import ConfigError, require_choice, require_range
 from graftlab.tracking.tensorboard import TensorBoardTracker
-from graftlab.tracking.tracker import Metrics, Tracker, final, flat
-
-if TYPE_CHECKING:
-    from graftlab.tracking.result import Result
+from graftlab.tracking.tracker import Metrics, Tracker
 
 LONGEST_TAG, LONGEST_NAME = 64, 128
-"""Letters that W&B takes."""
-PRUNED = "pruned"
-"""Tag, and key of the summary, of a run that its sweep has set aside."""
-WAIT_SECONDS = 30
-"""How long a resumed run waits for W&B's service of the killed one to end."""
+"""Letters that W&B takes in a tag, and in the name of a project, group or kind."""
+FORBIDDEN = "/\\#?%:"
+"""Characters that W&B refuses in the name of a project."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -44,9 +35,24 @@ class WandbLogs:
     """Also log the best adapter as an artifact, 2 to 200 MB a run."""
     mode: str = "auto"
     """auto (online with a key, else offline), online, offline or disabled."""
+    finish_timeout: float = 60.0
+    """Seconds that a run waits at its end for what is not sent yet; `wandb sync` sends the rest."""
 
     def __post_init__(self) -> None:
         require_choice("logger.wandb.mode", self.mode, ("auto", "online", "offline", "disabled"))
+        require_range("logger.wandb.finish_timeout", self.finish_timeout, above=0)
+        for key in ("project", "entity", "group", "job_type"):
+            name = getattr(self, key)
+            if name is not None and not 1 <= len(name) <= LONGEST_NAME:
+                raise ConfigError(
+                    f"logger.wandb.{key}: W&B takes names of 1 to {LONGEST_NAME} letters, "
+                    f"not {name!r}."
+                )
+        if wrong := sorted(set(self.project) & set(FORBIDDEN)):
+            raise ConfigError(
+                f"logger.wandb.project={self.project}: W&B takes no {' '.join(wrong)} in the name "
+                "of a project."
+            )
         for tag in self.tags:
             if not 1 <= len(tag) <= LONGEST_TAG:
                 raise ConfigError(
@@ -77,12 +83,21 @@ class Loggers:
     tensorboard: TensorBoardLogs | None = None
     """Log to TensorBoard."""
 
+    def check(self) -> None:
+        """Raise ConfigError for what W&B would refuse; ask in the background whether it answers."""
+        if self.wandb is not None:
+            from graftlab.tracking.wandb_tracker import check_mode
+
+            check_mode(self.wandb.mode)
+
     def open(
         self, folder: Path, *, name: str, config: dict[str, Any], history: Sequence[Metrics]
     ) -> list[Tracker]:
         """Start the configured loggers; `history` holds the rows a resumed run already has."""
         trackers: list[Tracker] = []
         if self.wandb is not None:
+            from graftlab.tracking.wandb_tracker import WandbTracker
+
             trackers.append(WandbTracker(self.wandb, folder, name=name, config=config))
         if self.tensorboard is not None:
             done = int(history[-1]["step"]) if history else -1
@@ -93,108 +108,3 @@ class Loggers:
             for row in history if tracker.replays else ():
                 tracker.log(row)
         return trackers
-
-
-class WandbTracker(Tracker):
-    """One W&B run, the same one when the folder is resumed."""
-
-    def __init__(self, spec: WandbLogs, folder: Path, *, name: str, config: dict[str, Any]) -> None:
-        import wandb
-
-        mode: Any = spec.mode
-        if mode == "auto":
-            mode = os.environ.get("WANDB_MODE") or ("online" if wandb_key() else "offline")
-        elif mode == "online" and not wandb_key():
-            raise ConfigError(
-                "logger.wandb.mode=online, but there is no key: run `wandb login`, set "
-                "WANDB_API_KEY, or use logger.wandb.mode=auto."
-            )
-        identifier = folder / "wandb_id.txt"
-        new = not identifier.exists()
-        if new:
-            write_atomic(identifier, secrets.token_hex(4))
-        # A run that W&B's own agent has started has its id from there.
-        served = "WANDB_SWEEP_ID" in os.environ
-        self.run = _when_free(
-            wandb.init,
-            project=spec.project,
-            entity=spec.entity,
-            group=spec.group,
-            job_type=spec.job_type or "train",
-            tags=spec.tags,
-            name=name[:LONGEST_NAME],
-            id=None if served else identifier.read_text(encoding="utf-8"),
-            dir=folder,
-            config=flat(config),
-            mode=mode,
-            resume="allow" if mode == "online" else None,
-            # A run of its own, also while other runs of this process are open.
-            reinit="create_new",
-            settings=wandb.Settings(silent=True, console="off", init_timeout=60),
-        )
-        if served:
-            write_atomic(identifier, self.run.id)
-        if not new:
-            self.run.summary[PRUNED] = False  # it may have been, and was let go on
-        self.artifacts = spec.artifacts
-        # An offline run cannot ask the server what it has, and a killed one may have lost its
-        # last rows: a resumed run therefore writes all of them again. And a run that goes on from
-        # another's checkpoint is new to W&B, while its history is not.
-        self.replays = new or mode == "offline"
-        if mode == "offline":
-            self.where = f"W&B (offline): wandb sync {folder / 'wandb'}/offline-run-*"
-        elif mode == "online":
-            self.where = f"W&B: {self.run.url}"
-
-    def log(self, row: Metrics) -> None:
-        self.run.log({k: v for k, v in row.items() if k != "step"}, step=int(row["step"]))
-
-    def samples(self, rows: Sequence[dict[str, Any]]) -> None:
-        import wandb
-
-        columns = ["step", "prompt", "base", "adapter", "reference"]
-        table = wandb.Table(columns=columns, data=[[row[c] for c in columns] for row in rows])
-        self.run.log({"samples": table}, step=self.run.step)
-
-    def paused(self) -> None:
-        self.run.summary[PRUNED] = True
-        self.run.tags = (*self.run.tags, PRUNED)
-
-    def conclude(self, result: Result) -> None:
-        self.run.summary.update(final(result) | {PRUNED: False, "stopped": result.stopped})
-        if not self.artifacts:
-            return
-        import wandb
-
-        artifact = wandb.Artifact(f"adapter-{self.run.id}", "adapter", metadata=final(result))
-        for file in sorted(Path(result.adapter).iterdir()):
-            artifact.add_file(str(file), policy="immutable")  # nobody writes there any more
-        self.run.log_artifact(artifact, aliases=["best"])
-
-    def finish(self, exit_code: int) -> None:
-        self.run.finish(exit_code=exit_code)
-
-
-def _when_free(init: Callable[..., Any], **arguments: Any) -> Any:
-    """`wandb.init`, waiting for a killed run's service to let go of the run's id."""
-    for attempt in range(WAIT_SECONDS):
-        try:
-            return init(**arguments)
-        except Exception as error:  # of a class that differs between versions of wandb
-            if "is in use" not in str(error) or attempt == WAIT_SECONDS - 1:
-                raise
-            time.sleep(1)
-    raise AssertionError("unreachable: the last attempt raises or returns")
-
-
-def wandb_key() -> bool:
-    """Whether W&B could log in without asking: a key in the environment or in netrc."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    import netrc
-
-    path = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
-    try:
-        return netrc.netrc(path).authenticators("api.wandb.ai") is not None
-    except (OSError, netrc.NetrcParseError):
-        return False

@@ -8,12 +8,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from graftlab.errors import ConfigError
-from graftlab.tracking.loggers import wandb_key
+from graftlab.tracking.wandb_server import wandb_key
+from graftlab.tracking.wandb_tracker import UNSENT
 
 
 def offline_runs(folders: Sequence[Path]) -> list[Path]:
-    """The offline W&B folders of these run folders, oldest first."""
-    return [path for folder in folders for path in sorted(folder.glob("wandb/offline-run-*"))]
+    """The W&B folders of these run folders that were offline or not sent whole, oldest first."""
+    return [
+        path
+        for folder in folders
+        for path in [*_unsent(folder), *sorted(folder.glob("wandb/offline-run-*"))]
+    ]
+
+
+def _unsent(folder: Path) -> list[Path]:
+    """What online runs could not send, by the note they left."""
+    notes = folder / "wandb" / UNSENT
+    names = notes.read_text(encoding="utf-8").split() if notes.is_file() else []
+    return [path for path in sorted((folder / "wandb").glob("run-*")) if path.name in names]
 
 
 def upload(folders: Sequence[Path]) -> int:

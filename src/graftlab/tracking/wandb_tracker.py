@@ -1,0 +1,272 @@
+"""One W&B run that never stops or slows the training it tells of.
+
+online   while the server answers; what it did not get stays in wandb/ for `wandb sync`
+offline  without a key, or when the server cannot be reached or refuses the key
+silent   when W&B itself fails even offline: the run's own log has everything
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftlab.errors import ConfigError, require_choice
+from graftlab.files.writing import write_atomic
+from graftlab.tracking.console import say
+from graftlab.tracking.tracker import Metrics, Tracker, final, flat
+from graftlab.tracking.wandb_server import look_up, wandb_key
+
+if TYPE_CHECKING:
+    from graftlab.tracking.loggers import WandbLogs
+    from graftlab.tracking.result import Result
+
+LONGEST_NAME = 128
+"""Letters of a run's name that W&B takes."""
+PRUNED = "pruned"
+"""Tag, and key of the summary, of a run that its sweep has set aside."""
+WAIT_SECONDS = 30
+"""How long a resumed run waits for W&B's service of the killed one to end."""
+INIT_SECONDS = 15
+"""How long a server that has just answered may take to open the run."""
+UNSENT = "unsent.txt"
+"""In `wandb/`: names of its folders whose run was online, but could not send everything."""
+MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")
+"""What W&B takes as $WANDB_MODE."""
+
+
+class WandbTracker(Tracker):
+    """One W&B run, the same one when the folder is resumed."""
+
+    def __init__(self, spec: WandbLogs, folder: Path, *, name: str, config: dict[str, Any]) -> None:
+        self.spec, self.folder, self.name, self.config = spec, folder, name, config
+        self.artifacts = spec.artifacts
+        self.run: Any = None
+        self._told: list[Callable[[Any], None]] = []  # told again to a run that takes its place
+        self._lost = False
+        self.new = not self._identifier.exists()
+        if self.new:
+            write_atomic(self._identifier, secrets.token_hex(4))
+        self.mode, obstacle = wandb_mode(spec.mode)
+        if obstacle is not None:
+            self._warn(f"{obstacle}; this run is logged offline. {self._how_to_sync()}")
+        try:
+            self.run = self._init()
+        except Exception as error:  # of classes that differ between versions of wandb
+            self._lose(error)
+        if self.run is not None and not self.new:
+            self.run.summary[PRUNED] = False  # it may have been, and was let go on
+        # An offline run cannot ask the server what it has, and a killed one may have lost its
+        # last rows: a resumed run therefore writes all of them again. And a run that goes on from
+        # another's checkpoint is new to W&B, while its history is not.
+        self.replays = self.new or self.mode == "offline"
+
+    @property
+    def where(self) -> str:  # type: ignore[override]
+        """What people are told about where to look."""
+        if self.run is None or self.mode == "disabled":
+            return ""
+        if self.mode == "offline":
+            return f"W&B (offline): wandb sync {self.folder / 'wandb'}/offline-run-*"
+        return f"W&B: {self.run.url}"
+
+    def log(self, row: Metrics) -> None:
+        self._tell(lambda run: run.log(_metrics(row), step=int(row["step"])))
+
+    def samples(self, rows: Sequence[dict[str, Any]]) -> None:
+        import wandb
+
+        columns = ["step", "prompt", "base", "adapter", "reference"]
+
+        def send(run: Any) -> None:
+            table = wandb.Table(columns=columns, data=[[row[c] for c in columns] for row in rows])
+            run.log({"samples": table}, step=run.step)
+
+        self._tell(send)
+
+    def paused(self) -> None:
+        def mark(run: Any) -> None:
+            run.summary[PRUNED] = True
+            run.tags = (*run.tags, PRUNED)
+
+        self._tell(mark)
+
+    def conclude(self, result: Result) -> None:
+        ended = final(result) | {PRUNED: False, "stopped": result.stopped}
+        self._tell(lambda run: run.summary.update(ended))
+        if self.artifacts:
+            self._tell(lambda run: _log_artifact(run, result))
+
+    def finish(self, exit_code: int) -> None:
+        try:
+            if self.run is not None:
+                self.run.finish(exit_code=exit_code)
+        except TimeoutError:
+            if self.mode == "online":
+                self._keep_unsent(self.run)
+            self._warn(f"its server was too slow to take everything. {self._how_to_sync()}")
+        except Exception as error:
+            self._lose(error)
+            self.finish(exit_code)
+        self.run = None
+
+    @property
+    def _identifier(self) -> Path:
+        """The file with the run's id."""
+        return self.folder / "wandb_id.txt"
+
+    def _init(self) -> Any:
+        """`wandb.init` in the tracker's mode; raises whatever W&B raises."""
+        import wandb
+
+        spec = self.spec
+        # A run that W&B's own agent has started has its id from there.
+        served = "WANDB_SWEEP_ID" in os.environ
+        run = _when_free(
+            wandb.init,
+            project=spec.project,
+            entity=spec.entity,
+            group=spec.group,
+            job_type=spec.job_type or "train",
+            tags=spec.tags,
+            name=self.name[:LONGEST_NAME],
+            id=None if served else self._identifier.read_text(encoding="utf-8"),
+            dir=self.folder,
+            config=flat(self.config),
+            mode=self.mode,
+            resume="allow" if self.mode == "online" else None,
+            # A run of its own, also while other runs of this process are open.
+            reinit="create_new",
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                init_timeout=INIT_SECONDS,
+                finish_timeout=spec.finish_timeout,
+                finish_timeout_raises=True,
+            ),
+        )
+        if served:
+            write_atomic(self._identifier, run.id)
+        return run
+
+    def _tell(self, action: Callable[[Any], None]) -> None:
+        """Do it where there is a run; when W&B fails, in the offline run that follows."""
+        self._told.append(action)
+        if self.run is None:
+            return
+        try:
+            action(self.run)
+        except Exception as error:
+            self._lose(error)
+
+    def _lose(self, error: Exception) -> None:
+        """Go on in an offline run that is told everything again; without W&B if that fails too."""
+        if self.run is not None and self.mode == "online":
+            self._keep_unsent(self.run)
+        elif self.mode == "online":  # W&B's service holds the id of a run that it could not open
+            write_atomic(self._identifier, secrets.token_hex(4))
+        self.run, again, self._lost, self.mode = None, not self._lost, True, "offline"
+        try:
+            if again:
+                self.run = self._init_anew()
+                for action in self._told:
+                    action(self.run)
+        except Exception as second:
+            self.run, error = None, second
+        if self.run is not None:
+            self._warn(f"{_short(error)}; this run is logged offline. {self._how_to_sync()}")
+        else:
+            self._warn(f"{_short(error)}; the run goes on without it (train_log.csv has all rows).")
+
+    def _init_anew(self) -> Any:
+        """`wandb.init`, with a new service where the one of this process has died."""
+        import wandb
+
+        try:
+            return self._init()
+        except Exception:
+            with suppress(Exception):
+                wandb.teardown()
+            return self._init()
+
+    def _keep_unsent(self, run: Any) -> None:
+        """Note which folder `wandb sync` is to send, beside the offline ones."""
+        files = self.folder / "wandb"
+        notes = files / UNSENT
+        known = notes.read_text(encoding="utf-8").split() if notes.is_file() else []
+        own = {path.name for path in files.glob(f"run-*-{run.id}")}
+        write_atomic(notes, "".join(f"{name}\n" for name in sorted({*known, *own})))
+
+    def _how_to_sync(self) -> str:
+        kind = "offline-run" if self.mode == "offline" else "run"
+        return f"To send it: wandb sync {self.folder / 'wandb'}/{kind}-*"
+
+    def _warn(self, message: str) -> None:
+        say(f"! W&B: {message}")
+
+
+def wandb_mode(asked: str) -> tuple[str, str | None]:
+    """The mode to log in, and why it is not the one that was asked for; may wait for seconds.
+
+    Raises ConfigError where there is no key for `online`, or $WANDB_MODE is none of W&B's.
+    """
+    mode = check_mode(asked)
+    key = wandb_key() if mode == "online" else None
+    if key is None or (obstacle := look_up(key).obstacle()) is None:
+        return mode, None
+    return "offline", obstacle
+
+
+def check_mode(asked: str) -> str:
+    """W&B's own mode for `logger.wandb.mode`, begun to be looked up where that is online.
+
+    Raises ConfigError.
+    """
+    key = wandb_key() if asked in ("auto", "online") else None
+    mode = asked
+    if asked == "auto":
+        mode = os.environ.get("WANDB_MODE") or ("online" if key else "offline")
+        require_choice("WANDB_MODE", mode, MODES)
+    elif asked == "online" and not key:
+        raise ConfigError(
+            "logger.wandb.mode=online, but there is no key: run `wandb login`, set "
+            "WANDB_API_KEY, or use logger.wandb.mode=auto."
+        )
+    mode = {"dryrun": "offline", "run": "online"}.get(mode, mode)
+    if mode == "online" and key:
+        look_up(key)
+    return mode
+
+
+def _log_artifact(run: Any, result: Result) -> None:
+    import wandb
+
+    artifact = wandb.Artifact(f"adapter-{run.id}", "adapter", metadata=final(result))
+    for file in sorted(Path(result.adapter).iterdir()):
+        artifact.add_file(str(file), policy="immutable")  # nobody writes there any more
+    run.log_artifact(artifact, aliases=["best"])
+
+
+def _metrics(row: Metrics) -> Metrics:
+    return {name: value for name, value in row.items() if name != "step"}
+
+
+def _short(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def _when_free(init: Callable[..., Any], **arguments: Any) -> Any:
+    """`wandb.init`, waiting for a killed run's service to let go of the run's id."""
+    for attempt in range(WAIT_SECONDS):
+        try:
+            return init(**arguments)
+        except Exception as error:  # of a class that differs between versions of wandb
+            if "is in use" not in str(error) or attempt == WAIT_SECONDS - 1:
+                raise
+            time.sleep(1)
+    raise AssertionError("unreachable: the last attempt raises or returns")
