@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import signal
+import warnings
 from contextlib import suppress
 
 import psutil
@@ -36,6 +37,9 @@ def own_settings(tmp_path, monkeypatch):
     monkeypatch.undo()
     with suppress(ConnectionError):  # where the test has killed the service
         wandb.teardown()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # nobody has waited for a killed service
+        gc.collect()
 
 
 def log_a_run(folder, server_url, monkeypatch, *, midway=lambda: None, timeout=60.0):
@@ -125,8 +129,6 @@ def test_a_full_quota_ends_no_run(tmp_path, monkeypatch):
     assert logged_here(tmp_path / "run") == {0: 3.0, 1: 2.0, 2: 1.0}
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # nobody asks after a killed service
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_killed_service_is_followed_by_an_offline_run(tmp_path, monkeypatch, capsys):
     def kill_service():
         services = [p for p in psutil.Process().children(True) if "wandb-core" in p.name()]
@@ -139,7 +141,6 @@ def test_a_killed_service_is_followed_by_an_offline_run(tmp_path, monkeypatch, c
         log_a_run(tmp_path / "run", server.url, monkeypatch, midway=kill_service)
     assert "! W&B: " in capsys.readouterr().out
     assert logged_here(tmp_path / "run") == {0: 3.0, 1: 2.0, 2: 1.0}
-    gc.collect()
 
 
 def test_wandb_that_fails_even_offline_leaves_the_run_alone(tmp_path, monkeypatch, capsys):

@@ -91,7 +91,7 @@ def _viewer_obstacle(url: str, key: str) -> str | None:
     login = base64.b64encode(f"api:{key}".encode()).decode()
     headers = {"Content-Type": "application/json", "Authorization": f"Basic {login}"}
     request = Request(f"{url}/graphql", json.dumps(_QUERY).encode(), headers)
-    with urlopen(request, timeout=LOOK_SECONDS) as reply:
+    with urlopen(request, timeout=2 * LOOK_SECONDS) as reply:  # longer than anybody waits
         answer = json.loads(reply.read(2**16))
     viewer = (answer.get("data") or {}).get("viewer")
     return None if viewer else _wrong_key(url)
