@@ -181,7 +181,8 @@ def base_norms(layer: LoraLayer) -> Tensor:
     """Norms (out,) of the base's rows, in fp32: what DoRA's magnitudes start as."""
     weight: Tensor = layer.get_base_layer().weight.float()
     rows = weight.T if getattr(layer, "fan_in_fan_out", False) else weight
-    return torch.linalg.norm(rows, dim=1)
+    norms: Tensor = torch.linalg.norm(rows, dim=1)
+    return norms
 
 
 def file_name(parameter_name: str) -> str:

@@ -137,6 +137,10 @@ class HFTokenizer(Tokenizer):
         named = type(self._inner).__name__
         return backend_bytes(self._backend, markers=self.markers.values(), where=named)
 
+    def beyond(self, rows: int) -> dict[str, int]:
+        vocabulary = self._inner.get_vocab()  # ids may have gaps
+        return {token: index for token, index in vocabulary.items() if index >= rows}
+
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._inner.save_pretrained(folder)
