@@ -83,12 +83,33 @@ class PeftAdapter(Adapter):
         return dict(json.loads(text))
 
     def fill(self, source: AdapterSource) -> None:
-        super().fill(source)
         try:
+            self.load_state_dict(self._without_copies(source.tensors()))
             self._check_numbers()
         except ModelError as error:
             self.detach()
-            raise ModelError(f"{source.path}: {error}") from None
+            raise ModelError(f"{source.path} does not fit {self.base.name}: {error}") from error
+
+    def _without_copies(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The trained tensors: PEFT also saves the base's embedding and head where one is adapted.
+
+        Raises ModelError where those are not the base's, as after `resize_token_embeddings`.
+        """
+        own = {name for name, _ in self.named_parameters()}
+        kept = {}
+        for name, tensor in tensors.items():
+            place = name.removeprefix(PREFIX).removesuffix(".weight").removesuffix(".base_layer")
+            original = getattr(self._originals.get(place), "weight", None)
+            if name in own or original is None:
+                kept[name] = tensor
+            elif tensor.shape != original.shape:
+                raise ModelError(
+                    f"it carries a {place} of shape {tuple(tensor.shape)} for tokens that were "
+                    f"added, and the base's is {tuple(original.shape)}."
+                )
+            elif not torch.equal(tensor.to(original), original):
+                raise ModelError(f"it carries a {place} of its own, of another base.")
+        return kept
 
     def _check_numbers(self) -> None:
         """Raise ModelError where the weights taken over can give nothing but NaN."""
