@@ -166,6 +166,14 @@ def test_ids_without_an_embedding_are_refused(folder: Path) -> None:
         spec.load_tokenizer()
 
 
+def test_the_tokenizer_of_an_adapter_is_held_against_its_base(
+    folder: Path, qwen2_folder: Path
+) -> None:
+    add_token(folder, "zeppelin", special=False)
+    with pytest.raises(ModelError, match=f"{folder}: the tokenizer .*'zeppelin' is 400"):
+        HFModel(path=str(qwen2_folder)).load_tokenizer(folder)
+
+
 def test_a_template_that_writes_such_a_token_is_refused(folder: Path) -> None:
     add_token(folder, "<|end|>", special=True)
     template = folder / "chat_template.jinja"

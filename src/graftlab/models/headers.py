@@ -69,8 +69,10 @@ def embedding_rows(folder: Path) -> int | None:
     return rows if isinstance(rows, int) else None
 
 
-def check_vocabulary(tokenizer: Tokenizer, folder: Path) -> None:
+def check_vocabulary(tokenizer: Tokenizer, place: Path, folder: Path) -> None:
     """Raise ModelError where text could get ids that the embedding in `folder` has no rows for.
+
+    `place` is where the tokenizer lies.
 
     Tokens beyond it that no text can hold are no harm: the text-only Gemma 3 has one for images.
     """
@@ -85,7 +87,7 @@ def check_vocabulary(tokenizer: Tokenizer, folder: Path) -> None:
     )
     if harmful:
         raise ModelError(
-            f"{folder}: the tokenizer gives ids that the model has no embedding for: "
+            f"{place}: the tokenizer gives ids that the model has no embedding for: "
             f"{', '.join(f'{token!r} is {beyond[token]}' for token in harmful[:3])}"
             f"{', ...' if len(harmful) > 3 else ''}, and there are {rows:,} rows. The tokenizer is "
             "another model's, or tokens were added and the embedding was never resized: "

@@ -104,13 +104,13 @@ class HFModel(ModelSpec):
     def load_tokenizer(self, folder: Path | None = None) -> Tokenizer:
         from graftlab.text.tokenizer import load_tokenizer
 
-        if folder is not None:  # saved with its template
-            return load_tokenizer(folder, trust_remote_code=self.trust_remote_code)
-        place = self.folder()
+        place, template = folder, None  # saved with its template
+        if place is None:
+            place, template = self.folder(), self.template
         tokenizer = load_tokenizer(
-            place, template=self.template, trust_remote_code=self.trust_remote_code
+            place, template=template, trust_remote_code=self.trust_remote_code
         )
-        check_vocabulary(tokenizer, place)
+        check_vocabulary(tokenizer, place, self.folder())
         return tokenizer
 
     def load(self, *, dtype: torch.dtype, device: torch.device) -> HFBase:
