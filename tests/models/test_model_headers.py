@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from graftlab.config import build, compose
 from graftlab.errors import ModelError
-from graftlab.models.hf import HFModel
+from graftlab.models.hf import HUB_FILES, HFModel
 from graftlab.models.weights import INDEX, SINGLE, file_tensors
+from graftlab.tasks.described import describe
 
 CPU = torch.device("cpu")
 FULL = "Quantised bases are not trained yet: use the full-precision folder"
@@ -71,6 +73,32 @@ def test_a_quantised_folder_says_so_in_its_config(
     message = refusal(folder)
     assert f"is quantised ({how}, config.json" in message
     assert FULL in message
+
+
+def test_the_weights_of_a_quantised_hub_model_are_not_fetched(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = []
+
+    def download(hub: str, revision: str | None, *, files: Sequence[str] = HUB_FILES) -> Path:
+        fetched.append("*.safetensors" in files)
+        return folder
+
+    monkeypatch.setattr("graftlab.models.hf._download", download)
+    spec = HFModel(hub="somebody/something")
+    assert spec.folder() == folder
+    assert fetched == [False, True]
+    configure(folder, quantization_config={"quant_method": "fp8"})
+    with pytest.raises(ModelError, match=r"is quantised \(fp8"):
+        spec.folder()
+    assert fetched == [False, True, False]
+
+
+def test_a_plan_of_a_quantised_folder_is_refused(folder: Path) -> None:
+    configure(folder, quantization={"bits": 4})
+    words = ["model=hf", f"model.path={folder}", "run_dir=run"]
+    with pytest.raises(ModelError, match=FULL):
+        describe(build(compose("plan", words)))
 
 
 def test_older_exporters_have_a_file_of_their_own(folder: Path) -> None:
@@ -146,6 +174,22 @@ def test_other_shapes_are_named_rather_than_drawn_anew(folder: Path) -> None:
     configure(folder, intermediate_size=96)
     with pytest.raises(ModelError, match=r"other shapes.*mlp\.\w+_proj\.weight is \(\d+, \d+\)"):
         HFModel(path=str(folder)).load(dtype=torch.float32, device=CPU)
+
+
+def test_weights_without_a_place_are_not_left_out(folder: Path) -> None:
+    def norm(tensors: dict[str, torch.Tensor]) -> None:  # as Qwen3 has it
+        tensors["model.layers.0.self_attn.q_norm.weight"] = torch.ones(16)
+
+    def table(tensors: dict[str, torch.Tensor]) -> None:  # as old Llamas have it
+        del tensors["model.layers.0.self_attn.q_norm.weight"]
+        tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
+
+    spec = HFModel(path=str(folder))
+    restore(folder, norm)
+    with pytest.raises(ModelError, match=r"1 tensors that a Qwen2ForCausalLM has no .*q_norm"):
+        spec.load(dtype=torch.float32, device=CPU)
+    restore(folder, table)
+    spec.load(dtype=torch.float32, device=CPU)
 
 
 def add_token(folder: Path, token: str, *, special: bool) -> None:

@@ -7,7 +7,7 @@ second, not a download into memory and a traceback.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 ADVICE = "Quantised bases are not trained yet: use the full-precision folder of the same model."
 
 _LAYER = re.compile(r"(?:model|transformer|gpt_neox)\.(?:layers|h)\.(\d+)\.")
+_TABLE = re.compile(r"inv_freq$|masked_bias$|\.attn\.bias$|\.attention\.bias$")
 _FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}  # of older exporters
 _PARTS = re.compile(
     r"\.(qweight|qzeros|g_idx|weight_packed|weight_scale|weight_scale_inv|scale_weight"
@@ -98,6 +99,11 @@ def check_vocabulary(tokenizer: Tokenizer, place: Path, folder: Path) -> None:
 def find_embedding(tensors: Mapping[str, StoredTensor]) -> tuple[str, StoredTensor] | None:
     """Name and place of the embedding of tokens; None where it has no name that is known."""
     return next(((name, t) for name, t in tensors.items() if EMBEDDING.search(name)), None)
+
+
+def weights_in_layers(names: Iterable[str]) -> list[str]:
+    """Those that are weights of a decoder layer, not tables that older versions saved."""
+    return sorted(name for name in names if _LAYER.match(name) and not _TABLE.search(name))
 
 
 def _method(found: Any) -> str:

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING
 from graftlab.errors import ConfigError, ModelError, did_you_mean
 from graftlab.models.architecture import Architecture
 from graftlab.models.base import ModelSpec
-from graftlab.models.headers import check_headers, check_vocabulary, refuse_quantised
+from graftlab.models.headers import (
+    check_headers,
+    check_vocabulary,
+    refuse_quantised,
+    weights_in_layers,
+)
 from graftlab.models.weights import read_json
 
 if TYPE_CHECKING:
@@ -183,6 +188,11 @@ def _from_pretrained(
         raise ModelError(
             f"{folder} lacks {len(absent)} tensors of a {type(model).__name__}, which would start "
             f"random: {', '.join(absent[:3])}. Is it an adapter or an encoder?"
+        )
+    if left_out := weights_in_layers(report["unexpected_keys"]):
+        raise ModelError(
+            f"{folder} holds {len(left_out)} tensors that a {type(model).__name__} has no place "
+            f"for and would do without: {', '.join(left_out[:3])}. Is config.json another model's?"
         )
     if other := sorted(report["mismatched_keys"]):
         name, stored, wanted = other[0]
