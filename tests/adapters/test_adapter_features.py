@@ -29,6 +29,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Setting .save_embedding_layers:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*ensure_weight_tying:UserWarning"),
     pytest.mark.filterwarnings("ignore:Adapter .default.*lora_B.bias"),  # PEFT's own mistake
+    pytest.mark.filterwarnings("ignore:lora with eva:UserWarning"),
     pytest.mark.filterwarnings("ignore:Could not find a config file:UserWarning"),
 ]
 
@@ -70,6 +71,7 @@ LOADED: dict[str, dict[str, Any]] = {
     "saved": {"modules_to_save": ["lm_head", "embed_tokens"]},
     "the head": {"target_modules": ["q_proj", "lm_head"]},
     "random": {"init_lora_weights": False},
+    "eva": {"init_lora_weights": "eva", "eva_config": {"rho": 1.0}, "rank_pattern": {"q_proj": 2}},
     "no task": {"task_type": None},
 }
 
