@@ -1,4 +1,10 @@
-"""Initial adapter weights: a function of (seed, module name), the same on every device."""
+"""Initial adapter weights: a function of (seed, module name), the same on every device.
+
+DoRA divides each row of W + scale * B @ A by its own norm, and some bases have rows that are zero:
+0 / 0 at the first step. Such a row has no direction, so it is given one, by drawing its row of B;
+its magnitude stays what it is, zero, so the row still adds nothing, here as in plain PEFT. Trained,
+the magnitude grows from there like that of any other row.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from graftlab.adapters.peft_adapter import NAME
+from graftlab.adapters.peft_adapter import NAME, base_norms
 
 if TYPE_CHECKING:
     from graftlab.adapters.peft_adapter import PeftAdapter
@@ -18,7 +24,7 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def initialise(adapter: PeftAdapter, kind: str, *, seed: int) -> None:
-    """Draw A and B of every adapted module; all three kinds start with B @ A = 0.
+    """Draw A and B of every adapted module; all three kinds start as the base.
 
     default: A Kaiming-uniform as `nn.Linear`, B zero; gaussian: A normal with std 1 / rank, B zero;
     orthogonal: neither is zero, but they live in orthogonal halves of the rank space.
@@ -30,15 +36,10 @@ def initialise(adapter: PeftAdapter, kind: str, *, seed: int) -> None:
         lora_a.copy_(first)
         lora_b.copy_(second)
         if NAME in layer.lora_magnitude_vector:
-            dora = layer.lora_magnitude_vector[NAME]
-            dtype = dora.weight.dtype
-            dora.update_layer(
-                base_layer=layer.get_base_layer(),
-                lora_A=lora_a.float(),
-                lora_B=lora_b.float(),
-                scaling=layer.scaling[NAME],
-            )
-            dora.weight.data = dora.weight.data.to(dtype)
+            norms = base_norms(layer)
+            _give_direction(lora_b, norms == 0, generator)
+            magnitude = layer.lora_magnitude_vector[NAME].weight
+            magnitude.data = norms.to(magnitude.dtype)
 
 
 @torch.no_grad()
@@ -55,6 +56,13 @@ def initialise_tamm(adapter: TammAdapter, kind: str, *, seed: int) -> None:
             first, second = _draw(kind, down.T.shape, up.T.shape, generator)
         down.copy_(first.T)
         up.copy_(second.T)
+
+
+def _give_direction(lora_b: Tensor, empty: Tensor, generator: torch.Generator) -> None:
+    """Draw the rows of B that `empty` marks, at the size of an ordinary row's norm."""
+    if empty.any():
+        drawn = torch.randn(lora_b.shape, generator=generator) / math.sqrt(lora_b.shape[1])
+        lora_b[empty] = drawn[empty.cpu()].to(lora_b)
 
 
 def name_seed(seed: int, name: str) -> int:

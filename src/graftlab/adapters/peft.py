@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from graftlab.adapters.lora import REWRITING_INITS, Lora
+from graftlab.adapters.features import refuse_features, refuse_tensors
+from graftlab.adapters.lora import Lora
 from graftlab.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def load_adapter(
     that does not fit this base.
     """
     import torch
-    from peft import LoraConfig, PeftConfig
+    from peft import PeftConfig
 
     content = source.config()
     if "peft_type" not in content:
@@ -55,14 +56,14 @@ def load_adapter(
             f"{source.path} is not in PEFT's format ({content.get('format', 'no peft_type')}): "
             f"{base.name} takes LoRA adapters written by PEFT or graftlab for such a base."
         )
-    config = PeftConfig.from_peft_type(**content)
-    if not isinstance(config, LoraConfig):
-        raise ModelError(f"{source.folder}: {config.peft_type} adapters are not supported.")
-    if str(config.init_lora_weights).split("_niter_")[0].lower() in REWRITING_INITS:
-        raise ModelError(
-            f"{source.folder} was initialised with {config.init_lora_weights}: it belongs to a "
-            "rewritten base. Convert it to plain LoRA with PEFT first."
-        )
+    refuse_features(content, source.folder)
+    refuse_tensors(source.tensors(), source.folder)
+    try:
+        with warnings.catch_warnings():  # of fields of a newer PEFT, which hold nothing here
+            warnings.filterwarnings("ignore", message="Unexpected keyword arguments")
+            config: Any = PeftConfig.from_peft_type(**content)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{source.folder}: its adapter_config.json is damaged: {error}") from error
     config.inference_mode = False
     try:
         adapter = _inject(base, config, dtype=dtype or torch.float32)
@@ -120,6 +121,10 @@ def _inject(base: HFBase, config: LoraConfig, *, dtype: torch.dtype) -> PeftAdap
 def _require_same_make(lora: Lora, config: LoraConfig, source: AdapterSource) -> None:
     """Raise ConfigError naming every key in which the adapter to continue differs."""
     theirs = source.config()
+    try:
+        refuse_features(theirs, source.folder, to_train=True)
+    except ModelError as error:
+        raise ConfigError(f"lora.from={lora.from_run}: {error}") from error
     asked: dict[str, tuple[str, Any]] = {
         "r": ("lora.rank", config.r),
         "lora_alpha": ("lora.alpha", config.lora_alpha),

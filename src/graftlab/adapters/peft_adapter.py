@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,10 +18,12 @@ from torch import Tensor, nn
 
 from graftlab.adapters.base import Adapter, installed, restore_modules
 from graftlab.adapters.dropout import DropoutStreams
+from graftlab.errors import ModelError
 
 if TYPE_CHECKING:
     from peft import LoraConfig
 
+    from graftlab.adapters.store import AdapterSource
     from graftlab.models.hf_base import HFBase
 
 NAME = "default"
@@ -80,6 +82,51 @@ class PeftAdapter(Adapter):
         text = json.dumps(content, sort_keys=True, default=sorted)  # sets have no order
         return dict(json.loads(text))
 
+    def fill(self, source: AdapterSource) -> None:
+        try:
+            self.load_state_dict(self._without_copies(source.tensors()))
+            self._check_numbers()
+        except ModelError as error:
+            self.detach()
+            raise ModelError(f"{source.path} does not fit {self.base.name}: {error}") from error
+
+    def _without_copies(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The trained tensors: PEFT also saves the base's embedding and head where one is adapted.
+
+        Raises ModelError where those are not the base's, as after `resize_token_embeddings`.
+        """
+        own = {name for name, _ in self.named_parameters()}
+        kept = {}
+        for name, tensor in tensors.items():
+            place = name.removeprefix(PREFIX).removesuffix(".weight").removesuffix(".base_layer")
+            original = getattr(self._originals.get(place), "weight", None)
+            if name in own or original is None:
+                kept[name] = tensor
+            elif tensor.shape != original.shape:
+                raise ModelError(
+                    f"it carries a {place} of shape {tuple(tensor.shape)} for tokens that were "
+                    f"added, and the base's is {tuple(original.shape)}."
+                )
+            elif not torch.equal(tensor.to(original), original):
+                raise ModelError(f"it carries a {place} of its own, of another base.")
+        return kept
+
+    def _check_numbers(self) -> None:
+        """Raise ModelError where the weights taken over can give nothing but NaN."""
+        wrong = [name for name, p in self.named_parameters() if not p.isfinite().all()]
+        if wrong:
+            raise ModelError(f"{wrong[0]} holds NaN or infinite values: its training diverged.")
+        for name, layer in self.layers.items():
+            if NAME not in layer.lora_magnitude_vector or NAME not in layer.lora_B:
+                continue
+            undirected = (layer.lora_B[NAME].weight == 0).all(1) & (base_norms(layer) == 0)
+            if undirected.any():
+                raise ModelError(
+                    f"{name} has {int(undirected.sum())} rows of zeros in the base and in the "
+                    "adapter, and DoRA divides by their norm: it gives NaN. Train it anew here, or "
+                    "without DoRA."
+                )
+
     @contextmanager
     def disabled(self) -> Iterator[None]:
         """The base alone; which parameters are trainable stays as it is."""
@@ -99,8 +146,9 @@ class PeftAdapter(Adapter):
         LoRA's update is multiplied by `factor`; what is not an update (DoRA's magnitudes, modules
         trained in full) is interpolated between the base's values and the trained ones.
         """
-        if factor == 1.0:
-            yield
+        if factor in (0.0, 1.0):  # at 0 DoRA would divide rows of zeros by their norm
+            with nullcontext() if factor else self.disabled():
+                yield
             return
         replaced = [(p, p.data) for _, p in self._interpolated()]
         scalings = {name: layer.scaling[NAME] for name, layer in self.layers.items()}
@@ -141,15 +189,21 @@ class PeftAdapter(Adapter):
         pairs: list[tuple[Tensor, nn.Parameter]] = []
         for layer in self.layers.values():
             if NAME in layer.lora_magnitude_vector:
-                dora = layer.lora_magnitude_vector[NAME]
-                weight = layer.get_base_layer().weight.float()
-                rows = weight.T if getattr(layer, "fan_in_fan_out", False) else weight
-                pairs.append((torch.linalg.norm(rows, dim=1), dora.weight))
+                pairs.append((base_norms(layer), layer.lora_magnitude_vector[NAME].weight))
         for wrapper in self.saved.values():
             trained = wrapper.modules_to_save[NAME].parameters()
             originals = wrapper.original_module.parameters()
             pairs.extend(zip(originals, trained, strict=True))
         return pairs
+
+
+@torch.no_grad()
+def base_norms(layer: LoraLayer) -> Tensor:
+    """Norms (out,) of the base's rows, in fp32: what DoRA's magnitudes start as."""
+    weight: Tensor = layer.get_base_layer().weight.float()
+    rows = weight.T if getattr(layer, "fan_in_fan_out", False) else weight
+    norms: Tensor = torch.linalg.norm(rows, dim=1)
+    return norms
 
 
 def file_name(parameter_name: str) -> str:

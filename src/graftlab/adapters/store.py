@@ -85,10 +85,20 @@ class FolderSource(AdapterSource):
     def tensors(self) -> dict[str, Tensor]:
         from safetensors.torch import load_file
 
+        return load_file(self._weights())
+
+    def _weights(self) -> Path:
+        """The file of the weights. Raises ModelError where there is none."""
         file = self.path / WEIGHTS
-        if not file.is_file():
-            raise ModelError(f"{self.path} has an {CONFIG} but no {WEIGHTS}.")
-        return load_file(file)
+        if file.is_file():
+            return file
+        advice = ""
+        if (self.path / "adapter_model.bin").is_file():
+            advice = (
+                ": adapter_model.bin is a pickle, which can run code when read. Convert it once, "
+                "where you trust it: PeftModel.from_pretrained(BASE, DIR).save_pretrained(NEW)"
+            )
+        raise ModelError(f"{self.path} has an {CONFIG} but no {WEIGHTS}{advice}.")
 
     def run(self) -> dict[str, Any]:
         from graftlab.files.reading import UnreadableError, read_yaml
@@ -104,7 +114,7 @@ class FolderSource(AdapterSource):
     def base_fingerprint(self) -> str | None:
         from safetensors import safe_open
 
-        with safe_open(self.path / WEIGHTS, framework="numpy") as file:
+        with safe_open(self._weights(), framework="numpy") as file:
             return (file.metadata() or {}).get("base_fingerprint")
 
 

@@ -89,15 +89,17 @@ def load(adapter: str, model: ModelSpec | None = None) -> Trained:
     ModelError saying what was looked for, or what is wrong with the file. A run that trained all
     weights, and a model folder, give a whole model.
     """
+    from graftlab.adapters.features import refuse_features
     from graftlab.adapters.store import find_adapter
 
     path = Path(adapter).expanduser()
     if (whole := model_folder(path)) is not None:
         return Trained(path, {}, whole=whole)
     source = find_adapter(adapter)
-    return Trained(
-        source.path, source.tensors(), source.config(), _base(source.run().get("model"), model)
-    )
+    config = source.config()
+    if "peft_type" in config:
+        refuse_features(config, source.folder)
+    return Trained(source.path, source.tensors(), config, _base(source.run().get("model"), model))
 
 
 def model_folder(path: Path) -> Path | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from graftlab.errors import ModelError
 from graftlab.generation.draw import Guide, Sampler
 from graftlab.generation.form import guide_of
 from graftlab.generation.guide import is_valid
@@ -125,8 +126,14 @@ def _turn(
 ) -> Turn:
     if guided is None:
         guided = guide_of(sampler.generation, conversation, tokenizer, width=base.vocab_size)
+    try:
+        ids = tokenizer.render(
+            conversation.messages, tools=conversation.tools, generation_prompt=True
+        )
+    except ModelError as error:
+        raise ModelError(f"{conversation.where}: {error}") from error
     return Turn(
-        tokenizer.render(conversation.messages, tools=conversation.tools, generation_prompt=True),
+        ids,
         where=conversation.where,
         stop_ids=frozenset(tokenizer.stop_ids),
         max_new_tokens=sampler.generation.max_new_tokens,

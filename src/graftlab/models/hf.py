@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING
 from graftlab.errors import ConfigError, ModelError, did_you_mean
 from graftlab.models.architecture import Architecture
 from graftlab.models.base import ModelSpec
+from graftlab.models.headers import (
+    check_headers,
+    check_vocabulary,
+    refuse_quantised,
+    weights_in_layers,
+)
+from graftlab.models.weights import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -70,6 +77,8 @@ class HFModel(ModelSpec):
 
     def folder(self) -> Path:
         if self.hub is not None:
+            if (described := self.description()) is not None:  # before gigabytes are fetched
+                refuse_quantised(described, read_json(described / "config.json"))
             return _download(self.hub, self.revision)
         if self.path is None:
             raise ConfigError(NEEDS_ONE)
@@ -100,11 +109,14 @@ class HFModel(ModelSpec):
     def load_tokenizer(self, folder: Path | None = None) -> Tokenizer:
         from graftlab.text.tokenizer import load_tokenizer
 
-        if folder is not None:  # saved with its template
-            return load_tokenizer(folder, trust_remote_code=self.trust_remote_code)
-        return load_tokenizer(
-            self.folder(), template=self.template, trust_remote_code=self.trust_remote_code
+        place, template = folder, None  # saved with its template
+        if place is None:
+            place, template = self.folder(), self.template
+        tokenizer = load_tokenizer(
+            place, template=template, trust_remote_code=self.trust_remote_code
         )
+        check_vocabulary(tokenizer, place, self.folder())
+        return tokenizer
 
     def load(self, *, dtype: torch.dtype, device: torch.device) -> HFBase:
         from graftlab.models.hf_base import HFBase
@@ -125,9 +137,10 @@ class HFModel(ModelSpec):
 
 
 def check_folder(folder: Path) -> None:
-    """Whether `folder` holds a text model in safetensors; reads headers only. Raises ModelError."""
-    from graftlab.models.weights import read_json, stored_tensors
+    """Whether `folder` holds a text model that can be trained; reads headers only.
 
+    Raises ModelError.
+    """
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} has no config.json: is it a model folder?")
     config = read_json(folder / "config.json")
@@ -138,12 +151,13 @@ def check_folder(folder: Path) -> None:
             f"{folder} is a {config['model_type']} model with more than text. "
             "Use the text-only checkpoint of the same family."
         )
-    stored_tensors(folder)
+    check_headers(folder, config)
 
 
 def _from_pretrained(
     folder: Path, *, dtype: torch.dtype, device: torch.device, trust_remote_code: bool
 ) -> PreTrainedModel:
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
 
@@ -163,9 +177,10 @@ def _from_pretrained(
             local_files_only=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, with their names
             **place,
         )
-    except (ValueError, OSError, KeyError, ImportError) as error:
+    except (ValueError, OSError, KeyError, ImportError, SafetensorError) as error:
         hint = "" if trust_remote_code else " (model.trust_remote_code is off)"
         raise ModelError(f"{folder} cannot be loaded{hint}: {error}") from error
     absent = sorted(report["missing_keys"])
@@ -173,6 +188,17 @@ def _from_pretrained(
         raise ModelError(
             f"{folder} lacks {len(absent)} tensors of a {type(model).__name__}, which would start "
             f"random: {', '.join(absent[:3])}. Is it an adapter or an encoder?"
+        )
+    if left_out := weights_in_layers(report["unexpected_keys"]):
+        raise ModelError(
+            f"{folder} holds {len(left_out)} tensors that a {type(model).__name__} has no place "
+            f"for and would do without: {', '.join(left_out[:3])}. Is config.json another model's?"
+        )
+    if other := sorted(report["mismatched_keys"]):
+        name, stored, wanted = other[0]
+        raise ModelError(
+            f"{folder}: config.json asks for other shapes than the weights have, in {len(other)} "
+            f"tensors: {name} is {tuple(stored)}, not {tuple(wanted)}."
         )
     return model
 

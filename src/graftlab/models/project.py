@@ -6,7 +6,6 @@ student that starts from them need not find it out from a fine-tuning set. Its h
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +13,12 @@ import torch
 from torch import Tensor
 
 from graftlab.errors import ModelError
+from graftlab.models.headers import find_embedding
 from graftlab.models.weights import stored_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-NAMES = re.compile(r"(^|\.)(embed_tokens|embed_in|wte|word_embeddings)\.weight$")
 ROWS = 16384
 """Rows of the embedding in fp32 at a time: all of them may be gigabytes."""
 
@@ -56,10 +55,10 @@ def project(own: Tensor, rows: Tensor) -> None:
 def _embedding(folder: Path) -> Tensor:
     from safetensors import safe_open
 
-    tensors = stored_tensors(folder)
-    name = next((name for name in tensors if NAMES.search(name)), None)
-    if name is None:
+    found = find_embedding(stored_tensors(folder))
+    if found is None:
         raise ModelError(f"{folder} names no embedding that is known: give model.embedding=fresh.")
-    with safe_open(tensors[name].file, framework="pt") as file:
+    name, tensor = found
+    with safe_open(tensor.file, framework="pt") as file:
         rows: Tensor = file.get_tensor(name)
         return rows

@@ -9,16 +9,27 @@ Nothing heavy is imported and no weight is read, so the door can answer at once.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from graftlab.errors import ModelError
+from graftlab.files.reading import load_json
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 LONGEST_HEADER = 100_000_000  # the format's own limit, in bytes
+LFS = b"version https://git-lfs"
+"""What stands in the place of a large file that git has not fetched."""
+WIDTHS = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
+    **dict.fromkeys(("U32", "I32", "F32"), 4),
+    **dict.fromkeys(("U64", "I64", "F64"), 8),
+}
+"""Bytes of one value; other types are not judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +48,47 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
     if (folder / INDEX).is_file():
-        shards = sorted(set(read_json(folder / INDEX).get("weight_map", {}).values()))
-        absent = [shard for shard in shards if not (folder / shard).is_file()]
-        if absent or not shards:
-            raise ModelError(f"{folder}: {INDEX} names files that are not there: {absent[:3]}")
-        return [folder / shard for shard in shards]
-    if any(folder.glob("*.bin")) or any(folder.glob("*.pth")):
+        return _shards(folder)
+    raise ModelError(f"{folder} {_what_instead(folder)}")
+
+
+def _shards(folder: Path) -> list[Path]:
+    named = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(named, dict) or not all(isinstance(n, str) for n in named.values()):
+        raise ModelError(f"{folder / INDEX} lists no files under weight_map: it is damaged.")
+    shards = sorted(set(named.values()))
+    absent = [shard for shard in shards if not (folder / shard).is_file()]
+    if absent or not shards:
         raise ModelError(
-            f"{folder} holds weights in a pickle format, which can run code when read. "
+            f"{folder}: {INDEX} names {len(shards)} files, of which {len(absent)} are not there "
+            f"({', '.join(absent[:3])}). Copy or download them again."
+        )
+    return [folder / shard for shard in shards]
+
+
+def _what_instead(folder: Path) -> str:
+    """What a folder without weights of ours holds, and what helps."""
+
+    def some(*patterns: str) -> bool:
+        return any(next(folder.glob(pattern), None) for pattern in patterns)
+
+    if some("model-*-of-*.safetensors"):
+        return f"holds parts of a model but not {INDEX}, which says what lies where: copy it too."
+    if (folder / "adapter_config.json").is_file():
+        return "is an adapter, not a model: give model.path=BASE (and lora.from=ADAPTER)."
+    if some("*.gguf"):
+        return (
+            "holds a GGUF file, which is quantised for inference: use the model's folder in "
+            "safetensors, as save_pretrained writes it."
+        )
+    if some("*.bin", "*.pth", "*.pt"):
+        return (
+            "holds weights in a pickle format, which can run code when read. "
             "Convert them once: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW)"
         )
-    raise ModelError(f"{folder} holds no {SINGLE} and no {INDEX}: is it a model folder?")
+    others = sorted(file.name for file in folder.glob("*.safetensors"))[:3]
+    beside = f" (but {', '.join(others)}, written by another program)" if others else ""
+    return f"holds no {SINGLE} and no {INDEX}{beside}: is it a model folder?"
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
@@ -59,26 +100,38 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 def file_tensors(file: Path) -> dict[str, StoredTensor]:
     """Every tensor of one safetensors file by name. Raises ModelError for a broken file."""
+    size = file.stat().st_size
     try:
         with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
+            start = stream.read(8)
+            if start + stream.read(len(LFS) - 8) == LFS:
+                raise ModelError(
+                    f"{file} is a Git LFS pointer, not the weights: run `git lfs pull` there, or "
+                    "download the model again."
+                )
+            (length,) = struct.unpack("<Q", start)
+            if size < 8 + length <= 8 + LONGEST_HEADER:
+                raise ModelError(f"{file} is cut off: it ends within its header. Copy it again.")
             if length > LONGEST_HEADER:
                 raise ValueError("its header is longer than the format allows")
-            header = json.loads(stream.read(length))
+            stream.seek(8)
+            header = load_json(stream.read(length))
         header.pop("__metadata__", None)
-        start = 8 + length
-        tensors = {name: _stored(file, entry, start) for name, entry in header.items()}
+        tensors = {name: _stored(file, entry, 8 + length) for name, entry in header.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise ModelError(f"{file} is not a readable safetensors file ({error}).") from error
-    end = max((t.offset + t.num_bytes for t in tensors.values()), default=start)
-    if file.stat().st_size < end:
-        raise ModelError(f"{file} is cut off: {file.stat().st_size} bytes of {end}. Copy it again.")
+    end = max((t.offset + t.num_bytes for t in tensors.values()), default=8 + length)
+    if size < end:
+        raise ModelError(f"{file} is cut off: {size} bytes of {end}. Copy it again.")
     return tensors
 
 
 def _stored(file: Path, entry: dict[str, Any], start: int) -> StoredTensor:
     begin, end = entry["data_offsets"]
-    return StoredTensor(file, entry["dtype"], tuple(entry["shape"]), start + begin, end - begin)
+    dtype, shape = entry["dtype"], tuple(entry["shape"])
+    if (dtype in WIDTHS and end - begin != WIDTHS[dtype] * math.prod(shape)) or begin < 0:
+        raise ValueError(f"{dtype} {list(shape)} does not take {end - begin} bytes")
+    return StoredTensor(file, dtype, shape, start + begin, end - begin)
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -51,9 +51,11 @@ def describe(spec: TrainSpec) -> Described:
         assert facts is not None
         name = hub or "a base"
         return Described(name, "published architecture", facts.tensors(), facts.config(), None)
+    from graftlab.models.headers import refuse_quantised
     from graftlab.models.weights import read_json, stored_tensors
 
     config = read_json(folder / "config.json")
+    refuse_quantised(folder, config)
     config = {**config, **(config.get("text_config") or {})}
     name = hub or model.name
     try:

@@ -9,7 +9,7 @@ from typing import Any
 
 from graftlab.errors import ModelError
 from graftlab.text.pieces import backend_bytes
-from graftlab.text.template import plain, refusal, template_text
+from graftlab.text.template import plain, rendered, template_text
 from graftlab.text.tokenizer import Tokenizer, fingerprint_of
 from graftlab.types import Message
 
@@ -92,19 +92,15 @@ class HFTokenizer(Tokenizer):
         tools: Sequence[dict[str, Any]] = (),
         generation_prompt: bool,
     ) -> str:
-        from jinja2 import TemplateError
-
-        try:
-            text = self._inner.apply_chat_template(
+        def render() -> Any:
+            return self._inner.apply_chat_template(
                 plain(messages),
                 tools=list(tools) or None,
                 add_generation_prompt=generation_prompt,
                 tokenize=False,
             )
-        except TemplateError as error:
-            raise refusal(error, messages) from None
-        assert isinstance(text, str)
-        return text
+
+        return rendered(render, messages)
 
     def encode_text(self, texts: Sequence[str]) -> list[list[int]]:
         if self._backend is None:
@@ -136,6 +132,10 @@ class HFTokenizer(Tokenizer):
             )
         named = type(self._inner).__name__
         return backend_bytes(self._backend, markers=self.markers.values(), where=named)
+
+    def beyond(self, rows: int) -> dict[str, int]:
+        vocabulary = self._inner.get_vocab()  # ids may have gaps
+        return {token: index for token, index in vocabulary.items() if index >= rows}
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

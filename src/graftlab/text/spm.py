@@ -13,7 +13,7 @@ from typing import Any
 
 from graftlab.errors import ModelError
 from graftlab.text.pieces import BYTE, SPACE, piece_bytes
-from graftlab.text.template import compile_template, plain, refusal, template_text
+from graftlab.text.template import compile_template, plain, rendered, template_text
 from graftlab.text.tokenizer import Tokenizer, fingerprint_of, marker_pattern
 from graftlab.types import Message
 
@@ -80,9 +80,7 @@ class SentencePieceTokenizer(Tokenizer):
         tools: Sequence[dict[str, Any]] = (),
         generation_prompt: bool,
     ) -> str:
-        from jinja2 import TemplateError
-
-        try:
+        def render() -> str:
             return self._render(
                 messages=plain(messages),
                 tools=list(tools) or None,
@@ -90,8 +88,8 @@ class SentencePieceTokenizer(Tokenizer):
                 bos_token=self._bos or "",
                 eos_token=self._eos or "",
             )
-        except TemplateError as error:
-            raise refusal(error, messages) from None
+
+        return rendered(render, messages)
 
     def encode_text(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of `texts`; what stands between markers is encoded once per distinct string."""

@@ -1,8 +1,8 @@
 """Chat templates: where their text comes from, and our own sandboxed rendering.
 
 A Hugging Face tokenizer renders through transformers; bare SentencePiece models render here, in an
-environment of the same kind (trimmed blocks, loop controls, `raise_exception`, `strftime_now`,
-`tojson`), so that one template file means the same text in both.
+environment of the same kind (trimmed blocks, loop controls, `generation` blocks, `raise_exception`,
+`strftime_now`, `tojson`), so that one template file means the same text in both.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, ModelError, did_you_mean
 from graftlab.types import Message
+
+if TYPE_CHECKING:
+    from jinja2.ext import Extension
 
 KNOWN = ("chatml",)
 CHATML_END = "<|im_end|>"
@@ -58,7 +61,7 @@ def compile_template(source: str) -> Callable[..., str]:
         raise TemplateError(message)
 
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _generation_tag()]
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = raise_exception
@@ -69,8 +72,65 @@ def compile_template(source: str) -> Callable[..., str]:
         raise ModelError(f"the chat template is not valid Jinja: {error}") from None
 
 
-def _to_json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def _generation_tag() -> type[Extension]:
+    """`{% generation %}` ... `{% endgeneration %}`, transformers' marks around what an assistant
+    wrote: a block whose text is that of its content. The mask is found without them.
+    """
+    from jinja2 import nodes
+    from jinja2.ext import Extension
+    from jinja2.parser import Parser
+
+    class Generation(Extension):
+        tags = {"generation"}  # noqa: RUF012
+
+        def parse(self, parser: Parser) -> nodes.Node:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return nodes.CallBlock(self.call_method("_content"), [], [], body).set_lineno(line)
+
+        def _content(self, caller: Callable[[], str]) -> str:
+            return caller()
+
+    return Generation
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """transformers' filter: characters as they are, and no escapes for HTML."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
+
+
+def rendered(render: Callable[[], Any], messages: Sequence[Message]) -> str:
+    """The text that `render` makes of `messages`.
+
+    A template is a program of others, which may raise anything. Raises ModelError for all of it.
+    """
+    from jinja2 import TemplateError, TemplateSyntaxError
+
+    try:
+        text = render()
+    except TemplateSyntaxError as error:
+        raise ModelError(f"the chat template is not valid Jinja: {error}") from None
+    except Exception as error:
+        if type(error) is TemplateError:  # by its own `raise_exception`
+            raise refusal(error, messages) from None
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"the chat template fails: {type(error).__name__}{reason and ': '}{reason}"
+        ) from error
+    assert isinstance(text, str), "templates render text"
+    return text
 
 
 def plain(messages: Sequence[Message]) -> list[dict[str, Any]]:

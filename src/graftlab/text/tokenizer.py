@@ -66,6 +66,11 @@ class Tokenizer(ABC):
         Raises ModelError for a vocabulary whose tokens cannot be told apart as bytes.
         """
 
+    def beyond(self, rows: int) -> dict[str, int]:
+        """The tokens whose ids an embedding of so many rows does not hold."""
+        ids = range(rows, self.vocab_size)
+        return dict(zip(self.pieces(ids), ids, strict=True))
+
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write what `load_tokenizer(folder)` needs to give the same tokenizer back."""

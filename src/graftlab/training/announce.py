@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from graftlab.tracking.console import console
+from graftlab.tracking.console import console, say
 from graftlab.training.device import device_name
 
 if TYPE_CHECKING:
     from graftlab.adapters.base import Adapter
+    from graftlab.models.base import Base
     from graftlab.training.setup import Setup
 
 
@@ -28,7 +29,19 @@ def announce(setup: Setup, adapter: Adapter, *, compile_reason: str, probe: str)
     ]:
         table.add_row(name, value)
     console().print(table, highlight=False)
+    warn_of_length(setup, adapter.base)
     sys.stdout.flush()
+
+
+def warn_of_length(setup: Setup, base: Base) -> None:
+    """Say how many documents are longer than what the base was made to read."""
+    beyond = int((setup.data.train.lengths > base.max_length).sum()) if base.max_length else 0
+    if beyond:
+        say(
+            f"! {beyond} of {len(setup.data.train)} documents are longer than the "
+            f"{base.max_length:,} positions that {base.name} was made for, and it reads poorly "
+            f"beyond them: set packing.max_length={base.max_length} to leave those documents out."
+        )
 
 
 def _model_rows(setup: Setup, adapter: Adapter) -> list[tuple[str, str]]:

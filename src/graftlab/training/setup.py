@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from graftlab.errors import ConfigError
 from graftlab.text.encode import encode
 from graftlab.tracking.console import say
 from graftlab.training.answers import answers_of
@@ -65,6 +66,7 @@ def settle(spec: TrainSpec, folder: RunFolder, *, prompts: int | None = None) ->
     if prompts is None:
         prompts = spec.callbacks.samples.prompts
     data = read_data(spec, folder, prompts=prompts, place=place)
+    check_validation(spec, data, tell=place.rank == 0)
     plan = plan_steps(spec, data.train, data.valid, rank=place.rank, world_size=place.world_size)
     return Setup(spec=spec, folder=folder, place=place, precision=precision, data=data, plan=plan)
 
@@ -76,6 +78,7 @@ def settle_like(first: Setup, spec: TrainSpec, folder: RunFolder) -> Setup:
     ConfigError where the targets match nothing.
     """
     spec.model.check_lora(spec.lora)
+    check_validation(spec, first.data, tell=False)
     rejects = first.folder.path / "rejects.jsonl"
     if rejects.exists() and folder.path != first.folder.path:
         shutil.copyfile(rejects, folder.path / "rejects.jsonl")
@@ -87,6 +90,30 @@ def settle_like(first: Setup, spec: TrainSpec, folder: RunFolder) -> Setup:
         data=replace(first.data, prompts=prompts),
         plan=first.plan.like(spec),
     )
+
+
+def check_validation(spec: TrainSpec, data: Data, *, tell: bool) -> None:
+    """Say that there are no validation documents where some were asked for.
+
+    Raises ConfigError where something waits for their loss.
+    """
+    if data.valid is not None and len(data.valid):
+        return
+    if data.valid is not None:
+        limit = f"packing.max_length={spec.packing.max_length}"
+        why = f"all validation documents ({len(data.valid.dropped)}) are longer than {limit}"
+    elif spec.data.valid:
+        why = f"data.valid={spec.data.valid} holds no row that can be used"
+    else:
+        why = f"data.valid_fraction={spec.data.valid_fraction} holds none out"
+    if spec.callbacks.early_stopping is not None:
+        raise ConfigError(
+            f"callbacks.early_stopping waits for a validation loss, and {why}. Give more or "
+            "shorter data to hold out, or leave early-stopping out of callbacks=[...]; "
+            "callbacks=[default,plateau] watches the training loss."
+        )
+    if tell and (data.valid is not None or spec.data.valid):
+        say(f"! There will be no validation loss: {why}.")
 
 
 def read_data(spec: TrainSpec, folder: RunFolder, *, prompts: int, place: Place) -> Data:

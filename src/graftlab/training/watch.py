@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from graftlab.errors import require_range
+from graftlab.errors import ConfigError, require_range
 
 
 @dataclass(kw_only=True, slots=True)
@@ -96,3 +96,12 @@ class Callbacks:
     early_stopping: EarlyStopping | None = None
     plateau: Plateau | None = None
     repetition: RepetitionAlarm | None = field(default_factory=RepetitionAlarm)
+
+    def __post_init__(self) -> None:
+        never = self.validation.every_epochs is None and self.validation.every_steps is None
+        if self.early_stopping is not None and never:
+            raise ConfigError(
+                "callbacks.early_stopping waits for a validation loss, which is only measured at "
+                "the end: give callbacks.validation.every_epochs=1 or every_steps=N, or leave "
+                "early-stopping out."
+            )

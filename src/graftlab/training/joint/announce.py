@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from graftlab.tracking.console import console
+from graftlab.training.announce import warn_of_length
 from graftlab.training.device import device_name
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def announce(shared: Setup, seats: Sequence[Seat], probe: str) -> None:
         facts.add_row(name, value)
     console().print(facts, highlight=False)
     console().print(_adapters(seats), highlight=False)
+    warn_of_length(shared, base)
     sys.stdout.flush()
 
 
