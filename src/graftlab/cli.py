@@ -35,6 +35,8 @@ from graftlab.terminal import printable
 TOOLKIT = "toolkit"
 WORDS = (*VERBS, TOOLKIT)
 """What may follow `graftlab`: the verbs, and the word that speaks another tool's language."""
+WITH_VALUE = ("-c", "--cfg", "-p", "--package", "-cd", "--config-dir")
+"""Flags that are followed by a value."""
 
 
 def main(argv: Sequence[str] | None = None, *, call: str | None = None) -> int:
@@ -159,10 +161,21 @@ def _verb(arguments: list[str]) -> tuple[str | None, list[str]]:
         return _complete(arguments)
     elif first in VERBS:
         return first, arguments[1:]
+    elif (place := _verb_behind_flags(arguments)) is not None:
+        return arguments[place], [*arguments[:place], *arguments[place + 1 :]]
     else:
         hint = did_you_mean(first, WORDS) or f" Verbs: {', '.join(WORDS)}."
         raise ConfigError(f"`{first}` is not a verb.{hint}")
     return None, []
+
+
+def _verb_behind_flags(arguments: list[str]) -> int | None:
+    """Where the verb stands when flags come first, as in `graftlab --config-dir DIR train`."""
+    place = 0
+    while place < len(arguments) and arguments[place].startswith("-"):
+        flag, given, _ = arguments[place].partition("=")
+        place += 2 if flag in WITH_VALUE and not given else 1
+    return place if place < len(arguments) and arguments[place] in VERBS else None
 
 
 def _complete(arguments: list[str]) -> tuple[str | None, list[str]]:

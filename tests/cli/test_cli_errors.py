@@ -24,6 +24,9 @@ TYPOS = {
     "lora=bf16-mixed": "Did you mean `precision=bf16-mixed`?",
     "epocs=3": "Did you mean `epochs`?",
     "rank=8": "Did you mean `lora.rank`?",
+    "objective.kl_lambda=0.1": "is not a key of graftlab train. objective has: ",
+    "schedule.warmup_rate=0.1": "Did you mean `schedule.warmup_ratio`?",
+    "lorra.rank=8": "Did you mean `lora.rank`?",
     "lora.rnak=8": "Did you mean `lora.rank`?",
     "+lora.rnak=8": "Did you mean `lora.rank`?",
     "++lora.rnak=8": "Did you mean `lora.rank`?",
@@ -160,3 +163,18 @@ def test_processes_answer_quickly(command: list[str], code: int, text: str) -> N
     assert text in done.stdout + done.stderr
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert cpu < 1.5  # about 0.2 s for help, 0.5 s for an error; torch alone would be more
+
+
+def test_flags_may_stand_in_front_of_the_verb(doors: Doors) -> None:
+    for flags in (["--config-dir", "."], ["--config-dir=."], ["-cd", "."]):
+        assert doors.knock(*flags, "train", "lr=0").err.startswith("graftlab")
+        assert "lr=0.0 is out of range" in doors.knock(*flags, "train", "lr=0").err
+    assert doors.knock("--cfg", "job", "train").code == 0
+    assert "is not a verb" in doors.knock("--config-dir", ".").err
+
+
+def test_the_package_runs_as_a_module(tmp_path: Path) -> None:
+    call = [sys.executable, "-m", "graftlab", "--version"]
+    done = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.startswith("graftlab ")
+    assert done.returncode == 0

@@ -101,6 +101,26 @@ def test_what_means_nothing_here_is_said(doors: Doors) -> None:
     assert doors.knock("toolkit", *TRAIN.split(), "--dry-run").out == seen.out
 
 
+def test_a_translation_needs_no_files(doors: Doors) -> None:
+    """What `--dry-run` prints is what would be run, once what it says is there."""
+    for command, words in {
+        "train-adapter --train-data t.jsonl": {"model=afm-3b", "model.path=ASSETS"},
+        "generate --prompt Hi --checkpoint ./out/adapter-epoch3.pt": {
+            "adapter=./out/adapter-epoch3.pt"
+        },
+        "export-fmadapter --adapter-name a --checkpoint c.pt --output-dir o": {"adapter=c.pt"},
+        "train-draft-model --checkpoint out/a.pt --train-data t.jsonl": {
+            "objective.teacher=out/a.pt", "objective.base=ASSETS",
+        },
+    }.items():  # fmt: skip
+        seen = doors.knock("toolkit", *shlex.split(command), "--dry-run")
+        assert seen.code == 0, seen.err
+        assert words <= set(shlex.split(seen.out))
+        assert "To run it, this is missing: " in seen.err
+        assert doors.knock("toolkit", *shlex.split(command)).code == 2
+    assert doors.knock("toolkit", "train-adapter", "--dry-run").code == 2  # no --train-data
+
+
 def test_words_of_our_own_win(doors: Doors) -> None:
     words = line(doors, f"{TRAIN} --epochs 7 epochs=1 packing=first-fit max_steps=3")
     assert words[-3:] == ["epochs=1", "packing=first-fit", "max_steps=3"]

@@ -121,7 +121,7 @@ DEFAULTS = {
     "schedule.warmup_ratio": None,
     "batch_size": 4,
     "accumulate": 1,
-    "model.gradient_checkpointing": False,
+    "model.gradient_checkpointing": True,  # the one that differs: see conf/model/afm-3b.yaml
     "precision.name": "bf16-mixed",
     "optimizer.weight_decay": 1e-2,
     "optimizer.clip_norm": 1.0,

@@ -266,3 +266,13 @@ def test_importing_the_task_is_light() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
     assert PlanSpec.__doc__
+
+
+def test_rows_too_short_for_every_document_are_no_way_out(door: Door) -> None:
+    """A profile of one length: half of the row holds none, and the other changes are still told."""
+    profile = ["data.profile.documents=100", "data.profile.mean=1024", "packing.max_length=1024"]
+    code, out, err = door("plan", "experiment=hafs-coder", *profile, "device=rtx-4070-ti-super")
+    assert code == 0, err
+    assert "does NOT fit" in out
+    assert "a base in 4 bit" in out
+    assert "packing.max_length=512" not in out

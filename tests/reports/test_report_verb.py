@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,35 @@ def test_without_a_folder_the_newest_is_taken(report: Any, tmp_path: Path) -> No
         file = write_run(tmp_path / "multirun" / name / "0") / "run.yaml"
         os.utime(file, (file.stat().st_mtime - age,) * 2)
     assert "multirun/new, the newest" in report()[1]
+
+
+def test_a_refused_training_is_not_the_newest(report: Any, tmp_path: Path) -> None:
+    write_run(tmp_path / "outputs" / "2026-01-31" / "12-00-00")
+    refused = tmp_path / "outputs" / "2026-02-01" / "12-00-00" / "run.yaml"
+    refused.parent.mkdir(parents=True)
+    shutil.copy(tmp_path / "outputs" / "2026-01-31" / "12-00-00" / "run.yaml", refused)
+    assert "outputs/2026-01-31, the newest" in report()[1]
+
+
+def test_the_score_is_never_cut(report: Any, tmp_path: Path) -> None:
+    """However many keys are swept: other columns are folded."""
+    for number in range(2):
+        values = {
+            "lr": 1e-4 * (number + 1),
+            "lora.rank": 8 * (number + 1),
+            "lora.targets": ["q_proj", "k_proj", "v_proj", "o_proj"][: number + 2],
+            "schedule.warmup_ratio": 0.03 * (number + 1),
+            "optimizer.weight_decay": 0.01 * number,
+            "packing.max_length": 512 * (number + 1),
+            "batch_size": number + 1,
+            "seed": number,
+        }
+        folder = tmp_path / "multirun" / "wide" / f"a-rather-long-name-of-a-job-{number}"
+        write_run(folder, values, score=1.2345 + number)
+    out = report("multirun/wide")[1]
+    assert max(map(len, out.splitlines())) <= 100
+    assert "1.2345" in out
+    assert "2.2345" in out
 
 
 def test_wrong_words_are_answered_at_once(report: Any, tmp_path: Path) -> None:

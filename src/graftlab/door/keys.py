@@ -66,11 +66,29 @@ def unknown_key(key: str, menu: Menu) -> str:
     elif namesakes:
         hint_text = f" Did you mean {' or '.join(f'`{other}`' for other in namesakes)}?"
     else:
-        hint_text = did_you_mean(key, [*known, *menu.groups])
+        hint_text = _near_elsewhere(key, [*known, *menu.groups])
     if not hint_text:
         place = f"{parent} has" if siblings and parent else f"`graftlab {menu.verb}` has"
         hint_text = f" {place}: {', '.join(siblings or menu.under(''))}."
     return f"`{key}` is not a key of graftlab {menu.verb}.{hint_text}"
+
+
+def _near_elsewhere(key: str, known: Sequence[str]) -> str:
+    """' Did you mean `x`?' for a key whose last name and whose node are both close.
+
+    Compared whole, every short key of a node would be close to every other one of it.
+    """
+    parent, _, name = key.rpartition(".")
+    close = [
+        other
+        for other in known
+        if _alike(name, other.rpartition(".")[2]) and _alike(parent, other.rpartition(".")[0])
+    ]
+    return did_you_mean(key, close)
+
+
+def _alike(one: str, other: str) -> bool:
+    return one == other or difflib.SequenceMatcher(None, one, other).ratio() >= 0.6
 
 
 def _known(key: str, menu: Menu) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -36,11 +37,13 @@ def changes(knobs: Knobs, total: Callable[[Knobs], float], limit: float) -> list
     """Every kind of change in its mildest form that fits into `limit` bytes, cheapest first.
 
     A kind that cannot bring the run down to `limit` is listed in its strongest form, not fitting.
+    `total` gives the bytes, infinitely many for a run that cannot be (rows that hold no document).
     """
     found = []
     for kind in (_batches, _checkpointing, _precision, _quantised, _ranks, _rows):
         built = kind is not _quantised
         tried = [Change(w, p, t := total(k), t <= limit, built) for w, p, k in kind(knobs)]
+        tried = [change for change in tried if change.total < math.inf]
         if tried:
             found.append(next((change for change in tried if change.fits), tried[-1]))
     return found

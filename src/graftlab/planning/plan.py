@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from graftlab.errors import DataError
 from graftlab.planning.changes import Change, Knobs, changes, together
 from graftlab.planning.device import GIB
 from graftlab.planning.memory import Memory, reckon
@@ -139,7 +141,10 @@ def answer(
 
 def _changes(question: Question, limit: float) -> list[Change]:
     def total(knobs: Knobs) -> float:
-        return question.memory(knobs).total
+        try:
+            return question.memory(knobs).total
+        except DataError:  # rows so short that no document is within them
+            return math.inf
 
     single = changes(question.knobs, total, limit)
     # A change that is not built yet helps nobody today.

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 STANDING = ("configuration", "seeds", "mean", "± 95 %", "behind the best", "")
+WHOLE = ("score", "mean", "± 95 %", "best step", "behind the best")
+"""Columns that are never cut."""
 HEADS = ("score", "best step", "tokens", "seconds", "cost", "state")
 
 
@@ -75,7 +77,13 @@ def _table(
 
     made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for head in heads:
-        made.add_column(escape(head), justify="left" if head in left else "right")
+        # What is compared stays whole; where room is short, names and values are folded.
+        made.add_column(
+            escape(head),
+            justify="left" if head in left else "right",
+            no_wrap=head in WHOLE,
+            overflow="fold",
+        )
     for row in rows:
         made.add_row(*map(escape, row))
     return made

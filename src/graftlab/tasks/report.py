@@ -78,12 +78,18 @@ def run(spec: ReportSpec) -> Comparison:
 def newest() -> Path:
     """The sweep begun last, else the day of the run begun last. Raises ConfigError."""
     for root in (SWEEPS, RUNS):
-        if files := list(root.rglob("run.yaml")):
+        if files := [file for file in root.rglob("run.yaml") if _has_begun(file.parent)]:
             last = max(files, key=lambda file: file.stat().st_mtime)
             return Path(*last.parent.parts[:2])
     raise ConfigError(
         "There is nothing in multirun/ or outputs/: give folders, as in graftlab report DIR."
     )
+
+
+def _has_begun(run: Path) -> bool:
+    """Whether a step was taken: a run that was refused leaves nothing to compare."""
+    log = run / "train_log.csv"
+    return (run / "result.json").is_file() or (log.is_file() and log.stat().st_size > 0)
 
 
 def _write(

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from graftlab.door.toolkit.flags import MISSING
 from graftlab.door.toolkit.helps import command_help, overview
 from graftlab.door.toolkit.places import hand_over
 from graftlab.door.toolkit.read import Read, command_of, read
+from graftlab.errors import ConfigError
 
 Run = Callable[[list[str], str], int]
 """The door: arguments with the verb in front, and what it is called in messages -> exit code."""
@@ -28,7 +30,7 @@ def answer(arguments: Sequence[str], run: Run) -> int:
     if line.help:
         print(command_help(line.command))
         return 0
-    words = translated(line)
+    words = _words(line)
     for note in line.notes:
         print(note, file=sys.stderr)
     print(shlex.join(["graftlab", *words]), flush=True)
@@ -38,6 +40,18 @@ def answer(arguments: Sequence[str], run: Run) -> int:
         return run(words, call)
     finally:
         _leave(line, words)
+
+
+def _words(line: Read) -> list[str]:
+    """The translation; where it is only printed, also while assets or checkpoints are missing."""
+    try:
+        return translated(line)
+    except ConfigError as error:
+        if not line.only_print:
+            raise
+        line.notes.append(f"To run it, this is missing: {error}")
+        line.values[MISSING] = ""
+        return translated(line)
 
 
 def translated(line: Read) -> list[str]:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 Values = dict[str, str]
 """Flag -> its text, for those that were given or have a default; "" for a switch that is on."""
 
+MISSING = "may be missing"
+"""Among the values, though no flag: the line is only printed, and its files need not be there."""
+
 PRECISIONS = {
     "f32": "fp32",
     "fp32": "fp32",

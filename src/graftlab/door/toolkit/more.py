@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from graftlab.door.toolkit.flags import Values
+from graftlab.door.toolkit.flags import MISSING, Values
 from graftlab.door.toolkit.places import (
     ADAPTER_RUN,
     DRAFT_RUN,
@@ -59,7 +59,7 @@ def adapter_words(values: Values, said: Said) -> list[str]:
     """`adapter=`, and the base where no run of ours knows it."""
     if "checkpoint" not in values:
         return model_words(values, said)
-    adapter = adapter_at(values["checkpoint"])
+    adapter = adapter_at(values["checkpoint"], values)
     asked = "model" in values or "assets" in values
     model = model_words(values, said) if asked or not knows_its_base(adapter) else []
     return [*model, f"adapter={adapter}"]
@@ -67,7 +67,7 @@ def adapter_words(values: Values, said: Said) -> list[str]:
 
 def exported_words(values: Values, said: Said) -> list[str]:
     """`adapter=`, and the base where it is at hand: an adapter's weights are exported without."""
-    adapter = adapter_at(values["checkpoint"])
+    adapter = adapter_at(values["checkpoint"], values)
     asked = "model" in values or "assets" in values
     at_hand = not knows_its_base(adapter) and found_assets(values) is not None
     return [*(model_words(values, said) if asked or at_hand else []), f"adapter={adapter}"]
@@ -79,7 +79,7 @@ def draft_words(values: Values, said: Said) -> list[str]:
         return []
     number = values.get("num-draft-tokens")
     tokens = [] if number is None else [f"draft_tokens={number}"]
-    return [f"draft={draft_at(values['draft-checkpoint'])}", *tokens]
+    return [f"draft={draft_at(values['draft-checkpoint'], values)}", *tokens]
 
 
 def drawing_words(values: Values, said: Said) -> list[str]:
@@ -90,7 +90,7 @@ def drawing_words(values: Values, said: Said) -> list[str]:
 
 def student_words(values: Values, said: Said) -> list[str]:
     """The teacher, after which the draft is made; with its base, where no run of ours knows it."""
-    teacher = adapter_at(values["checkpoint"])
+    teacher = adapter_at(values["checkpoint"], values)
     words = [f"objective.teacher={teacher}"]
     if "assets" not in values and knows_its_base(teacher):
         return words
@@ -105,7 +105,8 @@ def _run_words(values: Values, said: Said, run: str) -> list[str]:
     if "checkpoint-dir" not in values or "hydra.run.dir" in said:
         return []
     folder = Path(values["checkpoint-dir"]) / run
-    if (folder.expanduser() / "result.json").exists() and "resume" not in values:
+    finished = (folder.expanduser() / "result.json").exists()
+    if finished and "resume" not in values and MISSING not in values:
         raise ConfigError(
             f"{folder} holds a finished run: choose another --checkpoint-dir, or move it away."
         )

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from graftlab.door.toolkit.flags import Values
+from graftlab.door.toolkit.flags import MISSING, Values
 from graftlab.errors import ConfigError, did_you_mean
 
 ASSETS = "GRAFTLAB_AFM_ASSETS"
@@ -34,13 +34,15 @@ def assets(values: Values) -> str:
     """The toolkit's assets folder. Raises ConfigError saying where it was looked for."""
     if (found := found_assets(values)) is not None:
         return found
+    if MISSING in values:
+        return "ASSETS"
     raise ConfigError(
         "Where are the toolkit's assets (base-model.pt, tokenizer.model)? Give --assets DIR, set "
         f"${ASSETS}, or start in the toolkit's folder. --model afm-mini tries this without them."
     )
 
 
-def adapter_at(path: str) -> str:
+def adapter_at(path: str, values: Values) -> str:
     """What is handed on as `adapter=`. Raises ConfigError telling which checkpoints there are."""
     place = Path(path).expanduser()
     run = place.parent / ADAPTER_RUN
@@ -51,16 +53,16 @@ def adapter_at(path: str) -> str:
         return str(own)  # beside its run.yaml, which knows the base
     if not place.exists() and place.name == BEST and (run / "adapter").is_dir():
         return str(run)
-    return _existing(place, path)
+    return _existing(place, path, values)
 
 
-def draft_at(path: str) -> str:
+def draft_at(path: str, values: Values) -> str:
     """What is handed on as `draft=`. Raises ConfigError telling which checkpoints there are."""
     place = Path(path).expanduser()
     run = place.parent / DRAFT_RUN
     if place.name == DRAFT and (run / "adapter").is_dir():
         return str(run)
-    return _existing(place, path)
+    return _existing(place, path, values)
 
 
 def knows_its_base(adapter: str) -> bool:
@@ -70,8 +72,8 @@ def knows_its_base(adapter: str) -> bool:
     return any((folder / "run.yaml").is_file() for folder in folders)
 
 
-def _existing(place: Path, path: str) -> str:
-    if place.exists():
+def _existing(place: Path, path: str, values: Values) -> str:
+    if place.exists() or MISSING in values:
         return path
     if not place.parent.is_dir():
         raise ConfigError(f"there is no checkpoint {path}: no folder {place.parent}.")

@@ -1,0 +1,8 @@
+"""`python -m graftlab ...` is `graftlab ...`."""
+
+import sys
+
+from graftlab.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
