@@ -24,7 +24,7 @@ ORDER = [
     {"tracking"},
     {"training", "sweeps", "choices", "reports", "exports"},
     {"tasks"},
-    {"config", "door", "cli"},
+    {"config", "door", "cli", "__main__"},
 ]
 """Lower rooms never import from higher ones (at run time; type hints may look anywhere)."""
 
