@@ -37,7 +37,7 @@ ONLY_IN = {
     "ray": ("sweeps/raycluster.py",),
     "optuna": ("reports/", "sweeps/study.py"),
     "llguidance": ("text/json_schema.py",),
-    "jsonschema": ("text/json_schema.py",),
+    "jsonschema": ("text/json_schema.py", "text/json_patterns.py"),
     "plotly": ("reports/page/",),
     "mlx": ("exports/mlx.py",),
     "mlx_lm": ("exports/mlx.py",),

@@ -193,3 +193,58 @@ def test_a_schema_that_is_none_is_told():
 def test_shares_are_checked():
     with pytest.raises(ConfigError, match=r"data\.schema_augment\.reorder"):
         SchemaAugment(reorder=2)
+
+
+PATTERNS = ("^(a+)+$", "^(a|a)*$", "^(([a-z])+.)+[A-Z]([a-z])+$", "(a*)*b")
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_patterns_that_try_every_way_end_with_a_message(
+    monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    """With `re` none of them ends: the text has forty letters and a mark that nothing takes."""
+    monkeypatch.setattr("graftlab.text.json_patterns.LIMIT", 0.2)
+    text = "a" * 40 + "!"
+    value = {"type": "string", "pattern": pattern}
+    closed: dict[str, Any] = {"patternProperties": {pattern: {}}, "additionalProperties": False}
+    schemas = (({"properties": {"x": value}}, {"x": text}), (closed, {text: 1}))
+    for schema, answer in schemas:
+        said = mismatch(json.dumps(answer), {"type": "object", **schema})
+        assert said is not None
+        assert "takes more than" in said or "does not match" in said or "unexpected" in said
+
+
+@pytest.mark.parametrize("key", ["uniqueItems", "unevaluatedItems"])
+def test_keywords_that_replies_cannot_be_held_to_are_named(key: str) -> None:
+    schema = {"type": "object", "properties": {"x": {"type": "array", key: True}}}
+    assert key in str(mismatch('{"x": [{"a": 1}]}', schema))
+    assert key in str(refusal('{"x": [{"a": 1}]}', schema))
+
+
+def test_patterns_of_a_schema_are_judged_as_before() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"id": {"type": "string", "pattern": r"^\d{2}-[a-z]+$"}},
+        "patternProperties": {"^x-": {"type": "integer"}},
+        "additionalProperties": {"type": "boolean"},
+    }
+    assert mismatch('{"id": "12-ab", "x-a": 1, "y": true}', schema) is None
+    for wrong in ('{"id": "1-ab"}', '{"x-a": "1"}', '{"y": 1}'):
+        assert mismatch(wrong, schema)
+    assert "is not one" in str(mismatch('{"a": "b"}', {"properties": {"a": {"pattern": "["}}}))
+
+
+def test_a_row_with_such_a_pattern_is_refused_by_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graftlab.text.json_patterns.LIMIT", 0.2)
+    schema = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^(a|a)*$"}}}
+    messages = [
+        {"role": "user", "content": "Which?", "response_format": wanted(schema)},
+        {"role": "assistant", "content": json.dumps({"a": "a" * 40 + "!"})},
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"messages": messages}) + "\n")
+    data = JsonlData(train=str(file), schema_augment=SchemaAugment(copies=1))
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: .*pattern"):
+        data.load()

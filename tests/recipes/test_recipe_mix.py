@@ -23,7 +23,8 @@ def mixed(mix: Mix, sizes: dict[str, int], drops: Drops | None = None) -> list[R
 
 def test_three_to_one_to_one() -> None:
     drops = Drops()
-    found = mixed(Mix(weights={"core": 3, "markdown": 1, "guard": 1}), SIZES, drops)
+    mix = Mix(weights={"core": 3, "markdown": 1, "guard": 1}, max_repeats=None)
+    found = mixed(mix, SIZES, drops)
     assert Counter(r.source for r in found) == {"core": 90, "markdown": 30, "guard": 30}
     times = Counter(r.origin for r in found)
     assert {times[r.origin] for r in many(90)} == {1}
@@ -33,8 +34,33 @@ def test_three_to_one_to_one() -> None:
     assert drops[0][1:] == ("left out by the mix", "30 of the 50 rows of guard are taken")
 
 
+def test_no_row_is_taken_more_often_than_asked_for() -> None:
+    weights = {"core": 3.0, "markdown": 1.0, "guard": 1.0}
+    capped = Counter(r.source for r in mixed(Mix(weights=weights), SIZES))
+    assert capped == {"core": 90, "markdown": 24, "guard": 30}
+    twice = mixed(Mix(weights=weights, max_repeats=2), SIZES)
+    assert Counter(Counter(r.origin for r in twice if r.source == "markdown").values()) == {2: 6}
+    with pytest.raises(ConfigError, match=r"mix\.max_repeats=0"):
+        Mix(max_repeats=0)
+
+
+def test_rows_that_come_often_are_named_with_the_reason() -> None:
+    taken = {"core": 90, "markdown": 6}
+    mix = Mix(weights={"core": 3, "markdown": 1})
+    assert mix.repeats(taken, {"core": 90, "markdown": 18}) == []
+    (line,) = mix.repeats(taken, {"core": 90, "markdown": 24})
+    assert line == (
+        "markdown: 6 rows are repeated 4 times each in train.jsonl "
+        "(mix.max_repeats=4 allows no more)"
+    )
+    mix = Mix(weights={"core": 3, "markdown": 1}, max_repeats=None)
+    (line,) = mix.repeats(taken, {"core": 90, "markdown": 30})
+    assert "5 times each in train.jsonl (mix.weights.markdown=1 asks for it)" in line
+
+
 def test_any_part_of_it_holds_all_sources() -> None:
-    found = [r.source for r in mixed(Mix(weights={"core": 3, "markdown": 1, "guard": 1}), SIZES)]
+    mix = Mix(weights={"core": 3, "markdown": 1, "guard": 1}, max_repeats=None)
+    found = [r.source for r in mixed(mix, SIZES)]
     for start in range(0, 140, 5):
         part = Counter(found[start : start + 10])
         assert 5 <= part["core"] <= 7

@@ -204,6 +204,17 @@ def test_lengths_are_exact(tmp_path: Path) -> None:
     assert lengths["book"]["text"].total == 3
 
 
+def test_rows_that_the_mix_repeats_often_stand_out(tmp_path: Path) -> None:
+    folder = made(tmp_path / "set", [row("Because.")])
+    manifest = json.loads((folder / "manifest.json").read_text())
+    sources = {"core": {"in": 9, "out": 9}, "guard": {"in": 2, "out": 8}}
+    mix = {"step": "mix", "in": 11, "kept": 11, "dropped": {}, "out": 17, "sources": sources}
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "steps": [mix]}))
+    said = read(folder).text
+    assert "2 rows of guard are repeated 4 times each in train.jsonl" in said
+    assert "rows of core are repeated" not in said
+
+
 def test_rows_that_the_mix_repeats_are_shown_once(tmp_path: Path) -> None:
     rows = [row(sentence(n % 4)) for n in range(40)]
     shown = surveyed(made(tmp_path / "made", rows)).shown["core"].drawn()

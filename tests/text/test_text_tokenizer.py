@@ -44,7 +44,8 @@ def test_rendering_is_what_transformers_renders(chat_tokenizer: Maker, kind: str
     tokenizer = chat_tokenizer(kind)
     for prompt in (True, False):
         own = tokenizer.render(CHAT, generation_prompt=prompt)
-        theirs = tokenizer._inner.apply_chat_template(  # type: ignore[attr-defined]
+        whole = getattr(tokenizer, "_whole", tokenizer)
+        theirs = whole._inner.apply_chat_template(  # type: ignore[attr-defined]
             [m.as_dict() for m in CHAT], add_generation_prompt=prompt, return_dict=False
         )
         assert own == theirs

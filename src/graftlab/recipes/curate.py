@@ -17,7 +17,7 @@ from itertools import groupby
 from graftlab.errors import ConfigError, require_choice, require_range
 from graftlab.recipes.characters import plain_characters
 from graftlab.recipes.debris import Book, Piece
-from graftlab.recipes.lines import Paragraph, Vocabulary, goes_on, join_two, paragraphs_of
+from graftlab.recipes.lines import Paragraph, Vocabulary, add_line, goes_on, paragraphs_of
 from graftlab.recipes.pieces import piece_of
 from graftlab.recipes.record import Drop, Record
 
@@ -161,17 +161,16 @@ def read_book(text: str) -> tuple[list[Paragraph], list[Piece]]:
     """The paragraphs of prose in `text`, and what was stripped, both by line."""
     text = plain_characters(text)
     book, vocabulary = Book(text), Vocabulary(text)
-    paragraphs: list[Paragraph] = []
+    found: list[tuple[int, int, list[str]]] = []
     for section, block in book.prose:
         cleaned = book.clean(block)
         for line, said in paragraphs_of(cleaned, vocabulary):
-            last = paragraphs[-1] if paragraphs else None
             # A page may have ended within a paragraph: the first after a cut may go on.
-            healable = block.after_cut and line == cleaned.line
-            if last and healable and last.section == section and goes_on(last.text, said):
-                joined = join_two(last.text, said, vocabulary)
-                paragraphs[-1] = Paragraph(last.line, joined, section)
+            healable = found and found[-1][1] == section and line == cleaned.line
+            if healable and block.after_cut and goes_on(found[-1][2][-1], said):
+                add_line(found[-1][2], said, vocabulary)
             else:
-                paragraphs.append(Paragraph(line, said, section))
+                found.append((line, section, [said]))
+    paragraphs = [Paragraph(line, "".join(parts), section) for line, section, parts in found]
     pieces = sorted(book.pieces, key=lambda piece: piece.line)
     return paragraphs, pieces

@@ -153,8 +153,13 @@ class _Layout:
         widths = sorted(len(line) for block in blocks for line in block.lines)
         self.width = widths[int(len(widths) * 0.9)] if widths else 0
         self.kinds = [self._kind(block) for block in blocks]
-        self.numbered = [bool(marks.NUMBERED.fullmatch(block.text)) for block in blocks]
+        numbered = (n for n, block in enumerate(blocks) if marks.NUMBERED.fullmatch(block.text))
+        self.numbered = set(numbered)
         self._mark_epigraphs()
+        headings = (index for index, kind in enumerate(self.kinds) if kind == marks.HEADING)
+        self._last_heading = max(headings, default=-1)
+        self._last_numbered = max(self.numbered, default=-1)
+        self._titles: dict[str, int] | None = None
 
     def _kind(self, block: Block) -> str:
         """The reason to strip a block; "" for prose."""
@@ -190,7 +195,7 @@ class _Layout:
 
     def has_heading(self, index: int) -> bool:
         """Whether a heading follows from block `index` on."""
-        return marks.HEADING in self.kinds[index:]
+        return self._last_heading >= index
 
     def ends(self, within: str, index: int) -> bool:
         """Whether block `index` is the tale again, after a preface or a table of contents."""
@@ -198,14 +203,18 @@ class _Layout:
         if within == marks.CONTENTS:
             return not kind or (kind == marks.HEADING and self._is_repeated(index))
         # Any heading will do where none to come is numbered.
-        numbered = self.numbered[index] or not any(self.numbered[index:])
+        numbered = index in self.numbered or index > self._last_numbered
         return kind == marks.HEADING and numbered
 
     def _is_repeated(self, index: int) -> bool:
         """Whether this heading was already read, as a line of the table of contents."""
+        if self._titles is None:
+            self._titles = {}
+            for number, block in enumerate(self.blocks):
+                for line in block.lines:
+                    self._titles.setdefault(_title(line), number)
         title = _title(self.blocks[index].text)
-        read = (line for block in self.blocks[:index] for line in block.lines)
-        return bool(title) and any(_title(line) == title for line in read)
+        return bool(title) and self._titles.get(title, index) < index
 
 
 def _title(line: str) -> str:

@@ -126,7 +126,7 @@ def _phrase_pattern(phrase: str, *, goes: bool) -> re.Pattern[str]:
     """Where `phrase` stands; one that goes takes the commas around it along."""
     said = re.escape(phrase) + (r"(?!\w)" if phrase[-1].isalnum() else "")
     if goes:
-        said = rf"(?:^|(?<=[\"'(—])){said},? *|(?:,? +|(?<=—)){said},?"
+        said = rf"(?:^|(?<=[\"'(—])){said},? *|(?:, +|(?<! ) +|(?<=—)){said},?"
     else:
         said = rf"(?<![\w'-]){said}"
     return re.compile(said, re.I | re.M)

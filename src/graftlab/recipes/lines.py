@@ -18,8 +18,9 @@ UNWRAPPED = 160
 """A line longer than this was never wrapped by hand: it is a paragraph."""
 
 _WORD = re.compile(r"[^\W\d_]+(?:[-'][^\W\d_]+)*")
-_BROKEN = re.compile(r"([^\W\d_]+)-$")
-_HALVES = re.compile(r"[^\W\d_]+-\n\s*[^\W\d_]+")
+# Not begun within a word: each of its letters would be tried as the first.
+_BROKEN = re.compile(r"(?<![^\W\d_])([^\W\d_]+)-$")
+_HALVES = re.compile(r"(?<![^\W\d_])[^\W\d_]+-\n\s*[^\W\d_]+")
 _FIRST = re.compile(r"[^\W\d_]+")
 _CLOSED = re.compile(r"""[.!?:][)'"\]]*$""")
 _OPENING = re.compile(r"""[('"\[]*""")
@@ -126,23 +127,30 @@ def _has_first_line_indents(lines: Sequence[str]) -> bool:
 
 def join_lines(lines: Iterable[str], vocabulary: Vocabulary) -> str:
     """Wrapped lines as one, words whole, one space between words."""
-    text = ""
+    parts: list[str] = []
     for line in lines:
-        text = join_two(text, " ".join(line.split()), vocabulary)
-    return text
+        add_line(parts, " ".join(line.split()), vocabulary)
+    return "".join(parts)
 
 
-def join_two(before: str, after: str, vocabulary: Vocabulary) -> str:
-    """Two pieces of one paragraph, with the word or dash between them mended."""
-    if not before or not after:
-        return before or after
-    broken, first = _BROKEN.search(before), _FIRST.match(after)
-    if broken and first and after[0].islower():
+def add_line(parts: list[str], line: str, vocabulary: Vocabulary) -> None:
+    """Go on with a paragraph that is `parts` end to end, mending the word or dash between.
+
+    Only the last part is looked at, so that a paragraph of any length takes a line in one step.
+    """
+    if not parts or not line:
+        parts += [line] if line else []
+        return
+    before = parts[-1]
+    broken, first = _BROKEN.search(before), _FIRST.match(line)
+    if broken and first and line[0].islower():
         word = vocabulary.join(broken.group(1), first.group())
-        return before[: broken.start()] + word + after[first.end() :]
-    # A hyphen between figures or capitals, and a dash, join as they are.
-    glue = "" if before[-1] in "-—" or after[0] == "—" else " "
-    return before + glue + after
+        parts[-1:] = [before[: broken.start()], word + line[first.end() :]]
+    else:
+        # A hyphen between figures or capitals, and a dash, join as they are.
+        glue = "" if before[-1] in "-—" or line[0] == "—" else " "
+        parts[-1] += glue
+        parts.append(line)
 
 
 def goes_on(before: str, after: str) -> bool:

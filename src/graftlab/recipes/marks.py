@@ -41,7 +41,7 @@ _FOOTNOTE_NOTE = re.compile(r"\[\s*footnote", re.I)
 ORNAMENT_LINE = re.compile(r"[\W_]+|(?:the )?end\.?|finis\.?", re.I)
 PAGE_LINE = re.compile(r"[-—~\[(|\s]*(?:page\s+)?(?:\d{1,4}|[ivxlc]{1,7})[-—~\])|\s]*", re.I)
 ROMAN_LINE = re.compile(r"\s*[IVXLC]{1,7}\.?\s*")
-NUMBERED_PAGE = re.compile(r"^\s*\d+\s+\D|\D\s+\d+\s*$")
+NUMBERED_PAGE = re.compile(r"^\s*\d+\s+\D|\D\s\d+\s*$")
 """A line that begins or ends with a figure, as running heads do."""
 PAGE_FIGURES = re.compile(r"\b(?:\d+|[ivxlc]+)\b")
 
@@ -71,8 +71,9 @@ _CONTENTS_TITLE = re.compile(
     r"\W*(?:(?:table of )?contents|(?:list of )?(?:illustrations|plates|maps))\W*", re.I
 )
 TITLES = ((_CONTENTS_TITLE, CONTENTS), (_FRONT_TITLE, FRONT), (_BACK_TITLE, BACK))
-_DOTTED = re.compile(r".*(?:\.{3,}|(?:\. ){3,})\s*(?:\d{1,4}|[ivxlc]+)\s*", re.I)
-_SPACED = re.compile(r".*\s{2,}(?:\d{1,4}|[ivxlc]+)\s*", re.I)
+# Searched for, and begun with a fixed number of dots: ".*\.{3,}" tries every pair of places.
+_DOTTED = re.compile(r"(?:\.{3}|(?:\. ){3})\s*(?:\d{1,4}|[ivxlc]+)\s*\Z", re.I)
+_SPACED = re.compile(r"\s\s(?:\d{1,4}|[ivxlc]+)\s*\Z", re.I)
 
 _PRINTER = re.compile(
     r"all rights reserved|©|\(c\) ?\d{4}|\bcopyright (?:\d{4}|by)|\bisbn\b|library of congress"
@@ -132,8 +133,8 @@ def is_heading(text: str) -> bool:
 
 def is_contents(lines: Sequence[str]) -> bool:
     """Entries with a page number each, after dots or, in a longer list, after a gap."""
-    dotted = sum(bool(_DOTTED.fullmatch(line)) for line in lines)
-    spaced = sum(bool(_SPACED.fullmatch(line)) for line in lines) if len(lines) > 2 else 0
+    dotted = sum(bool(_DOTTED.search(line)) for line in lines)
+    spaced = sum(bool(_SPACED.search(line)) for line in lines) if len(lines) > 2 else 0
     return max(dotted, spaced) > len(lines) / 2
 
 

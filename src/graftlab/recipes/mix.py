@@ -1,7 +1,7 @@
 """The step `mix`: sources in the proportions asked for, evenly interleaved, in a seeded order.
 
 weights  {core: 3, markdown: 1, guard: 1}      core has 900 rows, markdown 60, guard 500
-taken    core 900 once · markdown 300, each 5 times · guard 300 of its 500
+taken    core 900 once · markdown 240, each 4 times · guard 300 of its 500
 order    c c m c g c c m c g ...               whatever part is read holds all sources
 """
 
@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from graftlab.errors import ConfigError, require_range
 from graftlab.recipes.record import Drop, Record
 from graftlab.recipes.spool import Spool
+
+MANY = 3
+"""Repeats of a row from which on they are named."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -24,6 +27,9 @@ class Mix:
     weights: dict[str, float] = field(default_factory=dict)
     """Source -> its part of the training rows. The source with the largest weight is taken once,
     whole; the others are repeated or cut to match. Empty takes every row once."""
+    max_repeats: int | None = 4
+    """Most times that a row is taken, whatever the weights: up to four passes teach about as much
+    as rows that are new, and further ones less and less (arXiv:2305.16264). Null for no limit."""
     shuffle: bool = True
     """Shuffle each source before they are interleaved."""
     seed: int = 0
@@ -32,6 +38,7 @@ class Mix:
     def __post_init__(self) -> None:
         for name, weight in self.weights.items():
             require_range(f"mix.weights.{name}", weight, least=0)
+        require_range("mix.max_repeats", self.max_repeats, least=1)
         if self.weights and not any(self.weights.values()):
             raise ConfigError("mix.weights are all 0: give the sources to train on a weight.")
 
@@ -60,7 +67,10 @@ class Mix:
         if not main or not weights[main]:
             return dict.fromkeys(available, 0)
         unit = available[main] / weights[main]
-        return {s: max(1, round(unit * w)) if w else 0 for s, w in weights.items()}
+        sizes = {s: max(1, round(unit * w)) if w else 0 for s, w in weights.items()}
+        if self.max_repeats is None:
+            return sizes
+        return {s: min(size, self.max_repeats * available[s]) for s, size in sizes.items()}
 
     def _order(self, source: str, numbers: array[int], count: int) -> tuple[array[int], list[int]]:
         """(`count` numbers, those left out): whole passes, each in an order of its own."""
@@ -77,6 +87,24 @@ class Mix:
             order.extend(turn[:missing])
             if len(order) >= count:
                 return order, left
+
+    def repeats(self, taken: Mapping[str, int], given: Mapping[str, int]) -> list[str]:
+        """A line for every source whose rows come more often than MANY times.
+
+        `taken` and `given` are rows that came into the mix and went out of it, by source.
+        """
+        lines = []
+        for source, rows in taken.items():
+            times = given.get(source, 0) / rows if rows else 0
+            if times <= MANY:
+                continue
+            if self.max_repeats is not None and times >= self.max_repeats:
+                why = f"mix.max_repeats={self.max_repeats} allows no more"
+            else:
+                why = f"mix.weights.{source}={self.weights.get(source, 0):g} asks for it"
+            often = f"{rows:,} rows are repeated {times:.3g} times each in train.jsonl"
+            lines.append(f"{source}: {often} ({why})")
+        return lines
 
 
 def interleaved(chosen: dict[str, array[int]]) -> Iterator[int]:

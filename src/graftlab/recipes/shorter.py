@@ -20,13 +20,14 @@ def without_similes(words: list[Word]) -> list[Word]:
     """Without "as if ..." and "like a ...", up to the next pause."""
     kept: list[Word] = []
     skipping = False
+    paused = _pauses_before_verb(words)
     for index, word in enumerate(words):
         after = words[index + 1] if index + 1 < len(words) else None
         if skipping:
             skipping = word.text not in (",", ";", ".", "—", ":", "!", "?")
         elif kept and after is not None:
             as_if = word.low == "as" and after.low in ("if", "though") and not (
-                kept[-1].tag[:2] == "VB" or "," in _up_to_verb(words[index:])
+                kept[-1].tag[:2] == "VB" or paused[index]
             )  # fmt: skip
             like_a = word.low == "like" and word.tag == "PRP" and after.low in ("a", "an", "some")
             skipping = as_if or (like_a and not kept[-1].is_verb)
@@ -35,10 +36,13 @@ def without_similes(words: list[Word]) -> list[Word]:
     return kept
 
 
-def _up_to_verb(words: Sequence[Word]) -> list[str]:
-    """The words of a clause in front of its verb; a pause there says that it is not over soon."""
-    end = next((index for index, word in enumerate(words) if word.is_finite), len(words))
-    return [word.text for word in words[:end]]
+def _pauses_before_verb(words: Sequence[Word]) -> list[bool]:
+    """Whether a comma comes before the next verb, per word: the clause is not over soon then."""
+    found, paused = [], False
+    for word in reversed(words):
+        paused = word.text == "," or (paused and not word.is_finite)
+        found.append(paused)
+    return found[::-1]
 
 
 def without_adverbs(words: list[Word]) -> list[Word]:
@@ -90,12 +94,13 @@ def _is_idle(words: Sequence[Word], index: int, kept: Sequence[Word]) -> bool:
 def without_rows(words: list[Word]) -> list[Word]:
     """Of several adjectives in front of a noun only the last, which says most of what it is."""
     kept: list[Word] = []
+    to_noun = _lead_to_noun(words)
     for index, word in enumerate(words):
         if word.is_adjective and not word.text[0].isupper():
             after = index + 1
             while after < len(words) and words[after].low in (",", "and"):
                 after += 1
-            if after < len(words) and words[after].is_adjective and _leads_to_noun(words, after):
+            if after < len(words) and words[after].is_adjective and to_noun[after]:
                 continue
         dangling = word.low in (",", "and") and kept and index and words[index - 1].is_adjective
         if dangling and kept[-1] is not words[index - 1]:
@@ -104,7 +109,11 @@ def without_rows(words: list[Word]) -> list[Word]:
     return kept
 
 
-def _leads_to_noun(words: Sequence[Word], index: int) -> bool:
-    while index < len(words) and (words[index].is_adjective or words[index].low in (",", "and")):
-        index += 1
-    return index < len(words) and words[index].is_noun
+def _lead_to_noun(words: Sequence[Word]) -> list[bool]:
+    """Whether a noun comes next that only adjectives and what joins them stand before, per word."""
+    found, leads = [], False
+    for word in reversed(words):
+        joins = word.is_adjective or word.low in (",", "and")
+        leads = leads if joins else word.is_noun
+        found.append(leads)
+    return found[::-1]

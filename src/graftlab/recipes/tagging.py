@@ -96,7 +96,7 @@ def tag_sentence(sentence: str) -> Sentence:
 
     Raises ConfigError with the install line when the tagger is not there.
     """
-    tokens = [(m["text"], m["before"]) for m in _TOKEN.finditer(sentence)]
+    tokens = [(m["text"], m["before"]) for m in _TOKEN.finditer(sentence.rstrip())]
     if not tokens:
         return ()
     tagged = _tagger().tag_sent([text for text, _ in tokens])

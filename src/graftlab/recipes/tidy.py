@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from graftlab.recipes.tagging import Word
@@ -14,7 +14,16 @@ BLANK = "\ue000"
 _SILENT_H = ("hour", "honest", "honor", "honour", "heir")
 _LIKE_YOU = re.compile(r"(?:uni(?!m|n|d)|us[eu]|eu|one\b|once\b|ewe|u\b)", re.I)
 _DOTS = re.compile(r"\.{2,}")
-_REPAIRS = (
+
+
+def _without_brackets(match: re.Match[str]) -> str:
+    """What stands between two words, without the brackets that hold none."""
+    text = match.group()
+    start, end = text.find("("), text.rfind(")")
+    return text[:start] + text[end + 1 :] if 0 <= start < end else text
+
+
+_REPAIRS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"\s+"), " "),
     (re.compile(r"([(\[]) | ([)\]])"), r"\1\2"),
     (re.compile(r" ([,;:.!?])"), r"\1"),
@@ -28,7 +37,7 @@ _REPAIRS = (
     (re.compile(r"\b(the|its|their|my|your|our|his|an?), (?=\w)", re.I), r"\1 "),
     (re.compile(r"\bcan not\b"), "cannot"),
     (re.compile(r",? (?:and|or)(?=[.;:!?])"), ""),
-    (re.compile(r"\((?:[^\w\[]*)\)"), ""),
+    (re.compile(r"[^\w\[]+"), _without_brackets),
     (re.compile(r"^[\s,;:—.]+(?=[\w'\"(\[])"), ""),
     (re.compile(r"([.!?]) ?\.(?!\.)"), r"\1"),
     (re.compile(r"\s{2,}"), " "),

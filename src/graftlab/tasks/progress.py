@@ -85,6 +85,7 @@ def _numbers(tally: Tally) -> str:
 def briefly(made: Prepared) -> None:
     """Print counts per step and side, and where the report lies: on the way to something else."""
     console().print(_table(made.tallies))
+    _say_repeats(made.tallies)
     sides = ", ".join(f"{side} {counts.total():,} rows" for side, counts in made.rows.items())
     say(f"{sides}; to be looked at: {made.folder / 'report.html'}")
 
@@ -96,11 +97,19 @@ def summary(made: Prepared) -> None:
         parts = ", ".join(f"{name} {count:,}" for name, count in counts.items())
         note = f" ({parts})" if len(counts) > 1 else ""
         say(f"{made.folder / f'{side}.jsonl'}: {counts.total():,} rows{note}")
+    _say_repeats(made.tallies)
     rejects = sum(tally.dropped for tally in made.tallies)
     say(f"{made.folder / 'rejects.jsonl'}: {rejects:,} dropped rows, each with its reason")
     say(f"{made.folder / 'manifest.json'}: inputs, parameters and counts")
     say(f"{made.folder / 'report.html'}: counts, lengths, oddities and examples, to be read first")
     say(f"Train on it: python train.py data=prepared data.path={made.folder}")
+
+
+def _say_repeats(tallies: Sequence[Tally]) -> None:
+    """Rows that the mix takes often; the mix is the last step."""
+    mix = tallies[-1]
+    for line in mix.parameters.repeats(mix.taken, mix.given):
+        say(line)
 
 
 def _table(tallies: Sequence[Tally]) -> Table:

@@ -30,6 +30,9 @@ class HFTokenizer(Tokenizer):
     two differ the file is used, a note says so, and `save` writes it so that it is read as it is.
     """
 
+    decodes_as_file = False
+    """Whether `tokenizer.json` by itself gives the same text for ids."""
+
     def __init__(
         self, folder: Path, *, template: str | None = None, trust_remote_code: bool = False
     ) -> None:
@@ -73,6 +76,10 @@ class HFTokenizer(Tokenizer):
         direct.no_padding()
         wanted = [direct.encode(text, add_special_tokens=False).ids for text in _PROBES]
         given = [self._inner.encode(text, add_special_tokens=False) for text in _PROBES]
+        self.decodes_as_file = direct.get_vocab() == self._inner.get_vocab() and all(
+            direct.decode(ids, skip_special_tokens=False) == self.decode(ids, skip_special=False)
+            for ids in wanted
+        )
         if wanted == given:
             return
         inner = self._inner
@@ -118,10 +125,7 @@ class HFTokenizer(Tokenizer):
     def pieces(self, ids: Sequence[int]) -> list[str]:
         shown = []
         for index, raw in zip(ids, self._inner.convert_ids_to_tokens(list(ids)), strict=True):
-            text = self.decode([index], skip_special=False)
-            # SentencePiece-like vocabularies lose a leading space when decoded one by one.
-            lost = raw.startswith("\u2581") and not text.startswith(" ")
-            shown.append(raw if "\ufffd" in text else f" {text}" if lost else text)
+            shown.append(shown_piece(raw, self.decode([index], skip_special=False)))
         return shown
 
     def token_bytes(self) -> list[bytes | None]:
@@ -140,6 +144,13 @@ class HFTokenizer(Tokenizer):
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._inner.save_pretrained(folder)
+
+
+def shown_piece(raw: str, text: str) -> str:
+    """A token to be shown, from its name in the vocabulary and the text that it is alone."""
+    # SentencePiece-like vocabularies lose a leading space when decoded one by one.
+    lost = raw.startswith("\u2581") and not text.startswith(" ")
+    return raw if "\ufffd" in text else f" {text}" if lost else text
 
 
 def _load(folder: Path, trust_remote_code: bool) -> Any:

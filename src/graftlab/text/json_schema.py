@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from graftlab.errors import ConfigError
+from graftlab.text.json_patterns import PatternProblem, limited, validator_class
 
 WHITESPACE = r" |\n {0,16}"
 """Between tokens of JSON: nothing, one space, or a line end and its indentation. Any white space
@@ -53,8 +54,12 @@ def mismatch(text: str, schema: Mapping[str, Any]) -> str | None:
         value = json.loads(text, parse_float=_exact)
     except ValueError as error:
         return f"not JSON: {error}"
-    judge = jsonschema.Draft202012Validator(json.loads(json.dumps(schema), parse_float=_exact))
-    worst = jsonschema.exceptions.best_match(judge.iter_errors(value))
+    judge = validator_class()(json.loads(json.dumps(schema), parse_float=_exact))
+    try:
+        with limited():
+            worst = jsonschema.exceptions.best_match(judge.iter_errors(value))
+    except PatternProblem as problem:
+        return str(problem)
     if worst is None:
         return None
     return f"{worst.json_path}: " + re.sub(r"Decimal\('([^']*)'\)", r"\1", worst.message)

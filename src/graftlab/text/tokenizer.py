@@ -157,9 +157,9 @@ def load_tokenizer(
         return SentencePieceTokenizer(folder, template=template)
     names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
     if names & {"tokenizer.json", "tokenizer_config.json"}:
-        from graftlab.text.hf import HFTokenizer
+        from graftlab.text.remembered import hf_tokenizer
 
-        return HFTokenizer(folder, template=template, trust_remote_code=trust_remote_code)
+        return hf_tokenizer(folder, template=template, trust_remote_code=trust_remote_code)
     if "tokenizer.model" in names:
         from graftlab.text.afm import is_afm, load_afm
         from graftlab.text.spm import SentencePieceTokenizer

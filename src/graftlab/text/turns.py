@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from graftlab.errors import ModelError
+from graftlab.text.long import FEW, long_turns
 from graftlab.text.tokenizer import Tokenizer, marker_pattern
 from graftlab.types import Conversation, Message
 
@@ -74,14 +75,30 @@ class TurnReader:
         """
         self._check_shown(conversation)
         answers = [i for i, m in enumerate(conversation.messages) if m.role == "assistant"]
-        turns = [self._turn(conversation, answer) for answer in answers]
-        full = turns[-1][0]
-        if not apart and all(full.startswith(text[:end]) for text, _, end in turns):
-            spans = tuple((start, end) for _, start, end in turns)
-            return [Draft(conversation, full, spans, 1 if self._only_last else len(spans))]
-        if self._only_last:
-            turns = turns[-1:]
+        if not apart and (found := self._together(conversation, answers)) is not None:
+            full, spans = found
+            trained = 1 if self._only_last else len(spans)
+            return [Draft(conversation, full, tuple(spans), trained)]
+        wanted = answers[-1:] if self._only_last else answers
+        turns = (self._turn(conversation, answer) for answer in wanted)
         return [Draft(conversation, text, ((start, end),), 1) for text, start, end in turns]
+
+    def _together(
+        self, conversation: Conversation, answers: Sequence[int]
+    ) -> tuple[str, list[tuple[int, int]]] | None:
+        """The whole text and all spans in it; None where earlier turns are rendered otherwise."""
+        if len(answers) > FEW:
+            found = long_turns(conversation, answers, self._tokenizer, self._turn)
+            if found is not None:
+                return found
+        full, *last = self._turn(conversation, answers[-1])
+        spans = []
+        for answer in answers[:-1]:
+            text, start, end = self._turn(conversation, answer)
+            if not full.startswith(text[:end]):
+                return None
+            spans.append((start, end))
+        return full, [*spans, (last[0], last[1])]
 
     def _check_shown(self, conversation: Conversation) -> None:
         """Refuse tools and response formats that the template would pass over in silence."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from graftlab.pages.html import count, esc, folded, percent, section, shell
+from graftlab.recipes.mix import MANY
 from graftlab.recipes.report.figures import counts, lengths
 from graftlab.recipes.report.findings import characters, duplicates, repeats
 from graftlab.recipes.report.losses import EXAMPLES, Group, Losses
@@ -81,8 +83,15 @@ def _points(manifest: Mapping[str, Any], losses: Losses, survey: Survey) -> Iter
             f'<a href="#dropped">{esc(group.step)}: {esc(group.reason)}</a> took '
             f"{count(group.rows)} rows, {percent(group.rows, into.get(group.step, 0))} of that step"
         )
-    for part, found in survey.phrases.openings.items():
-        for phrase, rows in found.top(1):
+    mixes = (step["sources"].items() for step in manifest["steps"] if step["step"] == "mix")
+    for name, found in chain.from_iterable(mixes):
+        if found["out"] > MANY * found["in"]:
+            yield (
+                f'<a href="#counts">{count(found["in"])} rows of {esc(name)}</a> are repeated '
+                f"{found['out'] / found['in']:.3g} times each in train.jsonl"
+            )
+    for part, openings in survey.phrases.openings.items():
+        for phrase, rows in openings.top(1):
             if 20 * rows >= (whole := survey.phrases.texts[part]) > 1:
                 yield (
                     f'<a href="#repeats">{percent(rows, whole)} of rows</a>: the {part} part '

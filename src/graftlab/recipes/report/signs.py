@@ -131,7 +131,7 @@ SIGNS: tuple[Sign, ...] = (
     Sign(
         "e-mail addresses",
         "possibly private data",
-        _search(r"[\w.+-]+@[\w-]+\.[\w.-]*\w", needs="@"),
+        _search(r"(?<![\w.+-])[\w.+-]++@[\w-]+\.[\w.-]*\w", needs="@"),
     ),
 )
 
