@@ -16,6 +16,7 @@ from graftlab.choices import CHOICES, field_types, nested_spec
 from graftlab.cli import main
 from graftlab.config import VERBS
 from graftlab.sweeps.engine import Ended
+from graftlab.tasks.lengths import lengths_of
 from kept_logging import kept_logging
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +82,7 @@ def door(
         task = importlib.import_module(f"graftlab.tasks.{verb}")
         monkeypatch.setattr(task, "run", lambda spec: None)
     monkeypatch.setattr("graftlab.tasks.sweep.run", lambda order: Ended(order.folder, [], 0.0))
+    monkeypatch.setattr("graftlab.door.sweep.lengths_apart", lengths_of)  # without a process
 
     def knock(command: str) -> int:
         words = shlex.split(command.replace("python train.py", "graftlab train"), comments=True)

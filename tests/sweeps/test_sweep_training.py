@@ -165,19 +165,6 @@ def test_epochs_share_a_trunk_and_equal_their_solo_runs(base, tmp_path) -> None:
     same(short, alone, rows=6)
 
 
-def sweep_jointly(folder: Path, jobs: list[Draft], *, most: int = 6, **settings) -> Ended:
-    given = Sweep(**settings)
-    ledger, _ = prepare(folder, given)
-    places = [Slot("cpu", {"OMP_NUM_THREADS": "1"})]
-    extra = ("--joint", str(most))
-    return launch(
-        ledger,
-        Grid(jobs),
-        lambda name: Pool(ledger, name, places, given.retries, extra=extra),
-        slots=1,
-    )
-
-
 def nearly(one: Path, other: Path) -> None:
     """The validation losses agree as far as sums in another order do."""
     losses = [
@@ -191,7 +178,7 @@ def nearly(one: Path, other: Path) -> None:
 def test_jobs_that_train_together_are_the_runs_they_would_be_alone(base, solo, tmp_path) -> None:
     dora = dump(replace(base, lora=Lora(rank=2, dora=True)))
     alone = Draft(identity="dora", label="dora", swept={"lora.dora": "true"}, spec=dora)
-    ended = sweep_jointly(tmp_path, [*drafts(base), alone])
+    ended = sweep_here(tmp_path, [*drafts(base), alone], together=6)
     assert ended.count("done") == 7
     nearly(tmp_path / ended.jobs[4].folder, solo)
     logs = [(tmp_path / job.folder / "train.log").read_text() for job in ended.jobs]
