@@ -26,6 +26,7 @@ from graftlab.sweeps.slots import Slot
 from graftlab.sweeps.source import Grid
 from graftlab.sweeps.spec import Sweep
 from graftlab.sweeps.trunk import Length, plan_trunks
+from graftlab.tasks import worker
 from graftlab.tasks.train import TrainSpec, run
 from graftlab.tracking.history import TIMES, History
 from graftlab.training.schedule import Schedule
@@ -163,6 +164,24 @@ def test_epochs_share_a_trunk_and_equal_their_solo_runs(base, tmp_path) -> None:
         stdout=subprocess.DEVNULL,
     )
     same(short, alone, rows=6)
+
+
+def test_a_worker_is_told_how_many_train_together(tmp_path, monkeypatch) -> None:
+    ledger, _ = prepare(tmp_path, Sweep())
+    monkeypatch.setattr(worker.signal, "signal", lambda number, handler: None)
+    monkeypatch.setattr(worker, "leave_with_parent", lambda: None)
+    made = []
+
+    class Idle:
+        def work(self) -> int:
+            return 7
+
+    def maker(most: int):
+        return lambda ledger, launch: made.append((most, launch)) or Idle()
+
+    monkeypatch.setattr(worker, "joint_worker", maker)
+    assert worker.main([str(ledger.folder), "a", "--joint", "6"]) == 7
+    assert made == [(6, "a")]
 
 
 def nearly(one: Path, other: Path) -> None:
