@@ -21,6 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $(STAMP)
+	@echo 'installed; in every new terminal: source $(BIN)/activate'
 
 train: install  ## Train an adapter on the embedded default (ARGS="lora.rank=8" adds overrides)
 	$(BIN)/python train.py $(ARGS)

@@ -121,6 +121,17 @@ def test_make_targets_exist() -> None:
     assert named <= targets
 
 
+def test_each_way_in_activates_what_it_installed() -> None:
+    """Every command further down is typed as it stands, whichever way was taken."""
+    ways = [body.splitlines() for kind, body in FENCE.findall(TEXTS["README.md"]) if kind == "bash"]
+    assert ways[0][0].startswith("make")
+    assert ways[1][0].startswith("uv")
+    for way in ways[:2]:
+        active = way.index("source .venv/bin/activate")
+        assert not any(line.startswith(("graftlab", "python")) for line in way[:active])
+    assert all(line.split()[0] in ("graftlab", "python") for line in ways[2])
+
+
 PAIRS = sorted(
     {
         pair
