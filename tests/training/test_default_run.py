@@ -12,8 +12,6 @@ from graftlab.demo.conversations import MARKERS
 from graftlab.tasks.train import run
 
 PROMPTS = 8
-EPOCHS = [1, pytest.param(3, marks=pytest.mark.slow)]
-"""The first is enough to see it; `make train` takes three."""
 
 
 def replies(samples: str, speaker: str) -> list[str]:
@@ -22,9 +20,8 @@ def replies(samples: str, speaker: str) -> list[str]:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("epochs", EPOCHS)
-def test_the_default_takes_on_the_voice_and_keeps_the_facts(tmp_path: Path, epochs: int) -> None:
-    words = ["logger=csv", f"callbacks.samples.prompts={PROMPTS}", f"epochs={epochs}"]
+def test_the_default_takes_on_the_voice_and_keeps_the_facts(tmp_path: Path) -> None:
+    words = ["logger=csv", f"callbacks.samples.prompts={PROMPTS}"]
     result = run(build(compose("train", [*words, f"run_dir={tmp_path / 'run'}"])))
     assert result.score is not None
     assert result.baseline is not None
