@@ -8,10 +8,10 @@ SPREAD = $(if $(ARGS),,-n $(WORKERS) --dist worksteal)
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-all check bench base clean
+.PHONY: help install train test test-avx2 test-all check bench base clean
 
 help:  ## Show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 install: $(STAMP)  ## Create .venv and install the pinned dependencies
 
@@ -21,12 +21,16 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $(STAMP)
+	@echo 'installed; in every new terminal: source $(BIN)/activate'
 
 train: install  ## Train an adapter on the embedded default (ARGS="lora.rank=8" adds overrides)
 	$(BIN)/python train.py $(ARGS)
 
 test: install  ## Run the tests (no network, no GPU)
 	$(BIN)/python -m pytest $(SPREAD) $(ARGS)
+
+test-avx2: install  ## Run the tests as on a processor without AVX-512 and bf16 units
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest $(SPREAD) $(ARGS)
 
 test-all: install  ## Run every test, the slow ones too
 	$(BIN)/python -m pytest -m '' $(SPREAD) $(ARGS)
@@ -39,8 +43,9 @@ check: install  ## Lint, format and type checks, as CI runs them
 bench: install  ## Measure training throughput and memory side by side
 	$(BIN)/python benchmarks/train_throughput.py $(ARGS)
 
-base: install  ## Rebuild the embedded base model from its recipe
-	$(BIN)/python -m graftlab.demo.pretrain $(ARGS)
+base: install  ## Rebuild both embedded base models from their recipes
+	$(BIN)/python -m graftlab.demo.pretrain
+	$(BIN)/python -m graftlab.demo.afm
 
 clean:  ## Remove caches and build products (run folders stay)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache

@@ -137,6 +137,8 @@ def toolkit_steps(folder: Path, batches: Iterator[Batch]) -> Iterator[Tensor]:
     import torch
     import torch.nn.functional as F
 
+    from graftlab.models.arithmetic import fastest_autocast
+
     model: Any = load_naively(folder)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("adapter" in name)
@@ -147,7 +149,7 @@ def toolkit_steps(folder: Path, batches: Iterator[Batch]) -> Iterator[Tensor]:
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=LR)
     for batch in batches:
         segments = (batch.positions == 0).cumsum(1)
-        with torch.autocast("cpu", torch.bfloat16):
+        with fastest_autocast(torch.device("cpu")):
             logits = model(batch.input_ids, segment_ids=segments).logits
         loss = F.cross_entropy(logits[0].float(), batch.labels[0])
         loss.backward()
@@ -162,9 +164,10 @@ def our_steps(folder: Path, batches: Iterator[Batch]) -> Iterator[Tensor]:
     import torch
 
     from graftlab.adapters.lora import Lora
+    from graftlab.models.arithmetic import fastest_autocast, has_bf16
     from graftlab.objectives.policy import Policy
 
-    base = load_ours(folder, "bfloat16")
+    base = load_ours(folder, "bfloat16" if has_bf16(torch.device("cpu"))[0] else "float32")
     lora = Lora(rank=RANK, alpha=ALPHA, targets="all-linear")
     adapter = base.attach(lora, seed=0, dtype=torch.float32)
     policy = Policy(base, adapter)
@@ -173,7 +176,7 @@ def our_steps(folder: Path, batches: Iterator[Batch]) -> Iterator[Tensor]:
     parameters = [parameter for _, parameter in adapter.named_parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=LR)
     for batch in batches:
-        with torch.autocast("cpu", torch.bfloat16):
+        with fastest_autocast(torch.device("cpu")):
             loss = policy.label_nll(batch) / batch.step_units
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)

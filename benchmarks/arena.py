@@ -17,6 +17,7 @@ from typing import Any
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 SOURCE = HERE.parent / "src"
+TITLES = {"bf16": "bf16 mixed", "fp32": "fp32"}
 PACKAGES = ("torch", "transformers", "peft", "lightning")
 
 
@@ -103,6 +104,15 @@ def machine() -> str:
         f"{datetime.date.today().isoformat()}; {_processor()}, "
         f"{os.cpu_count()} cores; Python {platform.python_version()}, {versions}."
     )
+
+
+def precisions() -> list[str]:
+    """What is worth measuring: bf16 first, where the processor multiplies it in hardware."""
+    import torch
+
+    from graftlab.models.arithmetic import has_bf16
+
+    return ["bf16", "fp32"] if has_bf16(torch.device("cpu"))[0] else ["fp32"]
 
 
 def _processor() -> str:

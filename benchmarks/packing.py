@@ -14,7 +14,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from arena import Arena, heading, publish
+from arena import TITLES, Arena, heading, precisions, publish
 from workload import make
 
 PADDED = "plain loop, padded to max_length"
@@ -39,8 +39,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         make(Path(scratch), profile="seeds", documents=160)
         arena = Arena(Path(scratch), warm=warm)
-        arena.measure(CONTESTANTS, rounds=rounds, batch_size=ROWS, steps=steps)
-        title = f"bf16 mixed, {ROWS} rows a step"
+        precision = precisions()[0]
+        arena.measure(CONTESTANTS, rounds=rounds, precision=precision, batch_size=ROWS, steps=steps)
+        title = f"{TITLES[precision]}, {ROWS} rows a step"
         lines += arena.table(title, reference=PADDED, unit="useful tokens/s")
     publish(lines, "packing.md", write=arguments.write)
 

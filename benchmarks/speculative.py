@@ -35,6 +35,7 @@ from graftlab.generation.decode import Reply, generate
 from graftlab.generation.prompts import Prompt, read_prompts
 from graftlab.generation.sampling import Generation
 from graftlab.generation.speculative import Draft
+from graftlab.models.arithmetic import has_bf16
 from graftlab.models.base import Base
 from graftlab.models.hf import HFModel
 from graftlab.models.tiny import TinyModel
@@ -201,7 +202,8 @@ def main() -> None:
     tokenizer = load_tokenizer(folders["grown"])
     prompts = read_prompts(str(ASSETS / "valid.jsonl"), limit=arguments.prompts)
     tables: list[str] = []
-    for dtype in (torch.float32, torch.bfloat16):
+    bf16 = [torch.bfloat16] if has_bf16(torch.device("cpu"))[0] else []
+    for dtype in (torch.float32, *bf16):
         base, fresh, distilled = (load(folder, dtype) for folder in folders.values())
         if dtype == torch.float32:
             require_same_function(base, arguments.folder / "teacher", prompts, tokenizer)

@@ -16,7 +16,7 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from arena import Arena, heading, publish
+from arena import TITLES, Arena, heading, precisions, publish
 from workload import make
 
 REFERENCE = "HF Trainer, flattening collator"
@@ -24,12 +24,11 @@ PLAIN = "plain loop, SDPA per document"
 EAGER = "graftlab, compile=off"
 COMPILED = "graftlab, compile=on"
 TRL = "TRL SFTTrainer, packed"
-TITLES = {"bf16": "bf16 mixed", "fp32": "fp32"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--precision", choices=list(TITLES), help="one precision instead of both")
+    parser.add_argument("--precision", choices=list(TITLES), help="one of them alone")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each contestant")
     parser.add_argument("--steps", type=int, default=12, help="optimizer steps of a run")
     parser.add_argument("--warm", type=int, default=4, help="first steps of a run, left out")
@@ -44,7 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         make(Path(scratch), profile="chats", documents=3 * steps)
         arena = Arena(Path(scratch), warm=warm)
-        for precision in [arguments.precision] if arguments.precision else TITLES:
+        for precision in [arguments.precision] if arguments.precision else precisions():
             arena.measure(names, rounds=rounds, precision=precision, steps=steps)
             lines += arena.table(TITLES[precision], reference=REFERENCE)
     publish(lines, "train_throughput.md", write=arguments.write)

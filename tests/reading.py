@@ -8,18 +8,24 @@ import torch
 from torch import Tensor
 
 from graftlab.models.base import Base
+from tolerance import assert_same
 
 
 def tokens(rows: int, length: int, *, seed: int = 0) -> Tensor:
     return torch.randint(3, 400, (rows, length), generator=torch.Generator().manual_seed(seed))
 
 
-def close(ours: Tensor, theirs: Tensor) -> None:
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+def close(ours: Tensor, theirs: Tensor, *, dtype: torch.dtype = torch.float32) -> None:
+    """Logits of the same tokens, computed in `dtype` and told in fp32."""
+    assert_same(ours, theirs, dtype=dtype)
 
 
 def assert_padding_is_not_read(
-    base: Base, lengths: tuple[int, int, int], *, whole: Callable[[Tensor], Tensor]
+    base: Base,
+    lengths: tuple[int, int, int],
+    *,
+    whole: Callable[[Tensor], Tensor],
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Three rows of those prompt `lengths`, padded on the left, of which two go on to the end.
 
@@ -37,6 +43,6 @@ def assert_padding_is_not_read(
         heard.append(context.feed(torch.stack([rows[row][-2:] for row in kept])))
     first = torch.cat(heard[:2], dim=1)
     for index, row in enumerate(rows):
-        close(first[index], whole(row)[-5:-2])
+        close(first[index], whole(row)[-5:-2], dtype=dtype)
     for place, row in enumerate(kept):
-        close(heard[2][place], whole(rows[row])[-2:])
+        close(heard[2][place], whole(rows[row])[-2:], dtype=dtype)

@@ -17,6 +17,7 @@ from graftlab.errors import ConfigError, ModelError
 from graftlab.models.base import Base
 from graftlab.objectives.policy import Policy
 from miniatures import build, flat_batch
+from tolerance import assert_same
 
 MakeBase = Callable[..., Base]
 Q_PROJ = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -57,7 +58,7 @@ def test_a_fresh_adapter_is_the_base_and_a_trained_one_is_not(
     base = make_base()
     alone = logits(base)
     adapter = attach(base, VARIANTS[name], seed=0, dtype=torch.float32)
-    torch.testing.assert_close(logits(base), alone, atol=2e-5, rtol=0)
+    assert_same(logits(base), alone)
     stir(adapter)
     assert (logits(base) - alone).abs().max() > 1e-2
     with adapter.disabled():
@@ -94,7 +95,7 @@ def test_the_folder_loads_in_plain_peft_with_the_same_logits(
     loaded = PeftModel.from_pretrained(stock, tmp_path).eval()
     with torch.no_grad():
         theirs = loaded(batch.input_ids).logits[0]
-    torch.testing.assert_close(ours, theirs, atol=3e-5, rtol=1e-4)
+    assert_same(ours, theirs)
     again = PeftModel.from_pretrained(build(kind), tmp_path)
     again.save_pretrained(tmp_path / "peft")
     tensors = find_adapter(str(tmp_path / "peft")).tensors()
@@ -186,7 +187,7 @@ def test_strength_goes_from_the_base_to_the_adapter(name: str, make_base: MakeBa
     stir(adapter)
     tuned, state = logits(base), adapter.state_dict()
     with adapter.scaled(0.0):
-        torch.testing.assert_close(logits(base), alone, atol=2e-5, rtol=0)
+        assert_same(logits(base), alone)
     with adapter.scaled(0.7):
         softer = logits(base)
     assert 0 < (softer - alone).norm() < (tuned - alone).norm()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from graftlab.tasks.lengths import lengths_of
 from kept_logging import kept_logging
 
 
@@ -89,5 +90,7 @@ def doors(
     for verb in ("train", "sample", "inspect", "prepare", "report"):
         monkeypatch.setattr(importlib.import_module(f"graftlab.tasks.{verb}"), "run", doors.run)
     monkeypatch.setattr(importlib.import_module("graftlab.tasks.sweep"), "run", doors.sweep)
+    # A process of its own only keeps the launcher small; test_sweep_trunk.py starts it.
+    monkeypatch.setattr("graftlab.door.sweep.lengths_apart", lengths_of)
     with kept_logging():
         yield doors

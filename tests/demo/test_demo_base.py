@@ -28,7 +28,7 @@ from graftlab.demo.pretrain import (
 )
 from graftlab.demo.tokenizer import train_tokenizer
 
-LIMIT_BYTES = 10_000_000
+LIMIT_BYTES = 12_000_000
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from graftlab.choices import CHOICES, field_types, nested_spec
 from graftlab.cli import main
 from graftlab.config import VERBS
 from graftlab.sweeps.engine import Ended
+from graftlab.tasks.lengths import lengths_of
 from kept_logging import kept_logging
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +82,7 @@ def door(
         task = importlib.import_module(f"graftlab.tasks.{verb}")
         monkeypatch.setattr(task, "run", lambda spec: None)
     monkeypatch.setattr("graftlab.tasks.sweep.run", lambda order: Ended(order.folder, [], 0.0))
+    monkeypatch.setattr("graftlab.door.sweep.lengths_apart", lengths_of)  # without a process
 
     def knock(command: str) -> int:
         words = shlex.split(command.replace("python train.py", "graftlab train"), comments=True)
@@ -110,13 +112,24 @@ def test_a_wrong_command_is_not(door: Callable[[str], int]) -> None:
 
 
 def test_make_targets_exist() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {
         span.split()[1] for text in TEXTS.values() for span in spans(text) if span[:5] == "make "
     }
     named |= {command.split()[1] for command in commands() if command.startswith("make ")}
     assert len(named) > 5
     assert named <= targets
+
+
+def test_each_way_in_activates_what_it_installed() -> None:
+    """Every command further down is typed as it stands, whichever way was taken."""
+    ways = [body.splitlines() for kind, body in FENCE.findall(TEXTS["README.md"]) if kind == "bash"]
+    assert ways[0][0].startswith("make")
+    assert ways[1][0].startswith("uv")
+    for way in ways[:2]:
+        active = way.index("source .venv/bin/activate")
+        assert not any(line.startswith(("graftlab", "python")) for line in way[:active])
+    assert all(line.split()[0] in ("graftlab", "python") for line in ways[2])
 
 
 PAIRS = sorted(

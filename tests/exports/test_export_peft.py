@@ -12,6 +12,7 @@ from afm_adapters import afm_run, hf_run, logits
 from graftlab.errors import ModelError
 from graftlab.exports.peft import Peft
 from graftlab.exports.source import Trained, load
+from tolerance import assert_same
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning"),
@@ -50,7 +51,7 @@ def test_an_afm_adapter_in_plain_peft_gives_tamms_logits(lora, tmp_path):
         alone = plain(IDS).logits
         model = PeftModel.from_pretrained(plain, str(folder))
         answer = model(IDS).logits
-    torch.testing.assert_close(answer, wanted, atol=1e-5, rtol=0)
+    assert_same(answer, wanted)
     assert (alone - wanted).abs().max() > 0.05, "the adapter counts"
 
 
@@ -107,7 +108,7 @@ def test_a_hugging_face_run_is_loaded_by_plain_peft(lora, source, tmp_path):
     with torch.no_grad():
         alone = base(input_ids=IDS).logits
         answer = PeftModel.from_pretrained(base, str(folder))(input_ids=IDS).logits
-    torch.testing.assert_close(answer, wanted, atol=1e-5, rtol=0)
+    assert_same(answer, wanted)
     assert (alone - wanted).abs().max() > 0.01, "the adapter counts"
     if source == "run":
         assert {"tokenizer.json", "chat_template.jinja"} <= {f.name for f in folder.iterdir()}

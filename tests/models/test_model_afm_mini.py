@@ -1,22 +1,23 @@
-"""The miniature of Apple's model: what is built, that it learned, and that it is built once."""
+"""The miniature of Apple's model: what is built, that it learned, and what is shipped."""
 
 from __future__ import annotations
 
 import json
 import math
-import multiprocessing
-import os
-from dataclasses import replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from graftlab.config import build, compose
 from graftlab.demo.afm import MiniRecipe, build_assets, heldout_loss, model_config
-from graftlab.errors import ConfigError, ModelError
+from graftlab.demo.tokenizer import train_afm_tokenizer
+from graftlab.errors import ConfigError
 from graftlab.models.afm import AFMModel
-from graftlab.models.afm_mini import AFMMini, mini_folder
+from graftlab.models.afm_mini import ASSET, AFMMini
+from graftlab.tasks.inspect import look
 from graftlab.text.afm import INSTRUCTIONS, AFMTokenizer
 from graftlab.text.tokenizer import load_tokenizer
 from graftlab.types import Message
@@ -103,62 +104,45 @@ def test_texts_of_training_are_conversations_of_the_template(micro: Path):
     assert stream[0] == end
 
 
-def test_it_is_made_once_and_found_again(tmp_path: Path, monkeypatch, capsys):
-    monkeypatch.setenv("GRAFTLAB_CACHE", str(tmp_path / "cache"))
-    folder = mini_folder(MICRO)
-    assert "pretrained, once" in (said := capsys.readouterr().err)
-    assert "nats per token" in said
-    with monkeypatch.context() as patch:
-        patch.setattr("graftlab.demo.afm.build_assets", None)
-        assert mini_folder(MICRO) == folder
-    assert capsys.readouterr().err == ""
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
-    assert folder.stat().st_mode & 0o777 == 0o755
-    (folder / "recipe.json").unlink()
-    assert (mini_folder(MICRO) / "recipe.json").is_file(), "what is not whole is made anew"
+@pytest.fixture(scope="module")
+def shipped() -> dict[str, Any]:
+    return json.loads((ASSET / "recipe.json").read_text())
 
 
-def _ask(cache: str, queue: Any) -> None:
-    os.environ["GRAFTLAB_CACHE"] = cache
-    made: list[int] = []
-    from graftlab.demo import afm
-
-    build = afm.build_assets
-    afm.build_assets = lambda *args, **kwargs: (made.append(1), build(*args, **kwargs))[1]
-    queue.put((str(mini_folder(MICRO)), len(made)))
-
-
-def test_two_processes_build_it_once(tmp_path: Path):
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    both = [context.Process(target=_ask, args=(str(tmp_path), queue)) for _ in range(2)]
-    for process in both:
-        process.start()
-    found = [queue.get(timeout=200) for _ in both]
-    for process in both:
-        process.join()
-    assert len({folder for folder, _ in found}) == 1
-    assert sorted(made for _, made in found) == [0, 1]
+def test_the_shipped_folder_is_of_the_recipe(shipped: dict[str, Any]):
+    assert sorted(path.name for path in ASSET.iterdir()) == FILES
+    assert MiniRecipe(**shipped["recipe"]) == MiniRecipe()
+    assert set(shipped["recipe"]) == {field.name for field in fields(MiniRecipe)}
+    fresh = model_config(MiniRecipe(), adapters=True).create_model()
+    model = loaded(ASSET)
+    assert {name: p.shape for name, p in model.named_parameters()} == {
+        name: p.shape for name, p in fresh.named_parameters()
+    }
+    assert shipped["parameters"] == sum(p.numel() for p in model.parameters())
+    assert 1_000_000 < shipped["parameters"] < 3_000_000
 
 
-def test_an_interrupted_build_leaves_nothing(tmp_path: Path, monkeypatch):
-    monkeypatch.setenv("GRAFTLAB_CACHE", str(tmp_path))
-
-    def stop(folder: Path, *args: Any, **kwargs: Any) -> None:
-        (folder / "base-model.pt").write_bytes(b"half")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("graftlab.demo.afm.build_assets", stop)
-    with pytest.raises(KeyboardInterrupt):
-        mini_folder(MICRO)
-    assert [path for path in tmp_path.iterdir() if not path.name.endswith(".lock")] == []
+def test_the_shipped_tokenizer_is_what_training_makes():
+    recipe = MiniRecipe()
+    made = train_afm_tokenizer(
+        recipe.seed, vocabulary=recipe.vocabulary, sample=recipe.sample_documents
+    )
+    assert made == (ASSET / "tokenizer.model").read_bytes()
 
 
-def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("GRAFTLAB_CACHE", str(tmp_path / "file"))
-    with pytest.raises(ModelError, match="cannot be written .* GRAFTLAB_CACHE"):
-        mini_folder(MICRO)
+def test_the_shipped_weights_predict_as_recorded(shipped: dict[str, Any]):
+    tokenizer = load_tokenizer(ASSET)
+    assert isinstance(tokenizer, AFMTokenizer)
+    loss = heldout_loss(loaded(ASSET), tokenizer, MiniRecipe())
+    assert loss == pytest.approx(shipped["heldout_loss"], rel=0.01)
+    assert loss < 2.1 < 0.3 * math.log(MiniRecipe().vocabulary)
+
+
+def test_no_adapter_is_in_what_is_shipped():
+    state = torch.load(ASSET / "base-model.pt", weights_only=True)
+    backs = [tensor for name, tensor in state.items() if name.endswith("b_transpose")]
+    assert len(backs) == 4 * 7 + 2 * 5
+    assert not any(tensor.any() for tensor in backs)
 
 
 @pytest.mark.slow
@@ -169,46 +153,42 @@ def test_the_whole_recipe_learns(tmp_path: Path):
     assert 1_000_000 < facts["parameters"] < 3_000_000
 
 
-def test_the_choice_is_the_folder_of_its_recipe(tmp_path: Path, monkeypatch):
-    monkeypatch.setenv("GRAFTLAB_CACHE", str(tmp_path))
-    asked: list[MiniRecipe] = []
+def test_nothing_is_made_where_it_is_chosen(monkeypatch):
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("the miniature is shipped")
 
-    def made(folder: Path, recipe: MiniRecipe, **_: Any) -> dict[str, object]:
-        asked.append(recipe)
-        return build_assets(folder, replace(MICRO, steps=recipe.steps))
-
-    monkeypatch.setattr("graftlab.demo.afm.build_assets", made)
-    spec = AFMMini(steps=2, locale="pt_BR")
+    monkeypatch.setattr("graftlab.demo.course.learn", never)
+    monkeypatch.setattr("graftlab.demo.afm.build_assets", never)
+    spec = AFMMini(locale="pt_BR")
     spec.check()
-    assert asked == [], "looking is not making"
+    assert spec.on_disk
     base = spec.load(dtype=torch.float32, device=torch.device("cpu"))
-    assert [recipe.steps for recipe in asked] == [2]
     assert base.name == spec.name == "afm-mini"
-    assert base.vocab_size == MICRO.vocabulary
+    assert base.vocab_size == MiniRecipe().vocabulary
     tokenizer = spec.load_tokenizer()
     assert isinstance(tokenizer, AFMTokenizer)
     assert tokenizer.instruction == INSTRUCTIONS["pt_BR"]
-    assert spec.fingerprint() == AFMModel(path=str(spec.folder())).fingerprint()
-    assert len(asked) == 1
+    assert spec.fingerprint() == AFMModel(path=str(ASSET)).fingerprint()
 
 
-def test_it_is_planned_by_its_recipe(micro: Path, monkeypatch):
-    monkeypatch.setattr(AFMMini, "recipe", MICRO)
-    monkeypatch.setattr("graftlab.models.afm_mini.mini_folder", None)
+def test_looking_at_data_reads_no_weights(monkeypatch):
+    monkeypatch.setattr("torch.load", None)
+    spec = build(compose("inspect", ["model=afm-mini", "data.limit=8"]))
+    assert look(spec).budget.documents > 0
+
+
+def test_it_is_planned_by_its_config():
     spec = AFMMini()
-    assert spec.on_disk
-    assert spec.published == AFMModel(path=str(micro)).published
     counted = sum(math.prod(shape) for shape in spec.published.tensors().values())
-    parameters = loaded(micro).named_parameters()
+    parameters = loaded(ASSET).named_parameters()
     assert counted == sum(p.numel() for name, p in parameters if "adapter" not in name)
+    assert spec.published.reused_layers == MiniRecipe().kv_reuse_layers
     assert AFMModel().published != spec.published
 
 
 def test_keys_that_cannot_be_are_told():
-    with pytest.raises(ConfigError, match="made on the spot"):
+    with pytest.raises(ConfigError, match="ships with graftlab"):
         AFMMini(path="assets")
-    with pytest.raises(ConfigError, match=r"model\.steps"):
-        AFMMini(steps=0)
     with pytest.raises(ConfigError, match=r"model\.locale=pt_XX is not one of"):
         AFMModel(path="assets", locale="pt_XX")
     with pytest.raises(ConfigError, match=r"leave model\.template out"):

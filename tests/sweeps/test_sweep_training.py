@@ -26,11 +26,13 @@ from graftlab.sweeps.slots import Slot
 from graftlab.sweeps.source import Grid
 from graftlab.sweeps.spec import Sweep
 from graftlab.sweeps.trunk import Length, plan_trunks
+from graftlab.tasks import worker
 from graftlab.tasks.train import TrainSpec, run
 from graftlab.tracking.history import TIMES, History
 from graftlab.training.schedule import Schedule
 from graftlab.training.watch import Callbacks, Samples
 from sweep_runs import small_run, sweep_here
+from tolerance import rounding
 
 RATES = (1e-3, 5e-3, 2e-2)
 
@@ -165,17 +167,22 @@ def test_epochs_share_a_trunk_and_equal_their_solo_runs(base, tmp_path) -> None:
     same(short, alone, rows=6)
 
 
-def sweep_jointly(folder: Path, jobs: list[Draft], *, most: int = 6, **settings) -> Ended:
-    given = Sweep(**settings)
-    ledger, _ = prepare(folder, given)
-    places = [Slot("cpu", {"OMP_NUM_THREADS": "1"})]
-    extra = ("--joint", str(most))
-    return launch(
-        ledger,
-        Grid(jobs),
-        lambda name: Pool(ledger, name, places, given.retries, extra=extra),
-        slots=1,
-    )
+def test_a_worker_is_told_how_many_train_together(tmp_path, monkeypatch) -> None:
+    ledger, _ = prepare(tmp_path, Sweep())
+    monkeypatch.setattr(worker.signal, "signal", lambda number, handler: None)
+    monkeypatch.setattr(worker, "leave_with_parent", lambda: None)
+    made = []
+
+    class Idle:
+        def work(self) -> int:
+            return 7
+
+    def maker(most: int):
+        return lambda ledger, launch: made.append((most, launch)) or Idle()
+
+    monkeypatch.setattr(worker, "joint_worker", maker)
+    assert worker.main([str(ledger.folder), "a", "--joint", "6"]) == 7
+    assert made == [(6, "a")]
 
 
 def nearly(one: Path, other: Path) -> None:
@@ -185,13 +192,13 @@ def nearly(one: Path, other: Path) -> None:
         for d in (one, other)
     ]
     assert len(losses[0]) == len(losses[1]) == 3
-    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    assert losses[0] == pytest.approx(losses[1], abs=rounding(max(losses[1]), depth=1))
 
 
 def test_jobs_that_train_together_are_the_runs_they_would_be_alone(base, solo, tmp_path) -> None:
     dora = dump(replace(base, lora=Lora(rank=2, dora=True)))
     alone = Draft(identity="dora", label="dora", swept={"lora.dora": "true"}, spec=dora)
-    ended = sweep_jointly(tmp_path, [*drafts(base), alone])
+    ended = sweep_here(tmp_path, [*drafts(base), alone], together=6)
     assert ended.count("done") == 7
     nearly(tmp_path / ended.jobs[4].folder, solo)
     logs = [(tmp_path / job.folder / "train.log").read_text() for job in ended.jobs]

@@ -98,8 +98,15 @@ class Keeper(Observer):
             keep_branch(self.folder, step, path)
 
 
-@pytest.mark.parametrize("rising", [False, True], ids=["falling", "rising"])
-@pytest.mark.parametrize("rungs", [(), (3,)], ids=["plain", "rungs"])
+@pytest.mark.parametrize(
+    ("rising", "rungs"),
+    [
+        pytest.param(False, (), id="falling-plain"),
+        pytest.param(True, (3,), id="rising-rungs"),
+        pytest.param(True, (), id="rising-plain", marks=pytest.mark.slow),
+        pytest.param(False, (3,), id="falling-rungs", marks=pytest.mark.slow),
+    ],
+)
 def test_a_branch_is_its_run_trained_alone(
     spec: TrainSpec,
     tmp_path: Path,

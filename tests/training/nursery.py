@@ -1,8 +1,8 @@
 """Runs that die: forks a child per command, which trains until it is killed at a chosen event.
 
-Run as a script, so that the heavy imports are paid once for many deaths:
+A process of its own that reads requests, so that the heavy imports are paid once for many deaths:
 
-    python nursery.py SPEC.json COMMANDS.json    [{"run_dir": ..., "kill_at": 17}, ...]
+    python nursery.py    {"spec": ..., "commands": [{"run_dir": ..., "kill_at": 17}], "log": ...}
 
 Events are numbered over the whole life of a child: every forward pass of the base (training,
 validation, samples), every file about to be renamed into place, and every one that just was. Prints
@@ -11,6 +11,7 @@ one JSON line per command: how the child ended and how many events it saw.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from pathlib import Path
 
 
 def child(spec_data: dict, command: dict, report: Path) -> None:
+    import graftlab.files.writing as writing
     import graftlab.models.afm_base
     import graftlab.models.hf_base
     import graftlab.tracking.folder as folder
@@ -48,8 +50,8 @@ def child(spec_data: dict, command: dict, report: Path) -> None:
 
     for base in (graftlab.models.hf_base.HFBase, graftlab.models.afm_base.AFMBase):
         base.hidden = watched(base.hidden, "forward")
-    folder.publish = watched(folder.publish, "publish", "published")
-    checkpoint.publish = folder.publish
+    writing.publish = watched(writing.publish, "publish", "published")
+    folder.publish = checkpoint.publish = writing.publish
     changes = {k: v for k, v in command.items() if k not in ("kill_at", "signal")}
     try:
         run(restore(TrainSpec, {**spec_data, **changes}))
@@ -67,21 +69,34 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    import graftlab.training.run  # noqa: F401  (everything a child needs is imported once)
+    # Everything a child needs is imported once, and no child looks for garbage in it.
+    import graftlab.adapters.initial
+    import graftlab.choices
+    import graftlab.training.run  # noqa: F401
 
-    spec, commands = (json.loads(Path(path).read_text()) for path in sys.argv[1:])
+    gc.freeze()
     out = os.dup(1)
-    os.dup2(2, 1)  # what the runs print must not mix with the answers
-    for command in commands:
-        with tempfile.TemporaryDirectory() as scratch:
-            report = Path(scratch) / "events.json"
-            process = os.fork()
-            if process == 0:
-                child(spec, command, report)
-            status = os.waitpid(process, 0)[1]
-            events = json.loads(report.read_text()) if report.exists() else []
-        code = os.waitstatus_to_exitcode(status)
-        os.write(out, (json.dumps({"code": code, "events": events}) + "\n").encode())
+    for line in sys.stdin:
+        request = json.loads(line)
+        log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 2)
+        os.dup2(log, 1)  # what the runs print must not mix with the answers
+        os.close(log)
+        for command in request["commands"]:
+            os.write(out, (json.dumps(life(request["spec"], command)) + "\n").encode())
+
+
+def life(spec: dict, command: dict) -> dict:
+    """One child from birth to end: its exit code and its events."""
+    with tempfile.TemporaryDirectory() as scratch:
+        report = Path(scratch) / "events.json"
+        process = os.fork()
+        if process == 0:
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # requests are not for it to read
+            child(spec, command, report)
+        status = os.waitpid(process, 0)[1]
+        events = json.loads(report.read_text()) if report.exists() else []
+    return {"code": os.waitstatus_to_exitcode(status), "events": events}
 
 
 if __name__ == "__main__":

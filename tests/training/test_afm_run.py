@@ -30,6 +30,7 @@ from graftlab.training.watch import Callbacks, Samples, Validation
 from graftlab.types import IGNORE
 from left_behind import left_behind
 from nursing import nursery
+from tolerance import assert_same
 from training_spec import small_spec
 
 SGD = CustomOptimizer(target="torch.optim.SGD", clip_norm=None)
@@ -135,7 +136,7 @@ def test_only_the_assistant_is_trained(spec):
         nll = Policy(base, None).nll(batch)
         logits = base.logits(base.hidden(batch)[0])
     expected = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-    assert torch.allclose(nll, expected[labels != IGNORE], atol=1e-5)
+    assert_same(nll, expected[labels != IGNORE])
 
 
 def test_a_wish_to_compile_is_answered(spec, capsys):

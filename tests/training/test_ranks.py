@@ -26,7 +26,7 @@ from graftlab.tracking.history import History
 from graftlab.training import ranks
 from graftlab.training.checkpoint import CheckpointStore
 from graftlab.training.ranks import FILE, held_alone
-from graftlab.training.trainer import TrainerSpec
+from graftlab.training.trainer import LAUNCHED, TrainerSpec
 
 
 def weights(folder: str) -> dict[str, torch.Tensor]:
@@ -64,7 +64,8 @@ def test_a_torchrun_of_ones_own_is_refused(spec, monkeypatch):
         run(replace(spec, trainer=TrainerSpec(accelerator="cpu", devices=2, strategy="ddp")))
 
 
-def test_what_a_rank_refuses_is_the_error_of_the_run(spec, tmp_path):
+def refused(spec, tmp_path):
+    """Runs in two ranks what they refuse to train: only they read the data."""
     trainer = TrainerSpec(accelerator="cpu", devices=2, strategy="ddp")
     broken = replace(spec, trainer=trainer, run_dir=str(tmp_path / "broken"))
     bad = tmp_path / "bad.jsonl"
@@ -73,6 +74,28 @@ def test_what_a_rank_refuses_is_the_error_of_the_run(spec, tmp_path):
     with pytest.raises(GraftlabError, match="rows cannot be trained"):
         run(broken)
     assert not list((tmp_path / "broken").glob("ranks*"))
+
+
+@pytest.mark.slow
+def test_what_a_rank_refuses_is_the_error_of_the_run(spec, tmp_path):
+    refused(spec, tmp_path)
+
+
+def test_what_a_rank_says_is_the_error_of_the_run(spec, tmp_path, monkeypatch):
+    """The same with the first rank in this process, as torchrun would call it."""
+
+    def torchrun(command, environment):
+        assert command[:3] == [sys.executable, "-m", "torch.distributed.run"]
+        told = {name: environment[name] for name in (LAUNCHED, "OMP_NUM_THREADS")}
+        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
+        with monkeypatch.context() as patch:
+            patch.setattr(rank, "leave_with_parent", lambda: None)
+            for name, value in {**told, **alone}.items():
+                patch.setenv(name, value)
+            return rank.main(Path(command[command.index("graftlab.tasks.rank") + 1])), None
+
+    monkeypatch.setattr(ranks, "_run", torchrun)
+    refused(spec, tmp_path)
 
 
 def test_devices_without_a_strategy_are_refused():

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from graftlab.models.arithmetic import fastest_autocast
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,7 +105,7 @@ def learn(
         factor = rate_factor(step, steps=steps, course=course)
         for group, peak in zip(groups, peaks, strict=True):
             group["lr"] = peak * factor
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with fastest_autocast(torch.device("cpu")):
             value = loss(rows)
         torch.autograd.backward(value)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -114,3 +117,20 @@ def learn(
     model.eval()
     tail = losses[-LAST_STEPS:]
     return sum(tail) / len(tail)
+
+
+@contextmanager
+def shown_steps() -> Iterator[Callable[[int, int, float], None]]:
+    """Yields an `on_step` for people: a bar with the time left, and a line every fortieth part."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task("text and tokenizer", total=None)
+
+        def on_step(step: int, steps: int, loss: float) -> None:
+            progress.update(task, completed=step, total=steps, description=f"loss {loss:.3f}")
+            if step % max(1, steps // 40) == 0:
+                progress.console.print(f"step {step:4d} of {steps}  loss {loss:.3f}")
+
+        yield on_step

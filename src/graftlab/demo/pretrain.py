@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graftlab.demo.corpus import END_OF_TEXT, TURN_END, digest, documents
-from graftlab.demo.course import Course, learn, optimizers
+from graftlab.demo.course import Course, learn, optimizers, shown_steps
 from graftlab.demo.induction import wire
 from graftlab.demo.tokenizer import train_tokenizer
 
@@ -192,20 +192,10 @@ def make_base(
 
 def main() -> None:
     """Make the shipped base, with a progress bar and its loss curve."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     from graftlab.models.allocator import tune_allocator
 
     tune_allocator()
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        task = progress.add_task("text and tokenizer", total=None)
-
-        def on_step(step: int, steps: int, loss: float) -> None:
-            progress.update(task, completed=step, total=steps, description=f"loss {loss:.3f}")
-            if step % max(1, steps // 40) == 0:
-                progress.console.print(f"step {step:4d} of {steps}  loss {loss:.3f}")
-
+    with shown_steps() as on_step:
         facts = make_base(Recipe(), ASSETS, on_step=on_step)
     print(f"{facts['parameters']:,} parameters, held-out loss {facts['heldout_loss']} in {ASSETS}")
 

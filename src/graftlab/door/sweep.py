@@ -176,12 +176,12 @@ def _refuse_over_budget(line: SweepLine, drafts: Sequence[Draft]) -> None:
 
 def _share_trunks(line: SweepLine, drafts: list[Draft]) -> tuple[list[Draft], list[str]]:
     """The drafts, those that can with the trunk they branch from, and what that saves in words."""
+    if line.base.sweep.pruner != "none":
+        return drafts, []  # a pruner stops trunks
     specs = [restore(TrainSpec, draft.spec) for draft in drafts]
     lengths = lengths_apart(specs)
     if lengths is None:
         return drafts, []
-    if line.base.sweep.pruner != "none":
-        return drafts, []  # a pruner stops trunks
     plan = plan_trunks(lengths)
     shared = [
         replace(draft, trunk=drafts[found.trunk].identity, branch_step=found.step)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, require_choice
+from graftlab.models.arithmetic import has_bf16
 
 if TYPE_CHECKING:
     import torch
@@ -80,16 +81,7 @@ def resolve(precision: Precision, device: torch.device) -> Resolved:
 
 def _best(device: torch.device) -> tuple[str, str]:
     """bf16-mixed where the hardware multiplies bf16, else fp32; with the reason."""
-    import torch
-
-    if device.type == "cuda":
-        has, what = torch.cuda.is_bf16_supported(including_emulation=False), "the GPU"
-    elif device.type == "mps":
-        has, what = True, "MPS"
-    else:
-        capabilities = torch.cpu.get_capabilities()
-        has = any(capabilities.get(flag, False) for flag in ("amx_bf16", "avx512_bf16", "bf16"))
-        what = "the processor"
+    has, what = has_bf16(device)
     if has:
         return "bf16-mixed", f"auto: {what} has bf16 arithmetic"
     return "fp32", f"auto: {what} has no bf16 arithmetic"
