@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 
 class GraftlabError(Exception):
@@ -78,6 +79,27 @@ def require_choice(key: str, value: object, choices: Sequence[str]) -> None:
     if value not in choices:
         hint = did_you_mean(str(value), choices)
         raise ConfigError(f"{key}={value} is not one of {', '.join(choices)}.{hint}")
+
+
+AUTO = "auto"
+"""What stands for a number that is found when more is known of the run."""
+if TYPE_CHECKING:
+    NumberOrAuto = Any
+    WholeOrAuto = Any
+else:  # what a field takes; a number wherever it is used
+    NumberOrAuto = float | int | str
+    WholeOrAuto = int | str
+
+
+def number_or_auto(key: str, value: Any, *, whole: bool = False) -> Any:
+    """`value` as a float (an int where `whole`), or AUTO. Raises ConfigError for anything else."""
+    if value == AUTO:
+        return value
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or (whole and int(value) != value):
+        kind = "whole number" if whole else "number"
+        raise ConfigError(f"{key}={value} does not fit: {key} must be a {kind} or auto.")
+    return int(value) if whole else float(value)
 
 
 def require_range(

@@ -51,9 +51,9 @@ TYPOS = {
 }
 
 WRONG = {
-    "epochs=abc": "epochs must be a whole number.",
-    "epochs=1.5": "epochs must be a whole number.",
-    "lr=true": "lr must be a number.",
+    "epochs=abc": "epochs must be a whole number or auto.",
+    "epochs=1.5": "epochs must be a whole number or auto.",
+    "lr=true": "lr must be a number or auto.",
     "lora.dora=perhaps": "lora.dora must be true or false.",
     "max_steps=soon": "max_steps must be a whole number or null.",
     "logger.wandb.tags=one": "logger.wandb.tags must be a list such as [a,b].",

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from graftlab.errors import ConfigError, require_choice, require_range
+from graftlab.errors import (
+    AUTO,
+    ConfigError,
+    WholeOrAuto,
+    number_or_auto,
+    require_choice,
+    require_range,
+)
 
 INITS = ("default", "gaussian", "orthogonal")
 TARGETS = ("attn", "attn-mlp", "all-linear", "auto")
@@ -20,8 +27,8 @@ class Lora:
     LoRA: arXiv 2106.09685; rsLoRA: 2312.03732; DoRA: 2402.09353.
     """
 
-    rank: int = 16
-    """Rank of the update; the adapter's size grows linearly with it."""
+    rank: WholeOrAuto = 16
+    """Rank of the update: the adapter grows linearly with it; auto: by the number of documents."""
     alpha: float | None = None
     """LoRA alpha; give this or `scale`, not both."""
     scale: float | None = None
@@ -48,7 +55,8 @@ class Lora:
     """Train every weight of the model instead of an adapter; the keys above do not count then."""
 
     def __post_init__(self) -> None:
-        require_range("lora.rank", self.rank, least=1)
+        self.rank = number_or_auto("lora.rank", self.rank, whole=True)
+        require_range("lora.rank", None if self.rank == AUTO else self.rank, least=1)
         require_range("lora.alpha", self.alpha, above=0)
         require_range("lora.scale", self.scale, above=0)
         require_range("lora.dropout", self.dropout, least=0, most=0.99)
@@ -71,7 +79,7 @@ class Lora:
                 f"for. Use one of {', '.join(INITS)}."
             )
         require_choice("lora.init", self.init, INITS)
-        if self.init == "orthogonal" and self.rank % 2:
+        if self.init == "orthogonal" and self.rank != AUTO and self.rank % 2:
             raise ConfigError(f"lora.init=orthogonal needs an even lora.rank, not {self.rank}.")
 
     def _check_full(self) -> None:
@@ -92,4 +100,5 @@ class Lora:
     @property
     def effective_alpha(self) -> float:
         """The alpha that the adapter is made with."""
-        return self.alpha if self.alpha is not None else (self.scale or 2.0) * self.rank
+        alpha: float = self.alpha if self.alpha is not None else (self.scale or 2.0) * self.rank
+        return alpha

@@ -10,6 +10,7 @@ from typing import Any, Union, get_args, get_origin
 from graftlab.choices import BASES, CHOICES, choice_of, field_types, nested_spec
 from graftlab.door.keys import unknown_key
 from graftlab.door.menu import Menu
+from graftlab.errors import AUTO, NumberOrAuto, WholeOrAuto
 
 _KINDS = {
     bool: "true or false",
@@ -70,6 +71,8 @@ def _wrong_type(key: str, menu: Menu, overrides: Sequence[str]) -> str:
 
 def kind(hint: Any) -> str:
     """A type for people: `int | None` is 'a whole number or null'."""
+    if hint in (NumberOrAuto, WholeOrAuto):
+        return f"{kind(float if hint == NumberOrAuto else int)} or {AUTO}"
     if get_origin(hint) in (Union, types.UnionType):
         return " or ".join(kind(part) for part in get_args(hint))
     nested = nested_spec(hint)

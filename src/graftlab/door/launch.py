@@ -23,6 +23,7 @@ from graftlab.door.jobs import place_job
 from graftlab.door.verify import Door, built, sweep_values
 from graftlab.door.words import Word, quote
 from graftlab.errors import ConfigError, GraftlabError, Interrupted
+from graftlab.tracking.console import say
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -117,7 +118,7 @@ def _run(door: Door, cfg: DictConfig, *, own: Sequence[str] | None) -> Any:
 
     `own` are the overrides that tell a job of a sweep from the others; None for a single run.
     """
-    spec = built(door, cfg)
+    spec = built(door, cfg, tell=say)
     if own is not None:
         place_job(spec, own)
     return importlib.import_module(f"graftlab.tasks.{door.menu.verb}").run(spec)

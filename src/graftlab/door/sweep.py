@@ -27,6 +27,7 @@ from graftlab.tasks.lengths import lengths_apart
 from graftlab.tasks.plan import refuse_sweep_over_budget
 from graftlab.tasks.sweep import Order
 from graftlab.tasks.train import TrainSpec
+from graftlab.tracking.console import say
 
 if TYPE_CHECKING:
     from graftlab.data.source import DataSpec
@@ -250,7 +251,7 @@ def _base(door: Door, fixed: Sequence[Word], typed: Sequence[Dimension]) -> tupl
     """The run without swept values, and True; with the first of each where it cannot be so."""
     overrides = door.overrides(fixed)
     try:
-        return verify(door, overrides), True
+        return verify(door, overrides, tell=say), True
     except GraftlabError:
         firsts = [as_typed(d.key, swept_texts(d)[0], door.menu) for d in typed]
         return verify(door, [*overrides, *firsts]), False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,16 @@ from graftlab.door.recipe import recipe_words
 from graftlab.door.space import dimension_of, swept_texts
 from graftlab.door.words import Word, quote
 from graftlab.errors import ConfigError, GraftlabError
+from graftlab.tasks.auto import resolve_auto
+from graftlab.tasks.train import TrainSpec
 from graftlab.training.optim import CustomOptimizer
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+
+def _nobody(line: str) -> None:
+    """Who is told nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +46,19 @@ class Door:
         return [f"hydra.searchpath=[{quote(f'file://{self.extra.resolve()}')}]", *mine]
 
 
-def verify(door: Door, overrides: Sequence[str], *, own: Sequence[str] = ()) -> Any:
+def verify(
+    door: Door,
+    overrides: Sequence[str],
+    *,
+    own: Sequence[str] = (),
+    tell: Callable[[str], None] = _nobody,
+) -> Any:
     """The spec of one job, composed, built, and its files looked for.
 
-    `own` are the overrides that a sweep varies. Raises GraftlabError with one message for people.
+    `own` are the overrides that a sweep varies, `tell` is as in `built`. Raises GraftlabError with
+    one message for people.
     """
-    spec = _built(door, overrides)
+    spec = _built(door, overrides, tell=tell)
     place_job(spec, own)
     check_parts(spec)
     return spec
@@ -95,16 +108,18 @@ def composed(door: Door, overrides: Sequence[str]) -> DictConfig:
         return compose(door.menu.verb, overrides, conf=door.conf)
 
 
-def _built(door: Door, overrides: Sequence[str]) -> Any:
+def _built(door: Door, overrides: Sequence[str], *, tell: Callable[[str], None] = _nobody) -> Any:
     cfg = composed(door, overrides)
     with explained(door, overrides):
         if "run_dir" in cfg:
             cfg.run_dir = ""  # known only once Hydra has made the folder
-        return built(door, cfg)
+        return built(door, cfg, tell=tell)
 
 
-def built(door: Door, cfg: DictConfig) -> Any:
-    """The spec that `cfg` describes, with the recipe that its data names composed in full.
+def built(door: Door, cfg: DictConfig, *, tell: Callable[[str], None] = _nobody) -> Any:
+    """The spec that `cfg` describes, with numbers for `auto` and the recipe of its data in full.
+
+    `tell` is given a line for each such number.
 
     Raises what the classes refuse, and ConfigError for the recipe.
     """
@@ -123,6 +138,9 @@ def built(door: Door, cfg: DictConfig) -> Any:
         with named(data):
             words = kitchen.overrides(recipe_words(data, kitchen.menu))
             take(data, _built(kitchen, words))
+    if isinstance(spec, TrainSpec):
+        for line in resolve_auto(spec):
+            tell(line)
     return spec
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from graftlab.tasks.auto import resolve_auto
 from graftlab.tasks.described import shape_of
 from graftlab.tasks.desk import Desk
 from graftlab.tasks.probing import probe
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 STATE = {"SGD": 0.0, "Adafactor": 0.1, "Adagrad": 4.0, "RMSprop": 4.0, "Rprop": 8.0}
 """Bytes of state per trained parameter of optimizers unlike Adam, whose two moments take 8."""
-TINY = 20_000_000
-"""Parameters below which the guides' learning rates do not apply."""
 
 
 def reckon_run(spec: TrainSpec, *, probed: bool = False, done_steps: int = 0) -> Plan:
@@ -53,6 +52,7 @@ def question_of(
     from graftlab.planning.changes import Knobs
     from graftlab.planning.plan import Question
 
+    resolve_auto(spec)
     desk = desk or Desk()
     base = desk.base(spec)
     documents = desk.documents(spec)
@@ -151,7 +151,7 @@ def _auto_precision() -> str:
 
 
 def _advised(spec: TrainSpec, shape: Shape, load: Workload) -> Run:
-    from graftlab.planning.advice import Run
+    from graftlab.planning.advice import TINY, Run
 
     rank = spec.lora.rank
     divisor = math.sqrt(rank) if spec.lora.rslora else rank

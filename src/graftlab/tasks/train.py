@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 
 from graftlab.adapters.lora import Lora
 from graftlab.data.source import DataSpec
-from graftlab.errors import ConfigError, ResumeError, require_choice, require_range
+from graftlab.errors import (
+    AUTO,
+    ConfigError,
+    NumberOrAuto,
+    ResumeError,
+    WholeOrAuto,
+    number_or_auto,
+    require_choice,
+    require_range,
+)
 from graftlab.generation.sampling import Generation
 from graftlab.models.base import ModelSpec
 from graftlab.objectives.base import Objective
@@ -19,6 +28,7 @@ from graftlab.planning.limits import Limits
 from graftlab.process import prepare_process
 from graftlab.sweeps.launcher import Launcher
 from graftlab.sweeps.spec import Sweep
+from graftlab.tasks.auto import resolve_auto
 from graftlab.tasks.supply import supply
 from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder, identity
@@ -58,10 +68,10 @@ class TrainSpec:
     sweep: Sweep = field(default_factory=Sweep)
     launcher: Launcher | None = None
     """Where the jobs of a sweep run; null is the group's `auto`."""
-    epochs: int = 3
-    """Passes over the training data."""
-    lr: float = 1e-3
-    """Peak learning rate."""
+    epochs: WholeOrAuto = 3
+    """Passes over the training data; auto: by the number of conversations."""
+    lr: NumberOrAuto = AUTO
+    """Peak learning rate; auto: by the size of the base and the adapter's scale."""
     seed: int = 0
     """Seed of data order, dropout and (unless lora.seed) initialisation."""
     batch_size: int = 1
@@ -82,8 +92,10 @@ class TrainSpec:
     """Where the run writes; the door sets it to Hydra's run folder."""
 
     def __post_init__(self) -> None:
-        require_range("epochs", self.epochs, least=1)
-        require_range("lr", self.lr, above=0)
+        self.epochs = number_or_auto("epochs", self.epochs, whole=True)
+        self.lr = number_or_auto("lr", self.lr)
+        require_range("epochs", None if self.epochs == AUTO else self.epochs, least=1)
+        require_range("lr", None if self.lr == AUTO else self.lr, above=0)
         require_range("seed", self.seed, least=0)
         require_range("batch_size", self.batch_size, least=1)
         require_range("accumulate", self.accumulate, least=1)
@@ -109,6 +121,7 @@ def run(spec: TrainSpec, *, observer: Observer | None = None) -> Result:
     if folder.finished:
         return _finished(spec, folder)
     supply(spec.data, tell=LAUNCHED not in os.environ)
+    resolve_auto(spec)
     if spec.budget.given and LAUNCHED not in os.environ:
         _keep_within_budget(spec, folder)
     if spec.trainer.needs_launch:
