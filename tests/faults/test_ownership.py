@@ -242,3 +242,28 @@ def test_a_checkpoint_of_the_toolkit_is_not_replaced_by_ours(tmp_path, capsys):
     os.utime(later, ns=(1, 1))
     assert [path.name for path in hand_over(tmp_path, run)] == ["adapter-epoch1.pt"]
     assert (tmp_path / "adapter-epoch1.pt").read_text() == "ours, trained on"
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    """A user id that no account has, and no $HOME, as in many containers."""
+    import pwd
+
+    def nobody(*_: object) -> None:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("GRAFTLAB_CACHE", raising=False)
+
+
+def test_a_user_without_a_home_is_told_in_one_line(here, homeless, capsys):
+    from graftlab.caches import default_cache
+
+    with pytest.raises(ConfigError, match="let GRAFTLAB_CACHE name a folder"):
+        default_cache()
+    assert main(["train", "data=jsonl", "data.train=~/chats.jsonl", "logger=none"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no home folder" in line
+    assert list(here.iterdir()) == []
+    RunFolder(here / "run").take()  # which needs none

@@ -84,6 +84,11 @@ def is_everybodys(folder: Path) -> bool:
     return place in (home, Path(place.anchor))
 
 
+def names_no_home(error: RuntimeError) -> bool:
+    """Whether it is what `Path.expanduser` raises for a user without a home."""
+    return "home directory" in str(error)
+
+
 def unwritable(what: str, error: OSError) -> ConfigError:
     """What people are told of a folder or file that cannot be written."""
     reason = error.strerror or str(error)

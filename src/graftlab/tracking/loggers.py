@@ -193,7 +193,7 @@ def wandb_key() -> bool:
         return True
     import netrc
 
-    path = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    path = Path(os.environ.get("NETRC") or os.path.expanduser("~/.netrc"))
     try:
         return netrc.netrc(path).authenticators("api.wandb.ai") is not None
     except (OSError, netrc.NetrcParseError):
