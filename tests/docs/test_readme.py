@@ -74,7 +74,7 @@ def door(
     (tmp_path / "schema.json").write_text('{"type": "object"}')
     (tmp_path / "NOVEL").write_text("It was a dark night.\n")
     (tmp_path / "PREPARED").mkdir()
-    (tmp_path / "PREPARED" / "manifest.json").write_text("{}")
+    (tmp_path / "PREPARED" / "manifest.json").write_text('{"key": "", "result": {}, "seed": 0}')
     chats(tmp_path / "PREPARED" / "train.jsonl", 3)
     monkeypatch.chdir(tmp_path)
     for verb in VERBS:

@@ -146,6 +146,7 @@ def branch(checkpoint: Path, *, trunk: RunFolder, spec: TrainSpec, folder: RunFo
     """
     if CheckpointStore(folder.checkpoints).last() is not None:
         return
+    spec.date = spec.date or trunk.config().get("date")  # on which the shared steps were rendered
     config = dump(spec)
     if regardless_of_length(trunk.config()) != regardless_of_length(config):
         raise ResumeError(f"{trunk.path} is no trunk of this run: more than the length differs.")
