@@ -16,6 +16,7 @@ from graftlab.choices import CHOICES, field_types, nested_spec
 from graftlab.cli import main
 from graftlab.config import VERBS
 from graftlab.sweeps.engine import Ended
+from graftlab.tracking.folder import RunFolder
 from kept_logging import kept_logging
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +64,7 @@ def door(
 ) -> Iterator[Callable[[str], int]]:
     """Runs a command up to the task, which only notes that it was reached."""
     chats(tmp_path / "FILE", 3)
-    (tmp_path / "RUN").mkdir()
+    RunFolder(tmp_path / "RUN").take()
     (tmp_path / "RUN" / "adapter_config.json").write_text("{}")
     (tmp_path / "RUN" / "adapter_model.safetensors").write_text("")
     (tmp_path / "RUN" / "run.yaml").write_text(f"model: {{choice: hf, path: {qwen2_folder}}}")
