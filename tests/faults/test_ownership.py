@@ -16,6 +16,7 @@ from graftlab.errors import ConfigError
 from graftlab.exports.folder import building as exporting
 from graftlab.exports.folder import require_free
 from graftlab.files.ownership import kind_of
+from graftlab.files.writing import partial_path
 from graftlab.recipes.folder import building as preparing
 from graftlab.recipes.folder import check_out
 from graftlab.tasks.report import ReportSpec
@@ -113,6 +114,7 @@ def test_an_empty_folder_becomes_ours_and_stays_so(tmp_path):
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
     (run.path / ".gitkeep").touch()
+    partial_path(run.path / ".graftlab").touch()  # of a start that was killed as it marked it
     run.begin({"lr": 1.0})
     assert kind_of(run.path) == "run"
     run.begin({"lr": 1.0})

@@ -59,7 +59,7 @@ def refuse_foreign(folder: Path, kind: str, *, key: str) -> None:
             raise ConfigError(f"{key}={folder} is a file: give a folder that may be made.")
         if kind_of(folder) == kind and not is_everybodys(folder):
             return
-        held = sorted(entry.name for entry in folder.iterdir() if entry.name not in NOTHING)
+        held = sorted(entry.name for entry in folder.iterdir() if not _is_nothing(entry.name))
     except OSError as error:
         raise unwritable(f"{key}={folder}", error) from error
     if is_everybodys(folder) or folder.resolve() == Path.cwd():
@@ -72,6 +72,11 @@ def refuse_foreign(folder: Path, kind: str, *, key: str) -> None:
         )
     if (other := kind_of(folder)) not in (None, kind):
         raise ConfigError(f"{key}={folder} is the folder of a {other}: give a new one.")
+
+
+def _is_nothing(name: str) -> bool:
+    """Whether a folder with this file counts as empty; such as a mark that was half written."""
+    return name in NOTHING or (name.startswith(f".{MARK}.") and name.endswith(".partial"))
 
 
 def is_everybodys(folder: Path) -> bool:
