@@ -29,6 +29,7 @@ from graftlab.door.menu import Menu, menu
 from graftlab.door.verify import Door, composed, verify, verify_sweep
 from graftlab.door.words import Word, read_words
 from graftlab.errors import ConfigError, GraftlabError, Interrupted, did_you_mean
+from graftlab.files.ownership import names_no_home
 from graftlab.process import prepare_process
 from graftlab.terminal import printable
 
@@ -59,6 +60,12 @@ def main(argv: Sequence[str] | None = None, *, call: str | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    except RuntimeError as error:
+        if not names_no_home(error):
+            traceback.print_exc()
+            return 1
+        _tell(name, "a path begins with ~, and this user has no home folder: give it in full.")
+        return 2
     except Exception:
         traceback.print_exc()
         return 1

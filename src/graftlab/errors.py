@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 
@@ -72,6 +73,16 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """' Did you mean `x`?' for the closest choice, or '' when nothing is close."""
     close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
     return f" Did you mean `{close[0]}`?" if close else ""
+
+
+def require_date(key: str, value: str | None) -> None:
+    """Raise ConfigError unless `value` is null or a day such as 2026-01-31."""
+    try:
+        if value is None or date.fromisoformat(value).isoformat() == value:
+            return
+    except ValueError:
+        pass
+    raise ConfigError(f"{key}={value} must be a day, as in {key}=2026-01-31.")
 
 
 def require_choice(key: str, value: object, choices: Sequence[str]) -> None:

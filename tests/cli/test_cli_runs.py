@@ -14,6 +14,7 @@ from graftlab.door.sweep import corners
 from graftlab.sweeps.identity import sweep_name
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.space import in_order, without_idle
+from graftlab.tracking.folder import RunFolder
 
 if TYPE_CHECKING:
     from conftest import Doors
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 def pretend(spec: object, folder: Path, *, finished: bool = False) -> None:
     """Leave in `folder` what a run of `spec` would."""
-    folder.mkdir(parents=True, exist_ok=True)
+    RunFolder(folder).take()
     (folder / "run.yaml").write_text(yaml.safe_dump(dump(spec)), encoding="utf-8")
     if finished:
         (folder / "result.json").write_text("{}", encoding="utf-8")

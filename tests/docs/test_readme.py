@@ -17,6 +17,7 @@ from graftlab.cli import main
 from graftlab.config import VERBS
 from graftlab.sweeps.engine import Ended
 from graftlab.tasks.lengths import lengths_of
+from graftlab.tracking.folder import RunFolder
 from kept_logging import kept_logging
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +65,7 @@ def door(
 ) -> Iterator[Callable[[str], int]]:
     """Runs a command up to the task, which only notes that it was reached."""
     chats(tmp_path / "FILE", 3)
-    (tmp_path / "RUN").mkdir()
+    RunFolder(tmp_path / "RUN").take()
     (tmp_path / "RUN" / "adapter_config.json").write_text("{}")
     (tmp_path / "RUN" / "adapter_model.safetensors").write_text("")
     (tmp_path / "RUN" / "run.yaml").write_text(f"model: {{choice: hf, path: {qwen2_folder}}}")
@@ -75,7 +76,7 @@ def door(
     (tmp_path / "schema.json").write_text('{"type": "object"}')
     (tmp_path / "NOVEL").write_text("It was a dark night.\n")
     (tmp_path / "PREPARED").mkdir()
-    (tmp_path / "PREPARED" / "manifest.json").write_text("{}")
+    (tmp_path / "PREPARED" / "manifest.json").write_text('{"key": "", "result": {}, "seed": 0}')
     chats(tmp_path / "PREPARED" / "train.jsonl", 3)
     monkeypatch.chdir(tmp_path)
     for verb in VERBS:

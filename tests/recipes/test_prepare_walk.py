@@ -266,9 +266,11 @@ def test_prepared_folders_are_read_with_their_split(tmp_path: Path) -> None:
 
 def test_a_result_takes_the_place_of_an_earlier_one_only(tmp_path: Path) -> None:
     first = prepare(spec(tmp_path))
-    (first.folder / "old.txt").touch()
+    (first.folder / "test.jsonl").touch()  # of an earlier result
+    (first.folder / "notes.txt").touch()
     prepare(spec(tmp_path))
-    assert not (first.folder / "old.txt").exists()
+    assert not (first.folder / "test.jsonl").exists()
+    assert (first.folder / "notes.txt").exists()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").touch()
     wanted = spec(tmp_path)
@@ -324,7 +326,7 @@ prepare(PrepareSpec(sources={{"core": SourceSpec(files={file!r})}}, out={str(tmp
     done = subprocess.run([sys.executable, "-c", program], env=env, timeout=60, check=False)
     assert done.returncode == -signal.SIGKILL
     assert not (tmp_path / "out").exists()
-    assert (tmp_path / ".out.partial" / "train.jsonl").exists()
+    assert len(list(tmp_path.glob(".out.*.partial/out/train.jsonl"))) == 1
     prepare(spec(tmp_path))
     assert sorted(os.listdir(tmp_path)) == ["out", "rows.jsonl"]
 

@@ -225,7 +225,7 @@ def test_a_full_disk_leaves_what_was_there(made, tmp_path, screen, monkeypatch):
     def full(source: object, target: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("graftlab.exports.folder.publish", full)
+    monkeypatch.setattr("graftlab.files.building.publish", full)
     with pytest.raises(ConfigError, match="No space left on device"):
         export(made / "run", "fmadapter", tmp_path, name="one", author="second", overwrite=True)
     assert json.loads((done.path / "metadata.json").read_text())["author"] == "first"

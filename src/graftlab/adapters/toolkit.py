@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ModelError
+from graftlab.files.writing import clear_leftovers, partial_path, publish
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,19 +52,19 @@ def write(state: Mapping[str, Tensor], path: Path) -> None:
 
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     _check(state, "the adapter to be written")
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = partial_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(path.parent)
         with draft.open("wb") as file:
             torch.save({name: _compact(tensor) for name, tensor in state.items()}, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(draft, path)
+        publish(draft, path)
     except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into the latter
         raise ModelError(f"{path} cannot be written: {_reason(error)}") from error
     finally:
         draft.unlink(missing_ok=True)
-    _sync(path.parent)
 
 
 def _load(path: Path) -> Any:
@@ -132,11 +133,3 @@ def _compact(tensor: Tensor) -> Tensor:
 def _reason(error: Exception) -> str:
     text = getattr(error, "strerror", None) or str(error).partition("\n")[0].strip()
     return text or type(error).__name__
-
-
-def _sync(folder: Path) -> None:
-    entry = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(entry)
-    finally:
-        os.close(entry)

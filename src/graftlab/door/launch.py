@@ -18,11 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.config import register
+from graftlab.config import compose, register
 from graftlab.door.jobs import place_job
 from graftlab.door.verify import Door, built, sweep_values
 from graftlab.door.words import Word, quote
 from graftlab.errors import ConfigError, GraftlabError, Interrupted
+from graftlab.files.ownership import kind_of, unwritable
 from graftlab.tracking.console import say
 
 if TYPE_CHECKING:
@@ -69,8 +70,30 @@ def launch(door: Door, words: Sequence[Word], *, multirun: bool) -> Outcome:
             return None
 
     flags = ["--multirun"] if multirun else []
-    through_hydra(door, [*flags, *door.overrides(words)], job)
+    with _settled(door, words, multirun=multirun) as settled:
+        try:
+            through_hydra(door, [*flags, *door.overrides(settled)], job)
+        except OSError as error:  # a job's own are in `outcome`: Hydra could not make its folders
+            raise unwritable("the folder for Hydra's notes", error) from error
     return outcome
+
+
+@contextmanager
+def _settled(door: Door, words: Sequence[Word], *, multirun: bool) -> Iterator[Sequence[Word]]:
+    """The words with the run folder in full, ours and held, before Hydra writes into it.
+
+    Raises ConfigError where it is somebody else's or cannot be made, BusyError where it is in use.
+    """
+    if door.menu.verb != "train" or multirun:
+        yield words
+        return
+    from graftlab.tracking.folder import RunFolder
+
+    cfg = compose(door.menu.verb, door.overrides(words), conf=door.conf, hydra=True)
+    folder = Path(str(cfg.hydra.run.dir)).expanduser()
+    others = [word for word in words if word.key != "hydra.run.dir"]
+    with RunFolder(folder).held():
+        yield [*others, _folder_word("hydra.run.dir", folder)]
 
 
 def through_hydra(door: Door, arguments: Sequence[str], job: Any) -> None:
@@ -94,10 +117,14 @@ def resume_words(spec: Any, words: Sequence[Word]) -> list[Word]:
     if resume != "auto":
         return [_folder_word("hydra.run.dir", _existing(resume, given))]
     from graftlab.choices import dump
-    from graftlab.tracking.folder import find_run, identity
+    from graftlab.tracking.folder import adopt, find_run, identity
 
     found = find_run(RUNS, identity(dump(spec))) if RUNS.is_dir() else None
-    return [] if found is None else [_folder_word("hydra.run.dir", found.path)]
+    if found is None:
+        return []
+    adopt(found.path)
+    ours = kind_of(found.path) is not None  # else nothing was begun there: it starts afresh
+    return [_folder_word("hydra.run.dir", found.path)] if ours else []
 
 
 def _existing(resume: str, given: bool) -> Path:
@@ -106,6 +133,9 @@ def _existing(resume: str, given: bool) -> Path:
     folder = Path(resume).expanduser()
     if not folder.is_dir():
         raise ConfigError(f"resume={resume}: there is no such folder. resume=auto looks for one.")
+    from graftlab.tracking.folder import adopt
+
+    adopt(folder)
     return folder
 
 

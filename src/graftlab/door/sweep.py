@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ from graftlab.tasks.plan import refuse_sweep_over_budget
 from graftlab.tasks.sweep import Order
 from graftlab.tasks.train import TrainSpec
 from graftlab.tracking.console import say
+from graftlab.tracking.paths import absolute
 
 if TYPE_CHECKING:
     from graftlab.data.source import DataSpec
@@ -86,11 +88,12 @@ class SweepLine:
 
     def _entry(self, spec: TrainSpec, point: Point) -> Draft:
         spec.sweep, spec.launcher, spec.resume = Sweep(), self.base.launcher, None
+        spec.date = self.base.date
         if spec.name is None:
             spec.name = in_words(point) or None
         if spec.logger.wandb is not None:
             spec.logger.wandb.join(self.folder.name)
-        config = dump(spec)
+        config = absolute(dump(spec))
         return Draft(
             identity=job_identity(config, data_identity(spec.data)),
             label=job_label(point),
@@ -111,16 +114,25 @@ def read_sweep(door: Door, words: Sequence[Word]) -> SweepLine:
     space, when = base.sweep.space, base.sweep.when
     dimensions = read_space(words, space=space, when=when, menu=door.menu)
     _check(base, dimensions)
+    folder = folder_of(base, words, dimensions, stands_alone=stands_alone)
+    base.date = base.date or _begun_on(folder)
     return SweepLine(
         base=base,
         dimensions=dimensions,
-        folder=folder_of(base, words, dimensions, stands_alone=stands_alone),
+        folder=folder,
         composer=Composer(
             door.menu.verb, door.overrides(fixed), groups=door.menu.groups, conf=door.conf
         ),
         door=door,
         words=door.overrides(fixed),
     )
+
+
+def _begun_on(folder: Path) -> str:
+    """The day on which the sweep began: templates that ask for the date show it in every job."""
+    ledger = Ledger(folder)
+    begun = ledger.fact("date") if ledger.path.exists() else None
+    return str(begun or date.today().isoformat())
 
 
 def verified(line: SweepLine, points: Sequence[Point]) -> list[Draft]:

@@ -17,6 +17,7 @@ from graftlab.config import build
 from graftlab.door.menu import menu
 from graftlab.door.verify import Door, composed
 from graftlab.errors import ConfigError
+from graftlab.files.ownership import unwritable
 from graftlab.files.writing import write_atomic
 from graftlab.reports.winner import SIGN, Winner, winner
 from graftlab.tracking.folder import identity, read_config
@@ -41,10 +42,13 @@ def conclude(found: Comparison, target: Path | None, door: Door) -> None:
     if target is None:
         print(text)  # as it is: no line of a file may be wrapped
         return
-    if target.exists() and SIGN not in target.read_text(encoding="utf-8"):
-        raise ConfigError(f"write={target} is a file that was not written by this command.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(target, text)
+    try:
+        if target.exists() and not (target.is_file() and SIGN.encode() in target.read_bytes()):
+            raise ConfigError(f"write={target} was not written by this command: give another file.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(target, text)
+    except OSError as error:
+        raise unwritable(f"write={target}", error) from error
     print(f"{target}: train it again with {_call(target, door.conf)}")
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from graftlab.errors import GraftlabError
+from graftlab.files.ownership import LOCK, unwritable
 from graftlab.files.reading import UnreadableError, load_json
 
 
@@ -18,26 +20,81 @@ class BusyError(GraftlabError):
     """Another process works here; the message says which."""
 
 
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
+"""What a file system answers that has no locks, such as some network file systems."""
+
+
 @contextmanager
-def hold(lock: Path, *, what: str) -> Iterator[None]:
+def hold(
+    lock: Path, *, what: str, tell: Callable[[str], None] = lambda line: None
+) -> Iterator[None]:
     """Hold the lock file for the block; the system lets go of it when the process ends, however.
 
     `what` begins the message, such as `outputs/run`. Raises BusyError at once where another
-    process holds it, with host, process and command; OSError where the file cannot be made.
+    process holds it, with host, process and command; OSError where the file cannot be made. Where
+    the file system has no locks, `tell` is told so and the block runs without.
     """
-    import fcntl
-
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = _locked(lock, what, tell)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BusyError(f"{what} is in use by {_holder(lock)}.") from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, _me().encode(), 0)
         yield
     finally:
+        with suppress(OSError):
+            lock.unlink()  # while it is ours: whoever has opened it sees that it is gone
         os.close(descriptor)
+
+
+@contextmanager
+def hold_beside(target: Path, *, tell: Callable[[str], None] = lambda line: None) -> Iterator[None]:
+    """Hold a file or folder that is made anew, by a lock beside it; folders above it are made.
+
+    Raises BusyError where another process is making it, ConfigError where nothing can be made.
+    """
+    made = [folder for folder in target.parents if not folder.exists()]
+    lock = target.with_name(f".{target.name[:200]}{LOCK}")
+    with ExitStack() as stack:
+        for folder in reversed(made):
+            stack.callback(_remove_empty, folder)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(hold(lock, what=str(target), tell=tell))
+        except OSError as error:
+            raise unwritable(str(target), error) from error
+        yield
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):  # not there, or something lies in it
+        folder.rmdir()
+
+
+def _locked(lock: Path, what: str, tell: Callable[[str], None]) -> int:
+    import fcntl
+
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_there(descriptor, lock):  # its last holder removed it just now
+                os.close(descriptor)
+                continue
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, _me().encode(), 0)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise BusyError(f"{what} is in use by {_holder(lock)}.") from error
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                os.close(descriptor)
+                raise
+            tell(f"! {lock.parent}: no locks on this file system; start no second process there.")
+        return descriptor
+
+
+def _is_there(descriptor: int, lock: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), lock.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _me() -> str:

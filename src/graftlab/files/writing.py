@@ -34,7 +34,10 @@ def clear_leftovers(folder: Path) -> list[Path]:
         found = _PARTIAL.fullmatch(path.name)
         if found is None or found["host"] != host or is_alive(int(found["pid"])):
             continue
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        try:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        except OSError:  # another start removes it at the same time, or it is another user's
+            continue
         removed.append(path)
     return removed
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.caches import default_cache
 from graftlab.errors import ConfigError, GraftlabError, ModelError, require_choice, require_range
+from graftlab.files.building import building
 from graftlab.models.afm import AFMModel
 from graftlab.models.architecture import Architecture
 from graftlab.models.base import ModelSpec
@@ -92,11 +90,8 @@ class DraftModel(ModelSpec):
         plan = self._plan(pattern)
         home = default_cache() / f"draft-{self._key(pattern, plan)}"
         if not _is_whole(home):
-            home.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".draft-", dir=home.parent) as scratch:
-                made = Path(scratch) / "model"
+            with building(home) as made:
                 self._build(pattern, plan, made)
-                _settle(made, home)
         return home
 
     def made(self) -> ModelSpec:
@@ -266,16 +261,6 @@ def _named(config: dict[str, Any]) -> HFModel:
             "give model.of=MODEL_FOLDER."
         )
     return HFModel(path=named)
-
-
-def _settle(made: Path, home: Path) -> None:
-    """Rename into the cache; where another process was first, its equal folder stays."""
-    try:
-        os.replace(made, home)
-    except OSError:
-        if not _is_whole(home):
-            shutil.rmtree(home, ignore_errors=True)
-            os.replace(made, home)
 
 
 def _is_whole(folder: Path) -> bool:

@@ -15,6 +15,9 @@ _ODD = re.compile(
     "\u2066-\u2069\ufeff\ufdd0-\ufdef\ufffe\uffff\ud800-\udfff]"
 )
 
+GENERATOR = '<meta name="generator" content="graftlab">'
+"""By which a page of ours is known again."""
+
 
 def shell(title: str, body: str, *, style: str = "", scripts: Sequence[str] = ()) -> str:
     """A whole page that needs nothing else; `style` is added to that of all pages.
@@ -24,7 +27,7 @@ def shell(title: str, body: str, *, style: str = "", scripts: Sequence[str] = ()
     common = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
     last = "".join(f"<script>\n{script}\n</script>\n" for script in scripts)
     return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{GENERATOR}\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>\n{common}{style}</style>\n</head>\n"
         f"<body>\n{body}\n{last}</body>\n</html>\n"

@@ -10,8 +10,6 @@ OUT/
 from __future__ import annotations
 
 import errno
-import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +17,18 @@ from pathlib import Path
 
 from graftlab.data.prepared import MANIFEST
 from graftlab.errors import ConfigError, GraftlabError
+from graftlab.files.building import building as build
+from graftlab.files.checksums import CHECKSUMS, SUFFIX
+from graftlab.files.ownership import is_everybodys, unwritable
+from graftlab.files.reading import UnreadableError, read_json
 
+OURS = (
+    *("train.jsonl", "valid.jsonl", "test.jsonl", "rejects.jsonl", MANIFEST, "report.html"),
+    *(CHECKSUMS, f"{MANIFEST}{SUFFIX}"),
+)
+"""What a result may consist of."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
 
 
 def check_out(out: str | None) -> Path:
@@ -30,45 +38,39 @@ def check_out(out: str | None) -> Path:
     folder = Path(out).expanduser()
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"out={out} is a file; give a folder that may be made.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+    if folder.is_dir() and any(folder.iterdir()) and not _is_prepared(folder):
         raise ConfigError(
             f"out={out} holds other files than a prepared data set: give a new folder."
         )
+    if is_everybodys(folder) or folder.resolve() == Path.cwd():
+        raise ConfigError(f"out={out} is no folder of its own: give a new one.")
     return folder
+
+
+def _is_prepared(folder: Path) -> bool:
+    """Whether its manifest is one of ours: other programs write a `manifest.json`, too."""
+    try:
+        manifest = read_json(folder / MANIFEST)
+    except (OSError, UnreadableError):
+        return False
+    return isinstance(manifest, dict) and {"key", "result", "seed"} <= manifest.keys()
 
 
 @contextmanager
 def building(target: Path) -> Iterator[Path]:
     """A folder to fill; on success it takes the place of `target`, an earlier result included.
 
-    A process that is killed leaves `.NAME.partial` beside it, which the next one clears. A full
-    disk raises GraftlabError.
+    What people have put beside the earlier result is kept. A full disk raises GraftlabError.
     """
-    draft = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(draft, ignore_errors=True)
     try:
-        draft.mkdir(parents=True)
+        with build(target, replaces=OURS) as draft:
+            yield draft
     except OSError as error:
-        raise ConfigError(f"out={target} cannot be written: {error.strerror}.") from error
-    try:
-        yield draft
-    except BaseException as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if error.errno in _FULL:
             raise GraftlabError(
                 f"{target} could not be made: {error.strerror}. It needs room for the result, and "
                 f"in {tempfile.gettempdir()} (TMPDIR) for the records once more."
             ) from error
+        if error.errno in _REFUSED:
+            raise unwritable(f"out={target}", error) from error
         raise
-    for file in draft.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
-    if target.exists():
-        before = target.with_name(f".{target.name}.before")
-        shutil.rmtree(before, ignore_errors=True)
-        os.replace(target, before)
-        os.replace(draft, target)
-        shutil.rmtree(before)
-    else:
-        os.replace(draft, target)

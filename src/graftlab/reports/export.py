@@ -14,6 +14,8 @@ from graftlab.reports.run import Run
 from graftlab.reports.values import is_number, written
 
 CSV, PARQUET = "runs.csv", "runs.parquet"
+HEAD = ("run", "folder", "state")
+"""The first columns, by which a table of ours is known again."""
 NUMBERS = ("score", "baseline", "best_step", "steps", "tokens", "seconds", "cost")
 """Columns of every run; losses in nats per trained token, cost in US dollars."""
 RESULTS = ("tokens_per_second", "peak_rss_mb", "trainable_parameters", "precision")
@@ -55,9 +57,7 @@ def write_parquet(found: Comparison, folder: Path) -> Path | None:
 def _row(found: Comparison, run: Run) -> dict[str, Any]:
     result = run.result
     return {
-        "run": run.name,
-        "folder": str(run.folder),
-        "state": run.state,
+        **dict(zip(HEAD, (run.name, str(run.folder), run.state), strict=True)),
         **{key: run.value(key) for key in found.keys},
         **{name: getattr(run, name) for name in NUMBERS},
         **{name: getattr(result, name) if result else None for name in RESULTS},

@@ -36,6 +36,7 @@ from graftlab.sweeps.tables import (
     read_rungs,
     worked,
 )
+from graftlab.tracking.folder import RunFolder
 
 FILE = "ledger.db"
 BUSY_SECONDS = 60.0
@@ -106,6 +107,8 @@ class Ledger:
         for draft in drafts:
             if draft.identity not in known:
                 known[draft.identity] = self._insert(db, draft, len(known))
+            else:
+                self._give_time(db, draft, known[draft.identity])
         trunks = [
             (known.get(d.trunk) if d.trunk else None, d.branch_step, known[d.identity])
             for d in drafts
@@ -132,6 +135,18 @@ class Ledger:
             ),
         )
         return number
+
+    def _give_time(self, db: sqlite3.Connection, draft: Draft, number: int) -> None:
+        """Take over a new `max_minutes`; a job that ended for want of time waits again."""
+        row = db.execute("SELECT state, folder, spec FROM jobs WHERE number = ?", (number,))
+        state, folder, text = row.fetchone()
+        spec, minutes = json.loads(text), draft.spec.get("max_minutes")
+        if state == "running" or spec.get("max_minutes") == minutes:
+            return
+        changed = json.dumps({**spec, "max_minutes": minutes})
+        db.execute("UPDATE jobs SET spec = ? WHERE number = ?", (changed, number))
+        if state == "done" and RunFolder(self.folder / folder).goes_on(minutes):
+            db.execute("UPDATE jobs SET state = 'waiting' WHERE number = ?", (number,))
 
     def jobs(self, launch: str | None = None) -> list[Job]:
         """All jobs in the order of their numbers, or those that `launch` wants."""

@@ -28,8 +28,10 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.choices import dump
 from graftlab.errors import ResumeError
+from graftlab.files.writing import partial_path
 from graftlab.tracking.folder import RunFolder, identity
 from graftlab.tracking.history import History
+from graftlab.tracking.paths import absolute
 from graftlab.training.checkpoint import CheckpointStore, Saved
 
 if TYPE_CHECKING:
@@ -144,11 +146,12 @@ def branch(checkpoint: Path, *, trunk: RunFolder, spec: TrainSpec, folder: RunFo
     """
     if CheckpointStore(folder.checkpoints).last() is not None:
         return
+    spec.date = spec.date or trunk.config().get("date")  # on which the shared steps were rendered
     config = dump(spec)
     if regardless_of_length(trunk.config()) != regardless_of_length(config):
         raise ResumeError(f"{trunk.path} is no trunk of this run: more than the length differs.")
     kept = CheckpointStore(checkpoint.with_suffix("")).saved()
-    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.take()
     folder.write_config(config)
     shutil.copyfile(trunk.path / "train_log.csv", folder.path / "train_log.csv")
     History(folder.path / "train_log.csv").cut_back(kept[-1].step)
@@ -162,8 +165,9 @@ def _adopt(saved: Saved, target: Path, config: dict[str, Any]) -> None:
     import torch
 
     content = saved.load()
-    content["run"] = config
-    content["identity"] = {**content["identity"], "configuration": identity(config)}
+    content["run"] = absolute(config)
+    own = identity(config, paths=False)
+    content["identity"] = {**content["identity"], "configuration": own}
     torch.save(content, target)
 
 
@@ -172,7 +176,7 @@ def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
-        partial_copy = target.with_name(f".{target.name}.partial")
+        partial_copy = partial_path(target)
         shutil.copyfile(source, partial_copy)
         os.replace(partial_copy, target)
 

@@ -201,7 +201,7 @@ class Company:
         jobs = []
         for member in members:
             try:
-                jobs.append(self._job(member.claim))
+                jobs.append(self._job(member))
             except Interrupted:
                 raise
             except Exception as error:  # only files were read: nothing broken is left behind
@@ -216,8 +216,10 @@ class Company:
                 self._note(member.claim, line)
         return jobs
 
-    def _job(self, claimed: Claim) -> Job:
+    def _job(self, member: _Member) -> Job:
+        claimed = member.claim
         folder = RunFolder(self.worker.folder(claimed))
+        member.heart.enter_context(folder.held())
         observer = watch_job(self.ledger, claimed.job, self.worker.rules)
         return Job(spec=self.worker.spec(claimed), folder=folder, observer=observer)
 

@@ -145,7 +145,9 @@ def read_documents(spec: TrainSpec, base: Described) -> tuple[Documents, int, li
 def _tokenizer(spec: TrainSpec, folder: Path) -> Any:
     """The model's tokenizer, without its weights being fetched."""
     if spec.model.on_disk:
-        return spec.model.load_tokenizer()
+        tokenizer = spec.model.load_tokenizer()
+        tokenizer.date = spec.date
+        return tokenizer
     from graftlab.text.tokenizer import load_tokenizer
 
     trusted = bool(getattr(spec.model, "trust_remote_code", False))

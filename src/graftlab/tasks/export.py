@@ -110,14 +110,27 @@ def run(spec: ExportSpec) -> Exported | Verdict:
     """
     if spec.verify is not None:
         return _verify(Path(spec.verify).expanduser())
-    from graftlab.exports.folder import building, require_free
-    from graftlab.exports.source import load
+    from graftlab.exports.folder import require_free
+    from graftlab.files.locks import hold_beside
     from graftlab.tracking.console import say
 
     target = spec.make()
     out = Path(spec.out or "").expanduser()
     place = out / f"{spec.name}{target.suffix}" if spec.name else out
     require_free(place, overwrite=spec.overwrite)
+    with hold_beside(place, tell=say):
+        exported = _export(spec, target, place)
+    files = list(_files(place))
+    for line in _summary(exported, files):
+        say(line)
+    return exported
+
+
+def _export(spec: ExportSpec, target: Target, place: Path) -> Exported:
+    from graftlab.exports.folder import building
+    from graftlab.exports.source import load
+    from graftlab.tracking.console import say
+
     adapter = load(spec.adapter or "", spec.model)
     kind = (
         f"{len(adapter.state)} tensors, rank {adapter.rank}" if adapter.state else "a whole model"
@@ -129,11 +142,7 @@ def run(spec: ExportSpec) -> Exported | Verdict:
         target.write(adapter, folder)
         say("reading it back")
         facts = target.verify(adapter, folder)
-    files = list(_files(place))
-    exported = Exported(place, sum(size for _, size in files), facts, notes)
-    for line in _summary(exported, files):
-        say(line)
-    return exported
+    return Exported(place, sum(size for _, size in _files(place)), facts, notes)
 
 
 def _summary(exported: Exported, files: list[tuple[str, int]]) -> Iterator[str]:

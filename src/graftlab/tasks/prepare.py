@@ -134,12 +134,18 @@ def prepare(spec: PrepareSpec, *, board: Any = None, key: str | None = None) -> 
     `board`, if given, has `show(tallies)`, called often. `key` is the one that the result must
     have (recipe_key.py). Raises ConfigError or DataError.
     """
+    from graftlab.files.locks import hold_beside
     from graftlab.recipes.folder import building, check_out
     from graftlab.recipes.report import write_report
+    from graftlab.tracking.console import say
 
     spec.check()
     target = check_out(spec.out)
-    with _taught(spec) as steps, building(target) as folder:
+    with (
+        hold_beside(target, tell=say),
+        _taught(spec) as steps,
+        building(target) as folder,
+    ):
         walk = pipeline(spec, steps)
         if board is not None:
             walk.watch = lambda: board.show(walk.tallies)

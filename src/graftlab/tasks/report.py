@@ -52,10 +52,13 @@ def run(spec: ReportSpec) -> Comparison:
     Raises ConfigError for folders without runs, a file that cannot be written, or an upload that
     cannot be.
     """
+    from graftlab.files.locks import hold_beside
     from graftlab.reports.compare import Comparison
+    from graftlab.reports.export import CSV
     from graftlab.reports.gather import gather
     from graftlab.reports.importance import importance
     from graftlab.reports.ledgers import known_jobs
+    from graftlab.reports.ours import refuse_foreign
     from graftlab.reports.table import show
     from graftlab.tracking.console import console, say
 
@@ -65,8 +68,11 @@ def run(spec: ReportSpec) -> Comparison:
         say(f"No folder was given: {folders[0]}, the newest.")
     found = Comparison(gather(folders, jobs=known_jobs(folders)))
     show(found, console(), limit=spec.limit)
-    for line in _write(spec, found, folders, importance(found.points, found.parameters)):
-        console().print(line, markup=False, highlight=False, soft_wrap=True)
+    out = _out(spec, folders)
+    with hold_beside(out / CSV, tell=say):
+        refuse_foreign(out)
+        for line in _write(found, out, importance(found.points, found.parameters)):
+            console().print(line, markup=False, highlight=False, soft_wrap=True)
     if spec.sync:
         from graftlab.tracking.upload import upload
 
@@ -92,14 +98,11 @@ def _has_begun(run: Path) -> bool:
     return (run / "result.json").is_file() or (log.is_file() and log.stat().st_size > 0)
 
 
-def _write(
-    spec: ReportSpec, found: Comparison, folders: list[Path], told: Importance
-) -> Iterator[str]:
+def _write(found: Comparison, out: Path, told: Importance) -> Iterator[str]:
     """Write every file; yields a line for each, and for each that needs an extra."""
     from graftlab.reports.export import write_csv, write_parquet
     from graftlab.reports.page import write_page
 
-    out = _out(spec, folders)
     yield f"{write_csv(found, out)}: every run, with what differs"
     parquet = write_parquet(found, out)
     yield f"{parquet}: the same, typed" if parquet else _needs("runs.parquet", "pyarrow", "parquet")

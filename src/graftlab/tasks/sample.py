@@ -11,9 +11,10 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, require_choice, require_range
+from graftlab.files.reading import UnreadableError, load_json
 from graftlab.generation.sampling import Generation
 from graftlab.models.base import ModelSpec
 from graftlab.tasks.drafting import find_draft
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from graftlab.generation.prompts import Prompt
     from graftlab.generation.show import Answer
     from graftlab.tasks.answering import Voice
+
+
+_LONGEST_ROW = 2**24
+"""Bytes of a file's first line that are looked at."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -159,6 +164,7 @@ def found(spec: SampleSpec) -> tuple[AdapterSource | None, ModelSpec]:
     from graftlab.text.frame import load_frame
     from graftlab.training.trained import base_of
 
+    check_out(spec.out)
     if spec.prompts is not None:
         locate("prompts", spec.prompts)
     if spec.frame is not None:
@@ -200,19 +206,47 @@ def _voices(spec: SampleSpec, adapter: Adapter | None) -> list[Voice]:
     return [*compared, Voice("adapter", partial(adapter.scaled, spec.scale))]
 
 
+def check_out(out: str | None) -> None:
+    """Raise ConfigError where `out` is a file that is not of replies: those alone are replaced."""
+    path = Path(out).expanduser() if out is not None else None
+    if path is None or not path.exists():
+        return
+    if path.is_dir():
+        raise ConfigError(f"out={out} cannot be written: it is a folder.")
+    if path.is_file() and path.stat().st_size and not _holds_replies(path):
+        raise ConfigError(
+            f"out={out} is a file that was not written by this command: give another name."
+        )
+
+
+def _holds_replies(file: Path) -> bool:
+    """Whether the first line is one of ours."""
+    try:
+        with file.open("rb") as lines:
+            row = load_json(lines.readline(_LONGEST_ROW))
+    except (OSError, UnreadableError):
+        return False
+    return isinstance(row, dict) and row.keys() >= {"prompt", "base", "adapter", "scale"}
+
+
+def _opened(path: Path, out: str) -> IO[str]:
+    try:
+        return path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"out={out} cannot be written: {error.strerror}.") from error
+
+
 @contextmanager
 def _jsonl(out: str | None) -> Iterator[Callable[[dict[str, Any]], None]]:
     """A function that writes a row to `out` at once, or does nothing when there is no file."""
     if out is None:
         yield lambda row: None
         return
+    from graftlab.files.locks import hold_beside
+    from graftlab.tracking.console import say
+
     path = Path(out).expanduser()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"out={out} cannot be written: {error.strerror}.") from error
-    with file:
+    with hold_beside(path, tell=say), _opened(path, out) as file:
 
         def write(row: dict[str, Any]) -> None:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from graftlab.files.ownership import take
 from graftlab.sweeps.board import Board
 from graftlab.sweeps.engine import Ended, Source, launch, own_facts, prepare
 from graftlab.sweeps.launcher import AutoLauncher, JointLauncher, Work
@@ -43,7 +44,9 @@ def run(order: Order) -> Ended:
     Raises Interrupted after a signal, when all running jobs are saved and the same line goes on.
     """
     sweep, launcher = order.base.sweep, order.base.launcher or AutoLauncher()
+    take(order.folder, "sweep", key="hydra.sweep.dir")
     ledger, rules = prepare(order.folder, sweep)
+    ledger.settle("date", order.base.date)
     work = Work(
         ledger=ledger,
         retries=sweep.retries,

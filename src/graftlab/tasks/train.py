@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graftlab.adapters.lora import Lora
+from graftlab.choices import dump
 from graftlab.data.source import DataSpec
 from graftlab.errors import (
     AUTO,
     ConfigError,
     NumberOrAuto,
-    ResumeError,
     WholeOrAuto,
     number_or_auto,
     require_choice,
+    require_date,
     require_range,
 )
 from graftlab.generation.sampling import Generation
@@ -31,10 +32,11 @@ from graftlab.sweeps.spec import Sweep
 from graftlab.tasks.auto import resolve_auto
 from graftlab.tasks.supply import supply
 from graftlab.tracking.console import say
-from graftlab.tracking.folder import RunFolder, identity
+from graftlab.tracking.folder import RunFolder, time_limit
 from graftlab.tracking.loggers import Loggers
 from graftlab.tracking.result import Result
 from graftlab.training.checkpoint import Checkpointing, CheckpointStore
+from graftlab.training.days import settle_date
 from graftlab.training.optim import OptimizerSpec
 from graftlab.training.precision import Precision
 from graftlab.training.schedule import Schedule
@@ -86,6 +88,8 @@ class TrainSpec:
     """auto: finish the unfinished run of this configuration; or a run folder."""
     compile: str = "auto"
     """Compile each decoder layer: auto (where the planned steps repay it), on or off."""
+    date: str | None = None
+    """The date that a chat template is told which asks for it; null: the day the run began."""
     name: str | None = None
     """A name for people; W&B and the card show it."""
     run_dir: str = "outputs/run"
@@ -101,6 +105,7 @@ class TrainSpec:
         require_range("accumulate", self.accumulate, least=1)
         require_range("max_steps", self.max_steps, least=1)
         require_range("max_minutes", self.max_minutes, above=0)
+        require_date("date", self.date)
         require_choice("compile", self.compile, ("auto", "on", "off"))
         if self.lora.full and self.trainer.strategy == "fsdp2":
             raise ConfigError(
@@ -118,8 +123,19 @@ def run(spec: TrainSpec, *, observer: Observer | None = None) -> Result:
     prepare_process()
     folder = RunFolder(Path(spec.run_dir))
     settle_key(spec.objective)
-    if folder.finished:
+    if folder.finished and not (spec.resume and folder.goes_on(spec.max_minutes)):
         return _finished(spec, folder)
+    if LAUNCHED in os.environ:  # whoever launched the ranks holds the folder
+        return _train(spec, folder, observer)
+    with folder.held():
+        if folder.finished:
+            folder.require_same(dump(spec))
+            folder.reopen()
+        return _train(spec, folder, observer)
+
+
+def _train(spec: TrainSpec, folder: RunFolder, observer: Observer | None) -> Result:
+    settle_date(spec, folder)
     supply(spec.data, tell=LAUNCHED not in os.environ)
     resolve_auto(spec)
     if spec.budget.given and LAUNCHED not in os.environ:
@@ -145,15 +161,13 @@ def _keep_within_budget(spec: TrainSpec, folder: RunFolder) -> None:
 
 def _finished(spec: TrainSpec, folder: RunFolder) -> Result:
     """The result of a finished run. Raises where something else was asked for."""
-    from graftlab.choices import dump
-
     if spec.resume is None:
         raise ConfigError(
             f"{folder.path} holds a finished run: choose another hydra.run.dir (or leave it out)."
         )
-    if folder.identity() != identity(dump(spec)):
-        raise ResumeError(
-            f"{folder.path} holds a finished run of another configuration (see its run.yaml)."
-        )
-    say(f"Already finished: {folder.path} (train anew without resume).")
+    folder.require_same(dump(spec))
+    if (limit := time_limit(folder.path)) is not None:
+        say(f"Ended by max_minutes={limit:g}: {folder.path} (goes on with more of them, or none).")
+    else:
+        say(f"Already finished: {folder.path} (train anew without resume).")
     return Result.read(folder.path / "result.json")

@@ -152,7 +152,7 @@ class Worker:
     def folder(self, claimed: Claim) -> Path:
         """The run folder of a job, made if it is not there."""
         folder = self.ledger.folder / claimed.job.folder
-        folder.mkdir(exist_ok=True)
+        RunFolder(folder).take()
         return folder
 
     def spec(self, claimed: Claim) -> TrainSpec:

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from graftlab.files.writing import clear_leftovers, partial_path
 from graftlab.types import Conversation
 
 _ABANDONED = 24 * 3600
@@ -69,13 +69,15 @@ def drafting(folder: Path, key: str) -> Iterator[Path | None]:
     """A folder in which a set can grow until it is published, and which is gone afterwards.
 
     None where the disk gives none. A process that is killed leaves its draft, which a later one
-    clears once nothing was written to it for a day.
+    clears: on another host, once nothing was written to it for a day.
     """
     draft: Path | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _clear_abandoned(folder)
-        draft = Path(tempfile.mkdtemp(prefix=f".tokens-{key}-", dir=folder))
+        clear_leftovers(folder)
+        draft = partial_path(folder / f"tokens-{key}")
+        draft.mkdir()
     except OSError:
         pass
     try:

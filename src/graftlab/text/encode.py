@@ -102,7 +102,7 @@ def encode(
     Raises DataError with file and line of every row that the template gives no mask for.
     """
     home = default_cache() if cache is None else cache
-    key = cache_key(conversations, tokenizer.fingerprint, train_turns)
+    key = cache_key(conversations, tokenizer.rendering, train_turns)
     stored, note = read_arrays(home, key), None
     if stored is None:
         reader = TurnReader(tokenizer, train_turns=train_turns)

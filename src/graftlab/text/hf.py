@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from string import ascii_letters
 from typing import Any
 
 from graftlab.errors import ModelError
@@ -13,6 +14,12 @@ from graftlab.text.template import plain, rendered, template_text
 from graftlab.text.tokenizer import Tokenizer, fingerprint_of
 from graftlab.types import Message
 
+DATED = (
+    "{%- macro strftime_now(form) -%}{%- set shown = namespace(text=form) -%}"
+    "{%- for code, text in dated -%}{%- set shown.text = shown.text | replace(code, text) -%}"
+    "{%- endfor -%}{{ shown.text }}{%- endmacro -%}"
+)
+"""Stands before a template that asks for the date, in place of the function that says today's."""
 _PROBES = (
     "Hello world, it's 1984: don't panic!  Two  spaces,\ta tab.",
     "def f(x):\n    return x ** 2 if x != 3.14159 else [1_000]\n\n\n",
@@ -105,9 +112,17 @@ class HFTokenizer(Tokenizer):
                 tools=list(tools) or None,
                 add_generation_prompt=generation_prompt,
                 tokenize=False,
+                **(self._dated(tools) if self.asks_date else {}),
             )
 
         return rendered(render, messages)
+
+    def _dated(self, tools: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """The template told our date; transformers hands it plain data only, and no functions."""
+        source = self._inner.get_chat_template(tools=list(tools) or None)
+        codes = [f"%{sign}{letter}" for sign in ("-", "") for letter in ascii_letters]
+        dated = [[code, self.strftime_now(code)] for code in codes]
+        return {"chat_template": DATED + source, "dated": [*dated, ["%%", "%"]]}
 
     def encode_text(self, texts: Sequence[str]) -> list[list[int]]:
         if self._backend is None:

@@ -13,7 +13,13 @@ from typing import Any
 
 from graftlab.errors import ModelError
 from graftlab.text.pieces import BYTE, SPACE, piece_bytes
-from graftlab.text.template import compile_template, plain, rendered, template_text
+from graftlab.text.template import (
+    DATE_FUNCTION,
+    compile_template,
+    plain,
+    rendered,
+    template_text,
+)
 from graftlab.text.tokenizer import Tokenizer, fingerprint_of, marker_pattern
 from graftlab.types import Message
 
@@ -87,6 +93,7 @@ class SentencePieceTokenizer(Tokenizer):
                 add_generation_prompt=generation_prompt,
                 bos_token=self._bos or "",
                 eos_token=self._eos or "",
+                **{DATE_FUNCTION: self.strftime_now},
             )
 
         return rendered(render, messages)

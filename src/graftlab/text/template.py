@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 
 KNOWN = ("chatml",)
 CHATML_END = "<|im_end|>"
+DATE_FUNCTION = "strftime_now"
+"""What a template calls that writes the date; a tokenizer gives its own (`Tokenizer.date`)."""
 
 _MARKER = re.compile(r"<\|[^|<>\s]{1,40}\|>")
 
@@ -65,7 +66,6 @@ def compile_template(source: str) -> Callable[..., str]:
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     try:
         return environment.from_string(source).render
     except TemplateError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.errors import ModelError
-from graftlab.text.template import literal_markers
+from graftlab.text.template import DATE_FUNCTION, literal_markers
 from graftlab.types import Message
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
@@ -36,6 +37,24 @@ class Tokenizer(ABC):
     stop: str  # the marker that ends an assistant turn
     stop_ids: tuple[int, ...]  # ids generation stops at; the template's stop marker first
     notes: tuple[str, ...] = ()  # lines for the log
+    date: str | None = None  # YYYY-MM-DD, told to a template that asks for it; None: today
+
+    @property
+    def asks_date(self) -> bool:
+        """Whether what the template writes depends on the day."""
+        return DATE_FUNCTION in self.template
+
+    @property
+    def rendering(self) -> str:
+        """Hash of all that decides the ids of a conversation; with the date where one is asked."""
+        return f"{self.fingerprint} {self._day()}" if self.asks_date else self.fingerprint
+
+    def strftime_now(self, form: str) -> str:
+        """What templates call: midnight of the date, in a format of `strftime`."""
+        return datetime.datetime.combine(self._day(), datetime.time()).strftime(form)
+
+    def _day(self) -> datetime.date:
+        return datetime.date.fromisoformat(self.date) if self.date else datetime.date.today()
 
     @abstractmethod
     def render_text(

@@ -1,6 +1,7 @@
 """The run folder: what lies where, whose run it is, and whether it is finished.
 
 RUN/
+  .graftlab              marks the folder as ours; .graftlab.lock is there while somebody works
   run.yaml               the resolved configuration (no secrets)
   adapter/               the best adapter, in PEFT's format, with run.yaml, card.md, tokenizer
   adapter-final/         the adapter as the last step left it
@@ -16,30 +17,87 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from graftlab.files.reading import UnreadableError, read_yaml
-from graftlab.files.writing import partial_path, publish, sync_files, write_atomic
+from graftlab.errors import ResumeError
+from graftlab.files.building import building, recover
+from graftlab.files.locks import hold
+from graftlab.files.ownership import LOCK, kind_of, mark, take, unwritable
+from graftlab.files.reading import UnreadableError, read_json, read_yaml
+from graftlab.files.writing import clear_leftovers, write_atomic
+from graftlab.tracking.console import say
+from graftlab.tracking.paths import absolute, portable, relocated, without_paths
+
+RESULT = "result.json"
+RUN = "run"
+"""What a run folder is marked as."""
+_HELD: set[Path] = set()
+"""Run folders that this process holds."""
 
 BUDGETS = (
     *("run_dir", "resume", "logger", "max_minutes", "name"),
-    *("budget", "device", "sweep", "launcher"),
+    *("budget", "device", "sweep", "launcher", "date"),
 )
 """Keys that do not change what a run computes, and so are not part of its identity."""
 
 
-def identity(config: dict[str, Any]) -> str:
-    """Hash of what decides a run's result; `config` is `choices.dump(spec)`."""
-    decisive = {key: value for key, value in config.items() if key not in BUDGETS}
-    canonical = json.dumps(decisive, sort_keys=True, ensure_ascii=False, default=str)
+def identity(config: Mapping[str, Any], *, paths: bool = True) -> str:
+    """Hash of what decides a run's result; `config` is `choices.dump(spec)`.
+
+    Without `paths` where it stands beside hashes of what the files hold.
+    """
+    plain = decisive(config) if paths else without_paths(decisive(config))
+    canonical = json.dumps(plain, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a configuration decides a run's result, its paths as seen from here."""
+    return portable({key: value for key, value in config.items() if key not in BUDGETS})
+
+
+def differences(config: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """A line `key: value -> value` for every decisive key in which they differ."""
+    ours, theirs = flat(decisive(config)), flat(decisive(other))
+    return [
+        f"{key.replace('lora.from_run', 'lora.from')}: {_shown(ours, key)} -> {_shown(theirs, key)}"
+        for key in dict.fromkeys([*ours, *theirs])
+        if ours.get(key) != theirs.get(key)
+    ]
+
+
+def flat(config: Mapping[str, Any], *, under: str = "") -> dict[str, Any]:
+    """Dotted key -> value; an empty group is a value."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        nested = isinstance(value, Mapping) and value
+        found |= flat(value, under=f"{under}{key}.") if nested else {f"{under}{key}": value}
+    return found
+
+
+def _shown(values: Mapping[str, Any], key: str) -> str:
+    return json.dumps(values[key], ensure_ascii=False, default=str) if key in values else "unset"
+
+
+def _told(folder: Path, lines: Sequence[str]) -> str:
+    """What people are told who resume a run as another one."""
+    more = [f"... and {len(lines) - 12} more"] if len(lines) > 12 else []
+    saved = sorted(folder.glob("checkpoints/step-*.ckpt"))
+    adapter = folder if (folder / "adapter").is_dir() or not saved else saved[-1]
+    return "\n".join(
+        [
+            f"{folder} is a run of another configuration. Its values -> those given now:",
+            *(f"  {line}" for line in [*lines[:12], *more]),
+            "A run is finished as it was begun: take the same values, or train on from it as a new "
+            f"run, with lora.from={adapter} in place of resume.",
+        ]
+    )
 
 
 def read_config(file: Path) -> dict[str, Any]:
@@ -56,6 +114,21 @@ class Found:
 
     path: Path
     finished: bool
+
+
+def is_longer(limit: float | None, ended_by: float | None) -> bool:
+    """Whether a run that ended by a limit in minutes (None: by none) has more time now."""
+    return ended_by is not None and (limit is None or limit > ended_by)
+
+
+def time_limit(folder: Path) -> float | None:
+    """The `max_minutes` that ended the run here; None where it did not end so, or not at all."""
+    try:
+        result = read_json(folder / RESULT)
+    except (OSError, UnreadableError):
+        return None
+    limit = result.get("out_of_minutes") if isinstance(result, dict) else None
+    return float(limit) if isinstance(limit, int | float) else None
 
 
 def find_run(root: Path, wanted: str) -> Found | None:
@@ -75,11 +148,30 @@ def find_runs(root: Path) -> dict[str, Found]:
             config = read_config(file)
         except (OSError, ValueError):
             continue
-        own, finished = identity(config), (folder / "result.json").exists()
+        config = relocated(config, folder)
+        own, finished = identity(config), (folder / RESULT).exists() and time_limit(folder) is None
         rank = not finished, file.stat().st_mtime
         if own not in best or rank > best[own]:
             best[own], found[own] = rank, Found(folder, finished)
     return found
+
+
+def adopt(folder: Path) -> None:
+    """Mark a run that lost its mark, such as a copy without hidden files; to be called only where
+    people have named it as a run. What is none stays as it is.
+    """
+    begun = any(folder.glob("checkpoints/step-*.ckpt")) or (folder / "result.json").is_file()
+    if kind_of(folder) is not None or not begun:
+        return
+    try:
+        config = read_config(folder / "run.yaml")
+    except (OSError, ValueError):
+        return
+    if config.keys() >= {"model", "data", "objective", "lora", "run_dir"}:
+        try:
+            mark(folder, RUN)
+        except OSError as error:
+            raise unwritable(f"resume={folder}", error) from error
 
 
 class RunFolder:
@@ -90,7 +182,16 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        return (self.path / "result.json").exists()
+        """Whether it has its result; one that was out of time can go on all the same."""
+        return (self.path / RESULT).exists()
+
+    def goes_on(self, max_minutes: float | None) -> bool:
+        """Whether it is finished only for want of time, and has more now."""
+        return self.finished and is_longer(max_minutes, time_limit(self.path))
+
+    def reopen(self) -> None:
+        """What was finished for want of time is not finished any more."""
+        (self.path / RESULT).unlink(missing_ok=True)
 
     @property
     def checkpoints(self) -> Path:
@@ -104,32 +205,63 @@ class RunFolder:
     def final(self) -> Path:
         return self.path / "adapter-final"
 
+    def take(self) -> None:
+        """Create and mark the folder. Raises ConfigError where it is not ours, or cannot be."""
+        take(self.path, RUN, key="hydra.run.dir")
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody else's while the block runs; a block inside it holds nothing again.
+
+        Raises BusyError naming who works there, and ConfigError where the folder is not ours.
+        """
+        self.take()
+        place = self.path.resolve()
+        if place in _HELD:
+            yield
+            return
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(hold(place / LOCK, what=str(self.path), tell=say))
+            except OSError as error:
+                raise unwritable(f"hydra.run.dir={self.path}", error) from error
+            _HELD.add(place)
+            stack.callback(_HELD.discard, place)
+            yield
+
     def begin(self, config: dict[str, Any]) -> None:
         """Create the folder and write `run.yaml`, unless a run with checkpoints is resumed."""
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self.take()
+        try:
+            self.checkpoints.mkdir(exist_ok=True)
+        except OSError as error:
+            raise unwritable(f"hydra.run.dir={self.path}", error) from error
+        clear_leftovers(self.path)
+        for folder in (self.adapter, self.final):
+            recover(folder)
         if not any(self.checkpoints.glob("*.ckpt")):
             self.write_config(config)
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write `run.yaml`; `config` is `choices.dump(spec)`."""
-        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(absolute(config), sort_keys=False, allow_unicode=True)
         write_atomic(self.path / "run.yaml", text)
 
     def config(self) -> dict[str, Any]:
         """The configuration of the run that lies here."""
-        return read_config(self.path / "run.yaml")
+        return relocated(read_config(self.path / "run.yaml"), self.path)
+
+    def require_same(self, config: dict[str, Any]) -> None:
+        """Raise ResumeError naming every key in which the run here is another than `config`."""
+        if identity(own := self.config()) != identity(config):
+            raise ResumeError(_told(self.path, differences(own, config)))
 
     def identity(self) -> str:
         """The identity of the run that lies here."""
         return identity(self.config())
 
-    @contextmanager
-    def building(self, target: Path) -> Iterator[Path]:
-        """A folder to fill that appears at `target` whole or not at all."""
-        temporary = partial_path(target)
-        temporary.mkdir(parents=True)
-        yield temporary
-        sync_files(temporary)
-        if target.exists():
-            shutil.rmtree(target)
-        publish(temporary, target)
+    def building(self, target: Path) -> AbstractContextManager[Path]:
+        """A folder to fill that appears at `target` whole or not at all; what others have put into
+        an earlier one is kept.
+        """
+        return building(target)

@@ -45,6 +45,8 @@ class Result:
     compiled: bool
     stopped: str | None
     """Why the run ended before its last step; null if it did not."""
+    out_of_minutes: float | None = None
+    """The `max_minutes` that ended it: resumed with a longer one, or with none, it goes on."""
     metrics: dict[str, float] = field(default_factory=dict)
     """What else the objective's validation reports, at the best step: `valid/NAME` -> value."""
 

@@ -13,6 +13,7 @@ from graftlab.files.writing import write_atomic, write_json
 from graftlab.tracking.card import card
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.history import PREFIX
+from graftlab.tracking.paths import absolute
 from graftlab.tracking.result import Result, peak_rss_mb, show_result
 from graftlab.training.callbacks.native import write_final
 from graftlab.training.checkpoint import Saved
@@ -88,6 +89,7 @@ class Finish:
             precision=fit.precision.name,
             compiled=self.compiled,
             stopped=recorder.stop_reason,
+            out_of_minutes=recorder.late,
             metrics={name: n for name, n in row.items() if name.startswith(PREFIX)},
         )
 
@@ -98,7 +100,7 @@ class Finish:
         with self.folder.building(target) as folder:
             fit.module.adapter.save(folder)
             self.data.tokenizer.save(folder)
-            config = yaml.safe_dump(dump(fit.spec), sort_keys=False, allow_unicode=True)
+            config = yaml.safe_dump(absolute(dump(fit.spec)), sort_keys=False, allow_unicode=True)
             write_atomic(folder / "run.yaml", config)
             facts: dict[str, Any] = {
                 "base fingerprint": base.fingerprint,

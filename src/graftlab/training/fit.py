@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from graftlab.tracking.console import say
+from graftlab.tracking.folder import is_longer
 from graftlab.training.callbacks.checkpointer import Checkpointer
 from graftlab.training.callbacks.native import EpochFiles
 from graftlab.training.callbacks.progress import Onlooker, ProgressBar
@@ -154,9 +155,14 @@ class Fit:
         return dict(answers[key])
 
     def ended(self, saved: Saved) -> bool:
-        """Whether the run this checkpoint is of had taken its last step."""
+        """Whether the run this checkpoint is of had taken its last step; one that was out of time
+        has not where it has more now.
+        """
         state = saved.load()["callbacks"][self.recorder.state_key]
-        return saved.step >= self.plan.total_steps or state["stop_reason"] is not None
+        stopped = state["stop_reason"] is not None
+        if stopped and is_longer(self.spec.max_minutes, state.get("late")):
+            stopped = False
+        return saved.step >= self.plan.total_steps or stopped
 
     def restore(self, saved: Saved) -> None:
         """Adapter, recorder and samples as they were when `saved` was written."""

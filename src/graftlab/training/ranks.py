@@ -53,7 +53,7 @@ def launch(spec: TrainSpec, folder: RunFolder, observer: Observer | None = None)
     SIGTERM and Ctrl-C are passed on. Raises Interrupted when the ranks stopped for a signal, Paused
     where the observer said so, the ranks' own GraftlabError, and CrashError when one just died.
     """
-    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.take()
     with held_alone(folder.path):
         pass  # the ranks of an earlier start are gone: all of these see what those have saved
     file, last_words = folder.path / FILE, folder.path / LAST_WORDS

@@ -24,10 +24,12 @@ from graftlab.objectives.policy import Policy
 from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder, identity
 from graftlab.tracking.history import History
+from graftlab.tracking.paths import absolute
 from graftlab.tracking.result import Result, forget_peak
 from graftlab.training.announce import announce
 from graftlab.training.callbacks.recorder import Recorder
 from graftlab.training.checkpoint import CheckpointStore, Saved
+from graftlab.training.days import settle_date
 from graftlab.training.device import matrix_peak
 from graftlab.training.finish import Finish
 from graftlab.training.fit import Fit
@@ -138,6 +140,9 @@ def claim(spec: TrainSpec, folder: RunFolder) -> Saved | None:
             f"{folder.path} holds an unfinished run (step {last.step}): add resume=auto to finish "
             "it, or choose another hydra.run.dir."
         )
+    if last is not None:
+        folder.require_same(dump(spec))
+    settle_date(spec, folder)
     folder.begin(dump(spec))
     return last
 
@@ -215,7 +220,7 @@ def _replies(setup: Setup, adapter: Adapter) -> Replies:
 def _module(setup: Setup, policy: Policy) -> AdapterModule:
     """The Lightning module; a checkpoint of it names base, data and configuration."""
     spec, plan = setup.spec, setup.plan
-    config = dump(spec)
+    config = absolute(dump(spec))
     return AdapterModule(
         policy=policy,
         objective=spec.objective,
@@ -229,7 +234,7 @@ def _module(setup: Setup, policy: Policy) -> AdapterModule:
         identity={
             "base": policy.base.fingerprint,
             "data": setup.data.fingerprint,
-            "configuration": identity(config),
+            "configuration": identity(config, paths=False),
         },
         config=config,
     )

@@ -122,6 +122,7 @@ def read_data(spec: TrainSpec, folder: RunFolder, *, prompts: int, place: Place)
     A teacher must have the same tokenizer, and answers the prompts itself where the objective says.
     """
     tokenizer, tell = spec.model.load_tokenizer(), place.rank == 0
+    tokenizer.date = spec.date
     check_pair(spec.objective, tokenizer)
     taught = answers_of(spec, folder, tokenizer, place)
     dataset = spec.data.load(reserved=tokenizer.reserved, rejects=folder.path / "rejects.jsonl")

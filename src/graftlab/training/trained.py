@@ -19,6 +19,7 @@ from graftlab.choices import restore
 from graftlab.errors import ConfigError, ModelError
 from graftlab.models.base import ModelSpec
 from graftlab.models.folder import model_in
+from graftlab.tracking.paths import relocated
 
 if TYPE_CHECKING:
     import torch
@@ -86,9 +87,22 @@ def base_of(source: AdapterSource, *, advice: str) -> ModelSpec:
     try:
         model.check()
     except ModelError as error:
+        if (moved := _moved_along(source)) is not None:
+            return moved
         raise ModelError(
             f"{error} The adapter was trained on it; if it lies elsewhere now, {advice}."
         ) from error
+    return model
+
+
+def _moved_along(source: AdapterSource) -> ModelSpec | None:
+    """The base of an adapter whose project was moved with its runs; None where it was not."""
+    described = relocated(source.run(), source.folder.parent)["model"]
+    model = restore(ModelSpec, described, path="model")  # type: ignore[type-abstract]
+    try:
+        model.check()
+    except ModelError:
+        return None
     return model
 
 
@@ -97,7 +111,10 @@ def load_tokenizer(model: ModelSpec, source: AdapterSource | None) -> Tokenizer:
     from graftlab.text.tokenizer import holds_tokenizer
 
     saved = source is not None and holds_tokenizer(source.folder)
-    return model.load_tokenizer(source.folder if source is not None and saved else None)
+    tokenizer = model.load_tokenizer(source.folder if source is not None and saved else None)
+    if source is not None and tokenizer.asks_date:
+        tokenizer.date = source.run().get("date")  # as in training
+    return tokenizer
 
 
 def load_onto(base: Base, source: AdapterSource | None, *, dtype: torch.dtype) -> Adapter | None:

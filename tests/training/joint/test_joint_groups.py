@@ -85,7 +85,7 @@ def test_every_key_is_either_free_or_shared(spec):
     assert set(FREE) < names
     assert names - set(FREE) == {
         "model", "data", "objective", "precision", "packing", "trainer",
-        "seed", "batch_size", "accumulate",
+        "seed", "batch_size", "accumulate", "date",
     }  # fmt: skip
 
 

@@ -16,12 +16,16 @@ from pathlib import Path
 
 from graftlab.door.toolkit.flags import MISSING, Values
 from graftlab.errors import ConfigError, did_you_mean
+from graftlab.files.reading import UnreadableError, read_json
+from graftlab.files.writing import partial_path, write_json
 
 ASSETS = "GRAFTLAB_AFM_ASSETS"
 ADAPTER_RUN, DRAFT_RUN = "adapter", "draft-model"
 BEST = "adapter-best.pt"
 """Not one of the toolkit's names, but people write it: the best by validation loss."""
 DRAFT = "draft-model-final.pt"
+LINKED = "linked.json"
+"""In the run folder: which files were linked beside it."""
 
 
 def found_assets(values: Values) -> str | None:
@@ -85,17 +89,40 @@ def _existing(place: Path, path: str, values: Values) -> str:
 
 
 def hand_over(folder: Path, run: Path) -> list[Path]:
-    """Link the run's toolkit checkpoints into `folder`, as the toolkit would have left them."""
-    linked = []
+    """Link the run's toolkit checkpoints into `folder`, as the toolkit would have left them.
+
+    A file of that name which is of another training stays as it is.
+    """
+    linked, ours = [], linked_before(run)
     for file in sorted((run / "checkpoints").glob("*.pt")):
         target = folder / file.name
         if target.exists() and target.samefile(file):
             continue
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        if os.path.lexists(target) and _stamp(target) != ours.get(target.name):
+            print(f"! {target} is of another training and stays; this one is {file}")
+            continue
+        temporary = partial_path(target)
         try:
             os.link(file, temporary)
         except OSError:  # a file system without hard links
             temporary.symlink_to(file.resolve())
         os.replace(temporary, target)
         linked.append(target)
+    if linked:
+        stamps = {target.name: _stamp(target) for target in linked}
+        write_json(run / LINKED, {**ours, **stamps})
     return linked
+
+
+def linked_before(run: Path) -> dict[str, list[int]]:
+    """What an earlier start has linked: name -> the file's size and time."""
+    try:
+        known = read_json(run / LINKED)
+    except (OSError, UnreadableError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _stamp(file: Path) -> list[int]:
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns]

@@ -50,10 +50,10 @@ class Checkpointer(StepCallback):
         plan, step = self.recorder.plan, trainer.global_step
         every = {"every_epochs": self.spec.every_epochs, "every_steps": self.spec.every_steps}
         number = self._signal(trainer)
-        ends = trainer.should_stop or step >= plan.total_steps
+        ends = self.recorder.ends(trainer)
         rung = step in self.observer.rungs
         best = self.recorder.best_step == step
-        asked = rung or step in self.observer.keeps or number is not None
+        asked = rung or step in self.observer.keeps or number is not None or trainer.should_stop
         if ends or best or due(step, plan, **every):
             self.save(trainer, self.recorder.row.get("valid_loss"))
         elif asked:  # without its loss: the run left alone would not have ranked it
@@ -61,7 +61,7 @@ class Checkpointer(StepCallback):
         if number is not None:
             name = signal.Signals(number).name
             raise Interrupted(f"{name}: stopped and saved after step {step}.", 128 + number)
-        if rung and not ends:
+        if rung and not ends and not trainer.should_stop:
             self._ask(trainer, first_time=True)
 
     def save(self, trainer: Trainer, valid_loss: float | None) -> None:

@@ -27,6 +27,7 @@ WARM_STEPS = 2
 KEPT = (
     "step",
     "stop_reason",
+    "late",
     "baseline",
     "best_loss",
     "best_step",
@@ -49,6 +50,7 @@ class Recorder(StepCallback):
         self.step_loss = 0.0  # of the step in progress alone; the row's loss is since the last row
         self.due = False  # whether this step's row is to be written whatever `log_every` says
         self.stop_reason: str | None = None
+        self.late: float | None = None  # the max_minutes that ended the run, if they did
         self.baseline: float | None = None  # the base's validation loss
         self.before: Row = {}  # the base's validation, as columns of a row
         self.best_loss, self.best_step = float("inf"), 0
@@ -99,6 +101,8 @@ class Recorder(StepCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._origin = time.perf_counter()
+        if self.late is not None:  # out of time then, and it has more now
+            self.stop_reason = self.late = None
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
@@ -164,10 +168,20 @@ class Recorder(StepCallback):
         if loss < self.best_loss:
             self.best_loss, self.best_step = loss, int(self.row["step"])
 
-    def stop(self, trainer: Trainer, reason: str) -> None:
-        """End the run after this step; the first reason is the one told."""
-        self.stop_reason = self.stop_reason or reason
+    def stop(self, trainer: Trainer, reason: str, *, late: float | None = None) -> None:
+        """End the run after this step; the first reason is the one told.
+
+        `late` is the limit in minutes where time ran out: then nothing is logged, validated or
+        ranked for the end's sake, so that the run can go on as if it had not ended here.
+        """
+        if self.stop_reason is None:
+            self.stop_reason, self.late = reason, late
         trainer.should_stop = True
+
+    def ends(self, trainer: Trainer) -> bool:
+        """Whether this step is the run's last for good."""
+        stopped = trainer.should_stop and self.late is None
+        return stopped or trainer.global_step >= self.plan.total_steps
 
     def state_dict(self) -> dict[str, Any]:
         return {"window": dict(self._window), **{name: getattr(self, name) for name in KEPT}}
@@ -204,8 +218,8 @@ class Scribe(StepCallback):
             self.write({"step": 0, "epoch": 0.0, **self.recorder.before})
 
     def after_step(self, trainer: Trainer, module: AdapterModule) -> None:
-        step, last = trainer.global_step, trainer.global_step >= self.recorder.plan.total_steps
-        if self.recorder.due or last or trainer.should_stop or step % self.log_every == 0:
+        due = self.recorder.due or self.recorder.ends(trainer)
+        if due or trainer.global_step % self.log_every == 0:
             if trainer.is_global_zero:
                 self.write(self.recorder.row)
             self.recorder.close_window()

@@ -113,12 +113,15 @@ class Stopper(StepCallback):
         self.best_smooth, self.best_smooth_step = float("inf"), 0
 
     def after_step(self, trainer: Trainer, module: AdapterModule) -> None:
-        reasons = (self._early(), self._plateau(trainer.global_step), self._late())
+        reasons = (self._early(), self._plateau(trainer.global_step))
         reason = next((reason for reason in reasons if reason is not None), None)
+        late = self.max_minutes if reason is None and self._is_late() else None
         if trainer.world_size > 1:  # clocks differ; all processes must stop after the same step
-            reason = trainer.strategy.broadcast(reason)
+            reason, late = trainer.strategy.broadcast((reason, late))
         if reason is not None:
             self.recorder.stop(trainer, reason)
+        elif late is not None and trainer.global_step < self.recorder.plan.total_steps:
+            self.recorder.stop(trainer, f"max_minutes={late:g} reached", late=late)
 
     def _early(self) -> str | None:
         spec, loss = self.spec.early_stopping, self.recorder.row.get("valid_loss")
@@ -144,10 +147,9 @@ class Stopper(StepCallback):
             return None
         return f"plateau: the training loss has not fallen for {spec.patience} steps"
 
-    def _late(self) -> str | None:
-        if self.max_minutes is None or self.spent + self.recorder.elapsed < 60 * self.max_minutes:
-            return None
-        return f"max_minutes={self.max_minutes:g} reached"
+    def _is_late(self) -> bool:
+        minutes = (self.spent + self.recorder.elapsed) / 60
+        return self.max_minutes is not None and minutes >= self.max_minutes
 
     def state_dict(self) -> dict[str, Any]:
         return {

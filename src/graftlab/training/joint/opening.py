@@ -9,8 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from graftlab.choices import dump
-from graftlab.errors import GraftlabError, ResumeError
-from graftlab.tracking.folder import identity
+from graftlab.errors import GraftlabError
 from graftlab.tracking.result import Result
 from graftlab.training.checkpoint import Saved
 from graftlab.training.joint.groups import Ended, Job
@@ -38,6 +37,9 @@ def claim_all(jobs: Sequence[Job], *, first: int = 0) -> tuple[Claimed, list[End
     claimed, ended = Claimed(), list[Ended]()
     for index, job in enumerate(jobs, first):
         try:
+            if job.folder.goes_on(job.spec.max_minutes):
+                job.folder.require_same(dump(job.spec))
+                job.folder.reopen()
             if job.folder.finished:
                 ended.append(Ended(index=index, result=_reported(job)))
             else:
@@ -48,8 +50,7 @@ def claim_all(jobs: Sequence[Job], *, first: int = 0) -> tuple[Claimed, list[End
 
 
 def _reported(job: Job) -> Result:
-    if job.folder.identity() != identity(dump(job.spec)):
-        raise ResumeError(f"{job.folder.path} holds a finished run of another configuration.")
+    job.folder.require_same(dump(job.spec))
     return Result.read(job.folder.path / "result.json")
 
 

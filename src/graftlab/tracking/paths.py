@@ -1,0 +1,92 @@
+"""Paths in a run's configuration: found again from elsewhere, and the same wherever a run began.
+
+run.yaml holds them in full. A run's identity takes those below the current folder relative to it,
+so that a project which was moved or cloned still knows its runs, and they are found from another
+folder, too. What is no file here, such as the id of a model on the hub, stays as it was typed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from glob import has_magic, iglob
+from pathlib import Path
+from typing import Any
+
+from graftlab.text.template import KNOWN
+
+KEYS = frozenset(
+    {
+        *("path", "of", "template", "train", "valid", "corpus", "files", "against"),
+        *("from_run", "teacher", "base", "schema"),
+    }
+)
+"""Last parts of the keys that may hold a path, a glob or a list of them."""
+
+
+def absolute(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration (`choices.dump`) with the paths of files that are there in full."""
+    return _walked(config, _in_full)
+
+
+def portable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with what lies below the current folder relative to it."""
+    here = os.getcwd()
+    return _walked(absolute(config), lambda text: _below(text, here))
+
+
+def without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with every path left out: for where the files' content is compared besides."""
+    return _walked(config, lambda text: "")
+
+
+def relocated(config: Mapping[str, Any], run: Path) -> dict[str, Any]:
+    """What a run's configuration says now that the run lies in `run`: whatever was moved along
+    with it, as a project is with its outputs, is meant where it lies now.
+    """
+    then, now = _parts(config.get("run_dir")), Path(os.path.abspath(run)).parts
+    shared = 0
+    while shared < min(len(then), len(now)) and then[-1 - shared] == now[-1 - shared]:
+        shared += 1
+    before, after = then[: len(then) - shared], now[: len(now) - shared]
+    if not then or before == after or len(before) < 2:
+        return dict(config)
+
+    def moved(text: str) -> str:
+        parts = Path(text).parts
+        return str(Path(*after, *parts[len(before) :])) if parts[: len(before)] == before else text
+
+    return _walked(config, moved) | {"run_dir": str(run)}
+
+
+def _walked(config: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    """The configuration with every path put through `change`."""
+
+    def value_of(key: str, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {k: value_of(k, v) for k, v in value.items()}
+        if isinstance(value, list):
+            return [value_of(key, item) for item in value]
+        is_path = key in KEYS and isinstance(value, str) and value not in KNOWN
+        return change(value) if is_path else value
+
+    return {key: value_of(key, value) for key, value in config.items()}
+
+
+def _in_full(text: str) -> str:
+    try:
+        path = os.path.expanduser(text)
+        there = any(iglob(path)) if has_magic(path) else os.path.exists(path)
+        return os.path.abspath(path) if there or os.path.exists(path) else text
+    except (OSError, ValueError):  # a text that is no name of a file
+        return text
+
+
+def _below(text: str, here: str) -> str:
+    inside = os.path.isabs(text) and os.path.commonpath([here, os.path.normpath(text)]) == here
+    return os.path.relpath(text, here) if inside and here != os.sep else text
+
+
+def _parts(folder: Any) -> tuple[str, ...]:
+    path = Path(folder) if isinstance(folder, str) else Path()
+    return path.parts if path.is_absolute() else ()

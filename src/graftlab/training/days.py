@@ -1,0 +1,28 @@
+"""The date of a run: what a chat template is told that asks for it, today or when it goes on."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import TYPE_CHECKING
+
+from graftlab.errors import ResumeError
+from graftlab.tracking.folder import RunFolder
+from graftlab.training.checkpoint import CheckpointStore
+
+if TYPE_CHECKING:
+    from graftlab.tasks.train import TrainSpec
+
+
+def settle_date(spec: TrainSpec, folder: RunFolder) -> None:
+    """Set the date on which the run began: that of the run in `folder`, or today.
+
+    Raises ResumeError where another one is asked for.
+    """
+    begun = None
+    if CheckpointStore(folder.checkpoints).saved():
+        begun = folder.config().get("date")
+    if begun is not None and spec.date not in (None, begun):
+        raise ResumeError(
+            f"{folder.path} began with date={begun}, and its data was rendered so: leave date out."
+        )
+    spec.date = begun or spec.date or date.today().isoformat()
