@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from graftlab.data.shapes import RowProblem
+from graftlab.data.turns import RowProblem
 from graftlab.recipes.record import Record
 from graftlab.recipes.rows import record_of
 from recipe_rows import turns
