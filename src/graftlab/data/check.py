@@ -45,8 +45,8 @@ def problems_in(
     for number, message in enumerate(messages, first):
         if not message.content.strip():
             problems.append(f"{_name(number, message)} is empty")
-        if found := _text_problems("", message.content, reserved):
-            problems += [f"{_name(number, message)}{problem}" for problem in found]
+        for problem in _text_problems("", message.content, reserved):
+            problems.append(f"{_name(number, message)}{problem}")
         if message.response_format:
             name = f"the response_format of {_name(number, message)}"
             problems += _text_problems(name, _as_json(message.response_format), reserved)

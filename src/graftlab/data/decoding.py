@@ -25,8 +25,9 @@ class Decoder:
 
     def __init__(self) -> None:
         self._found: list[str] = []
+        self._objects = [0]  # of the last value
         hooks: dict[str, Any] = {
-            "object_pairs_hook": _objects(self._found),
+            "object_pairs_hook": _building(self._found, self._objects),
             "parse_constant": self._constant,
         }
         self._plain = json.JSONDecoder(**hooks)
@@ -38,7 +39,7 @@ class Decoder:
 
     def decode(self, text: str) -> Any:
         """The value of a text. Raises json.JSONDecodeError or RecursionError."""
-        self._found.clear()
+        self._reset()
         try:
             value = self._plain.decode(text)
         except json.JSONDecodeError:
@@ -50,7 +51,7 @@ class Decoder:
 
     def raw_decode(self, text: str, at: int) -> tuple[Any, int]:
         """The value that begins at `at`, and where it ends; `measure` is yet to be called."""
-        self._found.clear()
+        self._reset()
         try:
             return self._plain.raw_decode(text, at)
         except json.JSONDecodeError:
@@ -59,9 +60,16 @@ class Decoder:
             return self._patient.raw_decode(text, at)
 
     def measure(self, value: Any, text: str) -> None:
-        """Note a value that is nested too deeply."""
-        if text.count("[") + text.count("{") > DEEPEST and deeper_than(value, DEEPEST):
+        """Note a value that is nested too deeply; few have brackets enough for that."""
+        left, at = DEEPEST - self._objects[0], -1
+        while left >= 0 and (at := text.find("[", at + 1)) >= 0:
+            left -= 1
+        if left < 0 and deeper_than(value, DEEPEST):
             self._found.append(TOO_DEEP)
+
+    def _reset(self) -> None:
+        self._found.clear()
+        self._objects[0] = 0
 
     def _constant(self, name: str) -> None:
         self._found.append(f"{name} is not JSON: write null, or a number")
@@ -74,14 +82,16 @@ class Decoder:
             return 0
 
 
-def _objects(found: list[str]) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
+def _building(
+    found: list[str], objects: list[int]
+) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
     """The hook for objects: a closure, as it is called for every turn of every row."""
 
     def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        objects[0] += 1
         value = dict(pairs)
         if len(value) != len(pairs):
-            counts = Counter(key for key, _ in pairs)
-            twice = counts.most_common(1)[0][0]
+            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
             found.append(f"the key `{twice[:_NEARBY]}` stands twice in one object: keep one")
         return value
 

@@ -217,19 +217,27 @@ class DataSpec:
 
         A file that is cut short is refused either way: nobody could say how many rows are missing.
         """
-        if self.on_invalid == "error":
+        cut = [row for row in bad if row.ends]
+        if self.on_invalid == "error" and len(cut) < len(bad):
             raise DataError(
                 f"{len(bad)} of {len(bad) + good} rows cannot be trained "
                 "(data.on_invalid=skip leaves them out and lists them in rejects.jsonl):",
                 _lines(bad),
             )
-        if cut := [row for row in bad if row.ends]:
+        if cut:
             files = "1 file" if len(cut) == 1 else f"{len(cut)} files"
             raise DataError(f"{files} cannot be read to the end:", _lines(cut))
         if rejects is None:
             return f"{len(bad)} rows left out (data.on_invalid=skip)"
         write_rejects(rejects, bad)
         return f"{len(bad)} rows left out (data.on_invalid=skip), listed in {rejects}"
+
+
+def refused_row(conversation: Conversation, reason: str) -> Reject:
+    """A conversation that was read and cannot be trained."""
+    tools = {"tools": list(conversation.tools)} if conversation.tools else {}
+    row = {"messages": [turn.as_dict() for turn in conversation.messages], **tools}
+    return Reject(conversation.source, conversation.line, reason, row, conversation.index)
 
 
 def write_rejects(file: Path, rows: Iterable[Reject], *, append: bool = False) -> None:

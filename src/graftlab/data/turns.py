@@ -8,7 +8,7 @@ from typing import Any
 from graftlab.data.decoding import TOO_DEEP, decoded
 from graftlab.data.keys import Unread, is_blank
 from graftlab.files.reading import DEEPEST, deeper_than
-from graftlab.types import Message
+from graftlab.types import ROLES, Message
 
 SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
 TOOL_TURNS = ("function_call", "observation", "tool", "function", "tool_call", "tool_response")
@@ -27,7 +27,7 @@ def read_turns(turns: Any, unread: Unread) -> tuple[Message, ...]:
     messages, problems = [], []
     for number, turn in enumerate(turns, 1):
         try:
-            messages.append(_read_turn(number, turn, unread))
+            messages.append(_plain(turn) or _read_turn(number, turn, unread))
         except RowProblem as problem:
             problems.append(str(problem))
     if problems:
@@ -39,6 +39,15 @@ def listed(problems: list[str]) -> str:
     """Several problems of one row in a line, the first few in full."""
     more = len(problems) - _SHOWN
     return "; ".join([*problems[:_SHOWN], *([f"and {more} more"] if more > 0 else [])])
+
+
+def _plain(turn: Any) -> Message | None:
+    """The message that a turn of role and content alone is, as nearly all are."""
+    if isinstance(turn, dict) and len(turn) == 2:
+        role, content = turn.get("role"), turn.get("content")
+        if role in ROLES and isinstance(content, str):
+            return Message(intern(role), content)
+    return None
 
 
 def _read_turn(number: int, turn: Any, unread: Unread) -> Message:
@@ -135,10 +144,10 @@ def read_format(turn: dict[str, Any]) -> dict[str, Any] | None:
             wanted = decoded(wanted) if wanted.strip() else None
         except ValueError as error:
             raise RowProblem(f"response_format is a string that is not JSON ({error})") from None
-    if deeper_than(wanted, DEEPEST):
-        raise RowProblem(f"response_format: {TOO_DEEP}")
     if wanted is None or wanted == {"type": "text"}:
         return None
+    if deeper_than(wanted, DEEPEST):
+        raise RowProblem(f"response_format: {TOO_DEEP}")
     if not isinstance(wanted, dict) or wanted.get("type") != "json_schema":
         seen = wanted.get("type") if isinstance(wanted, dict) else kind_of(wanted)
         raise RowProblem(f'response_format must have the type "json_schema", this has {seen}')
