@@ -11,7 +11,7 @@ turns of the role `tool` for what came back.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from graftlab.data.check import problems_in
@@ -267,7 +267,10 @@ def _unwritable(value: Any) -> str | None:
             return "holds NUL characters: the file was damaged, or is not text"
         half = not value.isascii() and not _encodes(value)
         return "holds half a UTF-16 pair (a broken \\ud... escape)" if half else None
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if isinstance(value, dict):
+        inner: Iterable[Any] = [*value, *value.values()]
+    else:
+        inner = value if isinstance(value, list) else ()
     return next((found for item in inner if (found := _unwritable(item))), None)
 
 
