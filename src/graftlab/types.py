@@ -17,7 +17,7 @@ Labels are shifted once, in `text/encode.py`, and nowhere else.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -54,25 +54,31 @@ class Message:
 class Conversation:
     """A checked conversation: optional system turn, then user and assistant in turn.
 
-    `source` and `line` say where it was read (1-based line, or index + 1 in a JSON array), so that
-    every later complaint can point at it.
+    `source` and `line` say where it was read (1-based), and `index` which row of a JSON array it is
+    (1-based; 0 in a file of lines), so that every later complaint can point at it.
     """
 
     messages: tuple[Message, ...]
     source: str = "<memory>"
     line: int = 0
     tools: tuple[dict[str, Any], ...] = field(default=())
+    index: int = 0
 
     @property
     def where(self) -> str:
-        return f"{self.source}:{self.line}"
+        return place_of(self.source, self.line, self.index)
 
     def without_last_answer(self) -> Conversation:
         """The same conversation up to the last user turn: what a model is asked."""
         messages = self.messages
         if messages and messages[-1].role == "assistant":
             messages = messages[:-1]
-        return Conversation(messages, self.source, self.line, self.tools)
+        return replace(self, messages=messages)
+
+
+def place_of(source: str, line: int, index: int = 0) -> str:
+    """Where a row stands: FILE:LINE, and which row of a JSON array it is."""
+    return f"{source}:{line} (row {index})" if index else f"{source}:{line}"
 
 
 @dataclass(frozen=True, slots=True)

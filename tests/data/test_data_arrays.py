@@ -21,7 +21,7 @@ SCALAR = (
     st.none()
     | st.booleans()
     | st.integers(-(10**20), 10**20)
-    | st.floats(allow_nan=True)
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 )
 KEY = st.text('ab\n"\\é€', max_size=4)

@@ -119,7 +119,7 @@ def test_a_broken_array_keeps_what_came_before(tmp_path: Path, text: str) -> Non
         (b"\0" * 99, "a NUL byte; the file was damaged, or is not text"),
         (b'[\n"a\0b"]', "a NUL byte; the file was damaged, or is not text"),
         (b'[\n{"a": "\xe9"}\n]', "not UTF-8"),
-        (b"[" * 100_000, "nested too deeply"),
+        (b"[" * 100_000, "nested more than 100 levels deep"),
     ],
 )
 def test_hopeless_files_are_one_problem(tmp_path: Path, data: bytes, reason: str) -> None:

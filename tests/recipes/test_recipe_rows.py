@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from graftlab.data.shapes import RowProblem
+from graftlab.data.turns import RowProblem
 from graftlab.recipes.record import Record
 from graftlab.recipes.rows import record_of
 from recipe_rows import turns
@@ -80,6 +80,7 @@ def test_tool_turns_are_kept_as_templates_expect_them() -> None:
         ({"text": " \n"}, "text is empty"),
         ({"text": "a\0b"}, "NUL characters"),
         ({"text": "a\ud83d"}, "half a UTF-16 pair"),
+        ({"messages": CHAT, "tools": [{"\ud83d": 1}]}, "half a UTF-16 pair"),
         ({"messages": turns("Hi", "a\0")}, "NUL characters"),
         ({"messages": turns("Hi", {"a": 1})}, "content must be text, this is an object"),  # type: ignore[arg-type]
         ({"messages": CHAT[:1]}, "must be the assistant's"),

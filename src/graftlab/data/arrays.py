@@ -13,17 +13,19 @@ import codecs
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
+
+from graftlab.data.decoding import TOO_DEEP, Decoder, broken_reason, end_of_value
 
 LONGEST_ROW = 64 * 2**20
 """Bytes of a row that are still read; more is a problem of that row."""
 
 _PIECE = 2**18
 _SHOWN = 200
+_KEPT = 100_000  # characters of a refused row
 _BLANK = re.compile(r"\s*")
 _ESCAPED = re.compile("[\udc80-\udcff]")
-_DECODER = json.JSONDecoder()
 _CUT_STRING = "Unterminated string"
 _NEAR_END = 16
 """No token but a string is longer: an error further from the end of the text is a real one."""
@@ -41,6 +43,8 @@ class RawRow:
     value: Any
     problem: str | None = None
     ends: bool = False
+    index: int = 0
+    """Its place in a JSON array, 1-based; 0 in a file of lines."""
 
 
 class Broken(Exception):
@@ -56,10 +60,15 @@ class TooLong(Broken):
 
 
 class JsonStream:
-    """JSON values in a file, one after another; `line` is that of the next one, 1-based."""
+    """JSON values in a file, one after another; `line` is that of the next one, 1-based.
+
+    `problem` is what is wrong with the last value, although it could be read.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self.line = 1
+        self.problem: str | None = None
+        self._json = Decoder()
         self._file, self._text, self._at, self._ended = file, "", 0, False
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
 
@@ -88,7 +97,7 @@ class JsonStream:
         """
         while True:
             try:
-                value, end = _DECODER.raw_decode(self._text, self._at)
+                value, end = self._json.raw_decode(self._text, self._at)
                 # A number near the end of the text may go on: 0 and 0. are the beginning of 0.5.
                 if end <= len(self._text) - _NEAR_END or self._ended:
                     break
@@ -99,11 +108,22 @@ class JsonStream:
                 if len(self._text) - self._at > LONGEST_ROW:
                     raise TooLong(too_long(), self.line, self.rest()) from error
             except RecursionError as error:
-                raise Broken("nested too deeply", self.line, self.rest()) from error
+                if (found := end_of_value(self._text, self._at)) is not None:
+                    self.problem = TOO_DEEP
+                    return None, self._taken(found)
+                if self._ended or len(self._text) - self._at > LONGEST_ROW:
+                    raise Broken(TOO_DEEP, self.line, self.rest()) from error
             self._fill()
+        text = self._taken(end)
+        self._json.measure(value, text)
+        self.problem = self._json.problem
+        return value, text
+
+    def _taken(self, end: int) -> str:
+        """The text up to `end`, which is passed over."""
         text = self._text[self._at : end]
         self._move(end)
-        return value, text
+        return text
 
     def _fill(self) -> None:
         """Read on: as much again as is waiting, so that a long value is tried few times."""
@@ -120,13 +140,6 @@ class JsonStream:
 def _cut_short(error: json.JSONDecodeError, length: int) -> bool:
     """Whether more text could mend it."""
     return error.msg.startswith(_CUT_STRING) or error.pos > length - _NEAR_END
-
-
-def broken_reason(error: json.JSONDecodeError) -> str:
-    """Why a text is not JSON; a NUL byte is more than a control character out of place."""
-    if error.doc[error.pos : error.pos + 1] == "\0":
-        return "a NUL byte; the file was damaged, or is not text"
-    return error.msg
 
 
 def too_long() -> str:
@@ -163,15 +176,16 @@ def _elements(stream: JsonStream) -> Iterator[tuple[RawRow, str]]:
     """The elements of the array that begins here, each with the line it starts on and its text."""
     assert stream.peek() == "["
     stream.skip()
+    index = 0
     while stream.peek() != "]":
-        line = stream.line
+        line, index = stream.line, index + 1
         try:
             value, text = stream.value()
         except Broken as broken:
             reason = str(broken) if isinstance(broken, TooLong) else f"broken JSON: {broken}"
-            yield _last(broken.line, broken.text, reason), ""
+            yield replace(_last(broken.line, broken.text, reason), index=index), ""
             return
-        yield element(line, value, text), text
+        yield replace(element(line, value, text, stream.problem), index=index), text
         if (mark := stream.peek()) == ",":
             stream.skip()
         elif mark != "]":
@@ -183,10 +197,12 @@ def _elements(stream: JsonStream) -> Iterator[tuple[RawRow, str]]:
         yield _last(stream.line, stream.rest(), reason), ""
 
 
-def element(line: int, value: Any, text: str) -> RawRow:
+def element(line: int, value: Any, text: str, problem: str | None = None) -> RawRow:
     """A value that was read, or the problem with its text."""
     if len(text) > LONGEST_ROW:
         return RawRow(line, _readable(text[:_SHOWN]), too_long())
+    if problem is not None:
+        return RawRow(line, _readable(text[:_KEPT]), problem)
     if text.isascii() or (found := _ESCAPED.search(text)) is None:
         return RawRow(line, value)
     place = line + text.count("\n", 0, found.start())

@@ -10,6 +10,13 @@ from typing import Any
 from graftlab.errors import did_you_mean
 from graftlab.types import ROLES, Message
 
+_FOREIGN_ROLES = {
+    **dict.fromkeys(("developer", "sys"), "system"),
+    **dict.fromkeys(("human", "prompter", "customer"), "user"),
+    **dict.fromkeys(("model", "gpt", "chatgpt", "bot", "ai", "bing", "bard"), "assistant"),
+}
+"""What other formats call the three roles."""
+
 
 def reserved_pattern(reserved: Iterable[str]) -> re.Pattern[str] | None:
     """Matches any of the reserved strings, longest first; None when there are none."""
@@ -23,53 +30,64 @@ def problems_in(
     reserved: re.Pattern[str] | None = None,
     last: str = "assistant",
     tools: Sequence[dict[str, Any]] = (),
+    first: int = 1,
 ) -> list[str]:
     """Everything that is wrong with a conversation, in words; empty when it can be trained.
 
-    `last` is whose turn must end it: the assistant's to train on, the user's to answer.
+    `last` is whose turn must end it: the assistant's to train on, the user's to answer; `first`
+    is the number of the first message, 0 for a system prompt that is no turn.
     """
     if not messages:
         return ["the conversation has no turns"]
-    problems = [*_role_problems(messages, last)]
-    if found := _reserved_in(tools, reserved):
-        problems.append(f"the tools {found}")
-    for number, message in enumerate(messages, 1):
-        name = f"turn {number} ({message.role})"
+    problems = [*_role_problems(messages, last, first)]
+    if tools:
+        problems += _text_problems("the tools", _as_json(tools), reserved)
+    for number, message in enumerate(messages, first):
         if not message.content.strip():
-            problems.append(f"{name} is empty")
-        if found := _reserved_in(message.content, reserved):
-            problems.append(f"{name} {found}")
-        if found := _reserved_in(message.response_format, reserved):
-            problems.append(f"the response_format of {name} {found}")
-        if "\0" in message.content:
-            problems.append(f"{name} holds NUL characters: the file was damaged, or is not text")
-        if not message.content.isascii() and _lone_surrogate(message.content):
-            problems.append(f"{name} holds half a UTF-16 pair (a broken \\ud... escape)")
+            problems.append(f"{_name(number, message)} is empty")
+        for problem in _text_problems("", message.content, reserved):
+            problems.append(f"{_name(number, message)}{problem}")
+        if message.response_format:
+            name = f"the response_format of {_name(number, message)}"
+            problems += _text_problems(name, _as_json(message.response_format), reserved)
     return problems
 
 
-def _reserved_in(value: Any, reserved: re.Pattern[str] | None) -> str:
-    """What is wrong with a text, or with what is shown as JSON; empty where nothing is."""
-    if reserved is None or not value:
-        return ""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    if (found := reserved.search(text)) is None:
-        return ""
-    return (
-        f"contains the reserved token {found.group()}, "
-        "which the model would read as structure: remove or reword it"
-    )
+def _name(number: int, message: Message) -> str:
+    return f"turn {number} ({message.role})" if number else "the system prompt"
 
 
-def _role_problems(messages: Sequence[Message], last: str) -> list[str]:
+def _as_json(value: Any) -> str:
+    """What is shown as JSON, as text; dates and bytes of Parquet have none of their own."""
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _text_problems(name: str, text: str, reserved: re.Pattern[str] | None) -> list[str]:
+    """What no model should read in a text that is shown to it."""
+    problems = []
+    if reserved is not None and (found := reserved.search(text)) is not None:
+        problems.append(
+            f"{name} contains the reserved token {found.group()}, "
+            "which the model would read as structure: remove or reword it"
+        )
+    if "\0" in text:
+        problems.append(f"{name} holds NUL characters: the file was damaged, or is not text")
+    if not text.isascii() and _lone_surrogate(text):
+        problems.append(f"{name} holds half a UTF-16 pair (a broken \\ud... escape)")
+    return problems
+
+
+def _role_problems(messages: Sequence[Message], last: str, first: int) -> list[str]:
     problems, expected = [], "user"
-    for number, message in enumerate(messages, 1):
+    for number, message in enumerate(messages, first):
         role = message.role
         if role not in ROLES:
-            hint = did_you_mean(role, ROLES)
-            return [f"turn {number} has the role `{role}`, not system, user or assistant.{hint}"]
+            meant = _FOREIGN_ROLES.get(role.strip().lower())
+            hint = f" Did you mean `{meant}`?" if meant else did_you_mean(role, ROLES)
+            shown = role if len(role) <= 40 else f"{role[:40]}..."
+            return [f"turn {number} has the role `{shown}`, not system, user or assistant.{hint}"]
         if role == "system":
-            if number > 1:
+            if number > first:
                 problems.append(f"turn {number} is a system turn: only the first may be")
             continue
         if role != expected:

@@ -23,11 +23,12 @@ from graftlab.data.arrays import (
     RawRow,
     TooLong,
     array_rows,
-    broken_reason,
     element,
     is_message_list,
     not_utf8,
 )
+from graftlab.data.decoding import TOO_DEEP, Decoder, broken_reason
+from graftlab.data.kinds import HEAD, binary_problem, text_problem
 from graftlab.errors import ConfigError, did_you_mean
 
 _WIDE_MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -89,7 +90,7 @@ def read_rows(path: Path) -> Iterator[RawRow]:
     line = 0
     try:
         with open_data(path) as file:
-            for row in _rows(file):
+            for row in _rows(file, path):
                 line = row.line
                 yield row
     except _DAMAGED as error:
@@ -119,8 +120,9 @@ def wide_problem(head: bytes) -> str | None:
     return "the file is UTF-16 or UTF-32: save it as UTF-8, as with iconv -f UTF-16 -t UTF-8"
 
 
-def _rows(file: IO[bytes]) -> Iterator[RawRow]:
-    if problem := wide_problem(file.read(4)):
+def _rows(file: IO[bytes], path: Path) -> Iterator[RawRow]:
+    head = file.read(HEAD)
+    if problem := binary_problem(head) or wide_problem(head[:4]):
         yield RawRow(1, "", problem, ends=True)
         return
     file.seek(0)
@@ -130,6 +132,9 @@ def _rows(file: IO[bytes]) -> Iterator[RawRow]:
         yield RawRow(1, "", "the file holds no rows")
         return
     second = next(lines, None)
+    if problem := text_problem(path, first[1], second[1] if second else None):
+        yield RawRow(first[0], first[1][:200].decode("utf-8", "replace"), problem, ends=True)
+        return
     file.seek(0)
     if not _is_jsonl(first[1], second[1] if second else None):
         if _is_array(file, first, second):
@@ -206,7 +211,7 @@ def _single_object(file: IO[bytes], first: tuple[int, bytes]) -> RawRow | None:
         return RawRow(first[0], broken.text, str(broken), ends=True)
     except Broken:
         return None
-    return None if stream.peek() else element(first[0], value, text)
+    return None if stream.peek() else element(first[0], value, text, stream.problem)
 
 
 def _parsed(data: bytes) -> Any:
@@ -219,6 +224,7 @@ def _parsed(data: bytes) -> Any:
 
 
 def _line_rows(lines: Iterable[tuple[int, bytes]]) -> Iterator[RawRow]:
+    decoder = Decoder()
     for number, line in lines:
         if len(line) > arrays.LONGEST_ROW:
             start = line[:200].decode("utf-8", "replace")
@@ -231,9 +237,12 @@ def _line_rows(lines: Iterable[tuple[int, bytes]]) -> Iterator[RawRow]:
             yield RawRow(number, line.decode("utf-8", "replace"), problem)
             continue
         try:
-            yield RawRow(number, json.loads(text))
+            value = decoder.decode(text)
         except json.JSONDecodeError as error:
             reason = broken_reason(error)
             yield RawRow(number, text, f"broken JSON at column {error.colno}: {reason}")
         except RecursionError:
-            yield RawRow(number, text, "broken JSON: nested too deeply")
+            yield RawRow(number, text, TOO_DEEP)
+        else:
+            found = decoder.problem
+            yield RawRow(number, value if found is None else text, found)

@@ -11,23 +11,29 @@ that of a row belongs to the last question.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from sys import intern
 from typing import Any
 
+from graftlab.data.keys import Unread, is_blank, without
+from graftlab.data.turns import (
+    RowProblem,
+    kind_of,
+    listed,
+    read_format,
+    read_tools,
+    read_turns,
+)
 from graftlab.types import Message
 
 ACCEPTED = (
     '[{"role","content"}, ...], {"messages": [...]}, {"conversations": [{"from","value"}]} '
     'or {"instruction","input","output"}'
 )
-SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
-TOOL_TURNS = ("function_call", "observation", "tool", "function", "tool_call", "tool_response")
-
-
-class RowProblem(Exception):
-    """Why a row cannot become a conversation; caught in `source.py`, shown with file and line."""
+_TURNS = ("messages", "conversations")
+_ALPACA = ("instruction", "input", "output")
+ROW_KEYS = frozenset({"system", "system_prompt", "tools", "response_format"})
+"""Keys that are read in a row of any shape, beside those of its turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,137 +43,145 @@ class Parsed:
     messages: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...]
     shape: str
+    first: int = 1
+    """Number of the first message among the row's own turns; 0 for a `system` key."""
+    metadata: frozenset[str] = frozenset()
+    """Keys that say something about the row and are not read."""
 
 
-def parse_row(row: Any) -> Parsed:
-    """Recognise the row's shape and read it. Raises RowProblem naming what was seen instead."""
+def parse_row(row: Any, *, ignore: Collection[str] = ()) -> Parsed:
+    """Recognise the row's shape and read it; keys in `ignore` are as if they were not there.
+
+    Raises RowProblem naming what was seen instead, and every key that would be lost.
+    """
+    if ignore:
+        row = without(row, ignore)
     if isinstance(row, list):
-        return Parsed(_read_turns(row), _tools_of(row), "messages (bare array)")
+        return _parsed({}, row, "messages (bare array)", frozenset())
     if not isinstance(row, dict):
         raise RowProblem(f"a row must be an object or an array, this is {kind_of(row)}")
-    _refuse_preferences(row)
-    for key, shape in (("messages", "messages"), ("conversations", "ShareGPT")):
-        if key in row:
-            messages = _with_format(row, _with_system(row, _read_turns(row[key])))
-            return Parsed(messages, read_tools(row) or _tools_of(row[key]), shape)
+    refuse_preferences(row)
+    if (key := turns_key(row)) is not None:
+        shape = "messages" if key == "messages" else "ShareGPT"
+        return _parsed(row, row[key], shape, frozenset({key}))
     if "instruction" in row and "output" in row:
-        messages = _with_format(row, _with_system(row, _read_alpaca(row)))
-        return Parsed(messages, read_tools(row), "Alpaca")
+        return _parsed(row, _alpaca_turns(row), "Alpaca", frozenset(_ALPACA))
     keys = ", ".join(map(str, list(row)[:8])) or "none"
     raise RowProblem(f"unknown shape with keys {keys}; a row is {ACCEPTED}")
 
 
-def _refuse_preferences(row: dict[str, Any]) -> None:
-    if "chosen" in row or "rejected" in row:
+def turns_key(row: dict[str, Any]) -> str | None:
+    """The key under which the turns stand. Raises RowProblem for two of them."""
+    there = [key for key in _TURNS if key in row]
+    if len(there) > 1:
+        there = [key for key in there if not is_blank(row[key])] or there[:1]
+    if len(there) > 1:
+        raise RowProblem(
+            "both `messages` and `conversations`: nothing says which is meant; remove one, or pass "
+            "over it with data.ignore_keys (sources.NAME.ignore_keys for prepare)"
+        )
+    return there[0] if there else None
+
+
+def refuse_preferences(row: dict[str, Any]) -> None:
+    """Raise RowProblem for a row that compares or judges answers."""
+    label = row.get("label", row.get("kto_tag"))
+    if not is_blank(row.get("chosen")) or not is_blank(row.get("rejected")):
         seen = "chosen and rejected answers"
-    elif isinstance(row.get("label", row.get("kto_tag")), bool):
+    elif isinstance(label, int) and label in (0, 1):  # a boolean is one
         seen = "a good-or-bad label"
     else:
         return
     raise RowProblem(
-        f"preference data ({seen}): it needs a preference objective, not supervised "
-        "fine-tuning; to train on its good answers, write those out as messages"
+        f"preference data ({seen}): it needs a preference objective, which is not there yet, not "
+        "supervised fine-tuning; to train on its good answers, write those out as messages"
     )
 
 
-def _read_turns(turns: Any) -> tuple[Message, ...]:
-    if not isinstance(turns, list):
-        raise RowProblem(f"the turns must be an array, this is {kind_of(turns)}")
-    return tuple(_read_turn(number, turn) for number, turn in enumerate(turns, 1))
+def _parsed(row: dict[str, Any], turns: Any, shape: str, own: frozenset[str]) -> Parsed:
+    """The row, with all that is wrong with its turns and its other keys told at once."""
+    unread, problems = Unread(), []
+    try:
+        messages: tuple[Message, ...] | None = read_turns(turns, unread)
+    except RowProblem as problem:
+        messages = None
+        problems.append(str(problem))
+    if not row.keys() <= own | ROW_KEYS:
+        texts = None if messages is None else [message.content for message in messages]
+        if messages is not None and shape == "Alpaca":
+            texts = [*texts, *(row[key] for key in _ALPACA if row.get(key))]  # type: ignore[misc]
+        unread.row(row, own | ROW_KEYS, texts)
+    problems += unread.problems()
+    if messages is None or problems:
+        raise RowProblem(listed(problems))
+    tools = row_tools(row, turns)
+    messages, first = _with_system(row, messages)
+    messages = _with_format(row, messages)
+    return Parsed(messages, tools, shape, first, frozenset(unread.metadata))
 
 
-def _read_turn(number: int, turn: Any) -> Message:
-    if not isinstance(turn, dict):
-        raise RowProblem(f"turn {number} must be an object, this is {kind_of(turn)}")
-    name = turn.get("role", turn.get("from"))
-    content = turn.get("content", turn.get("value"))
-    if name is None:
-        keys = ", ".join(map(str, turn)) or "no keys"
-        raise RowProblem(f"turn {number} has no role (keys: {keys})")
-    if name in TOOL_TURNS or turn.get("tool_calls"):
-        raise RowProblem(
-            f"turn {number} is a tool turn ({name}): tool calls and their results are not trained; "
-            "leave such rows out, or write the call into the assistant's content"
-        )
-    if not isinstance(content, str):
-        raise RowProblem(
-            f"turn {number} ({name}): content must be text, this is {kind_of(content)}"
-        )
-    role = str(name) if "role" in turn else SHAREGPT_ROLES.get(name, str(name))
-    wanted = read_format(turn)
-    if wanted is not None and role == "assistant":
-        raise RowProblem(
-            f"turn {number} (assistant) has a response_format: it belongs to the turn that asks"
-        )
-    return Message(intern(role), content, wanted)
-
-
-def _read_alpaca(row: dict[str, Any]) -> tuple[Message, ...]:
-    parts = {key: row.get(key) for key in ("instruction", "input", "output")}
+def _alpaca_turns(row: dict[str, Any]) -> list[dict[str, Any]]:
+    parts = {key: row.get(key) for key in _ALPACA}
     parts["input"] = parts["input"] or ""
     for key, value in parts.items():
         if not isinstance(value, str):
             raise RowProblem(f"{key} must be text, this is {kind_of(value)}")
-    if row.get("history"):
-        raise RowProblem("Alpaca `history` is not read: write earlier turns out as messages")
     question = "\n\n".join(str(parts[key]) for key in ("instruction", "input") if parts[key])
-    return (Message("user", question), Message("assistant", str(parts["output"])))
+    return [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": parts["output"]},
+    ]
 
 
-def _with_system(row: dict[str, Any], messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """A row-level `system` text becomes the system turn."""
-    system = row.get("system")
-    if system is None or system == "":
-        return messages
-    if not isinstance(system, str):
-        raise RowProblem(f"system must be text, this is {kind_of(system)}")
+def system_of(row: dict[str, Any]) -> str | None:
+    """The system prompt of a row, under either name; None where there is none."""
+    found: dict[str, str] = {}
+    for key in ("system", "system_prompt"):
+        value = row.get(key)
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            raise RowProblem(f"{key} must be text, this is {kind_of(value)}")
+        if value.strip():
+            found[key] = value
+    if len(set(found.values())) > 1:
+        raise RowProblem("two system prompts: `system` and `system_prompt` differ")
+    return next(iter(found.values()), None)
+
+
+def _with_system(
+    row: dict[str, Any], messages: tuple[Message, ...]
+) -> tuple[tuple[Message, ...], int]:
+    """The messages with a row-level system prompt as their system turn, and the first's number.
+
+    An empty system turn is none, as an empty key is.
+    """
+    first = 1
+    if messages and _says_nothing(messages[0]):
+        messages, first = messages[1:], 2
+    system = system_of(row) if row else None
+    if system is None:
+        return messages, first
     if messages and messages[0].role == "system":
-        raise RowProblem("two system prompts: a `system` key and a system turn")
-    return (Message("system", system), *messages)
+        if messages[0].content.strip() == system.strip():
+            return messages, first
+        raise RowProblem("two system prompts: a key of the row and a system turn differ")
+    return (Message("system", system), *messages), first - 1
 
 
-def read_tools(row: dict[str, Any]) -> tuple[dict[str, Any], ...]:
-    tools = row.get("tools")
-    if isinstance(tools, str):
-        try:
-            tools = json.loads(tools) if tools.strip() else None
-        except ValueError as error:
-            raise RowProblem(f"tools is a string that is not JSON ({error})") from None
-    if tools is None:
-        return ()
-    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-        raise RowProblem(f"tools must be an array of objects, this is {kind_of(tools)}")
-    return tuple(tools)
-
-
-def _tools_of(turns: list[Any]) -> tuple[dict[str, Any], ...]:
-    """Tools that stand in the system turn; `turns` were read already."""
+def row_tools(row: dict[str, Any], turns: list[Any]) -> tuple[dict[str, Any], ...]:
+    """The tools of a row, which may stand in its system turn; `turns` were read already."""
     for number, turn in enumerate(turns, 1):
         if turn.get("tools") and turn.get("role", turn.get("from")) != "system":
             raise RowProblem(f"turn {number} has tools: only the row or its system turn may")
-    return read_tools(turns[0]) if turns else ()
+    own, first = read_tools(row), read_tools(turns[0]) if turns else ()
+    if own and first and own != first:
+        raise RowProblem("tools twice: those of the row and those of its system turn differ")
+    return own or first
 
 
-def read_format(turn: dict[str, Any]) -> dict[str, Any] | None:
-    """The `response_format` of a turn or a row: a JSON schema, or None. Raises RowProblem."""
-    wanted = turn.get("response_format")
-    if isinstance(wanted, str):
-        try:
-            wanted = json.loads(wanted) if wanted.strip() else None
-        except ValueError as error:
-            raise RowProblem(f"response_format is a string that is not JSON ({error})") from None
-    if wanted is None or wanted == {"type": "text"}:
-        return None
-    if not isinstance(wanted, dict) or wanted.get("type") != "json_schema":
-        seen = wanted.get("type") if isinstance(wanted, dict) else kind_of(wanted)
-        raise RowProblem(f'response_format must have the type "json_schema", this has {seen}')
-    inner = wanted.get("json_schema")
-    if not isinstance(inner, dict) or not isinstance(inner.get("schema"), dict):
-        raise RowProblem(
-            'response_format needs "json_schema": {"name": ..., "schema": {...}} with the schema '
-            "as an object"
-        )
-    return wanted
+def _says_nothing(turn: Message) -> bool:
+    return turn.role == "system" and not turn.content.strip() and turn.response_format is None
 
 
 def _with_format(row: dict[str, Any], messages: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -181,10 +195,3 @@ def _with_format(row: dict[str, Any], messages: tuple[Message, ...]) -> tuple[Me
     last = asked[-1]
     framed = replace(messages[last], response_format=wanted)
     return (*messages[:last], framed, *messages[last + 1 :])
-
-
-def kind_of(value: Any) -> str:
-    names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
-    if value is None:
-        return "null"
-    return names.get(type(value), "a number")

@@ -10,7 +10,7 @@ import json
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from graftlab.data.check import problems_in, reserved_pattern
 from graftlab.data.files import locate, read_rows
 from graftlab.data.profile import Profile
 from graftlab.data.schemas import SchemaAugment, augment
-from graftlab.data.shapes import RowProblem, parse_row
+from graftlab.data.shapes import Parsed, parse_row
 from graftlab.data.split import content_hash, validation_mask
 from graftlab.data.system import with_system
+from graftlab.data.turns import RowProblem
 from graftlab.errors import ConfigError, DataError, require_choice, require_range
-from graftlab.types import Conversation
+from graftlab.types import Conversation, place_of
 
 
 @dataclass(slots=True)
@@ -39,13 +40,21 @@ class Dataset:
 
 
 @dataclass(frozen=True, slots=True)
-class _Reject:
+class Reject:
+    """A row that is left out, and why."""
+
     source: str
     line: int
     reason: str
     row: Any
+    index: int = 0
+    """Its place in a JSON array, 1-based; 0 in a file of lines."""
     ends: bool = False
     """Nothing of the file could be read behind it."""
+
+    @property
+    def where(self) -> str:
+        return place_of(self.source, self.line, self.index)
 
 
 @dataclass(slots=True)
@@ -55,7 +64,8 @@ class _FileSet:
     conversations: list[Conversation] = field(default_factory=list)
     hashes: array[int] = field(default_factory=lambda: array("Q"))
     formats: Counter[str] = field(default_factory=Counter)
-    rejects: list[_Reject] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    metadata: set[str] = field(default_factory=set)
     files: int = 0
 
 
@@ -79,6 +89,8 @@ class DataSpec:
     """Conversations over packing.max_length: drop (counted) or error. Never cut silently."""
     train_turns: str = "all"
     """Train all assistant turns of a conversation, or only the last."""
+    ignore_keys: list[str] = field(default_factory=list)
+    """Keys of rows and turns to pass over, as if they were not there; any other must be known."""
     limit: int | None = None
     """Use only the first N conversations of each file set: for quick probes."""
     schema_augment: SchemaAugment = field(default_factory=SchemaAugment)
@@ -117,6 +129,8 @@ class DataSpec:
         notes = [_summary("data.train", train)]
         if valid_files:
             notes.append(_summary("data.valid", valid))
+        if metadata := sorted(train.metadata | valid.metadata):
+            notes.append(f"keys that are metadata and not read: {', '.join(metadata)}")
         if bad:
             notes.append(self._settle(bad, len(train.hashes) + len(valid.hashes), rejects))
         if not train.conversations:
@@ -153,11 +167,12 @@ class DataSpec:
         found = _FileSet(files=len(files))
         for path in files:
             for item in self._rows(path, reserved):
-                if isinstance(item, _Reject):
+                if isinstance(item, Reject):
                     found.rejects.append(item)
                     continue
-                shape, conversation, value = item
-                found.formats[shape] += 1
+                parsed, conversation, value = item
+                found.formats[parsed.shape] += 1
+                found.metadata |= parsed.metadata
                 found.conversations.append(conversation)
                 found.hashes.append(value)
                 if self.limit is not None and len(found.conversations) == self.limit:
@@ -166,61 +181,78 @@ class DataSpec:
 
     def _rows(
         self, path: Path, reserved: re.Pattern[str] | None
-    ) -> Iterator[_Reject | tuple[str, Conversation, int]]:
+    ) -> Iterator[Reject | tuple[Parsed, Conversation, int]]:
         source = str(path)
         for row in read_rows(path):
-            if row.problem is not None:
-                yield _Reject(source, row.line, row.problem, row.value, row.ends)
-                continue
-            try:
-                parsed = parse_row(row.value)
-            except RowProblem as problem:
-                yield _Reject(source, row.line, str(problem), row.value)
-                continue
-            problems = problems_in(parsed.messages, reserved=reserved, tools=parsed.tools)
-            if self.schema_augment.copies and not problems:
-                problems = answer_problems(parsed.messages)
-            if problems:
-                yield _Reject(source, row.line, "; ".join(problems), row.value)
+            parsed: Parsed | str = row.problem or self._checked(row.value, reserved)
+            if isinstance(parsed, str):
+                yield Reject(source, row.line, parsed, row.value, row.index, row.ends)
                 continue
             messages = with_system(
                 parsed.messages, system=self.system_prompt, instruction=self.default_instruction
             )
-            conversation = Conversation(messages, source, row.line, parsed.tools)
+            conversation = Conversation(messages, source, row.line, parsed.tools, row.index)
             # Hashed as read, so that another system prompt does not deal the split anew.
-            yield parsed.shape, conversation, content_hash(parsed.messages)
+            yield parsed, conversation, content_hash(parsed.messages)
+
+    def _checked(self, row: Any, reserved: re.Pattern[str] | None) -> Parsed | str:
+        """The row, or all that is wrong with it."""
+        try:
+            parsed = parse_row(row, ignore=self.ignore_keys)
+        except RowProblem as problem:
+            return str(problem)
+        messages = parsed.messages
+        problems = problems_in(messages, reserved=reserved, tools=parsed.tools, first=parsed.first)
+        if self.schema_augment.copies and not problems:
+            problems = answer_problems(messages)
+        return "; ".join(problems) or parsed
 
     def _split(self, train: _FileSet) -> tuple[list[Conversation], list[Conversation]]:
         held = validation_mask(train.hashes, self.valid_fraction)
         pairs = list(zip(train.conversations, held, strict=True))
         return [c for c, out in pairs if not out], [c for c, out in pairs if out]
 
-    def _settle(self, bad: list[_Reject], good: int, rejects: Path | None) -> str:
+    def _settle(self, bad: list[Reject], good: int, rejects: Path | None) -> str:
         """Refuse the bad rows, or put them aside; returns the line for the log.
 
         A file that is cut short is refused either way: nobody could say how many rows are missing.
         """
-        if self.on_invalid == "error":
+        cut = [row for row in bad if row.ends]
+        if self.on_invalid == "error" and len(cut) < len(bad):
             raise DataError(
                 f"{len(bad)} of {len(bad) + good} rows cannot be trained "
                 "(data.on_invalid=skip leaves them out and lists them in rejects.jsonl):",
                 _lines(bad),
             )
-        if cut := [row for row in bad if row.ends]:
+        if cut:
             files = "1 file" if len(cut) == 1 else f"{len(cut)} files"
             raise DataError(f"{files} cannot be read to the end:", _lines(cut))
         if rejects is None:
             return f"{len(bad)} rows left out (data.on_invalid=skip)"
-        rejects.parent.mkdir(parents=True, exist_ok=True)
-        with rejects.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            for row in bad:
-                entry = {"source": row.source, "line": row.line, "reason": row.reason}
-                file.write(json.dumps({**entry, "row": row.row}, ensure_ascii=False) + "\n")
+        write_rejects(rejects, bad)
         return f"{len(bad)} rows left out (data.on_invalid=skip), listed in {rejects}"
 
 
-def _lines(bad: list[_Reject]) -> list[str]:
-    return [f"{row.source}:{row.line}: {row.reason}" for row in bad]
+def refused_row(conversation: Conversation, reason: str) -> Reject:
+    """A conversation that was read and cannot be trained."""
+    tools = {"tools": list(conversation.tools)} if conversation.tools else {}
+    row = {"messages": [turn.as_dict() for turn in conversation.messages], **tools}
+    return Reject(conversation.source, conversation.line, reason, row, conversation.index)
+
+
+def write_rejects(file: Path, rows: Iterable[Reject], *, append: bool = False) -> None:
+    """Rows that are left out as JSONL: {source, line, index?, reason, row}."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    mode = "a" if append else "w"
+    with file.open(mode, encoding="utf-8", errors="backslashreplace") as stream:
+        for row in rows:
+            place = {"line": row.line} | ({"index": row.index} if row.index else {})
+            entry = {"source": row.source, **place, "reason": row.reason, "row": row.row}
+            stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+
+def _lines(bad: list[Reject]) -> list[str]:
+    return [f"{row.where}: {row.reason}" for row in bad]
 
 
 def _summary(key: str, found: _FileSet) -> str:

@@ -10,13 +10,12 @@ from graftlab.types import Message
 
 def content_hash(messages: Sequence[Message]) -> int:
     """64 bits that depend on roles and contents only, evenly spread."""
-    digest = hashlib.blake2b(digest_size=8)
+    parts: list[bytes] = []
     for message in messages:
         for text in (message.role, message.content):
             data = text.encode("utf-8")
-            digest.update(len(data).to_bytes(8, "little"))
-            digest.update(data)
-    return int.from_bytes(digest.digest(), "little")
+            parts += (len(data).to_bytes(8, "little"), data)
+    return int.from_bytes(hashlib.blake2b(b"".join(parts), digest_size=8).digest(), "little")
 
 
 def validation_mask(hashes: Sequence[int], fraction: float) -> list[bool]:

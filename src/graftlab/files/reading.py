@@ -83,6 +83,8 @@ def deeper_than(value: Any, levels: int) -> bool:
     """Whether lists and dictionaries stand inside each other more than `levels` deep."""
     layer = [value] if isinstance(value, dict | list) else []
     for _ in range(levels):
+        if not layer:
+            return False
         layer = [
             item
             for holder in layer

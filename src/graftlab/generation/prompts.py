@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from graftlab.data.check import problems_in, reserved_pattern
 from graftlab.data.files import locate, read_rows
-from graftlab.data.shapes import RowProblem, parse_row
+from graftlab.data.shapes import parse_row
 from graftlab.data.system import with_system as behind
+from graftlab.data.turns import RowProblem
 from graftlab.errors import ConfigError, DataError
-from graftlab.types import Conversation, Message
+from graftlab.types import Conversation, Message, place_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +27,21 @@ class Prompt:
 
 
 def read_prompts(
-    files: str, *, reserved: frozenset[str] = frozenset(), limit: int | None = None
+    files: str,
+    *,
+    reserved: frozenset[str] = frozenset(),
+    limit: int | None = None,
+    ignore: Collection[str] = (),
 ) -> list[Prompt]:
     """Questions from files in the shapes of training data; a last assistant turn is left out.
 
-    Rows may lack the answer altogether. Raises ConfigError for a missing file and DataError
-    listing every row that cannot be asked (at most the first `limit` questions are read).
+    Rows may lack the answer altogether; keys in `ignore` are passed over. Raises ConfigError for a
+    missing file and DataError listing every row that cannot be asked (at most the first `limit`
+    questions are read).
     """
     prompts: list[Prompt] = []
     problems: list[str] = []
-    for found in _rows(locate("prompts", files), reserved):
+    for found in _rows(locate("prompts", files), reserved, ignore):
         if isinstance(found, str):
             problems.append(found)
             continue
@@ -67,27 +73,32 @@ def with_system(
     return replace(prompt, conversation=replace(conversation, messages=messages))
 
 
-def _rows(paths: list[Path], reserved: frozenset[str]) -> Iterator[Prompt | str]:
+def _rows(
+    paths: list[Path], reserved: frozenset[str], ignore: Collection[str]
+) -> Iterator[Prompt | str]:
     """Each row as a prompt, or as the line that says why it is none."""
     pattern = reserved_pattern(reserved)
     for path in paths:
         for row in read_rows(path):
-            where = f"{path}:{row.line}"
+            where = place_of(str(path), row.line, row.index)
             if row.problem is not None:
                 yield f"{where}: {row.problem}"
                 continue
             try:
-                parsed = parse_row(_answerable(row.value))
+                parsed = parse_row(_answerable(row.value), ignore=ignore)
             except RowProblem as problem:
                 yield f"{where}: {problem}"
                 continue
             *question, last = parsed.messages or (Message("user", ""),)
             answer = last.content if last.role == "assistant" else None
             messages = tuple(question) if answer is not None else parsed.messages
-            if problems := problems_in(messages, reserved=pattern, last="user", tools=parsed.tools):
+            problems = problems_in(
+                messages, reserved=pattern, last="user", tools=parsed.tools, first=parsed.first
+            )
+            if problems:
                 yield f"{where}: {'; '.join(problems)}"
             else:
-                conversation = Conversation(messages, str(path), row.line, parsed.tools)
+                conversation = Conversation(messages, str(path), row.line, parsed.tools, row.index)
                 yield Prompt(conversation, answer or None)
 
 

@@ -64,7 +64,8 @@ def write(folder: Path, content: Mapping[str, Any]) -> None:
 
 def _step(tally: Tally) -> dict[str, Any]:
     known = dataclasses.is_dataclass(tally.parameters)
-    parts = {"parts": dict(sorted(tally.parts.items()))} if tally.parts else {}
+    parts: dict[str, Any] = {"parts": dict(sorted(tally.parts.items()))} if tally.parts else {}
+    parts |= {"metadata": sorted(tally.metadata)} if tally.metadata else {}
     return (
         {
             "step": tally.step,

@@ -45,6 +45,8 @@ class Tally:
     """Reason -> records dropped."""
     parts: Counter[str] = field(default_factory=Counter)
     """Reason -> parts dropped of records that may have gone on, such as the notes in a text."""
+    metadata: set[str] = field(default_factory=set)
+    """Keys of the rows that say where they come from, and are left behind."""
     finished: bool = False
 
     @property
@@ -65,6 +67,8 @@ class Branch:
     steps: Sequence[tuple[str, Step]] = ()
     made: bool = False
     """Whether the records are made rather than read."""
+    metadata: set[str] = field(default_factory=set)
+    """Filled while they are read: keys of the rows that are left behind."""
 
 
 @dataclass(slots=True)
@@ -128,6 +132,7 @@ class Pipeline:
             tally.reasons[reason] += 1
             files.reject(tally.step, record, reason, detail)
 
+        tally.metadata = branch.metadata
         for number, record in enumerate(branch.read(drop)):
             tally.taken[branch.name] += 1
             tally.given[branch.name] += 1

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from graftlab.data.arrays import LONGEST_ROW, RawRow, not_utf8, too_long
 from graftlab.data.files import damaged, locate, open_data, read_rows, wide_problem
-from graftlab.data.shapes import RowProblem
+from graftlab.data.turns import RowProblem
 from graftlab.errors import ConfigError, DataError, did_you_mean, require_choice
 from graftlab.recipes.record import Drop, Record
 from graftlab.recipes.rows import record_of
@@ -47,6 +47,8 @@ class SourceSpec:
     """auto (by ending, else JSON by content), json (lines or an array), csv, parquet or text."""
     columns: dict[str, str] = field(default_factory=dict)
     """Field -> the file's name for it, such as {user: question, assistant: reply}."""
+    ignore_keys: list[str] = field(default_factory=list)
+    """Keys of rows and turns to pass over, as if they were not there; any other must be known."""
     make: str | None = None
     """A set that is made instead of read, such as guard; in place of files."""
     steps: list[str] = field(default_factory=list)
@@ -101,15 +103,18 @@ def fingerprint(path: Path) -> dict[str, Any]:
     return {"file": str(path), "bytes": path.stat().st_size, "sha256": digest}
 
 
-def read_source(name: str, spec: SourceSpec, drop: Drop) -> Iterator[Record]:
-    """The records of a source that is read, in file order.
+def read_source(
+    name: str, spec: SourceSpec, drop: Drop, *, metadata: set[str] | None = None
+) -> Iterator[Record]:
+    """The records of a source that is read, in file order; `metadata` takes the keys left behind.
 
     Raises DataError when a file cannot be read to its end, or no row of the source can be used.
     """
     problems: list[str] = []
+    metadata = set() if metadata is None else metadata
     kept = dropped = 0
     for path in spec.paths(name):
-        for record, reason, detail in _records(path, spec):
+        for record, reason, detail in _records(path, spec, metadata):
             record = replace(record, source=name)
             if reason:
                 dropped += 1
@@ -122,7 +127,7 @@ def read_source(name: str, spec: SourceSpec, drop: Drop) -> Iterator[Record]:
         raise DataError(f"sources.{name}: none of its {dropped} rows can be used:", problems)
 
 
-def _records(path: Path, spec: SourceSpec) -> Iterator[tuple[Record, str, str]]:
+def _records(path: Path, spec: SourceSpec, metadata: set[str]) -> Iterator[tuple[Record, str, str]]:
     """(record, '', '') or (what was read, reason, detail) for every row of a file."""
     last, same = 0, 1
     for row in read_file(path, spec.format, spec.columns):
@@ -137,7 +142,17 @@ def _records(path: Path, spec: SourceSpec) -> Iterator[tuple[Record, str, str]]:
             yield unread, "cannot be parsed", row.problem
             continue
         try:
-            yield record_of(row.value, origin=origin, columns=spec.columns), "", ""
+            yield (
+                record_of(
+                    row.value,
+                    origin=origin,
+                    columns=spec.columns,
+                    ignore=spec.ignore_keys,
+                    metadata=metadata,
+                ),
+                "",
+                "",
+            )
         except RowProblem as problem:
             yield unread, "cannot be used", str(problem)
 

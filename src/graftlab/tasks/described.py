@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,9 +132,14 @@ def read_documents(spec: TrainSpec, base: Described) -> tuple[Documents, int, li
         guessed = guess_documents(found.valid) if found.valid else None
         valid_tokens = int(guessed.lengths.sum()) if guessed else 0
         return guess_documents(found.train), valid_tokens, found.notes
-    turns = spec.data.train_turns
-    train = encode(found.train, tokenizer, max_length=NO_LIMIT, train_turns=turns, progress=True)
-    valid = encode(found.valid, tokenizer, max_length=spec.packing.max_length, train_turns=turns)
+    read = partial(
+        encode,
+        tokenizer=tokenizer,
+        on_invalid=spec.data.on_invalid,
+        train_turns=spec.data.train_turns,
+    )
+    train = read(found.train, max_length=NO_LIMIT, progress=True)
+    valid = read(found.valid, max_length=spec.packing.max_length)
     counted, exact = "counted with the model's tokenizer", not spec.objective.redraws()
     if not exact:
         counted += ", on the data's answers: the teacher's are not drawn yet"

@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from graftlab.data.budget import Budget, Spread
+    from graftlab.text.encode import TokenSet
+    from graftlab.types import Conversation
 
 _NO_LIMIT = 2**31 - 1
 _ROWS_DRAWN, _ROW_WIDTH = 8, 40
+_REFUSED = 5
 
 
 @dataclass(kw_only=True, slots=True)
@@ -96,7 +99,14 @@ def look(spec: InspectSpec) -> Inspection:
     tokenizer = spec.model.load_tokenizer()
     data = spec.data.load(reserved=tokenizer.reserved)
     turns, limit = spec.data.train_turns, spec.packing.max_length
-    tokens = encode(data.train, tokenizer, max_length=_NO_LIMIT, train_turns=turns, progress=True)
+    tokens = encode(
+        data.train,
+        tokenizer,
+        max_length=_NO_LIMIT,
+        on_invalid=spec.data.on_invalid,
+        train_turns=turns,
+        progress=True,
+    )
     inside = tokens.lengths <= limit
     lengths, num_labels = tokens.lengths[inside], tokens.num_labels[inside]
     plan = plan_rows(lengths.tolist(), spec.packing)
@@ -106,7 +116,7 @@ def look(spec: InspectSpec) -> Inspection:
 
     over = [(where(i), int(tokens.lengths[i])) for i in (~inside).nonzero()[0]]
     return Inspection(
-        notes=[*tokenizer.notes, *data.notes, *([tokens.note] if tokens.note else [])],
+        notes=[*tokenizer.notes, *data.notes, *_notes(tokens, data.train)],
         shown=[
             Shown(where(i), shown_tokens(tokens[i], tokenizer))
             for i in range(min(spec.rows, len(tokens)))
@@ -125,6 +135,16 @@ def look(spec: InspectSpec) -> Inspection:
         plan=plan,
         longest=sorted(over, key=lambda item: -item[1]),
     )
+
+
+def _notes(tokens: TokenSet, conversations: Sequence[Conversation]) -> list[str]:
+    """What there is to say of the encoding."""
+    notes = [tokens.note] if tokens.note else []
+    for one in tokens.refused[:_REFUSED]:
+        notes.append(f"left out: {conversations[one.index].where}: {one.reason}")
+    if (more := len(tokens.refused) - _REFUSED) > 0:
+        notes.append(f"left out: {more} more rows (data.on_invalid=skip)")
+    return notes
 
 
 def show(found: Inspection, console: Console) -> None:

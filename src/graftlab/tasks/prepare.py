@@ -186,16 +186,16 @@ def _branch(spec: PrepareSpec, name: str, steps: dict[str, Any]) -> Branch:
     from graftlab.recipes.pipeline import Branch
     from graftlab.recipes.sources import read_source
 
-    source = spec.sources[name]
+    source, metadata = spec.sources[name], set[str]()
 
     def read(drop: Drop) -> Iterator[Record]:
         if source.make is not None:
             made: Iterator[Record] = spec.makers()[source.make].records()
             return made
-        return read_source(name, source, drop)
+        return read_source(name, source, drop, metadata=metadata)
 
     own = [(step, steps[step]) for step in source.steps]
-    return Branch(name, read, own, made=source.make is not None)
+    return Branch(name, read, own, made=source.make is not None, metadata=metadata)
 
 
 def _problems(spec: PrepareSpec) -> Iterator[str]:

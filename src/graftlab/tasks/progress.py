@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graftlab.tracking.console import console, say
@@ -123,8 +123,13 @@ def _table(tallies: Sequence[Tally]) -> Table:
         counts = (tally.taken.total(), tally.kept, tally.dropped, tally.given.total())
         why = [_listed(tally.reasons)] if tally.reasons else []
         why += [f"of their text: {_listed(tally.parts)}"] if tally.parts else []
+        why += [f"metadata left behind: {_names(tally.metadata)}"] if tally.metadata else []
         table.add_row(tally.step, *(f"{count:,}" for count in counts), "\n".join(why))
     return table
+
+
+def _names(keys: Iterable[str]) -> str:
+    return ", ".join(sorted(keys))
 
 
 def _listed(reasons: Counter[str]) -> str:

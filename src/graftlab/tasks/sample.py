@@ -184,14 +184,15 @@ def _prompts(
     from graftlab.generation.prompts import read_prompts, text_prompt, with_system
     from graftlab.text.frame import load_frame
 
+    data = source.run().get("data", {}) if source else {}
     if spec.prompts is not None:
-        prompts = read_prompts(spec.prompts, reserved=reserved, limit=spec.limit)
+        ignore = data.get("ignore_keys") or ()
+        prompts = read_prompts(spec.prompts, reserved=reserved, limit=spec.limit, ignore=ignore)
     else:
         prompts = [text_prompt(spec.prompt or "", system=spec.system, reserved=reserved)]
     if spec.frame is not None:
         frame = load_frame(spec.frame)
         prompts = [replace(p, conversation=frame.apply(p.conversation)) for p in prompts]
-    data = source.run().get("data", {}) if source else {}
     system, instruction = data.get("system_prompt"), data.get("default_instruction")
     return [with_system(p, system=system, instruction=instruction) for p in prompts]
 

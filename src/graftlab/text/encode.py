@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from graftlab.caches import default_cache
-from graftlab.errors import DataError
+from graftlab.errors import DataError, GraftlabError
 from graftlab.text.cache import ARRAYS, cache_key, drafting, publish, read_arrays
 from graftlab.text.spill import Flat, fingerprint
 from graftlab.text.tokenizer import Tokenizer
-from graftlab.text.turns import Draft, MaskProblem, TurnReader
+from graftlab.text.turns import Document, Draft, MaskProblem, TurnReader
 from graftlab.types import IGNORE, Conversation, Tokens
 
 _CHUNK = 512  # conversations encoded in one batch
@@ -34,6 +34,14 @@ class Dropped:
 
     where: str
     tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A conversation that the template or the tokenizer gives no trained tokens for."""
+
+    index: int  # among the conversations
+    reason: str
 
 
 @dataclass
@@ -52,6 +60,7 @@ class TokenSet:
     sources: np.ndarray  # (n,) int32: index of the conversation
     fingerprint: str  # hash of the content
     dropped: list[Dropped] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
     picked: np.ndarray | None = None  # (n,) int64, rising; None: all that the arrays hold
     note: str | None = None  # what went wrong on the way, for the log
 
@@ -90,6 +99,7 @@ def encode(
     *,
     max_length: int,
     over_limit: str = "drop",
+    on_invalid: str = "error",
     train_turns: str = "all",
     cache: Path | None = None,
     progress: bool = False,
@@ -99,49 +109,93 @@ def encode(
     Documents of more than `max_length` tokens are dropped and listed in `dropped`; with
     `over_limit="error"` they are refused. The cache holds all of them, whatever the limit. A cache
     that cannot be written costs memory and the next run's time, and is told in `note`.
-    Raises DataError with file and line of every row that the template gives no mask for.
+    Rows that the template gives no mask for are listed in `refused` with `on_invalid="skip"`.
+    Raises DataError with file and line of every one of them otherwise, or when none is left.
     """
     home = default_cache() if cache is None else cache
     key = cache_key(conversations, tokenizer.rendering, train_turns)
     stored, note = read_arrays(home, key), None
+    reader = TurnReader(tokenizer, train_turns=train_turns)
     if stored is None:
-        reader = TurnReader(tokenizer, train_turns=train_turns)
         with drafting(home, key) as draft, closing(Flat(draft)) as flat:
-            _encode_all(conversations, reader, flat, progress)
+            refused = _encode_all(conversations, reader, flat, progress)
+            _check_refused(refused, conversations, on_invalid)
             stored, note = _stored(flat, draft, home, key)
+    else:
+        refused = _refused_again(stored[0]["sources"], conversations, reader)
+        _check_refused(refused, conversations, on_invalid)
     arrays, mark = stored
     columns: dict[str, Any] = {name: arrays[name] for name in ARRAYS}
-    whole = TokenSet(**columns, fingerprint=mark, note=note)
+    whole = TokenSet(**columns, fingerprint=mark, note=note, refused=refused)
     return _within_limit(whole, conversations, max_length=max_length, over_limit=over_limit)
 
 
 def _encode_all(
     conversations: Sequence[Conversation], reader: TurnReader, flat: Flat, progress: bool
-) -> None:
-    problems: list[tuple[int, MaskProblem]] = []
+) -> list[Refused]:
+    """Fill `flat`; the conversations that gave no document, in order."""
+    refused: list[Refused] = []
     with _progress_bar(len(conversations), shown=progress) as advance:
         for start in range(0, len(conversations), _CHUNK):
             chunk = conversations[start : start + _CHUNK]
-            drafts: list[tuple[int, Draft]] = []
-            for index, conversation in enumerate(chunk, start):
-                try:
-                    drafts += [(index, draft) for draft in reader.drafts(conversation)]
-                except MaskProblem as problem:
-                    problems.append((index, problem))
-            found = reader.documents([draft for _, draft in drafts])
-            for (index, _), made in zip(drafts, found, strict=True):
-                if isinstance(made, MaskProblem):
-                    problems.append((index, made))
-                else:
-                    for document in made:
-                        flat.add(document, source=index)
+            for index, made in _documents(chunk, start, reader):
+                if isinstance(made, Refused):
+                    refused.append(made)
+                    continue
+                for document in made:
+                    flat.add(document, source=index)
             advance(len(chunk))
-    if problems:
-        problems.sort(key=lambda found: found[0])
-        raise DataError(
-            f"{len(problems)} conversations cannot be turned into trained tokens:",
-            [f"{conversations[index].where}: {problem}" for index, problem in problems],
-        )
+    return sorted(refused, key=lambda found: found.index)
+
+
+def _documents(
+    chunk: Sequence[Conversation], start: int, reader: TurnReader
+) -> Iterator[tuple[int, list[Document] | Refused]]:
+    """What becomes of each conversation of a chunk; of those in several drafts, in several parts.
+
+    One of several that is refused takes the others of its conversation with it.
+    """
+    drafts: list[tuple[int, Draft]] = []
+    for index, conversation in enumerate(chunk, start):
+        try:
+            drafts += [(index, draft) for draft in reader.drafts(conversation)]
+        except (MaskProblem, GraftlabError) as problem:
+            yield index, Refused(index, str(problem))
+    found = [*reader.documents([draft for _, draft in drafts])]
+    bad: dict[int, str] = {}
+    for (index, _), made in zip(drafts, found, strict=True):
+        if isinstance(made, MaskProblem):
+            bad.setdefault(index, str(made))
+    yield from ((index, Refused(index, reason)) for index, reason in bad.items())
+    for (index, _), made in zip(drafts, found, strict=True):
+        if index not in bad:
+            assert not isinstance(made, MaskProblem)
+            yield index, made
+
+
+def _refused_again(
+    sources: np.ndarray, conversations: Sequence[Conversation], reader: TurnReader
+) -> list[Refused]:
+    """Those that left no document in a cached set, with the reasons, which it does not hold."""
+    refused = []
+    for index in np.setdiff1d(np.arange(len(conversations)), sources).tolist():
+        for _, made in _documents([conversations[index]], index, reader):
+            if isinstance(made, Refused):
+                refused.append(made)
+    return refused
+
+
+def _check_refused(
+    refused: Sequence[Refused], conversations: Sequence[Conversation], on_invalid: str
+) -> None:
+    if not refused or (on_invalid == "skip" and len(refused) < len(conversations)):
+        return
+    hint = " (data.on_invalid=skip leaves them out)" if on_invalid == "error" else ""
+    raise DataError(
+        f"{len(refused)} of {len(conversations)} conversations cannot be turned into trained "
+        f"tokens{hint}:",
+        [f"{conversations[one.index].where}: {one.reason}" for one in refused],
+    )
 
 
 def _stored(

@@ -73,7 +73,7 @@ class Frame:
             *turns,
             replace(last, content=self.user_turn(last.content)),
         )
-        return Conversation(messages, conversation.source, conversation.line, conversation.tools)
+        return replace(conversation, messages=messages)
 
 
 def load_frame(name: str) -> Frame:

@@ -26,7 +26,8 @@ class Tokenizer(ABC):
 
     `markers` are the strings that always become one token of their own, wherever they stand, and
     split the text around them (<|im_start|>, </s>, ...). The stop marker is the first of them that
-    the template puts after an assistant's content; generation ends there and it is trained.
+    the template puts after an assistant's content; generation ends there and it is trained. It and
+    every marker that the template writes around turns are `reserved`.
     """
 
     fingerprint: str  # of vocabulary, rules and template
@@ -118,6 +119,7 @@ class Tokenizer(ABC):
         self.markers = {**written, **special}
         self.reserved = frozenset(special) | literal_markers(self.template)
         self.stop = self._find_stop()
+        self.reserved |= {self.stop} | self._framing()
         stop_ids = [self.markers[self.stop]]
         if eos is not None and eos in self.markers and self.markers[eos] not in stop_ids:
             stop_ids.append(self.markers[eos])
@@ -143,6 +145,22 @@ class Tokenizer(ABC):
                 "assistant's content (model.template=FILE), or model.template=chatml."
             )
         return found.group()
+
+    def _framing(self) -> set[str]:
+        """The markers that the template writes around turns, outside of what an answer may hold.
+
+        An answer may write <think> or <tool_call>, which templates with such markers take from it.
+        """
+        question, answer = Message("user", _QUESTION), Message("assistant", _ANSWER)
+        try:
+            prompt = self.render_text([question], generation_prompt=True)
+            text = self.render_text([question, answer, question], generation_prompt=True)
+        except ModelError:
+            return set()  # a template of single questions, which has no turns to keep apart
+        start = len(prompt) if text.startswith(prompt) else text.find(_ANSWER)
+        end = text.find(self.stop, text.find(_ANSWER))
+        around = text if start < 0 or end < 0 else f"{text[:start]}\n{text[end:]}"
+        return set(marker_pattern(self.markers).findall(around))
 
 
 def marker_pattern(markers: Mapping[str, int]) -> re.Pattern[str]:

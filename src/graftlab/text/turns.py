@@ -142,6 +142,11 @@ class TurnReader:
                 f"its generation prompt announces ({prompt[-40:]!r}), so no mask can be derived"
             )
         stop = self._tokenizer.stop
+        if stop in messages[answer].content:
+            raise MaskProblem(
+                f"turn {answer + 1}: the answer contains {stop}, which ends a turn: the model "
+                "would learn to stop there"
+            )
         end = text.find(stop, len(prompt))
         if end < 0:
             raise MaskProblem(
@@ -189,8 +194,18 @@ class TurnReader:
                 return None
             closer = bisect_left(starts, end - len(self._tokenizer.stop))
             spans.append((first + len(header), int(places[closer]) + 1))
+        self._check_stops(ids, spans)
         system = self._system_tokens(draft, [match.end() for match in found], places)
         return _document(ids, spans, draft.trained, system)
+
+    def _check_stops(self, ids: np.ndarray, spans: Sequence[tuple[int, int]]) -> None:
+        """Refuse answers in which a text becomes the stop token, whatever it is written like."""
+        stop = self._tokenizer.stop_ids[0]
+        if any((ids[start : end - 1] == stop).any() for start, end in spans):
+            raise MaskProblem(
+                f"an answer holds a text that the tokenizer takes for {self._tokenizer.stop}: the "
+                "model would learn to stop there"
+            )
 
     def _header(self, text: str) -> list[int]:
         """Ids of the text from the last marker before an answer; the same few for most rows."""
@@ -207,6 +222,7 @@ class TurnReader:
             [draft.text[:start], stop + draft.text[start:end]]
         )
         ids = np.array(prompt + answer[1:], np.int32)
+        self._check_stops(ids, [(len(prompt), len(ids))])
         places = np.flatnonzero(np.isin(ids, self._marker_ids))
         ends = [match.end() for match in self._pattern.finditer(draft.text[:end])]
         system = self._system_tokens(draft, ends, places) if len(ends) == len(places) else 0

@@ -56,7 +56,7 @@ class Answers:
             self._draw(conversations, side, file)
         while not file.is_file():
             time.sleep(0.5)
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # U+2028 is text
         rows = [*zip(conversations, map(json.loads, lines), strict=True)]
         unasked = [(one.where, row["left_out"]) for one, row in rows if "left_out" in row]
         if unasked and self.place.rank == 0:
@@ -144,8 +144,8 @@ def _row(
     return {"messages": [m.as_dict() for m in (*question.messages, reply)]}
 
 
-def _with_messages(conversation: Conversation, messages: list[dict[str, str]]) -> Conversation:
-    made = tuple(Message(m["role"], m["content"]) for m in messages)
+def _with_messages(conversation: Conversation, messages: list[dict[str, Any]]) -> Conversation:
+    made = tuple(Message(m["role"], m["content"], m.get("response_format")) for m in messages)
     if made[:-1] != conversation.without_last_answer().messages:
         raise ModelError(
             f"{conversation.where}: the kept answers are of other prompts; remove {FOLDER}/ in the "

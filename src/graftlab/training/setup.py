@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from graftlab.data.source import refused_row, write_rejects
 from graftlab.errors import ConfigError
 from graftlab.text.encode import encode
 from graftlab.tracking.console import say
@@ -125,7 +126,9 @@ def read_data(spec: TrainSpec, folder: RunFolder, *, prompts: int, place: Place)
     tokenizer.date = spec.date
     check_pair(spec.objective, tokenizer)
     taught = answers_of(spec, folder, tokenizer, place)
-    dataset = spec.data.load(reserved=tokenizer.reserved, rejects=folder.path / "rejects.jsonl")
+    rejects = folder.path / "rejects.jsonl"
+    dataset = spec.data.load(reserved=tokenizer.reserved, rejects=rejects)
+    refused: set[str] = set()
 
     def tokens(conversations: Sequence[Conversation], name: str) -> TokenSet:
         if taught is not None:
@@ -135,20 +138,43 @@ def read_data(spec: TrainSpec, folder: RunFolder, *, prompts: int, place: Place)
             tokenizer,
             max_length=spec.packing.max_length,
             over_limit=spec.data.over_limit,
+            on_invalid=spec.data.on_invalid,
             train_turns=spec.data.train_turns if taught is None else "last",
             progress=tell,
         )
-        if encoded.dropped and tell:
-            say(
-                f"{name}: {len(encoded.dropped)} documents are longer than "
-                f"packing.max_length={spec.packing.max_length} and were dropped."
-            )
-        if encoded.note is not None and tell:
-            say(f"! {encoded.note}")
+        refused.update(conversations[one.index].where for one in encoded.refused)
+        if tell:
+            _tell(encoded, name, spec.packing.max_length)
+            leave_out(encoded, conversations)
         return encoded
+
+    def leave_out(encoded: TokenSet, conversations: Sequence[Conversation]) -> None:
+        """List them behind the rows that could not be read."""
+        rows = [refused_row(conversations[one.index], one.reason) for one in encoded.refused]
+        if rows:
+            write_rejects(rejects, rows, append=dataset.rejected > 0)
+            dataset.rejected += len(rows)
 
     for note in dataset.notes if tell else ():
         say(note)
     train = tokens(dataset.train, "train")
     valid = tokens(dataset.valid, "valid") if dataset.valid else None
-    return Data(tokenizer, train, valid, dataset.valid[:prompts])
+    asked = [one for one in dataset.valid if one.where not in refused]
+    return Data(tokenizer, train, valid, asked[:prompts])
+
+
+def _tell(encoded: TokenSet, name: str, max_length: int) -> None:
+    """Say what was left out of a set, and why."""
+    if encoded.refused:
+        say(
+            f"{name}: {len(encoded.refused)} rows left out (data.on_invalid=skip), as the chat "
+            f"template or the tokenizer refuses them, listed in rejects.jsonl: such as "
+            f"{encoded.refused[0].reason}"
+        )
+    if encoded.dropped:
+        say(
+            f"{name}: {len(encoded.dropped)} documents are longer than "
+            f"packing.max_length={max_length} and were dropped."
+        )
+    if encoded.note is not None:
+        say(f"! {encoded.note}")

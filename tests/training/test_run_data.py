@@ -1,0 +1,83 @@
+"""What a run makes of rows that its template refuses, and of a teacher's answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from graftlab.data.source import JsonlData
+from graftlab.models.hf import HFModel
+from graftlab.text.tokenizer import load_tokenizer
+from graftlab.training.answers import Answers
+from graftlab.training.place import Place
+from graftlab.training.setup import read_data
+from graftlab.types import Conversation, Message
+from training_spec import small_spec
+
+REFUSES = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}"
+    "{% endif %}{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + "
+    "'<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def rows(file: Path, name: str) -> str:
+    system = {"role": "system", "content": "Be brief."}
+    chats: list[Any] = []
+    for number in range(4):
+        asked = {"role": "user", "content": f"{name} {number}"}
+        chats.append([asked, {"role": "assistant", "content": "Yes."}])
+    chats[1].insert(0, system)
+    file.write_text("".join(json.dumps(chat) + "\n" for chat in [*chats, {"text": "x"}]))
+    return str(file)
+
+
+def test_skipped_rows_of_both_kinds_are_listed_and_never_asked(
+    qwen2_folder: Path, tmp_path: Path, capsys: Any
+) -> None:
+    template = tmp_path / "refuses.jinja"
+    template.write_text(REFUSES)
+    spec = small_spec(tmp_path)
+    spec.model = HFModel(path=str(qwen2_folder), template=str(template))
+    train, valid = rows(tmp_path / "t.jsonl", "train"), rows(tmp_path / "v.jsonl", "valid")
+    spec.data = JsonlData(train=train, valid=valid, on_invalid="skip")
+    folder: Any = SimpleNamespace(path=tmp_path / "run")
+    for _ in range(2):  # a run that goes on in its folder lists them once
+        data = read_data(spec, folder, prompts=9, place=Place.settle(spec))
+    assert (len(data.train), len(data.valid or ())) == (3, 3)
+    assert [one.line for one in data.prompts] == [1, 3, 4]
+    text = (tmp_path / "run" / "rejects.jsonl").read_text()
+    listed = [*map(json.loads, text.splitlines())]
+    places = [(Path(one["source"]).name, one["line"]) for one in listed]
+    assert places == [("t.jsonl", 5), ("v.jsonl", 5), ("t.jsonl", 2), ("v.jsonl", 2)]
+    assert "System role not supported" in listed[2]["reason"]
+    assert listed[2]["row"]["messages"][0] == {"role": "system", "content": "Be brief."}
+    assert "train: 1 rows left out (data.on_invalid=skip)" in capsys.readouterr().out
+
+
+def test_kept_answers_hold_any_line_end_and_a_response_format(
+    qwen2_folder: Path, tmp_path: Path
+) -> None:
+    spec = small_spec(tmp_path)
+    schema = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
+    asked: Any = SimpleNamespace(key="k", samples_temperature=0.0, samples_tokens=4)
+    answers = Answers(
+        spec=spec,
+        objective=asked,
+        folder=tmp_path,
+        tokenizer=load_tokenizer(qwen2_folder),
+        place=Place.settle(spec),
+    )
+    question = Message("user", "Hi\u2028there", schema)
+    talks = [Conversation((question, Message("assistant", "x")), "a", n) for n in (1, 2)]
+    replies = ["One\u2028two\x85three", "Two"]
+    kept = tmp_path / f"train-{answers._key(talks)}.jsonl"
+    turns = [[question.as_dict(), {"role": "assistant", "content": reply}] for reply in replies]
+    lines = [json.dumps({"messages": one}, ensure_ascii=False) + "\n" for one in turns]
+    kept.write_text("".join(lines), encoding="utf-8")
+    made = answers.to(talks, "train")
+    assert [one.messages[-1].content for one in made] == replies
+    assert made[0].messages[0] == question
