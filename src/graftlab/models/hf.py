@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from graftlab.errors import ConfigError, ModelError, did_you_mean
 from graftlab.models.architecture import Architecture
 from graftlab.models.base import ModelSpec
+from graftlab.models.trust import names_code, require_trust
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +39,8 @@ class HFModel(ModelSpec):
     revision: str | None = None
     """Commit, branch or tag of the hub id; pin a commit for runs that must repeat."""
     trust_remote_code: bool = False
-    """Run Python code that ships with the model. Off unless you have read that code."""
+    """Run Python code that ships with the model. Off unless you have read that code; taken from
+    the command line alone, never from a file."""
     architecture: Architecture = field(default_factory=Architecture)
 
     def __post_init__(self) -> None:
@@ -57,6 +59,7 @@ class HFModel(ModelSpec):
     def check(self) -> None:
         if self.hub is None:
             check_folder(self.folder())
+            require_trust(self.folder(), self)
 
     @property
     def on_disk(self) -> bool:
@@ -100,17 +103,22 @@ class HFModel(ModelSpec):
     def load_tokenizer(self, folder: Path | None = None) -> Tokenizer:
         from graftlab.text.tokenizer import load_tokenizer
 
-        if folder is not None:  # saved with its template
-            return load_tokenizer(folder, trust_remote_code=self.trust_remote_code)
-        return load_tokenizer(
-            self.folder(), template=self.template, trust_remote_code=self.trust_remote_code
-        )
+        trusted = self.trust_remote_code
+        if folder is None:
+            return load_tokenizer(self.folder(), template=self.template, trust_remote_code=trusted)
+        if not (trusted and names_code(folder / "tokenizer_config.json", "AutoTokenizer")):
+            return load_tokenizer(folder)  # saved with its template
+        # Trust is in the base's own code, never in the copy of it that lies beside an adapter.
+        saved = folder / "chat_template.jinja"
+        template = str(saved) if saved.is_file() else self.template
+        return load_tokenizer(self.folder(), template=template, trust_remote_code=True)
 
     def load(self, *, dtype: torch.dtype, device: torch.device) -> HFBase:
         from graftlab.models.hf_base import HFBase
 
         folder = self.folder()
         check_folder(folder)
+        require_trust(folder, self)
         model = _from_pretrained(
             folder, dtype=dtype, device=device, trust_remote_code=self.trust_remote_code
         )

@@ -8,13 +8,13 @@ Nothing heavy is imported and no weight is read, so the door can answer at once.
 
 from __future__ import annotations
 
-import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from graftlab.errors import ModelError
+from graftlab.files import reading
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -64,7 +64,7 @@ def file_tensors(file: Path) -> dict[str, StoredTensor]:
             (length,) = struct.unpack("<Q", stream.read(8))
             if length > LONGEST_HEADER:
                 raise ValueError("its header is longer than the format allows")
-            header = json.loads(stream.read(length))
+            header = reading.load_json(stream.read(length))
         header.pop("__metadata__", None)
         start = 8 + length
         tensors = {name: _stored(file, entry, start) for name, entry in header.items()}
@@ -84,7 +84,7 @@ def _stored(file: Path, entry: dict[str, Any], start: int) -> StoredTensor:
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object from a model folder. Raises ModelError naming the file."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = reading.read_json(file)
     except (OSError, ValueError) as error:
         raise ModelError(f"{file} cannot be read: {error}") from error
     if not isinstance(content, dict):

@@ -28,6 +28,7 @@ from graftlab.sweeps.jobs import STATES, Draft, Job, Place, Rung
 from graftlab.sweeps.tables import (
     NEW_TRUNK,
     OWNED,
+    RESPECIFIED,
     SCHEMA,
     company_of,
     count_crash,
@@ -106,6 +107,8 @@ class Ledger:
         for draft in drafts:
             if draft.identity not in known:
                 known[draft.identity] = self._insert(db, draft, len(known))
+            else:  # what this command line says: a ledger that came from elsewhere gives no trust
+                db.execute(RESPECIFIED, (json.dumps(dict(draft.spec)), known[draft.identity]))
         trunks = [
             (known.get(d.trunk) if d.trunk else None, d.branch_step, known[d.identity])
             for d in drafts

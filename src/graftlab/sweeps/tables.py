@@ -57,6 +57,9 @@ AND progress = '{}' AND NOT EXISTS (
 """
 """A job that was told of has begun."""
 
+RESPECIFIED = "UPDATE jobs SET spec = ? WHERE number = ?"
+"""What a job is to train, as the latest launch says it."""
+
 
 def read_rungs(db: sqlite3.Connection) -> dict[Place, Rung]:
     """`Ledger.rungs` within a transaction."""

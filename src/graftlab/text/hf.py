@@ -150,10 +150,11 @@ def _load(folder: Path, trust_remote_code: bool) -> Any:
             folder, trust_remote_code=trust_remote_code, local_files_only=True
         )
     except (OSError, ValueError, ImportError, KeyError) as error:
-        hint = ""
         if "trust_remote_code" in str(error) and not trust_remote_code:
-            hint = " Read that code first; then model.trust_remote_code=true runs it."
+            raise ModelError(
+                f"the tokenizer in {folder} is code of its own (auto_map in tokenizer_config.json)."
+                " Code runs from a model's own folder alone, never from an adapter's: read it, "
+                "then name that model with model.trust_remote_code=true on the command line."
+            ) from error
         first = str(error).strip().splitlines()[:1]
-        raise ModelError(
-            f"the tokenizer in {folder} does not load: {' '.join(first)}{hint}"
-        ) from error
+        raise ModelError(f"the tokenizer in {folder} does not load: {' '.join(first)}") from error

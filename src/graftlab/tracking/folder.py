@@ -38,6 +38,9 @@ BUDGETS = (
 def identity(config: dict[str, Any]) -> str:
     """Hash of what decides a run's result; `config` is `choices.dump(spec)`."""
     decisive = {key: value for key, value in config.items() if key not in BUDGETS}
+    if isinstance(model := decisive.get("model"), dict):
+        # Whether code is trusted is said on every command line anew, also when a run is resumed.
+        decisive["model"] = {k: v for k, v in model.items() if k != "trust_remote_code"}
     canonical = json.dumps(decisive, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

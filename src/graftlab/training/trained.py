@@ -19,6 +19,7 @@ from graftlab.choices import restore
 from graftlab.errors import ConfigError, ModelError
 from graftlab.models.base import ModelSpec
 from graftlab.models.folder import model_in
+from graftlab.models.trust import UntrustedError, without_trust
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +75,10 @@ def find_trained(path: str, *, base: str | None = None, advice: str = "") -> Tra
 
 
 def base_of(source: AdapterSource, *, advice: str) -> ModelSpec:
-    """The base that the adapter's `run.yaml` names. Raises ConfigError or ModelError."""
+    """The base that the adapter's `run.yaml` names, without the trust that file may claim.
+
+    Raises ConfigError or ModelError.
+    """
     described = source.run().get("model")
     if described is None:
         named = source.config().get("base_model_name_or_path")
@@ -82,9 +86,11 @@ def base_of(source: AdapterSource, *, advice: str) -> ModelSpec:
             f"{source.path} has no run.yaml that says which base it belongs to (its "
             f"adapter_config.json names {named}): {advice}."
         )
-    model = restore(ModelSpec, described, path="model")  # type: ignore[type-abstract]
+    model = without_trust(restore(ModelSpec, described, path="model"))  # type: ignore[type-abstract]
     try:
         model.check()
+    except UntrustedError as error:
+        raise ModelError(f"{error} An adapter's run.yaml cannot give that: {advice}.") from error
     except ModelError as error:
         raise ModelError(
             f"{error} The adapter was trained on it; if it lies elsewhere now, {advice}."
