@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.errors import ModelError
+from graftlab.text.limit import in_time, require_finite
 from graftlab.text.pieces import backend_bytes
 from graftlab.text.template import plain, refusal, template_text
 from graftlab.text.tokenizer import Tokenizer, fingerprint_of
@@ -44,6 +45,8 @@ class HFTokenizer(Tokenizer):
             )
         own = self._inner.chat_template
         self.template = own if isinstance(own, str) else json.dumps(own, sort_keys=True)
+        for source in [own] if isinstance(own, str) else own.values():
+            require_finite(source)
         self.vocab_size = len(self._inner)
         self._backend = getattr(self._inner, "backend_tokenizer", None)
         if self._backend is not None:
@@ -95,12 +98,13 @@ class HFTokenizer(Tokenizer):
         from jinja2 import TemplateError
 
         try:
-            text = self._inner.apply_chat_template(
-                plain(messages),
-                tools=list(tools) or None,
-                add_generation_prompt=generation_prompt,
-                tokenize=False,
-            )
+            with in_time():
+                text = self._inner.apply_chat_template(
+                    plain(messages),
+                    tools=list(tools) or None,
+                    add_generation_prompt=generation_prompt,
+                    tokenize=False,
+                )
         except TemplateError as error:
             raise refusal(error, messages) from None
         assert isinstance(text, str)
@@ -149,7 +153,7 @@ def _load(folder: Path, trust_remote_code: bool) -> Any:
         return AutoTokenizer.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True
         )
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except (OSError, ValueError, ImportError, KeyError, RecursionError, TypeError) as error:
         if "trust_remote_code" in str(error) and not trust_remote_code:
             raise ModelError(
                 f"the tokenizer in {folder} is code of its own (auto_map in tokenizer_config.json)."

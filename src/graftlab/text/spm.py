@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from graftlab.errors import ModelError
+from graftlab.text.limit import in_time
 from graftlab.text.pieces import BYTE, SPACE, piece_bytes
 from graftlab.text.template import compile_template, plain, refusal, template_text
 from graftlab.text.tokenizer import Tokenizer, fingerprint_of, marker_pattern
@@ -83,13 +84,14 @@ class SentencePieceTokenizer(Tokenizer):
         from jinja2 import TemplateError
 
         try:
-            return self._render(
-                messages=plain(messages),
-                tools=list(tools) or None,
-                add_generation_prompt=generation_prompt,
-                bos_token=self._bos or "",
-                eos_token=self._eos or "",
-            )
+            with in_time():
+                return self._render(
+                    messages=plain(messages),
+                    tools=list(tools) or None,
+                    add_generation_prompt=generation_prompt,
+                    bos_token=self._bos or "",
+                    eos_token=self._eos or "",
+                )
         except TemplateError as error:
             raise refusal(error, messages) from None
 

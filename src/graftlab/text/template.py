@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.errors import ConfigError, ModelError, did_you_mean
+from graftlab.text.limit import require_finite
 from graftlab.types import Message
 
 KNOWN = ("chatml",)
@@ -53,6 +54,8 @@ def compile_template(source: str) -> Callable[..., str]:
     from jinja2 import TemplateError
     from jinja2.ext import loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    require_finite(source)
 
     def raise_exception(message: str) -> None:
         raise TemplateError(message)
