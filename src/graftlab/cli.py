@@ -16,7 +16,6 @@ import argparse
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -30,7 +29,7 @@ from graftlab.door.verify import Door, composed, verify, verify_sweep
 from graftlab.door.words import Word, read_words
 from graftlab.errors import ConfigError, GraftlabError, Interrupted, did_you_mean
 from graftlab.process import prepare_process
-from graftlab.terminal import printable
+from graftlab.terminal import printable, tell_traceback
 
 TOOLKIT = "toolkit"
 WORDS = (*VERBS, TOOLKIT)
@@ -57,8 +56,8 @@ def main(argv: Sequence[str] | None = None, *, call: str | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        tell_traceback(error)
         return 1
 
 
@@ -113,7 +112,7 @@ def _sweep(door: Door, words: Sequence[Word]) -> int:
     try:
         ended = run(order_of(read_sweep(door, words)))
     except Interrupted as stop:
-        print(stop, file=sys.stderr)
+        print(printable(stop), file=sys.stderr)
         return stop.exit_code
     return 1 if ended.count("failed") else 0
 
@@ -142,7 +141,7 @@ def _report(outcome: Outcome, *, multirun: bool) -> int:
         raise next(iter(outcome.failed.values()))
     print(f"{len(outcome.failed)} of {outcome.jobs} jobs failed:", file=sys.stderr)
     for name in outcome.failed:
-        print(f"  {name}", file=sys.stderr)
+        print(printable(f"  {name}"), file=sys.stderr)
     return 1
 
 

@@ -19,6 +19,7 @@ from graftlab.door.verify import Door, composed
 from graftlab.errors import ConfigError
 from graftlab.files.writing import write_atomic
 from graftlab.reports.winner import SIGN, Winner, winner
+from graftlab.terminal import printable
 from graftlab.tracking.folder import identity, read_config
 
 if TYPE_CHECKING:
@@ -39,13 +40,13 @@ def conclude(found: Comparison, target: Path | None, door: Door) -> None:
     text = _text(best, train)
     _prove(text, best.config, train)
     if target is None:
-        print(text)  # as it is: no line of a file may be wrapped
+        print(printable(text))  # as it is: no line of a file may be wrapped
         return
     if target.exists() and SIGN not in target.read_text(encoding="utf-8"):
         raise ConfigError(f"write={target} is a file that was not written by this command.")
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(target, text)
-    print(f"{target}: train it again with {_call(target, door.conf)}")
+    print(printable(f"{target}: train it again with {_call(target, door.conf)}"))
 
 
 def _text(best: Winner, train: Door) -> str:
