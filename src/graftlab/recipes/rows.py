@@ -11,7 +11,6 @@ turns of the role `tool` for what came back.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +24,7 @@ from graftlab.data.shapes import (
     read_tools,
 )
 from graftlab.errors import did_you_mean
+from graftlab.files.reading import load_json
 from graftlab.recipes.record import Record
 
 _CALLS = ("function_call", "tool_call")
@@ -69,7 +69,7 @@ def _unpacked(field: str, value: Any) -> Any:
     if isinstance(value, str):
         if field in ("messages", "conversations"):
             try:
-                return json.loads(value)
+                return load_json(value)
             except ValueError as error:
                 raise RowProblem(f"{field} is text that is not JSON ({error})") from None
         if field in ("label", "kto_tag") and value.lower() in ("true", "false"):
@@ -162,7 +162,7 @@ def _turn(number: int, turn: Any) -> dict[str, Any]:
 def _calls(number: int, content: Any) -> list[dict[str, Any]]:
     """ShareGPT's call, JSON in a text, as templates expect it; one call or a list of them."""
     try:
-        found = json.loads(content) if isinstance(content, str) else content
+        found = load_json(content) if isinstance(content, str) else content
     except ValueError as error:
         raise RowProblem(f"turn {number} is a tool call that is not JSON ({error})") from None
     calls = found if isinstance(found, list) else [found]

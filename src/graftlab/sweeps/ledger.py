@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from graftlab.files.reading import load_json
 from graftlab.sweeps.jobs import STATES, Draft, Job, Place, Rung
 from graftlab.sweeps.tables import (
     NEW_TRUNK,
@@ -145,7 +146,7 @@ class Ledger:
         """The specification of a job, as `choices.restore` takes it."""
         with self.reading() as db:
             row = db.execute("SELECT spec FROM jobs WHERE number = ?", (number,)).fetchone()
-        spec: dict[str, Any] = json.loads(row["spec"])
+        spec: dict[str, Any] = load_json(row["spec"])
         return spec
 
     def branch_steps(self, number: int) -> frozenset[int]:
@@ -236,7 +237,7 @@ class Ledger:
             rows = db.execute("SELECT * FROM facts WHERE key IN (?, ?)", (key, own)).fetchall()
         found = {row["key"]: row["value"] for row in rows}
         value = found.get(own, found.get(key))
-        return None if value is None else json.loads(value)
+        return None if value is None else load_json(value)
 
     def put(self, key: str, value: Any) -> None:
         """Note a fact, over what was noted before."""
@@ -248,4 +249,4 @@ class Ledger:
         with self.writing() as db:
             db.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (key, json.dumps(value)))
             row = db.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
-        return json.loads(row["value"])
+        return load_json(row["value"])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Sequence
 
+from graftlab.files.reading import load_json
 from graftlab.sweeps.jobs import Job, Place, Rung
 
 SCHEMA = """
@@ -98,7 +98,7 @@ def read_jobs(db: sqlite3.Connection, launch: str | None) -> list[Job]:
 
 def _read(row: sqlite3.Row) -> Job:
     values = dict(row)
-    values["swept"], values["progress"] = json.loads(row["swept"]), json.loads(row["progress"])
+    values["swept"], values["progress"] = load_json(row["swept"]), load_json(row["progress"])
     return Job(**values)
 
 

@@ -185,7 +185,8 @@ def _prompts(
     if spec.frame is not None:
         frame = load_frame(spec.frame)
         prompts = [replace(p, conversation=frame.apply(p.conversation)) for p in prompts]
-    data = source.run().get("data", {}) if source else {}
+    data = source.run().get("data") if source else None
+    data = data if isinstance(data, dict) else {}
     system, instruction = data.get("system_prompt"), data.get("default_instruction")
     return [with_system(p, system=system, instruction=instruction) for p in prompts]
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from graftlab.errors import ConfigError
+from graftlab.files.reading import load_json
 
 WHITESPACE = r" |\n {0,16}"
 """Between tokens of JSON: nothing, one space, or a line end and its indentation. Any white space
@@ -50,9 +51,10 @@ def mismatch(text: str, schema: Mapping[str, Any]) -> str | None:
     """
     jsonschema = require_jsonschema()
     try:
+        load_json(text)  # within the limits on depth
         value = json.loads(text, parse_float=_exact)
     except ValueError as error:
-        return f"not JSON: {error}"
+        return f"not JSON: {error.__cause__ or error}"
     judge = jsonschema.Draft202012Validator(json.loads(json.dumps(schema), parse_float=_exact))
     worst = jsonschema.exceptions.best_match(judge.iter_errors(value))
     if worst is None:

@@ -27,6 +27,7 @@ import yaml
 
 from graftlab.files.reading import UnreadableError, read_yaml
 from graftlab.files.writing import partial_path, publish, sync_files, write_atomic
+from graftlab.tracking.console import say
 
 BUDGETS = (
     *("run_dir", "resume", "logger", "max_minutes", "name"),
@@ -75,10 +76,12 @@ def find_runs(root: Path) -> dict[str, Found]:
         if folder.name == "adapter" or folder.name == "adapter-final":
             continue
         try:
-            config = read_config(file)
-        except (OSError, ValueError):
+            own = identity(read_config(file))
+        except (OSError, ValueError, TypeError) as error:  # keys of several types have no order
+            reason = str(error).removeprefix(f"{file} ")
+            say(f"left out, as it cannot be read: {file} ({reason})")
             continue
-        own, finished = identity(config), (folder / "result.json").exists()
+        finished = (folder / "result.json").exists()
         rank = not finished, file.stat().st_mtime
         if own not in best or rank > best[own]:
             best[own], found[own] = rank, Found(folder, finished)

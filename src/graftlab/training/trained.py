@@ -86,9 +86,11 @@ def base_of(source: AdapterSource, *, advice: str) -> ModelSpec:
             f"{source.path} has no run.yaml that says which base it belongs to (its "
             f"adapter_config.json names {named}): {advice}."
         )
-    model = without_trust(restore(ModelSpec, described, path="model"))  # type: ignore[type-abstract]
     try:
+        model = without_trust(restore(ModelSpec, described, path="model"))  # type: ignore[type-abstract]
         model.check()
+    except (ConfigError, TypeError, AttributeError) as error:
+        raise ModelError(f"the run.yaml of {source.path} describes no base: {error}.") from error
     except UntrustedError as error:
         raise ModelError(f"{error} An adapter's run.yaml cannot give that: {advice}.") from error
     except ModelError as error:
