@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.errors import ConfigError, require_choice, require_range
-from graftlab.files.reading import read_yaml
 
 GIB = 2**30
 DTYPES = ("fp32", "bf16", "fp16")
@@ -92,6 +91,7 @@ def machine_memory() -> float:
 
 def shelf() -> dict[str, Device]:
     """Every device of `conf/device/` by the name of its file, in order of memory."""
+    from graftlab.files.reading import read_yaml
 
     package = Path(__file__).parents[1]
     installed = package / "conf"
