@@ -16,7 +16,6 @@ import argparse
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,7 +30,7 @@ from graftlab.door.words import Word, read_words
 from graftlab.errors import ConfigError, GraftlabError, Interrupted, did_you_mean
 from graftlab.files.ownership import names_no_home
 from graftlab.process import prepare_process
-from graftlab.terminal import printable
+from graftlab.terminal import printable, tell_traceback
 
 TOOLKIT = "toolkit"
 WORDS = (*VERBS, TOOLKIT)
@@ -62,12 +61,12 @@ def main(argv: Sequence[str] | None = None, *, call: str | None = None) -> int:
         return 130
     except RuntimeError as error:
         if not names_no_home(error):
-            traceback.print_exc()
+            tell_traceback(error)
             return 1
         _tell(name, "a path begins with ~, and this user has no home folder: give it in full.")
         return 2
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        tell_traceback(error)
         return 1
 
 
@@ -122,7 +121,7 @@ def _sweep(door: Door, words: Sequence[Word]) -> int:
     try:
         ended = run(order_of(read_sweep(door, words)))
     except Interrupted as stop:
-        print(stop, file=sys.stderr)
+        print(printable(stop), file=sys.stderr)
         return stop.exit_code
     return 1 if ended.count("failed") else 0
 
@@ -151,7 +150,7 @@ def _report(outcome: Outcome, *, multirun: bool) -> int:
         raise next(iter(outcome.failed.values()))
     print(f"{len(outcome.failed)} of {outcome.jobs} jobs failed:", file=sys.stderr)
     for name in outcome.failed:
-        print(f"  {name}", file=sys.stderr)
+        print(printable(f"  {name}"), file=sys.stderr)
     return 1
 
 

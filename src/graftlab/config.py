@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.choices import CHOICES
+from graftlab.choices import CHOICES, dump
 from graftlab.tasks.export import ExportSpec
 from graftlab.tasks.inspect import InspectSpec
 from graftlab.tasks.plan import PlanSpec
@@ -52,6 +52,9 @@ def register() -> None:
     """Make the schemas known to Hydra, as `schema/<verb>` and `schema/<group>/<choice>`."""
     from hydra.core.config_store import ConfigStore
 
+    from graftlab.door.options import install
+
+    install()
     store = ConfigStore.instance()
     for verb, spec in VERBS.items():
         store.store(group="schema", name=verb, node=spec)
@@ -133,10 +136,17 @@ def _beside_a_job() -> Iterator[None]:
 
 
 def build(cfg: DictConfig) -> Any:
-    """The spec that `cfg` describes; every class checks itself on the way."""
+    """The spec that `cfg` describes; every class checks itself on the way.
+
+    Raises what the classes refuse, and ConfigError for a value that is a secret.
+    """
     from omegaconf import OmegaConf
 
-    return _unmask(OmegaConf.to_object(cfg))
+    from graftlab.door.secrets import refuse_secrets
+
+    spec = _unmask(OmegaConf.to_object(cfg))
+    refuse_secrets(dump(spec))
+    return spec
 
 
 def _unmask(spec: Any) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+import traceback
 
 _CONTROL = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -18,6 +20,11 @@ def printable(text: object, *, one_line: bool = False) -> str:
     """
     safe = _CONTROL.sub(_escaped, str(text))
     return safe.replace("\n", "\\n") if one_line else safe
+
+
+def tell_traceback(error: BaseException) -> None:
+    """An error of ours on standard error, its trace as Python prints it."""
+    print(printable("".join(traceback.format_exception(error))), end="", file=sys.stderr)
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -27,7 +27,7 @@ def test_a_file_the_json_and_the_mapping_are_the_same(name: str, tmp_path: Path)
     ("given", "words"),
     [
         ("nowhere.json", ["generation.schema=nowhere.json", "No such file", "as JSON"]),
-        ('{"type": "object"', ["generation.schema is not JSON", "line 1"]),
+        ('{"type": "object"', ["generation.schema is no JSON", "line 1"]),
         ("[1]", ["must be a JSON object", "[1]"]),
         ({"type": "strin"}, ["at /type", "'strin'"]),
         ({"properties": {"a/b": {"minLength": -1}}}, ["at /properties/a~1b/minLength"]),

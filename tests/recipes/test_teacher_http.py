@@ -32,12 +32,14 @@ def desk() -> Iterator[Desk]:
 
 @pytest.fixture(autouse=True)
 def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("TEACHER_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-another-host")
 
 
 def teacher(desk: Desk, folder: Path, **settings: Any) -> HttpRewriter:
     """A teacher that loses no time."""
     quick = {"backoff": 0.01, "timeout": 5.0, "retries": 3, "concurrency": 1}
+    quick |= {"key_env": "TEACHER_API_KEY"}
     spec = HttpTeacher(url=desk.url, model="m", cache=str(folder), **(quick | settings))
     built = spec.build()
     assert isinstance(built, HttpRewriter)
@@ -56,6 +58,17 @@ def test_rewrites_come_back_in_order_and_ask_with_the_frame(desk: Desk, tmp_path
     assert [turn["role"] for turn in sent["messages"]] == ["system", "user"]
     assert "- Use short sentences" in sent["messages"][1]["content"]
     assert desk.headers[0]["Authorization"] == f"Bearer {KEY}"
+
+
+def test_openais_key_goes_to_https_hosts_alone(desk: Desk, tmp_path: Path) -> None:
+    teacher(desk, tmp_path, key_env="OPENAI_API_KEY").rewrite(["A text."], "neutral")
+    assert "Authorization" not in desk.headers[0]
+    keyed = HttpTeacher(url="https://api.openai.com/v1", model="m", cache=str(tmp_path)).build()
+    assert isinstance(keyed, HttpRewriter)
+    assert keyed.endpoint._key == "sk-of-another-host"
+    ollama = HttpTeacher(model="m", cache=str(tmp_path)).build()
+    assert isinstance(ollama, HttpRewriter)
+    assert ollama.endpoint._key is None
 
 
 @pytest.mark.parametrize(

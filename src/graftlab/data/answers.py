@@ -14,6 +14,7 @@ from functools import lru_cache
 from itertools import product
 from typing import Any
 
+from graftlab.files.reading import load_json
 from graftlab.text.json_schema import grammar, malformed, mismatch, require_llguidance
 from graftlab.types import Message
 
@@ -91,7 +92,7 @@ def style_of(text: str) -> dict[str, Any] | None:
     """Arguments of json.dumps that give `text` back; None when there are none."""
     core = text.strip()
     try:
-        answer = json.loads(core)
+        answer = load_json(core)
     except ValueError:
         return None
     for separators, indent, ascii_only in product(_SEPARATORS, _INDENTS, (False, True)):

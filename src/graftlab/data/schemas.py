@@ -12,7 +12,6 @@ Whatever is drawn, the answer is checked against the schema that is shown (answe
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from graftlab.data.answers import (
 )
 from graftlab.data.split import content_hash
 from graftlab.errors import require_range
+from graftlab.files.reading import load_json
 from graftlab.text.json_schema import mismatch
 from graftlab.types import Conversation, Message
 
@@ -88,7 +88,7 @@ def varied(
             describes=draw.random() < spec.describe,
             drop=spec.drop_optional,
         )
-        schema = change.applied(given, [json.loads(text)])
+        schema = change.applied(given, [load_json(text)])
         answer, describes = in_order(text, schema), change.describes
         if mismatch(answer, schema) or refusal(answer, schema):
             # Properties may be named in `allOf` or behind a `$ref` as well, in an order of its own.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.choices import named_specs, nested_spec
 from graftlab.door.menu import Menu, is_free
+from graftlab.door.secrets import is_secret, refuse_secrets
 from graftlab.door.words import Word
 from graftlab.errors import ConfigError, did_you_mean
 
@@ -45,6 +46,12 @@ def check_words(words: Sequence[Word], menu: Menu, *, multirun: bool) -> list[Wo
             continue
         problems.extend(_problems(word, override, menu, multirun))
         ready.append(_into_free(word, menu))
+        if word.key.startswith("hydra.job.env_set.") and is_secret(word.key.rpartition(".")[2]):
+            problems.append(
+                f"`{word.key}`: Hydra writes this into .hydra/: set the variable before graftlab."
+            )
+    if not problems:  # Hydra keeps every word in .hydra/, its own keys included
+        refuse_secrets({word.key: word.typed.partition("=")[2] for word in words})
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
     return ready

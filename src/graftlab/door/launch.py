@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from graftlab.door.verify import Door, built, sweep_values
 from graftlab.door.words import Word, quote
 from graftlab.errors import ConfigError, GraftlabError, Interrupted
 from graftlab.files.ownership import kind_of, unwritable
+from graftlab.terminal import printable, tell_traceback
 from graftlab.tracking.console import say
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def launch(door: Door, words: Sequence[Word], *, multirun: bool) -> Outcome:
             return result
         except Interrupted as stop:
             # Not an Exception: Hydra would go on with the sweep's next job.
-            print(stop, file=sys.stderr)
+            print(printable(stop), file=sys.stderr)
             raise SystemExit(stop.exit_code) from stop
         except Exception as error:
             # In another process (a parallel launcher) the exception itself must travel.
@@ -173,10 +173,11 @@ def _own(swept: Collection[str]) -> list[str]:
 def _tell(name: str, error: Exception) -> None:
     """A failed job is told at once, while the others go on."""
     if isinstance(error, GraftlabError):
-        print(f"{name} failed: {error}", file=sys.stderr)
+        said = str(error)
     else:
-        traceback.print_exception(error)
-        print(f"{name} failed: {type(error).__name__}: {error}", file=sys.stderr)
+        tell_traceback(error)
+        said = f"{type(error).__name__}: {error}"
+    print(printable(f"{name} failed: {said}"), file=sys.stderr)
 
 
 @contextmanager

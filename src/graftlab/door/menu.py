@@ -9,6 +9,7 @@ from typing import Any, get_origin
 
 from graftlab.choices import choices_under, field_types, named_specs, nested_spec
 from graftlab.config import VERBS
+from graftlab.files.reading import read_yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,7 @@ class Menu:
 
 def menu(verb: str, folders: Sequence[Path]) -> Menu:
     """The menu of a verb, from `conf/` and folders with further options; needs no Hydra."""
-    import yaml
-
-    content = yaml.safe_load((folders[0] / f"{verb}.yaml").read_text(encoding="utf-8"))
+    content = read_yaml(folders[0] / f"{verb}.yaml")
     defaults: dict[str, str | None] = {}
     for entry in content.pop("defaults"):
         if isinstance(entry, dict) and not any("hydra/" in group for group in entry):

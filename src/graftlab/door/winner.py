@@ -20,6 +20,7 @@ from graftlab.errors import ConfigError
 from graftlab.files.ownership import unwritable
 from graftlab.files.writing import write_atomic
 from graftlab.reports.winner import SIGN, Winner, winner
+from graftlab.terminal import printable
 from graftlab.tracking.folder import identity, read_config
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def conclude(found: Comparison, target: Path | None, door: Door) -> None:
     text = _text(best, train)
     _prove(text, best.config, train)
     if target is None:
-        print(text)  # as it is: no line of a file may be wrapped
+        print(printable(text))  # as it is: no line of a file may be wrapped
         return
     try:
         if target.exists() and not (target.is_file() and SIGN.encode() in target.read_bytes()):
@@ -49,7 +50,7 @@ def conclude(found: Comparison, target: Path | None, door: Door) -> None:
         write_atomic(target, text)
     except OSError as error:
         raise unwritable(f"write={target}", error) from error
-    print(f"{target}: train it again with {_call(target, door.conf)}")
+    print(printable(f"{target}: train it again with {_call(target, door.conf)}"))
 
 
 def _text(best: Winner, train: Door) -> str:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from graftlab.errors import ConfigError, ModelError
 from graftlab.exports import afm7, mlx_base
 from graftlab.exports.target import Target, compare, save_tensors
+from graftlab.files.reading import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,7 +86,7 @@ def load_adapter(model: Any, folder: str | Path) -> Any:
     from mlx.utils import tree_flatten
     from mlx_lm.tuner.utils import linear_to_lora_layers
 
-    config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
+    config = read_json(Path(folder) / CONFIG)
     dora = config["fine_tune_type"] == "dora"
     layers, parameters = config["num_layers"], config["lora_parameters"]
     linear_to_lora_layers(model, layers, parameters, use_dora=dora)

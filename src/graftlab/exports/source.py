@@ -151,6 +151,7 @@ def _base(described: Any, given: ModelSpec | None) -> Path | None:
     """The base's folder; None when it is not known or not there."""
     from graftlab.choices import restore
     from graftlab.models.base import ModelSpec
+    from graftlab.models.trust import without_trust
 
     if given is not None:
         given.check()
@@ -158,7 +159,7 @@ def _base(described: Any, given: ModelSpec | None) -> Path | None:
     if described is None:
         return None
     try:
-        spec = restore(ModelSpec, described, path="model")  # type: ignore[type-abstract]
+        spec = without_trust(restore(ModelSpec, described, path="model"))  # type: ignore[type-abstract]
         spec.check()
         return spec.folder()
     except (ConfigError, ModelError):

@@ -6,7 +6,6 @@ name, and all that are broken are told at once.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from graftlab.exports.package import (
     WEIGHTS,
     identifier,
 )
+from graftlab.files.reading import read_json
 
 FILES = {METADATA, WEIGHTS, DRAFT, DRAFT_WEIGHTS}
 KEYS: dict[str, type] = {
@@ -105,7 +105,7 @@ def _folder(path: Path) -> Iterator[Broken]:
 def _metadata(path: Path, verdict: Verdict) -> dict[str, Any]:
     """The content of metadata.json, its rules checked; {} when it cannot be read."""
     try:
-        content = json.loads((path / METADATA).read_text(encoding="utf-8"))
+        content = read_json(path / METADATA)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

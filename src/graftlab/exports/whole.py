@@ -71,7 +71,10 @@ def _hugging_face(folder: Path, *, length: int) -> Logits:
 
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=torch.float32, attn_implementation="eager"
+            str(folder),
+            dtype=torch.float32,
+            attn_implementation="eager",
+            trust_remote_code=False,  # else transformers asks on the terminal
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"{folder} is not a model that transformers loads: {error}") from error

@@ -8,6 +8,7 @@ limit lets values through on which code that walks them fails.
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +48,29 @@ def load_yaml(text: str) -> Any:
 
 def read_yaml(file: Path) -> Any:
     """The value of a YAML file. Raises OSError, or UnreadableError naming the file."""
-    if file.stat().st_size > LARGEST_YAML:
-        raise UnreadableError(f"{file} is larger than {LARGEST_YAML >> 20} MiB")
+    text = read_text(file, most=LARGEST_YAML)
     try:
-        return load_yaml(file.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise UnreadableError(f"{file} is not UTF-8") from error
+        return load_yaml(text)
     except UnreadableError as error:
         raise UnreadableError(f"{file} {error}") from error
+
+
+def read_text(file: Path, *, most: int) -> str:
+    """A file of at most `most` bytes. Raises OSError, or UnreadableError naming the file.
+
+    A link to a device or a pipe is refused: reading either may never end.
+    """
+    about = file.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise UnreadableError(f"{file} is no regular file")
+    if about.st_size > most:
+        raise UnreadableError(f"{file} is larger than {most >> 20} MiB")
+    with file.open("rb") as stream:
+        data = stream.read(most + 1)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UnreadableError(f"{file} is not UTF-8") from error
 
 
 def load_json(text: str | bytes) -> Any:
@@ -73,6 +89,8 @@ def load_json(text: str | bytes) -> Any:
 
 def read_json(file: Path) -> Any:
     """The value of a JSON file. Raises OSError, or UnreadableError naming the file."""
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise UnreadableError(f"{file} is no regular file")
     try:
         return load_json(file.read_bytes())
     except UnreadableError as error:

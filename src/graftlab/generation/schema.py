@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from graftlab.errors import ConfigError
+from graftlab.files.reading import UnreadableError, load_json
 from graftlab.text.json_schema import grammar, malformed, pointer, require_llguidance
 
 KEY = "generation.schema"
@@ -79,9 +79,9 @@ def _parsed(given: Any) -> tuple[Any, str]:
                 f'as JSON: {KEY}=\'{{"type": "object", ...}}\'.'
             ) from None
     try:
-        return json.loads(text), where
-    except ValueError as error:
-        raise ConfigError(f"{where} is not JSON: {error}.") from None
+        return load_json(text), where
+    except UnreadableError as error:
+        raise ConfigError(f"{where} {error}.") from None
 
 
 def _not_supported(schema: Mapping[str, Any]) -> str | None:

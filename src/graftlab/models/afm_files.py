@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from graftlab.errors import ModelError
+from graftlab.files.reading import read_json
 from graftlab.models.fingerprint import sampled_blocks
 from graftlab.models.weights import StoredTensor
 
@@ -30,6 +31,8 @@ CONFIG = "base-model-config.json"
 TOKENIZER = "tokenizer.model"
 MARK = '"__tamm_type__": "models:'
 """What tamm writes at the head of a model's JSON."""
+TYPES = frozenset({"models", "adapters", "ao", "layers", "torch.dtype", "torch.device"})
+"""Kinds of objects that describe a model; tamm would make others from a config, too."""
 INSTALL = "pip install 'graftlab[apple]'"
 
 
@@ -85,7 +88,7 @@ def _describes_model(path: Path) -> bool:
 def read_plain(path: Path) -> dict[str, Any] | None:
     """A config as plain JSON: keys that were left out have tamm's defaults. None if it is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
@@ -96,6 +99,9 @@ def read_config(path: Path) -> Any:
     _require_tamm()
     import tamm.utils.json
 
+    strange = sorted(_types(read_plain(path)) - TYPES)
+    if strange:
+        raise ModelError(f"{path} names `{strange[0]}`: that is no part of a model's description.")
     try:
         config = tamm.utils.json.loads(path.read_text(encoding="utf-8"))
     except Exception as error:  # whatever the classes named in it make of their arguments
@@ -104,6 +110,14 @@ def read_config(path: Path) -> Any:
         raise ModelError(f"{path} describes a {type(config).__name__}, not a model of tamm.")
     config.adapters = None  # an adapter is attached when a run asks for one
     return config
+
+
+def _types(value: Any) -> set[str]:
+    """The kinds of objects of tamm that a config asks for."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    found = set().union(*map(_types, inner))
+    named = value.get("__tamm_type__") if isinstance(value, dict) else None
+    return found if named is None else {str(named).removeprefix("tamm:").split(":")[0], *found}
 
 
 def create_on_meta(config: Any) -> Any:

@@ -17,6 +17,7 @@ from graftlab.models.base import ModelSpec
 from graftlab.models.folder import model_in
 from graftlab.models.hf import HFModel
 from graftlab.models.shrink import shrink
+from graftlab.models.trust import without_trust
 from graftlab.models.weights import read_json
 from graftlab.text.tokenizer import FILES, holds_tokenizer
 
@@ -212,7 +213,9 @@ class DraftModel(ModelSpec):
             made = AutoConfig.for_model(config["model_type"], **fields)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
-                model = AutoModelForCausalLM.from_config(made, dtype=torch.float32)
+                model = AutoModelForCausalLM.from_config(
+                    made, dtype=torch.float32, trust_remote_code=False
+                )
         except (ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
             raise ModelError(
                 f"model.of={self.of}: no draft of this shape can be made: {error}"
@@ -248,7 +251,7 @@ def _base(described: dict[str, Any]) -> ModelSpec:
     kind = MODELS[str(fields.pop("choice"))]
     if "architecture" in fields:
         fields["architecture"] = Architecture(**(fields.get("architecture") or {}))
-    model = kind(**fields)
+    model = without_trust(kind(**fields))
     return model.made() if isinstance(model, DraftModel) else model
 
 

@@ -16,6 +16,7 @@ from graftlab.models.headers import (
     refuse_quantised,
     weights_in_layers,
 )
+from graftlab.models.trust import names_code, require_trust
 from graftlab.models.weights import read_json
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ class HFModel(ModelSpec):
     revision: str | None = None
     """Commit, branch or tag of the hub id; pin a commit for runs that must repeat."""
     trust_remote_code: bool = False
-    """Run Python code that ships with the model. Off unless you have read that code."""
+    """Run Python code that ships with the model. Off unless you have read that code; taken from
+    the command line alone, never from a file."""
     architecture: Architecture = field(default_factory=Architecture)
 
     def __post_init__(self) -> None:
@@ -64,6 +66,7 @@ class HFModel(ModelSpec):
     def check(self) -> None:
         if self.hub is None:
             check_folder(self.folder())
+            require_trust(self.folder(), self)
 
     @property
     def on_disk(self) -> bool:
@@ -109,12 +112,17 @@ class HFModel(ModelSpec):
     def load_tokenizer(self, folder: Path | None = None) -> Tokenizer:
         from graftlab.text.tokenizer import load_tokenizer
 
-        place, template = folder, None  # saved with its template
-        if place is None:
-            place, template = self.folder(), self.template
-        tokenizer = load_tokenizer(
-            place, template=template, trust_remote_code=self.trust_remote_code
-        )
+        trusted = self.trust_remote_code
+        place, template = folder or self.folder(), None  # an adapter's is saved with its template
+        if folder is None:
+            template = self.template
+        elif not (trusted and names_code(folder / "tokenizer_config.json", "AutoTokenizer")):
+            trusted = False
+        else:
+            # Trust is in the base's own code, never in the copy of it that lies beside an adapter.
+            saved = folder / "chat_template.jinja"
+            place, template = self.folder(), str(saved) if saved.is_file() else self.template
+        tokenizer = load_tokenizer(place, template=template, trust_remote_code=trusted)
         check_vocabulary(tokenizer, place, self.folder())
         return tokenizer
 
@@ -123,6 +131,7 @@ class HFModel(ModelSpec):
 
         folder = self.folder()
         check_folder(folder)
+        require_trust(folder, self)
         model = _from_pretrained(
             folder, dtype=dtype, device=device, trust_remote_code=self.trust_remote_code
         )

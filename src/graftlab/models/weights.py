@@ -8,7 +8,6 @@ Nothing heavy is imported and no weight is read, so the door can answer at once.
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.errors import ModelError
-from graftlab.files.reading import load_json
+from graftlab.files import reading
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -115,7 +114,7 @@ def file_tensors(file: Path) -> dict[str, StoredTensor]:
             if length > LONGEST_HEADER:
                 raise ValueError("its header is longer than the format allows")
             stream.seek(8)
-            header = load_json(stream.read(length))
+            header = reading.load_json(stream.read(length))
         header.pop("__metadata__", None)
         tensors = {name: _stored(file, entry, 8 + length) for name, entry in header.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
@@ -137,7 +136,7 @@ def _stored(file: Path, entry: dict[str, Any], start: int) -> StoredTensor:
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object from a model folder. Raises ModelError naming the file."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = reading.read_json(file)
     except (OSError, ValueError) as error:
         raise ModelError(f"{file} cannot be read: {error}") from error
     if not isinstance(content, dict):

@@ -91,14 +91,14 @@ def machine_memory() -> float:
 
 def shelf() -> dict[str, Device]:
     """Every device of `conf/device/` by the name of its file, in order of memory."""
-    import yaml
+    from graftlab.files.reading import read_yaml
 
     package = Path(__file__).parents[1]
     installed = package / "conf"
     folder = (installed if installed.is_dir() else package.parents[1] / "conf") / "device"
     found = {}
     for file in sorted(folder.glob("*.yaml")):
-        values: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values: dict[str, Any] = read_yaml(file)
         for name in ("peak", "achieved"):
             values[name] = Rates(**values.get(name) or {})
         found[file.stem] = Device(**values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from graftlab.reports.compare import Comparison
 from graftlab.reports.run import Run
 from graftlab.reports.values import is_number, written
 
+_FORMULA = re.compile(r"\s*[=+\-@]|[\t\r]")
+_NUMBER = re.compile(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?", re.ASCII)
 CSV, PARQUET = "runs.csv", "runs.parquet"
 HEAD = ("run", "folder", "state")
 """The first columns, by which a table of ours is known again."""
@@ -31,11 +34,10 @@ def write_csv(found: Comparison, folder: Path) -> Path:
     """Write `runs.csv`; what a run does not have is an empty field."""
     table = rows(found)
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, [cell(name) for name in table[0]], lineterminator="\n")
     writer.writeheader()
     writer.writerows(
-        {k: v if is_number(v) or isinstance(v, str) else _plain(v) for k, v in row.items()}
-        for row in table
+        {cell(k): v if is_number(v) else cell(_plain(v)) for k, v in row.items()} for row in table
     )
     write_atomic(folder / CSV, text.getvalue())
     return folder / CSV
@@ -65,7 +67,14 @@ def _row(found: Comparison, run: Run) -> dict[str, Any]:
     }
 
 
+def cell(text: str) -> str:
+    """A text as a cell: a spreadsheet runs what begins with one of these signs as a formula."""
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+
+
 def _plain(value: Any) -> str:
+    if isinstance(value, str):
+        return value
     return "" if value is None else written(value)
 
 

@@ -7,7 +7,6 @@ ledger knows beyond its folders comes in as `jobs`: folder -> `Job`.
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os.path import commonpath
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.errors import ConfigError
+from graftlab.files.reading import read_json
 from graftlab.reports.run import Run
 from graftlab.reports.samples import read_samples
 from graftlab.reports.values import is_number
@@ -153,7 +153,7 @@ def _result(file: Path) -> Result:
 
 
 def _json(file: Path) -> dict[str, Any]:
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = read_json(file)
     if not isinstance(content, dict):
         raise ValueError("it holds no object")
     return content

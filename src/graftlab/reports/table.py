@@ -21,7 +21,6 @@ HEADS = ("score", "best step", "tokens", "seconds", "cost", "state")
 
 def show(found: Comparison, console: Console, *, limit: int) -> None:
     """Print up to `limit` runs, best first, and points; then failures and the verdict."""
-    from rich.markup import escape
 
     ordered = best_first(found)
     bases = {run.baseline for run in found.runs if run.counts}
@@ -40,8 +39,8 @@ def show(found: Comparison, console: Console, *, limit: int) -> None:
         rows = list(standings(found))[:limit]
         console.print(_table(title, STANDING, rows, left=(STANDING[0], STANDING[-1])))
     for run in failures(found.runs)[:limit]:
-        console.print(escape(f"{run.name} {run.state}: {run.reason}"), highlight=False)
-    console.print(escape(found.sentence()), highlight=False)
+        console.print(f"{run.name} {run.state}: {run.reason}", highlight=False)
+    console.print(found.sentence(), highlight=False)
 
 
 def standings(found: Comparison) -> Iterator[list[str]]:
@@ -72,20 +71,19 @@ def _table(
     title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: Collection[str]
 ) -> Table:
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
 
     made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for head in heads:
         # What is compared stays whole; where room is short, names and values are folded.
         made.add_column(
-            escape(head),
+            head,
             justify="left" if head in left else "right",
             no_wrap=head in WHOLE,
             overflow="fold",
         )
     for row in rows:
-        made.add_row(*map(escape, row))
+        made.add_row(*row)
     return made
 
 

@@ -41,6 +41,9 @@ class Winner:
     def text(self, defaults: Mapping[str, Any], chosen: Mapping[str, str]) -> str:
         """The file: `defaults` is the configuration that `chosen` alone would give."""
         decisive = {key: value for key, value in self.config.items() if key not in BUDGETS}
+        if isinstance(model := decisive.get("model"), Mapping):
+            # An experiment cannot give trust in code: it is given on each command line.
+            decisive["model"] = {k: v for k, v in model.items() if k != "trust_remote_code"}
         return "\n".join(
             [
                 "# @package _global_",

@@ -57,8 +57,8 @@ class Board:
             self._live.update(self._table(jobs))
 
     def _table(self, jobs: Sequence[Job]) -> Table:
-        from rich.markup import escape
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(title=self._counts(jobs), title_justify="left", expand=False)
         for heading in ("job", "state"):
@@ -69,11 +69,10 @@ class Board:
         running = [job for job in jobs if job.state == "running"]
         latest = [by_number[n] for n in reversed(self._ended) if n in by_number]
         for job in [*running, *latest][:SHOWN]:
-            colour = COLOURS.get(job.state, "default")
             told = job.progress
             table.add_row(
-                escape(job.name.removeprefix("job ")),
-                f"[{colour}]{job.state}[/]",
+                job.name.removeprefix("job "),
+                Text(job.state, COLOURS.get(job.state, "default")),
                 _number(told.get("epoch"), "{:.2f}"),
                 _number(told.get("loss"), "{:.4f}"),
                 _number(told.get("valid_loss", told.get("rung_loss")), "{:.4f}"),

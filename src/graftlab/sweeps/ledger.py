@@ -24,10 +24,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from graftlab.files.reading import load_json
 from graftlab.sweeps.jobs import STATES, Draft, Job, Place, Rung
 from graftlab.sweeps.tables import (
     NEW_TRUNK,
     OWNED,
+    RESPECIFIED,
     SCHEMA,
     company_of,
     count_crash,
@@ -109,6 +111,8 @@ class Ledger:
                 known[draft.identity] = self._insert(db, draft, len(known))
             else:
                 self._give_time(db, draft, known[draft.identity])
+                # What this command line says: a ledger that came from elsewhere gives no trust.
+                db.execute(RESPECIFIED, (json.dumps(dict(draft.spec)), known[draft.identity]))
         trunks = [
             (known.get(d.trunk) if d.trunk else None, d.branch_step, known[d.identity])
             for d in drafts
@@ -157,7 +161,7 @@ class Ledger:
         """The specification of a job, as `choices.restore` takes it."""
         with self.reading() as db:
             row = db.execute("SELECT spec FROM jobs WHERE number = ?", (number,)).fetchone()
-        spec: dict[str, Any] = json.loads(row["spec"])
+        spec: dict[str, Any] = load_json(row["spec"])
         return spec
 
     def branch_steps(self, number: int) -> frozenset[int]:
@@ -248,7 +252,7 @@ class Ledger:
             rows = db.execute("SELECT * FROM facts WHERE key IN (?, ?)", (key, own)).fetchall()
         found = {row["key"]: row["value"] for row in rows}
         value = found.get(own, found.get(key))
-        return None if value is None else json.loads(value)
+        return None if value is None else load_json(value)
 
     def put(self, key: str, value: Any) -> None:
         """Note a fact, over what was noted before."""
@@ -260,4 +264,4 @@ class Ledger:
         with self.writing() as db:
             db.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (key, json.dumps(value)))
             row = db.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
-        return json.loads(row["value"])
+        return load_json(row["value"])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Sequence
 
+from graftlab.files.reading import load_json
 from graftlab.sweeps.jobs import Job, Place, Rung
 
 SCHEMA = """
@@ -57,6 +57,9 @@ AND progress = '{}' AND NOT EXISTS (
 """
 """A job that was told of has begun."""
 
+RESPECIFIED = "UPDATE jobs SET spec = ? WHERE number = ?"
+"""What a job is to train, as the latest launch says it."""
+
 
 def read_rungs(db: sqlite3.Connection) -> dict[Place, Rung]:
     """`Ledger.rungs` within a transaction."""
@@ -95,7 +98,7 @@ def read_jobs(db: sqlite3.Connection, launch: str | None) -> list[Job]:
 
 def _read(row: sqlite3.Row) -> Job:
     values = dict(row)
-    values["swept"], values["progress"] = json.loads(row["swept"]), json.loads(row["progress"])
+    values["swept"], values["progress"] = load_json(row["swept"]), load_json(row["progress"])
     return Job(**values)
 
 

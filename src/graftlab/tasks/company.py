@@ -23,6 +23,7 @@ from graftlab.sweeps.watcher import watch_job
 from graftlab.tasks.supply import supply
 from graftlab.tasks.train import TrainSpec
 from graftlab.tasks.worker import Worker, leave_if_broken, output_to, told
+from graftlab.terminal import printable
 from graftlab.tracking.folder import RunFolder
 from graftlab.training.joint.groups import Job, group, unfit
 
@@ -205,7 +206,7 @@ class Company:
             except Interrupted:
                 raise
             except Exception as error:  # only files were read: nothing broken is left behind
-                print(f"{member.claim.job.name}: {told(error)}")
+                print(printable(f"{member.claim.job.name}: {told(error)}"))
                 self._let_go(member, error=error)
             else:
                 self._seated.append(member)

@@ -80,12 +80,12 @@ def run(spec: InspectSpec, *, console: Console | None = None) -> Inspection:
     Raises ConfigError, DataError or ModelError as training would, but for documents over the limit,
     which are counted.
     """
-    from rich.console import Console
+    from graftlab.tracking.console import console as shared
 
     spec.data.check()
     supply(spec.data)
     found = look(spec)
-    show(found, console or Console())
+    show(found, console or shared())
     return found
 
 

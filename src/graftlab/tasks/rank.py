@@ -6,7 +6,6 @@ sweep with the words of the job's observer.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from contextlib import nullcontext
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from graftlab.choices import restore
 from graftlab.errors import GraftlabError, Interrupted, Paused
+from graftlab.files.reading import read_json
 from graftlab.sweeps.watcher import Watcher, arrived
 from graftlab.tasks.orphans import leave_with_parent
 from graftlab.tasks.train import TrainSpec, run
@@ -32,7 +32,7 @@ def main(file: Path, *observer: str) -> int:
 
 def _train(file: Path, *observer: str) -> int:
     try:
-        spec = restore(TrainSpec, json.loads(file.read_text(encoding="utf-8")))
+        spec = restore(TrainSpec, read_json(file))
         run(spec, observer=_observer(*observer))
     except Paused as pause:
         leave_word(file, "paused", str(pause))

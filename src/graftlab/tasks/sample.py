@@ -184,7 +184,8 @@ def _prompts(
     from graftlab.generation.prompts import read_prompts, text_prompt, with_system
     from graftlab.text.frame import load_frame
 
-    data = source.run().get("data", {}) if source else {}
+    data = source.run().get("data") if source else None
+    data = data if isinstance(data, dict) else {}
     if spec.prompts is not None:
         ignore = data.get("ignore_keys") or ()
         prompts = read_prompts(spec.prompts, reserved=reserved, limit=spec.limit, ignore=ignore)

@@ -9,7 +9,6 @@ task    ─▶ supply     the folder: found by its key, or made while other proc
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from graftlab.choices import dump, restore
 from graftlab.data.prepared import MANIFEST, PreparedData
 from graftlab.data.source import DataSpec
 from graftlab.errors import ConfigError, DataError, GraftlabError
+from graftlab.files.reading import read_json
 from graftlab.tasks.prepare import PrepareSpec, prepare
 from graftlab.tasks.recipe_key import key_of
 from graftlab.tracking.console import say
@@ -76,7 +76,7 @@ def _look(data: PreparedData) -> bool:
     """
     folder = data.folder()
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(folder / MANIFEST)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except (OSError, ValueError) as error:

@@ -88,7 +88,6 @@ def _workers(order: Order, work: Work, slots: list[Slot], launch: str) -> Worker
 
 def show(ended: Ended) -> None:
     """The best jobs, how many of each, and the failures with their reasons."""
-    from rich.markup import escape
     from rich.table import Table
 
     scored = sorted(
@@ -101,7 +100,7 @@ def show(ended: Ended) -> None:
         for heading in ("job", *keys, "validation loss"):
             table.add_column(heading, justify="right" if heading == "validation loss" else "left")
         for job in scored[:BEST]:
-            values = (escape(job.swept.get(key, "")) for key in keys)  # conditional keys may lack
+            values = (job.swept.get(key, "") for key in keys)  # conditional keys may lack
             table.add_row(str(job.number), *values, f"{job.score:.4f}")
         console().print(table)
     failed = [job for job in ended.jobs if job.state == "failed"]

@@ -30,6 +30,7 @@ from graftlab.sweeps.rules import Rules, is_open
 from graftlab.sweeps.watcher import watch_job
 from graftlab.tasks.orphans import leave_with_parent
 from graftlab.tasks.train import TrainSpec, run
+from graftlab.terminal import printable, tell_traceback
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.result import resident_mb
 
@@ -227,10 +228,10 @@ def output_to(path: Path) -> Iterator[None]:
     try:
         yield
     except (Paused, Interrupted, GraftlabError) as end:
-        print(end)
+        print(printable(end))
         raise
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        tell_traceback(error)
         raise
     finally:
         sys.stdout.flush()

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.errors import ConfigError, ModelError, did_you_mean
+from graftlab.files.reading import read_json
 from graftlab.text.spm import join_pieces, looks_like_marker, model_bytes, read_proto, shown_pieces
 from graftlab.text.tokenizer import Tokenizer, fingerprint_of
 from graftlab.types import Message
@@ -186,7 +187,7 @@ def load_afm(
     settings = folder / SETTINGS
     if locale is None and instruction is None and settings.is_file():
         try:
-            instruction = str(json.loads(settings.read_text(encoding="utf-8"))["instruction"])
+            instruction = str(read_json(settings)["instruction"])
         except (ValueError, KeyError, TypeError):
             raise ModelError(f"{settings} is damaged: it names no instruction.") from None
     return AFMTokenizer(folder / "tokenizer.model", locale=locale, instruction=instruction)

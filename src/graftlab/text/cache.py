@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from graftlab.files.reading import read_json
 from graftlab.files.writing import clear_leftovers, partial_path
 from graftlab.types import Conversation
 
@@ -53,7 +54,7 @@ def read_arrays(folder: Path, key: str) -> tuple[dict[str, np.ndarray], str] | N
     """The memory-mapped arrays and fingerprint stored under `key`; None where there are none."""
     home = folder / f"tokens-{key}"
     try:
-        meta = json.loads((home / "meta.json").read_text())
+        meta = read_json(home / "meta.json")
         arrays = {
             name: np.load(home / f"{name}.npy", mmap_mode="r", allow_pickle=False)
             for name in ARRAYS

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.errors import ConfigError, did_you_mean
+from graftlab.files.reading import UnreadableError, read_yaml
 from graftlab.types import Conversation, Message
 
 SLOT = "{input}"
@@ -108,11 +109,9 @@ def load_frame(name: str) -> Frame:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    import yaml
-
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = read_yaml(path)
+    except (OSError, UnreadableError) as error:
         raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(

@@ -9,6 +9,7 @@ from string import ascii_letters
 from typing import Any
 
 from graftlab.errors import ModelError
+from graftlab.text.limit import require_finite
 from graftlab.text.pieces import backend_bytes
 from graftlab.text.template import plain, rendered, template_text
 from graftlab.text.tokenizer import Tokenizer, fingerprint_of
@@ -54,6 +55,8 @@ class HFTokenizer(Tokenizer):
             )
         own = self._inner.chat_template
         self.template = own if isinstance(own, str) else json.dumps(own, sort_keys=True)
+        for source in [own] if isinstance(own, str) else own.values():
+            require_finite(source)
         self.vocab_size = len(self._inner)
         self._backend = getattr(self._inner, "backend_tokenizer", None)
         if self._backend is not None:
@@ -175,11 +178,12 @@ def _load(folder: Path, trust_remote_code: bool) -> Any:
         return AutoTokenizer.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True
         )
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        hint = ""
+    except (OSError, ValueError, ImportError, KeyError, RecursionError, TypeError) as error:
         if "trust_remote_code" in str(error) and not trust_remote_code:
-            hint = " Read that code first; then model.trust_remote_code=true runs it."
+            raise ModelError(
+                f"the tokenizer in {folder} is code of its own (auto_map in tokenizer_config.json)."
+                " Code runs from a model's own folder alone, never from an adapter's: read it, "
+                "then name that model with model.trust_remote_code=true on the command line."
+            ) from error
         first = str(error).strip().splitlines()[:1]
-        raise ModelError(
-            f"the tokenizer in {folder} does not load: {' '.join(first)}{hint}"
-        ) from error
+        raise ModelError(f"the tokenizer in {folder} does not load: {' '.join(first)}") from error

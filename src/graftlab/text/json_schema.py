@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from graftlab.errors import ConfigError
+from graftlab.files.reading import load_json
 from graftlab.text.json_patterns import PatternProblem, limited, validator_class
 
 WHITESPACE = r" |\n {0,16}"
@@ -51,9 +52,10 @@ def mismatch(text: str, schema: Mapping[str, Any]) -> str | None:
     """
     jsonschema = require_jsonschema()
     try:
+        load_json(text)  # within the limits on depth
         value = json.loads(text, parse_float=_exact)
     except ValueError as error:
-        return f"not JSON: {error}"
+        return f"not JSON: {error.__cause__ or error}"
     judge = validator_class()(json.loads(json.dumps(schema), parse_float=_exact))
     try:
         with limited():

@@ -74,6 +74,7 @@ class RememberedTokenizer(Tokenizer):
         tools: Sequence[dict[str, Any]] = (),
         generation_prompt: bool,
     ) -> str:
+        self._whole.date = self.date
         return self._whole.render_text(messages, tools=tools, generation_prompt=generation_prompt)
 
     def encode_text(self, texts: Sequence[str]) -> list[list[int]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, ModelError, did_you_mean
+from graftlab.text.limit import in_time, require_finite
 from graftlab.types import Message
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def compile_template(source: str) -> Callable[..., str]:
     from jinja2 import TemplateError
     from jinja2.ext import loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    require_finite(source)
 
     def raise_exception(message: str) -> None:
         raise TemplateError(message)
@@ -119,9 +122,12 @@ def rendered(render: Callable[[], Any], messages: Sequence[Message]) -> str:
     from jinja2 import TemplateError, TemplateSyntaxError
 
     try:
-        text = render()
+        with in_time():
+            text = render()
     except TemplateSyntaxError as error:
         raise ModelError(f"the chat template is not valid Jinja: {error}") from None
+    except ModelError:  # its time is over
+        raise
     except Exception as error:
         if type(error) is TemplateError:  # by its own `raise_exception`
             raise refusal(error, messages) from None

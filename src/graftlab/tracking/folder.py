@@ -59,7 +59,11 @@ def identity(config: Mapping[str, Any], *, paths: bool = True) -> str:
 
 def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of a configuration decides a run's result, its paths as seen from here."""
-    return portable({key: value for key, value in config.items() if key not in BUDGETS})
+    kept = {key: value for key, value in config.items() if key not in BUDGETS}
+    if isinstance(model := kept.get("model"), dict):
+        # Whether code is trusted is said on every command line anew, also when a run is resumed.
+        kept["model"] = {k: v for k, v in model.items() if k != "trust_remote_code"}
+    return portable(kept)
 
 
 def differences(config: dict[str, Any], other: dict[str, Any]) -> list[str]:
@@ -145,11 +149,12 @@ def find_runs(root: Path) -> dict[str, Found]:
         if folder.name == "adapter" or folder.name == "adapter-final":
             continue
         try:
-            config = read_config(file)
-        except (OSError, ValueError):
+            own = identity(relocated(read_config(file), folder))
+        except (OSError, ValueError, TypeError) as error:  # keys of several types have no order
+            reason = str(error).removeprefix(f"{file} ")
+            say(f"left out, as it cannot be read: {file} ({reason})")
             continue
-        config = relocated(config, folder)
-        own, finished = identity(config), (folder / RESULT).exists() and time_limit(folder) is None
+        finished = (folder / RESULT).exists() and time_limit(folder) is None
         rank = not finished, file.stat().st_mtime
         if own not in best or rank > best[own]:
             best[own], found[own] = rank, Found(folder, finished)

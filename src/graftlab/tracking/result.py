@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from graftlab.files.reading import read_json
 from graftlab.files.writing import write_json
 from graftlab.tracking.console import console
 
@@ -55,7 +55,7 @@ class Result:
 
     @classmethod
     def read(cls, path: Path) -> Result:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
         return cls(**{f.name: data[f.name] for f in fields(cls) if f.name in data})
 
 
@@ -91,7 +91,6 @@ def _status(name: str) -> float | None:
 
 def show_result(result: Result, samples: Sequence[dict[str, Any]], lies: Sequence[str]) -> None:
     """The last screen: loss before and after, the same prompts answered twice, where things are."""
-    from rich.markup import escape
     from rich.table import Table
 
     losses = Table(title="validation loss (nats per trained token)", title_justify="left")
@@ -114,15 +113,15 @@ def show_result(result: Result, samples: Sequence[dict[str, Any]], lies: Sequenc
     for name, value in result.metrics.items():
         console().print(f"{name.removeprefix('valid/').replace('_', ' ')}: {value:.3f}")
     for sample in samples:
-        table = Table(title=escape(_short(sample["prompt"])), title_justify="left", show_lines=True)
+        table = Table(title=_short(sample["prompt"]), title_justify="left", show_lines=True)
         table.add_column("base", ratio=1)
         table.add_column("adapter", ratio=1)
-        table.add_row(escape(_short(sample["base"])), escape(_short(sample["adapter"])))
+        table.add_row(_short(sample["base"]), _short(sample["adapter"]))
         console().print(table)
     if result.stopped:
-        console().print(f"stopped early: {escape(result.stopped)}", highlight=False)
+        console().print(f"stopped early: {result.stopped}", highlight=False)
     for line in lies:
-        console().print(escape(line), highlight=False, soft_wrap=True)
+        console().print(line, highlight=False, soft_wrap=True)
 
 
 def _loss(value: float | None) -> str:

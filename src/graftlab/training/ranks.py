@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from graftlab.choices import dump
 from graftlab.errors import CrashError, GraftlabError, Interrupted, Paused
+from graftlab.files.reading import read_json
 from graftlab.files.writing import write_json
 from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder
@@ -155,7 +156,7 @@ def _see_off(ours: socket.socket) -> None:
 def _take(file: Path) -> dict[str, str]:
     """The last words, which go with this start; none where nobody could write them whole."""
     try:
-        words: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
+        words: dict[str, str] = read_json(file)
     except (OSError, json.JSONDecodeError):
         words = {}
     file.unlink(missing_ok=True)

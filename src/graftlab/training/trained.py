@@ -19,6 +19,7 @@ from graftlab.choices import restore
 from graftlab.errors import ConfigError, ModelError
 from graftlab.models.base import ModelSpec
 from graftlab.models.folder import model_in
+from graftlab.models.trust import UntrustedError, without_trust
 from graftlab.tracking.paths import relocated
 
 if TYPE_CHECKING:
@@ -75,7 +76,10 @@ def find_trained(path: str, *, base: str | None = None, advice: str = "") -> Tra
 
 
 def base_of(source: AdapterSource, *, advice: str) -> ModelSpec:
-    """The base that the adapter's `run.yaml` names. Raises ConfigError or ModelError."""
+    """The base that the adapter's `run.yaml` names, without the trust that file may claim.
+
+    Raises ConfigError or ModelError.
+    """
     described = source.run().get("model")
     if described is None:
         named = source.config().get("base_model_name_or_path")
@@ -83,9 +87,13 @@ def base_of(source: AdapterSource, *, advice: str) -> ModelSpec:
             f"{source.path} has no run.yaml that says which base it belongs to (its "
             f"adapter_config.json names {named}): {advice}."
         )
-    model = restore(ModelSpec, described, path="model")  # type: ignore[type-abstract]
     try:
+        model = without_trust(restore(ModelSpec, described, path="model"))  # type: ignore[type-abstract]
         model.check()
+    except (ConfigError, TypeError, AttributeError) as error:
+        raise ModelError(f"the run.yaml of {source.path} describes no base: {error}.") from error
+    except UntrustedError as error:
+        raise ModelError(f"{error} An adapter's run.yaml cannot give that: {advice}.") from error
     except ModelError as error:
         if (moved := _moved_along(source)) is not None:
             return moved
@@ -98,7 +106,7 @@ def base_of(source: AdapterSource, *, advice: str) -> ModelSpec:
 def _moved_along(source: AdapterSource) -> ModelSpec | None:
     """The base of an adapter whose project was moved with its runs; None where it was not."""
     described = relocated(source.run(), source.folder.parent)["model"]
-    model = restore(ModelSpec, described, path="model")  # type: ignore[type-abstract]
+    model = without_trust(restore(ModelSpec, described, path="model"))  # type: ignore[type-abstract]
     try:
         model.check()
     except ModelError:

@@ -12,6 +12,7 @@ from graftlab.door.toolkit.helps import command_help, overview
 from graftlab.door.toolkit.places import hand_over
 from graftlab.door.toolkit.read import Read, command_of, read
 from graftlab.errors import ConfigError
+from graftlab.terminal import printable
 
 Run = Callable[[list[str], str], int]
 """The door: arguments with the verb in front, and what it is called in messages -> exit code."""
@@ -32,8 +33,8 @@ def answer(arguments: Sequence[str], run: Run) -> int:
         return 0
     words = _words(line)
     for note in line.notes:
-        print(note, file=sys.stderr)
-    print(shlex.join(["graftlab", *words]), flush=True)
+        print(printable(note), file=sys.stderr)
+    print(printable(shlex.join(["graftlab", *words])), flush=True)
     if line.only_print:
         return 0
     try:
@@ -72,4 +73,4 @@ def _leave(line: Read, words: Sequence[str]) -> None:
         return
     linked = hand_over(Path(folder).expanduser(), Path(run.partition("=")[2]).expanduser())
     if linked:
-        print(f"toolkit:  {', '.join(map(str, linked))}")
+        print(printable(f"toolkit:  {', '.join(map(str, linked))}"))

@@ -11,10 +11,10 @@ the seed, so the same folder gives the same bytes.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from graftlab.data.prepared import MANIFEST
+from graftlab.files.reading import read_json
 
 REPORT = "report.html"
 
@@ -25,7 +25,7 @@ def write_report(folder: Path) -> Path:
     from graftlab.recipes.report.page import page
     from graftlab.recipes.report.survey import Survey
 
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    manifest = read_json(folder / MANIFEST)
     seed = int(manifest["seed"])
     losses = Losses.of(folder / "rejects.jsonl", seed=seed)
     survey = Survey.of(folder, list(manifest["result"]), seed=seed, twins=losses.twins)

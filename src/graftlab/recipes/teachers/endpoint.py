@@ -20,6 +20,7 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
+from graftlab.files.reading import load_json
 from graftlab.recipes.teachers.base import TeacherError
 from graftlab.recipes.teachers.ledger import Answer
 
@@ -98,7 +99,7 @@ class Endpoint:
 
     def _read(self, data: bytes) -> Answer | Again:
         try:
-            reply = json.loads(data)
+            reply = load_json(data)
             choice = reply["choices"][0]
             text = choice["message"]["content"]
         except (ValueError, KeyError, IndexError, TypeError):
@@ -142,7 +143,10 @@ def _retry_after(value: str | None) -> float | None:
 
 def _advice(code: int) -> str:
     if code in (401, 403):
-        return "set the variable named by persona.teacher.key_env to a key that is valid there."
+        return (
+            "set the variable named by persona.teacher.key_env to a key that is valid there "
+            "(OPENAI_API_KEY is sent to https hosts alone)."
+        )
     if code == 404:
         return "check persona.teacher.url (it ends before /chat/completions) and .model."
     return "check persona.teacher.url."

@@ -26,6 +26,8 @@ from graftlab.recipes.teachers.ledger import Answer, AnswerFile, Purse
 from graftlab.text.frame import Frame
 from graftlab.types import Conversation, Message
 
+OPENAI = "OPENAI_API_KEY"
+"""The variable that is read unless another is named."""
 GIVE_UP_AFTER = 8
 """So many texts in a row without an answer, and the endpoint is held to be down."""
 
@@ -38,8 +40,10 @@ class HttpTeacher(PromptedTeacher):
     """The endpoint, up to and without /chat/completions."""
     model: str | None = None
     """The model's name there; required."""
-    key_env: str | None = "OPENAI_API_KEY"
-    """The environment variable that holds the API key; it is sent if set, and written nowhere."""
+    key_env: str | None = OPENAI
+    """The environment variable that holds the API key, sent if set and written nowhere. OpenAI's
+    goes to https hosts alone; any other host has a variable of its own.
+    """
     concurrency: int = 4
     """Requests at the same time."""
     retries: int = 5
@@ -96,12 +100,19 @@ def _check_url(url: str) -> None:
         )
 
 
+def _key_for(url: str, variable: str | None) -> str | None:
+    """The API key for a host; OpenAI's is never sent in the clear, nor to a server on loopback."""
+    if variable is None or (variable == OPENAI and urlsplit(url).scheme != "https"):
+        return None
+    return os.environ.get(variable)
+
+
 class HttpRewriter:
     """The teacher that `HttpTeacher` describes; `purse.spent` is what it cost so far."""
 
     def __init__(self, spec: HttpTeacher) -> None:
         self.spec, self.frames = spec, spec.frames()
-        key = os.environ.get(spec.key_env) if spec.key_env else None
+        key = _key_for(spec.url, spec.key_env)
         self.endpoint = Endpoint(spec.url, key=key, timeout=spec.timeout)
         name = hashlib.sha256(f"{spec.url} {spec.model}".encode()).hexdigest()[:16]
         self.answers = AnswerFile(_cache_folder(spec.cache) / f"teacher-{name}.jsonl")

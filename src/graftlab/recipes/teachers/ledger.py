@@ -14,6 +14,8 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from graftlab.files.reading import load_json
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -41,7 +43,7 @@ class AnswerFile:
         data = self.path.read_bytes()
         for line in data.split(b"\n"):  # U+2028 ends no line here
             try:
-                row = json.loads(line)
+                row = load_json(line)
                 asked, said = row["tokens"]
                 answer = Answer(str(row["text"]), str(row["finish"]), (int(asked), int(said)))
                 self._answers[str(row["key"])] = answer
