@@ -23,6 +23,8 @@ from graftlab.door.jobs import place_job
 from graftlab.door.verify import Door, built, sweep_values
 from graftlab.door.words import Word, quote
 from graftlab.errors import ConfigError, GraftlabError, Interrupted
+from graftlab.terminal import keep_log
+from graftlab.tracking.folder import LOG
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -120,6 +122,8 @@ def _run(door: Door, cfg: DictConfig, *, own: Sequence[str] | None) -> Any:
     spec = built(door, cfg)
     if own is not None:
         place_job(spec, own)
+    if door.menu.verb == "train":
+        keep_log(Path(spec.run_dir) / LOG)
     return importlib.import_module(f"graftlab.tasks.{door.menu.verb}").run(spec)
 
 

@@ -1,25 +1,55 @@
-"""The terminal, in one place: a Rich console that the progress bar and every table share."""
+"""The terminal, in one place: a Rich console that the progress bar and every table share.
+
+What it prints also goes to the log of the run, if one is kept (`graftlab.terminal.keep_log`), as
+plain text of 100 columns and without what only moves the cursor.
+"""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from graftlab.terminal import printable
+from graftlab.terminal import log, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+WIDTH = 100
+"""Columns where there is no terminal, so that tables stay whole."""
+
 
 @cache
 def console() -> Console:
-    """The console on standard output; 100 columns when it is no terminal, so tables stay whole."""
-    from rich.console import Console
-
-    probe = Console()
-    return probe if probe.is_terminal else Console(width=100)
+    """The console on standard output."""
+    kind = _kind()
+    probe: Console = kind()
+    return probe if probe.is_terminal else kind(width=WIDTH)
 
 
 def say(text: str) -> None:
     """One line for people: no markup, no control characters, no break inside a path."""
     console().print(printable(text), markup=False, highlight=False, soft_wrap=True)
+
+
+@cache
+def _kind() -> Any:
+    """The class of the console: Rich is imported where something is said."""
+    import rich.console
+    from rich.control import Control
+
+    class Logged(rich.console.Console):
+        def print(self, *objects: Any, **how: Any) -> None:
+            super().print(*objects, **how)
+            file = log()
+            if file is None or any(isinstance(one, Control) for one in objects):
+                return
+            plain = rich.console.Console(file=file, width=WIDTH, color_system=None)
+            with suppress(OSError, ValueError):
+                plain.print(*objects, **how)
+
+        def on_broken_pipe(self) -> None:
+            """Rich would end the process, with code 1 and no word; the door decides instead."""
+            raise  # what Rich has just caught
+
+    return Logged

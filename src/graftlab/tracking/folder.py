@@ -9,6 +9,7 @@ RUN/
   samples.md             replies of base and adapter to held-out prompts
   time_metrics.json      setup, train and total seconds, steps/s, tokens/s
   result.json            written last: its presence means the run is finished
+  train.log              all that was said on the terminal, the progress bar excepted
   rejects.jsonl          rows of the data that were refused, with the reason (if any)
 """
 
@@ -27,6 +28,9 @@ import yaml
 
 from graftlab.files.reading import UnreadableError, read_yaml
 from graftlab.files.writing import partial_path, publish, sync_files, write_atomic
+
+LOG = "train.log"
+"""In the run folder; Hydra's own logging writes there, too (conf/train.yaml)."""
 
 BUDGETS = (
     *("run_dir", "resume", "logger", "max_minutes", "name"),
