@@ -136,7 +136,11 @@ def build(cfg: DictConfig) -> Any:
     """The spec that `cfg` describes; every class checks itself on the way."""
     from omegaconf import OmegaConf
 
-    return _unmask(OmegaConf.to_object(cfg))
+    from graftlab.choices import require_finite
+
+    spec = _unmask(OmegaConf.to_object(cfg))
+    require_finite(spec)
+    return spec
 
 
 def _unmask(spec: Any) -> Any:

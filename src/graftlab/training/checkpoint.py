@@ -8,6 +8,7 @@ The names are the index: nothing else has to be kept in step with the files.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from dataclasses import dataclass
@@ -85,6 +86,20 @@ class CheckpointStore:
     def _ranked(self) -> list[Saved]:
         validated = [saved for saved in self.saved() if saved.valid_loss is not None]
         return sorted(validated, key=lambda saved: (saved.valid_loss, saved.step))
+
+    def good(self) -> str:
+        """A sentence for people: the newest checkpoint that was read back and found finite."""
+        from graftlab.models.finite import describe_nonfinite
+
+        for saved in reversed(self.saved()):
+            try:
+                adapter = saved.load()["adapter"]
+            except Exception as error:  # damaged in one of many ways: the one before it, then
+                logging.getLogger(__name__).debug("%s: %s", saved.path, error)
+                continue
+            if describe_nonfinite(adapter.items()) is None:
+                return f"The checkpoint of step {saved.step} was checked and is good: {saved.path}"
+        return "There is no checkpoint from before it."
 
     def path(self, step: int, valid_loss: float | None) -> Path:
         suffix = "" if valid_loss is None else f"-valid-{valid_loss:.6f}"

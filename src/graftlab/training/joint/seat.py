@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from graftlab.errors import GraftlabError, Interrupted, Paused
+from graftlab.errors import GraftlabError, Interrupted, NonFiniteError, Paused
 from graftlab.training.callbacks.watchers import Validator
 from graftlab.training.finish import Finish
 
@@ -85,6 +85,8 @@ class Seat:
         """What ends this run inside ends no other: it is kept as `error`."""
         try:
             yield
+        except NonFiniteError as error:
+            self.error = self.fit.diverged(error)
         except (GraftlabError, Paused, Interrupted) as error:
             self.error = error
 
