@@ -30,6 +30,7 @@ from graftlab.door.menu import Menu, menu
 from graftlab.door.verify import Door, composed, verify, verify_sweep
 from graftlab.door.words import Word, read_words
 from graftlab.errors import ConfigError, GraftlabError, Interrupted, did_you_mean
+from graftlab.files.disk import disk_trouble
 from graftlab.process import prepare_process, second_signal_ends
 from graftlab.terminal import go_on_without_stdout, printable, steady_streams
 
@@ -68,7 +69,10 @@ def _answered(arguments: list[str], name: str) -> int:
     except KeyboardInterrupt:
         _tell(name, "stopped by Ctrl-C.")
         return 130
-    except Exception:
+    except Exception as error:
+        if (trouble := disk_trouble(error)) is not None:
+            _tell(name, f"{trouble}.")
+            return 2
         traceback.print_exc()
         return 1
 

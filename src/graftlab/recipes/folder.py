@@ -9,18 +9,16 @@ OUT/
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from graftlab.data.prepared import MANIFEST
 from graftlab.errors import ConfigError, GraftlabError
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from graftlab.files.disk import FULL
+from graftlab.recipes.spool import spooling_in
 
 
 def check_out(out: str | None) -> Path:
@@ -51,13 +49,14 @@ def building(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise ConfigError(f"out={target} cannot be written: {error.strerror}.") from error
     try:
-        yield draft
+        with spooling_in(draft):
+            yield draft
     except BaseException as error:
         shutil.rmtree(draft, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if isinstance(error, OSError) and error.errno in FULL:
             raise GraftlabError(
-                f"{target} could not be made: {error.strerror}. It needs room for the result, and "
-                f"in {tempfile.gettempdir()} (TMPDIR) for the records once more."
+                f"{target} could not be made: {error.strerror}. Beside it, there must be room for "
+                "the result, and for the records up to three times more."
             ) from error
         raise
     for file in draft.rglob("*"):

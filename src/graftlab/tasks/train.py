@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from graftlab.adapters.lora import Lora
 from graftlab.data.source import DataSpec
 from graftlab.errors import ConfigError, ResumeError, require_choice, require_range
+from graftlab.files.disk import disk_told
 from graftlab.generation.sampling import Generation
 from graftlab.models.base import ModelSpec
 from graftlab.objectives.base import Objective
@@ -34,6 +35,10 @@ from graftlab.training.watch import Callbacks
 
 if TYPE_CHECKING:
     from graftlab.training.observer import Observer
+
+
+KEPT = "What was saved before is whole: make room, and the same line with resume=auto goes on."
+"""What people are told when the disk refuses."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -103,6 +108,11 @@ def run(spec: TrainSpec, *, observer: Observer | None = None) -> Result:
     Raises GraftlabError (with the fix) for what the user can mend, and Interrupted after a signal
     or Paused by the observer, when the run is saved and can go on with `resume=auto`.
     """
+    with disk_told(KEPT):
+        return _run(spec, observer)
+
+
+def _run(spec: TrainSpec, observer: Observer | None) -> Result:
     prepare_process()
     folder = RunFolder(Path(spec.run_dir))
     settle_key(spec.objective)

@@ -13,7 +13,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from graftlab.errors import ConfigError, require_range
 from graftlab.files.writing import publish
@@ -56,6 +56,44 @@ class Saved:
 
         content: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
         return content
+
+
+def write_checkpoint(content: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint where `path` says, and nowhere else first.
+
+    Raises OSError, of which torch would say no more than that writing failed; nothing is left then.
+    """
+    import torch
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        disk: Any = _Disk(file)
+        try:
+            torch.save(content, disk)
+            file.flush()
+        except BaseException:
+            path.unlink(missing_ok=True)  # what little room there is, the next one needs
+            if (problem := disk.problem) is not None:
+                raise OSError(problem.errno, problem.strerror, str(path)) from problem
+            raise
+
+
+class _Disk:
+    """A file to write to, which remembers what the disk said."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.problem: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.problem = self.problem or error
+            raise
+
+    def flush(self) -> None:
+        """The file is flushed when all of it was written."""
 
 
 class CheckpointStore:
