@@ -11,6 +11,7 @@ the operations seen.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -23,6 +24,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link")
+NEEDED = (
+    *("lightning.pytorch", "peft", "rensa", "sweep_runs"),
+    *("transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto"),
+    *("transformers.models.qwen2.modeling_qwen2", "transformers.models.qwen2.tokenization_qwen2"),
+    *("graftlab.adapters.peft", "graftlab.exports.verify", "graftlab.models.hf_base"),
+    *("graftlab.pages", "graftlab.tasks.export", "graftlab.tasks.prepare", "graftlab.training.run"),
+)
+"""What a child needs is imported once, before it is forked."""
 NOT_OURS = ("/dev", "/proc")
 
 
@@ -123,8 +132,8 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    import sweep_runs  # noqa: F401
-
+    for module in NEEDED:
+        importlib.import_module(module)
     root = Path(sys.argv[1])
     commands = json.loads(Path(sys.argv[2]).read_text())
     out = os.dup(1)
