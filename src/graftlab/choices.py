@@ -10,7 +10,8 @@ here, one YAML file in `conf/` and one test; a base has its line in `models/kind
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -99,9 +100,25 @@ def restore(cls: type[Spec], data: Mapping[str, Any], *, path: str = "") -> Spec
             values[name] = {k: restore(named, v, path=f"{place}.{k}") for k, v in value.items()}
     try:
         spec: Spec = target(**values)
+        require_finite(spec, path)
         return spec
     except TypeError as error:
         raise ConfigError(f"{path or target.__name__}: {error}") from error
+
+
+def require_finite(value: Any, key: str = "") -> None:
+    """Raise ConfigError naming the key of a number in a spec that is NaN or infinite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{key}={value} is out of range: it must be a finite number.")
+    inside: Iterable[tuple[Any, Any]] = ()
+    if dataclasses.is_dataclass(value):
+        inside = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+    elif isinstance(value, Mapping):
+        inside = value.items()
+    elif isinstance(value, list | tuple):
+        inside = enumerate(value)
+    for name, part in inside:
+        require_finite(part, f"{key}.{name}" if key else str(name))
 
 
 def choice_of(cls: type) -> str | None:

@@ -5,8 +5,9 @@ Everything is composed, built and checked before anything runs. Exit codes:
     0    done
     1    a crash of ours, with its traceback; or a job of a sweep failed
     2    something to mend on the command line, in a file or a folder: one message, no traceback
-    130  Ctrl-C
-    141  whoever read the output has closed it
+    129  the terminal was closed (SIGHUP), after the run has saved
+    130  Ctrl-C; a second one ends at once, whatever is being done
+    141  whoever read the output has closed it, where the output is what was asked for
     143  SIGTERM, after the run has saved
 """
 
@@ -28,11 +29,15 @@ from graftlab.door.menu import Menu, menu
 from graftlab.door.verify import Door, composed, verify, verify_sweep
 from graftlab.door.words import Word, read_words
 from graftlab.errors import ConfigError, GraftlabError, Interrupted, did_you_mean
+from graftlab.files.disk import disk_trouble
 from graftlab.files.ownership import names_no_home
-from graftlab.process import prepare_process
-from graftlab.terminal import printable, tell_traceback
+from graftlab.process import prepare_process, second_signal_ends
+from graftlab.terminal import go_on_without_stdout, printable, steady_streams, tell_traceback
 
 TOOLKIT = "toolkit"
+WORK = ("train", "prepare", "export")
+"""Verbs whose product lies in a folder, as does that of any verb with `out`: they go on without a
+stdout. Of the others, the output is what was asked for."""
 WORDS = (*VERBS, TOOLKIT)
 """What may follow `graftlab`: the verbs, and the word that speaks another tool's language."""
 WITH_VALUE = ("-c", "--cfg", "-p", "--package", "-cd", "--config-dir")
@@ -47,6 +52,12 @@ def main(argv: Sequence[str] | None = None, *, call: str | None = None) -> int:
     prepare_process()
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = call or " ".join(["graftlab", *(verb for verb in arguments[:1] if verb in WORDS)])
+    with steady_streams(), second_signal_ends():
+        return _answered(arguments, name)
+
+
+def _answered(arguments: list[str], name: str) -> int:
+    """The exit code, whatever happens; what went wrong is said."""
     try:
         code = _answer(arguments, name)
         sys.stdout.flush()
@@ -58,14 +69,15 @@ def main(argv: Sequence[str] | None = None, *, call: str | None = None) -> int:
         _tell(name, str(error))
         return 2
     except KeyboardInterrupt:
+        _tell(name, "stopped by Ctrl-C.")
         return 130
-    except RuntimeError as error:
-        if not names_no_home(error):
-            tell_traceback(error)
-            return 1
-        _tell(name, "a path begins with ~, and this user has no home folder: give it in full.")
-        return 2
     except Exception as error:
+        if names_no_home(error):
+            _tell(name, "a path begins with ~, and this user has no home folder: give it in full.")
+            return 2
+        if (trouble := disk_trouble(error)) is not None:
+            _tell(name, f"{trouble}.")
+            return 2
         tell_traceback(error)
         return 1
 
@@ -95,6 +107,8 @@ def _answer(arguments: list[str], call: str) -> int:
     if flags.cfg:
         _show(door, flags, words)
         return 0
+    if verb in WORK or any(word.key == "out" for word in words):
+        go_on_without_stdout()
     if flags.multirun and verb == "train":
         return _sweep(door, words)
     if flags.multirun:

@@ -142,9 +142,11 @@ def build(cfg: DictConfig) -> Any:
     """
     from omegaconf import OmegaConf
 
+    from graftlab.choices import require_finite
     from graftlab.door.secrets import refuse_secrets
 
     spec = _unmask(OmegaConf.to_object(cfg))
+    require_finite(spec)
     refuse_secrets(dump(spec))
     return spec
 

@@ -12,6 +12,7 @@ GraftlabError            exit code 2, printed without a traceback
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -130,6 +131,7 @@ def require_range(
         (above is None or value > (above or 0), f"above {above}"),
     ]
     failed = [text for holds, text in bounds if not holds]
-    if failed or value != value:
+    if failed or not math.isfinite(value):
+        bounds = bounds if any("None" not in text for _, text in bounds) else [(True, "finite")]
         wanted = " and ".join(text for holds, text in bounds if "None" not in text)
         raise ConfigError(f"{key}={value} is out of range: it must be {wanted}.")

@@ -83,7 +83,7 @@ def test_killed_again_and_again(busy, tmp_path):
     assert left_behind(tmp_path / "run") == left_behind(tmp_path / "whole")
 
 
-def test_sigterm_anywhere_exits_143_and_between_steps_it_saves(busy, tmp_path):
+def test_signals_anywhere_end_the_run_and_between_steps_it_saves(busy, tmp_path):
     """In the probe, in a training step, and while the finished run is written down."""
     data = busy
     data["checkpoint"] |= {"every_steps": None, "every_epochs": None}  # only the signal can save
@@ -94,21 +94,23 @@ def test_sigterm_anywhere_exits_143_and_between_steps_it_saves(busy, tmp_path):
     places = {
         "probe": passes[0],
         "step": passes[-6],  # behind it: the rest of the last epoch, and its validation
+        "hangup": passes[-6],
         "end": len(events) - 1,
     }
     commands = []
     for name, place in places.items():
         run_dir = str(tmp_path / name)
+        number = signal.SIGHUP if name == "hangup" else signal.SIGTERM
         commands += [
-            {"run_dir": run_dir, "kill_at": place, "signal": int(signal.SIGTERM)},
+            {"run_dir": run_dir, "kill_at": place, "signal": int(number)},
             {"run_dir": run_dir, "resume": "auto"},
         ]
     answers = nursery(data, commands[::2], tmp_path)
-    assert [answer["code"] for answer in answers] == [143, 143, 143]
+    assert [answer["code"] for answer in answers] == [143, 143, 129, 143]
     saved = {name: len(list((tmp_path / name / "checkpoints").iterdir())) for name in places}
     assert saved["probe"] == 0
-    assert saved["step"] == 1
-    assert [answer["code"] for answer in nursery(data, commands[1::2], tmp_path)] == [0, 0, 0]
+    assert saved["step"] == saved["hangup"] == 1
+    assert [answer["code"] for answer in nursery(data, commands[1::2], tmp_path)] == [0] * 4
     for name in places:
         assert left_behind(tmp_path / name) == left_behind(tmp_path / "whole"), name
 

@@ -72,8 +72,14 @@ class Adapter(ABC):
 
     def fill(self, source: AdapterSource) -> None:
         """Take over the weights in `source`; else leave a clean base and raise ModelError."""
+        from graftlab.models.finite import describe_nonfinite
+
+        tensors = source.tensors()
+        if (found := describe_nonfinite(tensors.items())) is not None:
+            self.detach()
+            raise ModelError(f"{source.file} is damaged or was trained to divergence: {found}.")
         try:
-            self.load_state_dict(source.tensors())
+            self.load_state_dict(tensors)
         except ModelError as error:
             self.detach()
             raise ModelError(f"{source.path} does not fit {self.base.name}: {error}") from error

@@ -23,8 +23,9 @@ from graftlab.door.verify import Door, built, sweep_values
 from graftlab.door.words import Word, quote
 from graftlab.errors import ConfigError, GraftlabError, Interrupted
 from graftlab.files.ownership import kind_of, unwritable
-from graftlab.terminal import printable, tell_traceback
+from graftlab.terminal import keep_log, printable, tell_traceback
 from graftlab.tracking.console import say
+from graftlab.tracking.folder import LOG
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -151,6 +152,8 @@ def _run(door: Door, cfg: DictConfig, *, own: Sequence[str] | None) -> Any:
     spec = built(door, cfg, tell=say)
     if own is not None:
         place_job(spec, own)
+    if door.menu.verb == "train":
+        keep_log(Path(spec.run_dir) / LOG)
     return importlib.import_module(f"graftlab.tasks.{door.menu.verb}").run(spec)
 
 

@@ -89,9 +89,9 @@ def is_everybodys(folder: Path) -> bool:
     return place in (home, Path(place.anchor))
 
 
-def names_no_home(error: RuntimeError) -> bool:
+def names_no_home(error: Exception) -> bool:
     """Whether it is what `Path.expanduser` raises for a user without a home."""
-    return "home directory" in str(error)
+    return isinstance(error, RuntimeError) and "home directory" in str(error)
 
 
 def unwritable(what: str, error: OSError) -> ConfigError:

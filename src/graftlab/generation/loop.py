@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from graftlab.generation.draw import allow
+from graftlab.models.finite import check_outputs
 
 if TYPE_CHECKING:
     from graftlab.generation.draw import Sampler
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 
 def decode(base: Base, turns: Sequence[Turn], sampler: Sampler) -> None:
-    """Carry every turn to its end. Raises ModelError when a prompt fills the model's context.
+    """Carry every turn to its end. Raises ModelError when a prompt fills the model's context, or
+    where weights are not finite.
 
     Prompts are padded on the left to the longest; a turn that ends leaves the batch. Each turn is
     what it is alone, up to the rounding of a matrix product with more rows.
@@ -29,6 +31,8 @@ def decode(base: Base, turns: Sequence[Turn], sampler: Sampler) -> None:
         unread, ids = list(turns), prompts
         while unread:
             logits = context.feed(ids.to(base.device), last=1)[:, -1]
+            if ids is prompts and bool(logits.isnan().any()):
+                check_outputs(base, logits)
             say_all(unread, logits, sampler)
             kept = [row for row, turn in enumerate(unread) if turn.open]
             if 0 < len(kept) < len(unread):

@@ -20,6 +20,7 @@ from torch import Tensor
 from graftlab.adapters.base import Adapter
 from graftlab.errors import LeakError
 from graftlab.models.base import Base
+from graftlab.models.finite import check_outputs
 from graftlab.types import IGNORE, Batch
 
 LENGTHS = (23, 41, 17)  # tokens of the documents A, B and C
@@ -46,7 +47,8 @@ def check_isolation(
     """Run the model on a packed row, a changed one, and alone; returns a line for the log.
 
     `autocast` makes the context training computes in. The adapter's weights are stirred for the
-    probe (a fresh adapter does nothing) and put back exactly. Raises LeakError.
+    probe (a fresh adapter does nothing) and put back exactly. Raises LeakError, and ModelError
+    naming the weight where what the model computes is not finite.
     """
     a, b, c, other = probe_documents(base.vocab_size, seed)
     quiet = torch.compiler.set_stance("force_eager")
@@ -55,6 +57,7 @@ def check_isolation(
         changed = _see(base, [other, b, c], skip=1)
         alone = _join(_see(base, [b]), _see(base, [c]))
         tolerance = compute_tolerance(base)
+    check_outputs(base, packed.hidden, packed.logits)
     moved = {
         "hidden states": (changed.hidden - packed.hidden).abs().max().item(),
         "logits": (changed.logits - packed.logits).abs().max().item(),

@@ -10,7 +10,6 @@ OUT/
 from __future__ import annotations
 
 import errno
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,15 +18,16 @@ from graftlab.data.prepared import MANIFEST
 from graftlab.errors import ConfigError, GraftlabError
 from graftlab.files.building import building as build
 from graftlab.files.checksums import CHECKSUMS, SUFFIX
+from graftlab.files.disk import FULL
 from graftlab.files.ownership import is_everybodys, unwritable
 from graftlab.files.reading import UnreadableError, read_json
+from graftlab.recipes.spool import spooling_in
 
 OURS = (
     *("train.jsonl", "valid.jsonl", "test.jsonl", "rejects.jsonl", MANIFEST, "report.html"),
     *(CHECKSUMS, f"{MANIFEST}{SUFFIX}"),
 )
 """What a result may consist of."""
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
 
 
@@ -63,13 +63,13 @@ def building(target: Path) -> Iterator[Path]:
     What people have put beside the earlier result is kept. A full disk raises GraftlabError.
     """
     try:
-        with build(target, replaces=OURS) as draft:
+        with build(target, replaces=OURS) as draft, spooling_in(draft):
             yield draft
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise GraftlabError(
-                f"{target} could not be made: {error.strerror}. It needs room for the result, and "
-                f"in {tempfile.gettempdir()} (TMPDIR) for the records once more."
+                f"{target} could not be made: {error.strerror}. Beside it, there must be room for "
+                "the result, and for the records up to three times more."
             ) from error
         if error.errno in _REFUSED:
             raise unwritable(f"out={target}", error) from error

@@ -7,19 +7,39 @@ import pickle
 import tempfile
 from array import array
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
 from sys import intern
 
 from graftlab.recipes.record import Record
 
+_place: ContextVar[Path | None] = ContextVar("place", default=None)
+
+
+@contextmanager
+def spooling_in(folder: Path) -> Iterator[None]:
+    """While inside, records are kept in `folder`: the disk that the result needs room on anyway.
+
+    TMPDIR is often small, in memory, or not there.
+    """
+    token = _place.set(folder)
+    try:
+        yield
+    finally:
+        _place.reset(token)
+
 
 class Spool:
-    """A list of records in a temporary file (where TMPDIR says), read back by number.
+    """A list of records in a temporary file beside the result, read back by number.
 
     Eight bytes of memory per record; the file is gone at the end of the `with`.
     """
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="graftlab-")  # noqa: SIM115, __exit__ closes
+        self._file = tempfile.TemporaryFile(  # noqa: SIM115, __exit__ closes
+            prefix=".records-", dir=_place.get()
+        )
         self._starts = array("Q", [0])
         self._written = 0
 

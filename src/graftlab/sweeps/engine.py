@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from graftlab.errors import Interrupted
+from graftlab.process import one_more_signal, signals_to
 from graftlab.sweeps.jobs import Draft, Job, Place, Rung
 from graftlab.sweeps.launches import begin_anew, give_up_paused, present
 from graftlab.sweeps.ledger import Ledger
@@ -198,16 +199,15 @@ def own_facts(rules: Rules, sweep: Sweep) -> dict[str, Any]:
 
 @contextmanager
 def _signals(pool: Workers) -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM are passed on to the workers; yields what was received."""
+    """Ctrl-C, SIGTERM and SIGHUP are passed on to the workers; yields what was received.
+
+    The second one kills them.
+    """
     received: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
         received.append(number)
         pool.stop(signal.SIGTERM if len(received) == 1 else signal.SIGKILL)
 
-    previous = {n: signal.signal(n, forward) for n in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with one_more_signal(), signals_to(forward):
         yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -26,7 +26,7 @@ STILLBORN = 3
 """So many workers in a row that die before they have claimed a job end the launch."""
 LEFT_WITH_REASON = (3, 75)
 """Exit codes of workers that have settled their job and want to be replaced (tasks/worker.py)."""
-SIGNALLED = (128 + signal.SIGTERM, 128 + signal.SIGINT)
+SIGNALLED = tuple(128 + number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 """Exit codes of workers that were told to stop, and saved."""
 KILLED = "killed; the same line goes on from the last checkpoints."
 """What people are told after a second signal."""

@@ -13,6 +13,7 @@ from graftlab.errors import require_range
 from graftlab.models.base import ModelSpec
 from graftlab.packing.plan import Packing
 from graftlab.tasks.supply import supply
+from graftlab.tracking.console import console as terminal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,12 +81,10 @@ def run(spec: InspectSpec, *, console: Console | None = None) -> Inspection:
     Raises ConfigError, DataError or ModelError as training would, but for documents over the limit,
     which are counted.
     """
-    from graftlab.tracking.console import console as shared
-
     spec.data.check()
     supply(spec.data)
     found = look(spec)
-    show(found, console or shared())
+    show(found, console or terminal())
     return found
 
 

@@ -17,6 +17,8 @@ from graftlab.files.reading import read_json
 from graftlab.sweeps.watcher import Watcher, arrived
 from graftlab.tasks.orphans import leave_with_parent
 from graftlab.tasks.train import TrainSpec, run
+from graftlab.terminal import go_on_without_stdout, keep_log, steady_streams
+from graftlab.tracking.folder import LOG
 from graftlab.training.ranks import held_alone, leave_word
 from graftlab.training.trainer import LAUNCHED
 
@@ -26,7 +28,10 @@ def main(file: Path, *observer: str) -> int:
     if LAUNCHED in os.environ:  # a probe's single process has any input, or none
         leave_with_parent()
     first = os.environ.get("RANK") == "0"
-    with held_alone(file.parent) if first else nullcontext():
+    with held_alone(file.parent) if first else nullcontext(), steady_streams():
+        go_on_without_stdout()
+        if first and LAUNCHED in os.environ:
+            keep_log(file.parent / LOG)
         return _train(file, *observer)
 
 

@@ -20,6 +20,7 @@ from graftlab.errors import (
     require_date,
     require_range,
 )
+from graftlab.files.disk import disk_told
 from graftlab.generation.sampling import Generation
 from graftlab.models.base import ModelSpec
 from graftlab.objectives.base import Objective
@@ -46,6 +47,10 @@ from graftlab.training.watch import Callbacks
 
 if TYPE_CHECKING:
     from graftlab.training.observer import Observer
+
+
+KEPT = "What was saved before is whole: make room, and the same line with resume=auto goes on."
+"""What people are told when the disk refuses."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -120,9 +125,15 @@ def run(spec: TrainSpec, *, observer: Observer | None = None) -> Result:
     Raises GraftlabError (with the fix) for what the user can mend, and Interrupted after a signal
     or Paused by the observer, when the run is saved and can go on with `resume=auto`.
     """
+    with disk_told(KEPT):
+        return _run(spec, observer)
+
+
+def _run(spec: TrainSpec, observer: Observer | None) -> Result:
     prepare_process()
     folder = RunFolder(Path(spec.run_dir))
     settle_key(spec.objective)
+    resolve_auto(spec)
     if folder.finished and not (spec.resume and folder.goes_on(spec.max_minutes)):
         return _finished(spec, folder)
     if LAUNCHED in os.environ:  # whoever launched the ranks holds the folder
@@ -137,7 +148,7 @@ def run(spec: TrainSpec, *, observer: Observer | None = None) -> Result:
 def _train(spec: TrainSpec, folder: RunFolder, observer: Observer | None) -> Result:
     settle_date(spec, folder)
     supply(spec.data, tell=LAUNCHED not in os.environ)
-    resolve_auto(spec)
+    resolve_auto(spec)  # by the documents of a recipe that is made only now
     if spec.budget.given and LAUNCHED not in os.environ:
         _keep_within_budget(spec, folder)
     if spec.trainer.needs_launch:

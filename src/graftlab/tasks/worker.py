@@ -23,6 +23,7 @@ from types import FrameType
 from graftlab.choices import restore
 from graftlab.errors import CrashError, GraftlabError, Interrupted, Paused
 from graftlab.files.writing import write_atomic
+from graftlab.process import stop_signals
 from graftlab.sweeps.claim import Claim, claim
 from graftlab.sweeps.heart import beating
 from graftlab.sweeps.ledger import Ledger
@@ -30,7 +31,7 @@ from graftlab.sweeps.rules import Rules, is_open
 from graftlab.sweeps.watcher import watch_job
 from graftlab.tasks.orphans import leave_with_parent
 from graftlab.tasks.train import TrainSpec, run
-from graftlab.terminal import printable, tell_traceback
+from graftlab.terminal import go_on_without_stdout, printable, steady_streams, tell_traceback
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.result import resident_mb
 
@@ -55,16 +56,18 @@ def main(
     parser.add_argument("launch")
     parser.add_argument("--joint", type=int, default=0, help="train up to N adapters together")
     given = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGINT, _stop)
+    for number in stop_signals():
+        signal.signal(number, _stop)
     for number in (signal.SIGUSR1, signal.SIGUSR2):  # a cluster's, for sweeps/station.py alone
         signal.signal(number, signal.SIG_IGN)
     leave_with_parent()
     made = worker or (joint_worker(given.joint) if given.joint > 1 else Worker)
-    try:
-        return made(Ledger(given.sweep), given.launch).work()
-    except Interrupted as stop:
-        return stop.exit_code
+    with steady_streams():
+        go_on_without_stdout()
+        try:
+            return made(Ledger(given.sweep), given.launch).work()
+        except Interrupted as stop:
+            return stop.exit_code
 
 
 def joint_worker(most: int) -> Callable[[Ledger, str], Worker]:

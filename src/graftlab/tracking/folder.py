@@ -10,6 +10,7 @@ RUN/
   samples.md             replies of base and adapter to held-out prompts
   time_metrics.json      setup, train and total seconds, steps/s, tokens/s
   result.json            written last: its presence means the run is finished
+  train.log              all that was said on the terminal, the progress bar excepted
   rejects.jsonl          rows of the data that were refused, with the reason (if any)
 """
 
@@ -39,6 +40,9 @@ RUN = "run"
 """What a run folder is marked as."""
 _HELD: set[Path] = set()
 """Run folders that this process holds."""
+
+LOG = "train.log"
+"""In the run folder; Hydra's own logging writes there, too (conf/train.yaml)."""
 
 BUDGETS = (
     *("run_dir", "resume", "logger", "max_minutes", "name"),

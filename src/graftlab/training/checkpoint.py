@@ -8,11 +8,12 @@ The names are the index: nothing else has to be kept in step with the files.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from graftlab.errors import ConfigError, require_range
 from graftlab.files.writing import publish
@@ -57,6 +58,44 @@ class Saved:
         return content
 
 
+def write_checkpoint(content: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint where `path` says, and nowhere else first.
+
+    Raises OSError, of which torch would say no more than that writing failed; nothing is left then.
+    """
+    import torch
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        disk: Any = _Disk(file)
+        try:
+            torch.save(content, disk)
+            file.flush()
+        except BaseException:
+            path.unlink(missing_ok=True)  # what little room there is, the next one needs
+            if (problem := disk.problem) is not None:
+                raise OSError(problem.errno, problem.strerror, str(path)) from problem
+            raise
+
+
+class _Disk:
+    """A file to write to, which remembers what the disk said."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.problem: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.problem = self.problem or error
+            raise
+
+    def flush(self) -> None:
+        """The file is flushed when all of it was written."""
+
+
 class CheckpointStore:
     """The checkpoint files of one run."""
 
@@ -85,6 +124,20 @@ class CheckpointStore:
     def _ranked(self) -> list[Saved]:
         validated = [saved for saved in self.saved() if saved.valid_loss is not None]
         return sorted(validated, key=lambda saved: (saved.valid_loss, saved.step))
+
+    def good(self) -> str:
+        """A sentence for people: the newest checkpoint that was read back and found finite."""
+        from graftlab.models.finite import describe_nonfinite
+
+        for saved in reversed(self.saved()):
+            try:
+                adapter = saved.load()["adapter"]
+            except Exception as error:  # damaged in one of many ways: the one before it, then
+                logging.getLogger(__name__).debug("%s: %s", saved.path, error)
+                continue
+            if describe_nonfinite(adapter.items()) is None:
+                return f"The checkpoint of step {saved.step} was checked and is good: {saved.path}"
+        return "There is no checkpoint from before it."
 
     def path(self, step: int, valid_loss: float | None) -> Path:
         suffix = "" if valid_loss is None else f"-valid-{valid_loss:.6f}"

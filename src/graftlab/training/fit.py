@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from graftlab.errors import NonFiniteError
+from graftlab.models.finite import describe_base
 from graftlab.tracking.console import say
 from graftlab.tracking.folder import is_longer
 from graftlab.training.callbacks.checkpointer import Checkpointer
@@ -89,6 +91,8 @@ class Fit:
                     ckpt_path=resume.path if resume else None,
                     weights_only=True,
                 )
+        except NonFiniteError as error:
+            raise self.diverged(error) from error
         finally:
             self.signals.stepping = False
             bar.close()
@@ -125,6 +129,13 @@ class Fit:
             ),
         ]
         return callbacks
+
+    def diverged(self, error: NonFiniteError) -> NonFiniteError:
+        """The same error, with what was looked at: the base's own weights, and the checkpoints."""
+        base = self.module.adapter.base
+        damaged = describe_base(base)
+        cause = f" {base.name}: {damaged}" if damaged else ""
+        return NonFiniteError(f"{error}{cause} {self.store.good()}")
 
     def tuned_numbers(self) -> Numbers:
         """Validation with the adapter as it is, over all processes."""

@@ -10,6 +10,7 @@ import lightning
 import torch
 
 from graftlab.errors import NonFiniteError, ResumeError
+from graftlab.models.finite import describe_nonfinite
 from graftlab.training.sharded import ShardedBase, average_gradients
 
 if TYPE_CHECKING:
@@ -129,9 +130,28 @@ class AdapterModule(lightning.LightningModule):
         if loss - loss != 0 or (not scaled and self.grad_norm - self.grad_norm != 0):
             raise NonFiniteError(
                 f"Step {self.global_step + 1}: the loss is {loss} and the gradient norm "
-                f"{self.grad_norm}; stopped before the update. Earlier checkpoints, if any, are "
-                "good. Lower lr, lengthen the warm-up, or look at the rows of this step."
+                f"{self.grad_norm}; stopped before the update. Lower lr, lengthen the warm-up, or "
+                "look at the rows of this step."
             )
+
+    def check_weights(self) -> None:
+        """Raises NonFiniteError where the last update left a weight that is not a number.
+
+        Called after every update, so no checkpoint ever holds such weights. The norms are one
+        fused pass over what is trained; only where they are not finite is each value looked at.
+        """
+        weights = self.adapter.named_parameters()
+        norms = torch._foreach_norm([weight.detach() for _, weight in weights])
+        if bool(torch.isfinite(torch.stack([norm.float() for norm in norms])).all()):
+            return
+        found = describe_nonfinite(weights)
+        if found is None:  # large, but numbers: squares overflow first
+            return
+        raise NonFiniteError(
+            f"Step {self.global_step}: the update left weights that are no numbers: {found}; "
+            "stopped before they were saved. Lower lr, lengthen the warm-up, or look at the rows "
+            "of this step."
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         adapter = self.adapter

@@ -28,6 +28,7 @@ from graftlab.choices import dump
 from graftlab.errors import CrashError, GraftlabError, Interrupted, Paused
 from graftlab.files.reading import read_json
 from graftlab.files.writing import write_json
+from graftlab.process import one_more_signal, signals_to
 from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder
 from graftlab.training.trainer import LAUNCHED
@@ -51,8 +52,9 @@ LEAVE_SECONDS = 120
 def launch(spec: TrainSpec, folder: RunFolder, observer: Observer | None = None) -> None:
     """Run `spec` in `trainer.devices` processes of this machine and wait for them.
 
-    SIGTERM and Ctrl-C are passed on. Raises Interrupted when the ranks stopped for a signal, Paused
-    where the observer said so, the ranks' own GraftlabError, and CrashError when one just died.
+    SIGTERM, Ctrl-C and SIGHUP are passed on. Raises Interrupted when the ranks stopped for one of
+    them, Paused where the observer said so, the ranks' own GraftlabError, and CrashError when one
+    just died.
     """
     folder.take()
     with held_alone(folder.path):
@@ -131,22 +133,25 @@ def _run(command: list[str], environment: dict[str, str]) -> tuple[int, int | No
 
     def forward(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM if len(received) == 1 else signal.SIGKILL)
 
-    previous = {n: signal.signal(n, forward) for n in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        code = process.wait()
-    finally:
-        _see_off(ours)
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    with one_more_signal(), signals_to(forward):
+        try:
+            code = process.wait()
+        finally:
+            _see_off(ours, wait=len(received) < 2)
     return code, received[0] if received else None
 
 
-def _see_off(ours: socket.socket) -> None:
-    """Let ranks go that torchrun has left behind, and wait until the last of them is gone."""
+def _see_off(ours: socket.socket, *, wait: bool) -> None:
+    """Let ranks go that torchrun has left behind, and wait until the last of them is gone.
+
+    After a second signal nobody waits: they save and leave by themselves (tasks/orphans.py).
+    """
     with ours:
         ours.shutdown(socket.SHUT_WR)
+        if not wait:
+            return
         ours.settimeout(LEAVE_SECONDS)
         with suppress(TimeoutError):
             while ours.recv(1024):

@@ -1,22 +1,22 @@
-"""SIGTERM and Ctrl-C: between steps a run saves and stops; anywhere else it stops at once."""
+"""Signals that stop a run: between steps it saves first; anywhere else it stops at once."""
 
 from __future__ import annotations
 
 import os
 import signal
+from contextlib import ExitStack
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from graftlab.errors import Interrupted
+from graftlab.process import HANGUP, signals_to
 from graftlab.training.trainer import LAUNCHED
-
-NUMBERS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Signals(Callback):
-    """Owns both signals for the length of a run, as a context manager around all of it.
+    """Owns SIGTERM, SIGINT (Ctrl-C) and SIGHUP for the length of a run, as a context manager.
 
     While steps are taken the first signal is only noted: the Checkpointer saves after the step and
     stops. Before and after, and for a second signal, `Interrupted` is raised where the run stands.
@@ -27,13 +27,12 @@ class Signals(Callback):
     def __init__(self) -> None:
         self.received: int | None = None
         self.stepping = False
-        self._previous: dict[int, Any] = {}
+        self._handlers: dict[int, Any] = {}
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        try:
-            self._previous = {number: signal.signal(number, self._note) for number in NUMBERS}
-        except ValueError:  # not the main thread: nobody signals us there
-            self._previous = {}
+        owned = self._stack.enter_context(signals_to(self._note))
+        self._handlers = {number: signal.getsignal(number) for number in owned}
         return self
 
     def __exit__(
@@ -42,20 +41,19 @@ class Signals(Callback):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        self._stack.close()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.stepping and (self.received is None or LAUNCHED in os.environ):
+        first = self.received in (None, HANGUP)
+        if self.stepping and (first or LAUNCHED in os.environ):
             self.received = number
             return
         name = signal.Signals(number).name
         raise Interrupted(f"{name}: stopped between savings; resume=auto goes on.", 128 + number)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._previous:  # Lightning has put handlers of its own over ours
-            for number in NUMBERS:
-                signal.signal(number, self._note)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)  # Lightning has put handlers of its own over ours
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int

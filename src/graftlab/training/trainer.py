@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, require_choice, require_range
@@ -93,6 +94,7 @@ class TrainerSpec:
             max_epochs=-1,
             limit_val_batches=0,
             callbacks=callbacks,
+            plugins=[_checkpoint_files()],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -100,3 +102,20 @@ class TrainerSpec:
             use_distributed_sampler=False,
             inference_mode=False,
         )
+
+
+def _checkpoint_files() -> Any:
+    """How Lightning writes checkpoints: beside their place. Its own way goes through TMPDIR, which
+    may be a small disk, or none.
+    """
+    from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+    from graftlab.training.checkpoint import write_checkpoint
+
+    class Beside(TorchCheckpointIO):
+        def save_checkpoint(
+            self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+        ) -> None:
+            write_checkpoint(checkpoint, Path(path))
+
+    return Beside()

@@ -13,10 +13,14 @@ import email.utils
 import http.client
 import json
 import re
+import socket
+import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,11 +55,14 @@ class Refused:
 class Endpoint:
     """`POST url/chat/completions`; the API key lives here and nowhere else."""
 
-    def __init__(self, url: str, *, key: str | None, timeout: float) -> None:
+    def __init__(
+        self, url: str, *, key: str | None, timeout: float, longest: float = 900.0
+    ) -> None:
+        """`timeout`: seconds without a byte; `longest`: seconds for the whole of a request."""
         self.url, self.timeout = url.rstrip("/") + "/chat/completions", timeout
-        self._key = key
+        self.longest, self._key = longest, key
         # Redirections would carry the key to another host.
-        handlers: list[Any] = [_NoRedirection()]
+        handlers: list[Any] = [_NoRedirection(), _Http(), _Https()]
         if urllib.parse.urlsplit(url).hostname in _LOOPBACK:
             handlers.append(urllib.request.ProxyHandler({}))
         self._opener = urllib.request.build_opener(*handlers)
@@ -70,8 +77,9 @@ class Endpoint:
             headers["Authorization"] = f"Bearer {self._key}"
         body = json.dumps(payload).encode()
         request = urllib.request.Request(self.url, data=body, headers=headers, method="POST")
+        limit = _Limit(self.longest)
         try:
-            with self._opener.open(request, timeout=self.timeout) as response:
+            with limit, self._opener.open(request, timeout=self.timeout) as response:
                 data = response.read(_LONGEST_BODY)
         except urllib.error.HTTPError as error:
             with error:
@@ -79,10 +87,14 @@ class Endpoint:
         except TimeoutError:
             return Again(f"no answer within {self.timeout:g} s", paid=True)
         except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+            if limit.passed:
+                return Again(f"no whole answer within {self.longest:g} s", paid=True)
             reason = getattr(error, "reason", error)
             if isinstance(reason, TimeoutError):
                 return Again(f"no connection within {self.timeout:g} s")
             return Again(f"no connection: {self._safe(str(reason))}")
+        if limit.passed:
+            return Again(f"no whole answer within {self.longest:g} s", paid=True)
         return self._read(data)
 
     def _failed(self, error: urllib.error.HTTPError) -> Again | Refused:
@@ -116,6 +128,70 @@ class Endpoint:
     def _safe(self, said: str) -> str:
         """What an endpoint said, which may quote the key."""
         return said.replace(self._key, "***") if self._key else said
+
+
+class _Limit:
+    """Ends a request after `seconds`, though bytes drip in: its socket is shut down.
+
+    A timeout of the socket begins anew with every byte, of the headers as of the body.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.passed = False
+        self._socket: socket.socket | None = None
+        self._timer = threading.Timer(seconds, self._end)
+        self._timer.daemon = True
+
+    def __enter__(self) -> None:
+        _limit.set(self)
+        self._timer.start()
+
+    def __exit__(self, *error: object) -> None:
+        self._timer.cancel()
+        _limit.set(None)
+
+    def watch(self, connected: socket.socket) -> None:
+        """The connection that is to be ended; at once where the time has passed meanwhile."""
+        self._socket = connected
+        if self.passed:
+            self._end()
+
+    def _end(self) -> None:
+        self.passed = True
+        if self._socket is not None:
+            with suppress(OSError):  # gone already
+                # Of the socket itself: the one over TLS would first say goodbye.
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+
+_limit: ContextVar[_Limit | None] = ContextVar("limit", default=None)
+
+
+def _watched(connection: http.client.HTTPConnection) -> None:
+    if (limit := _limit.get()) is not None:
+        limit.watch(connection.sock)
+
+
+class _Connection(http.client.HTTPConnection):
+    def connect(self) -> None:
+        super().connect()
+        _watched(self)
+
+
+class _SecureConnection(http.client.HTTPSConnection):
+    def connect(self) -> None:
+        super().connect()
+        _watched(self)
+
+
+class _Http(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Connection, req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_SecureConnection, req)
 
 
 class _NoRedirection(urllib.request.HTTPRedirectHandler):

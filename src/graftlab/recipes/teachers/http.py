@@ -52,6 +52,8 @@ class HttpTeacher(PromptedTeacher):
     """Seconds before the first further try, doubled each time; Retry-After goes before it."""
     timeout: float = 120.0
     """Seconds without a byte after which a request counts as lost."""
+    longest: float = 900.0
+    """Seconds after which it does, whatever has come: an answer that drips is none."""
     max_tokens: int = 2048
     """Longest answer; one that is cut off there is not used."""
     temperature: float = 0.3
@@ -71,6 +73,7 @@ class HttpTeacher(PromptedTeacher):
         for key in ("backoff", "temperature", "prompt_price", "answer_price", "max_cost"):
             require_range(f"persona.teacher.{key}", getattr(self, key), least=0)
         require_range("persona.teacher.timeout", self.timeout, above=0)
+        require_range("persona.teacher.longest", self.longest, above=0)
         _check_url(self.url)
         if self.max_cost is not None and not (self.prompt_price or self.answer_price):
             raise ConfigError(
@@ -113,7 +116,7 @@ class HttpRewriter:
     def __init__(self, spec: HttpTeacher) -> None:
         self.spec, self.frames = spec, spec.frames()
         key = _key_for(spec.url, spec.key_env)
-        self.endpoint = Endpoint(spec.url, key=key, timeout=spec.timeout)
+        self.endpoint = Endpoint(spec.url, key=key, timeout=spec.timeout, longest=spec.longest)
         name = hashlib.sha256(f"{spec.url} {spec.model}".encode()).hexdigest()[:16]
         self.answers = AnswerFile(_cache_folder(spec.cache) / f"teacher-{name}.jsonl")
         self.purse = Purse(

@@ -111,6 +111,8 @@ class Recorder(StepCallback):
             self._begin = time.perf_counter()
 
     def after_step(self, trainer: Trainer, module: AdapterModule) -> None:
+        """Raises NonFiniteError where the step's update went wrong: before all others act."""
+        module.check_weights()
         whole = time.perf_counter() - self._begin
         seconds = whole * self.share
         self.busy += whole
@@ -161,7 +163,7 @@ class Recorder(StepCallback):
         if not math.isfinite(loss):
             raise NonFiniteError(
                 f"Step {self.step}: the validation loss is {loss}. Lower lr, or lengthen the "
-                "warm-up; earlier checkpoints, if any, are good."
+                "warm-up."
             )
         self.row.update(columns(numbers))
         self.due = True

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from graftlab.errors import LeakError
+from graftlab.models.finite import check_outputs
 from graftlab.models.probe import compute_tolerance, distance, probe_batch, probe_documents
 from graftlab.training.joint.stack import Stack
 
@@ -54,6 +55,7 @@ def check_apart(
             with _stirred(members, seed):
                 alone = [_alone(base, adapter, row) for adapter in members]
                 together = _together(base, members, row)
+                check_outputs(base, *alone, *together)
                 _require_still(base, together, _together(base, members, changed), len(a))
                 with _stirred(members[:1], seed + 1):
                     moved = _together(base, members, row)

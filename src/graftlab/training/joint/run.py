@@ -117,7 +117,9 @@ def _train(party: _Party, host: Host, table: Table, signals: Signals) -> Iterato
                 seat.standin.update()
         stepped = [seat for seat in table.active if seat.error is None]
         for seat in stepped:  # first of all: what follows is no part of the step's time
-            seat.measure(1 / len(table.active))
+            with seat.trying():
+                seat.measure(1 / len(table.active))
+        stepped = [seat for seat in stepped if seat.error is None]
         host.at_step.received = signals.received
         for seat in stepped:
             with seat.trying():

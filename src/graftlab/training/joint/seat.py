@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from graftlab.errors import GraftlabError, Interrupted, Paused
+from graftlab.errors import GraftlabError, Interrupted, NonFiniteError, Paused
+from graftlab.files.disk import disk_told
 from graftlab.training.callbacks.watchers import Validator
 from graftlab.training.finish import Finish
 
@@ -84,7 +85,10 @@ class Seat:
     def trying(self) -> Iterator[None]:
         """What ends this run inside ends no other: it is kept as `error`."""
         try:
-            yield
+            with disk_told("What it had saved before is whole; the same line goes on."):
+                yield
+        except NonFiniteError as error:
+            self.error = self.fit.diverged(error)
         except (GraftlabError, Paused, Interrupted) as error:
             self.error = error
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import lightning
 import torch
 
+from graftlab.training.checkpoint import write_checkpoint
+
 if TYPE_CHECKING:
     from graftlab.training.callbacks.base import StepCallback
     from graftlab.training.module import AdapterModule
@@ -72,7 +74,7 @@ class StandIn:
             "lr_schedulers": [self.scheduler.state_dict()],
         }
         self.module.on_save_checkpoint(content)
-        torch.save(content, path)
+        write_checkpoint(content, path)
 
     def load_checkpoint(self, content: dict[str, Any]) -> None:
         """Go on from a checkpoint, whoever wrote it. Raises ResumeError for a foreign one."""

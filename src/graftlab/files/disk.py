@@ -1,0 +1,56 @@
+"""A disk that refuses (full, over quota, read-only, not ours): told in a line, whoever noticed it.
+
+Libraries wrap what the system says in errors of their own; it is looked for in what caused them.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from graftlab.errors import GraftlabError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No room on the disk, none in the quota, none under the limit on the size of a file."""
+CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+"""A disk that is mounted read-only, a folder of somebody else."""
+
+_SAID = re.compile(
+    r"no space left on device|disk quota exceeded|file too large|read-only file system"
+    r"|database or disk is full|attempt to write a readonly database|PytorchStreamWriter failed"
+    rf"|\(os error (?:{'|'.join(str(int(number)) for number in FULL)})\)",
+    re.IGNORECASE,
+)
+"""What SQLite, Rust and C++ say of the same."""
+_HOME = "Could not determine home directory"
+
+
+def disk_trouble(error: BaseException | None) -> str | None:
+    """What is wrong with the disk, in a line; None where `error` is about something else."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, OSError) and error.errno in (*FULL, *CLOSED):
+            place = f"{error.filename}: " if error.filename else ""
+            return f"{place}{error.strerror}"
+        if not isinstance(error, GraftlabError) and _SAID.search(str(error)):
+            return str(error).strip().splitlines()[0]
+        if isinstance(error, RuntimeError) and _HOME in str(error):
+            return "there is no home folder: set HOME, and GRAFTLAB_CACHE for what is kept"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+@contextmanager
+def disk_told(what_now: str) -> Iterator[None]:
+    """Turn a disk that refuses inside into a GraftlabError that ends with `what_now`."""
+    try:
+        yield
+    except GraftlabError:
+        raise
+    except Exception as error:
+        if (trouble := disk_trouble(error)) is None:
+            raise
+        raise GraftlabError(f"{trouble}. {what_now}") from error

@@ -1,0 +1,107 @@
+"""Killed (SIGKILL) at a random operation on a file and started again: the result is the same.
+
+Over training, a joint sweep, `prepare` and `export`; which operations is drawn from a seed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chats import chats
+from left_behind import left_behind
+from miniatures import miniature
+
+PROGRAM = Path(__file__).parent / "deathbed.py"
+FEW = {"train": 2, "prepare": 2, "export": 2}
+MANY = {"train": 70, "joint": 40, "prepare": 50, "export": 40}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("kills")
+    miniature("qwen2", root / "base")
+    chats(root / "train.jsonl", 11)
+    chats(root / "valid.jsonl", 4)
+    return root
+
+
+def run_all(root: Path, commands: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """How each of them ended, and how many operations it came to."""
+    file = root / "commands.json"
+    file.write_text(json.dumps(commands))
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), str(root), str(file)],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    print(done.stderr[-6000:])  # shown when the test fails
+    assert len(answers) == len(commands)
+    return answers
+
+
+def result(does: str, folder: Path) -> Any:
+    """What there is to compare."""
+    if does == "train":
+        return left_behind(folder / "run")
+    if does == "joint":
+        runs = sorted(path.parent for path in (folder / "sweep").glob("*/result.json"))
+        return {run.name: left_behind(run) for run in runs}
+    place = folder / ("prepared" if does == "prepare" else "export")
+    return {
+        str(path.relative_to(place)): path.read_bytes()
+        for path in sorted(place.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize(
+    "kills",
+    [FEW, pytest.param(MANY, marks=[pytest.mark.slow, pytest.mark.timeout(7200)])],
+    ids=["a few", "two hundred"],
+)
+def test_killed_at_random_and_started_again_is_never_killed(
+    root: Path, tmp_path: Path, kills: dict[str, int]
+) -> None:
+    whole = {does: root / f"whole-{does}" for does in kills}
+    commands: list[dict[str, Any]]
+    commands = [{"does": does, "folder": str(folder)} for does, folder in whole.items()]
+    for folder in whole.values():
+        shutil.rmtree(folder, ignore_errors=True)
+    answers = run_all(root, commands)
+    assert [answer["code"] for answer in answers] == [0] * len(whole)
+    seen = {does: answer["seen"] for does, answer in zip(whole, answers, strict=True)}
+    if "joint" in seen:
+        seen["joint"] = int(0.9 * seen["joint"])  # signs of life are among them, as time passes
+    assert min(seen.values()) > 8, seen
+    reference = {does: result(does, folder) for does, folder in whole.items()}
+    assert len(reference.get("joint", "ab")) == 2
+
+    draw = random.Random(11)
+    places = [(does, draw.randint(1, seen[does])) for does, n in kills.items() for _ in range(n)]
+    commands.clear()
+    for number, (does, place) in enumerate(places):
+        folder = str(tmp_path / f"{number}-{does}-{place}")
+        commands += [{"does": does, "folder": folder, "kill_at": place}]
+        commands += [{"does": does, "folder": folder}]
+    answers = run_all(root, commands)
+    died: Counter[str] = Counter()
+    for (does, place), killed, again, command in zip(
+        places, answers[::2], answers[1::2], commands[::2], strict=True
+    ):
+        assert killed == {"code": -signal.SIGKILL, "seen": place}, (does, place)
+        assert again["code"] == 0, (does, place)
+        assert result(does, Path(command["folder"])) == reference[does], (does, place)
+        died[does] += 1
+        shutil.rmtree(command["folder"])
+    assert died == kills
