@@ -64,7 +64,7 @@ def test_cfg_job_with_values_and_references(doors: Doors) -> None:
     shown = yaml.safe_load(seen.out)
     assert shown["lora"]["rank"] == 7
     assert shown["run_dir"].startswith("outputs/")
-    assert doors.knock("train", "--cfg", "job", "epochs=abc").code == 2
+    assert doors.knock("train", "--cfg", "job", "seed=abc").code == 2
 
 
 @pytest.mark.parametrize(

@@ -219,19 +219,22 @@ def test_checkpoints_are_handed_over(doors: Doors, monkeypatch: pytest.MonkeyPat
     """Also when the run ends early: what it wrote is beside it, as the toolkit leaves it."""
 
     def cut_short(words: list[str], call: str) -> int:
-        leave(doors.folder, "out/adapter/checkpoints/adapter-epoch1.pt")
+        for number in (1, 2):
+            leave(doors.folder, f"out/adapter/checkpoints/adapter-epoch{number}.pt")
         raise KeyboardInterrupt
 
     from graftlab.door.toolkit.answer import answer
 
-    leave(doors.folder, "out/adapter-epoch1.pt", "out/notes.pt")
+    leave(doors.folder, "out/adapter-epoch2.pt", "out/notes.pt")
     with pytest.raises(KeyboardInterrupt):
         answer(shlex.split(f"{TRAIN} --checkpoint-dir out"), cut_short)
     handed = doors.folder / "out" / "adapter-epoch1.pt"
     assert handed.samefile(doors.folder / "out/adapter/checkpoints/adapter-epoch1.pt")
     assert sorted(path.name for path in (doors.folder / "out").iterdir()) == [
-        *("adapter", "adapter-epoch1.pt", "notes.pt")
+        *("adapter", "adapter-epoch1.pt", "adapter-epoch2.pt", "notes.pt")
     ]
+    others = doors.folder / "out" / "adapter-epoch2.pt"  # was there before: of another training
+    assert not others.samefile(doors.folder / "out/adapter/checkpoints/adapter-epoch2.pt")
 
 
 @pytest.mark.parametrize(

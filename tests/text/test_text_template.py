@@ -48,7 +48,7 @@ FAULTS = {
     "UndefinedError": "{{ m.meta.key }}",
     "ZeroDivisionError": "{{ 1 // 0 }}",
     "RecursionError": "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
-    "OverflowError": "{% for i in range(10 ** 9) %}{% endfor %}",
+    "OverflowError": "{% for i in range(1000000000) %}{% endfor %}",
     "SecurityError": "{{ m.content.__class__.__mro__ }}",
 }
 

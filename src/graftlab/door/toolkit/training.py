@@ -41,6 +41,7 @@ _LEARNING = (
         meaning="peak learning rate; 1e-4 where 1e-3 diverges",
         words=("lr={}",),
         read=number,
+        default="1e-3",
     ),
     Flag(
         name="warmup-epochs",
