@@ -3,9 +3,40 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+
+from graftlab.files.checksums import DamagedError, check_folder_once
+from graftlab.terminal import printable
 
 
 def default_cache() -> Path:
     """`$GRAFTLAB_CACHE`, or `~/.cache/graftlab`."""
     return Path(os.environ.get("GRAFTLAB_CACHE") or Path.home() / ".cache" / "graftlab")
+
+
+def is_intact(folder: Path) -> bool:
+    """Whether a folder of the cache is there and as it was made; one that is not is named.
+
+    What was checked once is checked again when a file of it has been written to.
+    """
+    if not folder.is_dir():
+        return False
+    try:
+        if check_folder_once(folder):
+            return True
+        problem = f"{folder} has no checksums"
+    except (DamagedError, OSError) as error:
+        problem = str(error)
+    tell_damage(f"{problem}: it is made anew.")
+    return False
+
+
+_told: set[str] = set()
+
+
+def tell_damage(text: str) -> None:
+    """One line on stderr, once a process."""
+    if text not in _told:
+        _told.add(text)
+        print(printable(f"! {text}"), file=sys.stderr, flush=True)

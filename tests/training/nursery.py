@@ -20,6 +20,7 @@ from pathlib import Path
 
 
 def child(spec_data: dict, command: dict, report: Path) -> None:
+    import graftlab.files.writing as writing
     import graftlab.models.afm_base
     import graftlab.models.hf_base
     import graftlab.tracking.folder as folder
@@ -48,8 +49,8 @@ def child(spec_data: dict, command: dict, report: Path) -> None:
 
     for base in (graftlab.models.hf_base.HFBase, graftlab.models.afm_base.AFMBase):
         base.hidden = watched(base.hidden, "forward")
-    folder.publish = watched(folder.publish, "publish", "published")
-    checkpoint.publish = folder.publish
+    writing.publish = watched(writing.publish, "publish", "published")
+    folder.publish = checkpoint.publish = writing.publish
     changes = {k: v for k, v in command.items() if k not in ("kill_at", "signal")}
     try:
         run(restore(TrainSpec, {**spec_data, **changes}))

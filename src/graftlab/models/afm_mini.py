@@ -22,17 +22,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graftlab.caches import default_cache
+from graftlab.caches import default_cache, is_intact
 from graftlab.errors import ConfigError, ModelError, require_range
+from graftlab.files.checksums import write_checksums
 from graftlab.models.afm import SIZES, AFMModel
 from graftlab.models.architecture import Architecture
 
 if TYPE_CHECKING:
     from graftlab.adapters.lora import Lora
     from graftlab.demo.afm import MiniRecipe
-
-MADE = "recipe.json"
-"""Written last: a folder without it is not whole."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -105,12 +103,12 @@ def mini_folder(recipe: MiniRecipe | None = None) -> Path:
 
     recipe = recipe or MiniRecipe()
     folder = default_cache() / f"afm-mini-{_key(recipe)}"
-    if (folder / MADE).is_file():
+    if is_intact(folder):
         return folder
     model_config(recipe, adapters=True)  # says at once that tamm is missing
     try:
         with _alone(folder) as lock:
-            if not (folder / MADE).is_file():
+            if not is_intact(folder):
                 _make(folder, recipe)
             lock.unlink(missing_ok=True)
     except OSError as error:
@@ -130,6 +128,7 @@ def _make(folder: Path, recipe: MiniRecipe) -> None:
     try:
         with _progress_bar() as on_step:
             facts = build_assets(draft, recipe, on_step=on_step)
+        write_checksums(draft)
         draft.chmod(0o755)
         shutil.rmtree(folder, ignore_errors=True)  # one that was damaged by hand
         os.rename(draft, folder)

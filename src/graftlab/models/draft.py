@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.caches import default_cache
+from graftlab.caches import default_cache, is_intact
 from graftlab.errors import ConfigError, GraftlabError, ModelError, require_choice, require_range
+from graftlab.files.checksums import write_checksums
 from graftlab.models.afm import AFMModel
 from graftlab.models.architecture import Architecture
 from graftlab.models.base import ModelSpec
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from graftlab.models.base import Base
     from graftlab.text.tokenizer import Tokenizer
 
-MADE = ("config.json", "base-model-config.json")
-"""One of these is in a folder that is whole."""
 TOKENIZER_FILES = (
     *FILES,
     *("vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json"),
@@ -91,11 +90,12 @@ class DraftModel(ModelSpec):
         pattern = self._pattern()
         plan = self._plan(pattern)
         home = default_cache() / f"draft-{self._key(pattern, plan)}"
-        if not _is_whole(home):
+        if not is_intact(home):
             home.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".draft-", dir=home.parent) as scratch:
                 made = Path(scratch) / "model"
                 self._build(pattern, plan, made)
+                write_checksums(made)
                 _settle(made, home)
         return home
 
@@ -273,11 +273,6 @@ def _settle(made: Path, home: Path) -> None:
     try:
         os.replace(made, home)
     except OSError:
-        if not _is_whole(home):
+        if not is_intact(home):
             shutil.rmtree(home, ignore_errors=True)
             os.replace(made, home)
-
-
-def _is_whole(folder: Path) -> bool:
-    """Folders are renamed into the cache whole, so that one file stands for all."""
-    return any((folder / name).is_file() for name in MADE)

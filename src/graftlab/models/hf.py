@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from graftlab.errors import ConfigError, ModelError, did_you_mean
 from graftlab.models.architecture import Architecture
 from graftlab.models.base import ModelSpec
+from graftlab.models.undamaged import require_undamaged
 
 if TYPE_CHECKING:
     import torch
@@ -111,6 +112,7 @@ class HFModel(ModelSpec):
 
         folder = self.folder()
         check_folder(folder)
+        require_undamaged(folder)
         model = _from_pretrained(
             folder, dtype=dtype, device=device, trust_remote_code=self.trust_remote_code
         )

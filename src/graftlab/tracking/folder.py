@@ -8,6 +8,7 @@ RUN/
   train_log.csv .json    one row per logged step
   samples.md             replies of base and adapter to held-out prompts
   time_metrics.json      setup, train and total seconds, steps/s, tokens/s
+  checksums.json         of the files above, and of result.json
   result.json            written last: its presence means the run is finished
   rejects.jsonl          rows of the data that were refused, with the reason (if any)
 """
@@ -21,18 +22,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from graftlab.files.checksums import (
+    DamagedError,
+    check_head,
+    checksum_of,
+    with_head,
+    write_checksums,
+)
 from graftlab.files.reading import UnreadableError, read_yaml
 from graftlab.files.writing import partial_path, publish, sync_files, write_atomic
+from graftlab.tracking.console import say
+
+if TYPE_CHECKING:
+    from graftlab.tracking.result import Result
 
 BUDGETS = (
     *("run_dir", "resume", "logger", "max_minutes", "name"),
     *("budget", "device", "sweep", "launcher"),
 )
 """Keys that do not change what a run computes, and so are not part of its identity."""
+
+SUMMED = ("train_log.csv", "train_log.json", "samples.md", "time_metrics.json")
+"""What `checksums.json` is of; run.yaml and checkpoints have checksums of their own."""
 
 
 def identity(config: dict[str, Any]) -> str:
@@ -44,6 +59,7 @@ def identity(config: dict[str, Any]) -> str:
 
 def read_config(file: Path) -> dict[str, Any]:
     """A `run.yaml` as it was dumped. Raises OSError, or ValueError where it is none."""
+    check_head(file)
     config = read_yaml(file)
     if not isinstance(config, dict):
         raise UnreadableError(f"{file} holds no keys")
@@ -73,7 +89,8 @@ def find_runs(root: Path) -> dict[str, Found]:
             continue
         try:
             config = read_config(file)
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            say(f"! {error}: resume=auto passes over it; resume={folder} goes on with that run.")
             continue
         own, finished = identity(config), (folder / "result.json").exists()
         rank = not finished, file.stat().st_mtime
@@ -113,11 +130,27 @@ class RunFolder:
     def write_config(self, config: dict[str, Any]) -> None:
         """Write `run.yaml`; `config` is `choices.dump(spec)`."""
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-        write_atomic(self.path / "run.yaml", text)
+        write_atomic(self.path / "run.yaml", with_head(text))
+
+    def mend_config(self, config: dict[str, Any]) -> None:
+        """Write a `run.yaml` anew that is damaged; the run is known to be this configuration's."""
+        try:
+            self.config()
+        except (OSError, ValueError) as error:
+            say(f"! {error}: written anew, from the run's last checkpoint.")
+            self.write_config(config)
+
+    def write_checksums(self, result: Result) -> None:
+        """`checksums.json` of what a finished run's folder is read for; `result.json` is next."""
+        written = checksum_of(result.text().encode())
+        write_checksums(self.path, SUMMED, more={"result.json": written})
 
     def config(self) -> dict[str, Any]:
-        """The configuration of the run that lies here."""
-        return read_config(self.path / "run.yaml")
+        """The configuration of the run that lies here. Raises OSError or DamagedError."""
+        try:
+            return read_config(self.path / "run.yaml")
+        except UnreadableError as error:
+            raise DamagedError(str(error)) from error
 
     def identity(self) -> str:
         """The identity of the run that lies here."""

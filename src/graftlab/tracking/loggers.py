@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, require_choice
-from graftlab.files.writing import write_atomic
+from graftlab.files.checksums import DamagedError, check_file, write_checked
+from graftlab.tracking.console import say
 from graftlab.tracking.tensorboard import TensorBoardTracker
 from graftlab.tracking.tracker import Metrics, Tracker, final, flat
 
@@ -110,9 +111,9 @@ class WandbTracker(Tracker):
                 "WANDB_API_KEY, or use logger.wandb.mode=auto."
             )
         identifier = folder / "wandb_id.txt"
-        new = not identifier.exists()
+        new = not _is_whole(identifier)
         if new:
-            write_atomic(identifier, secrets.token_hex(4))
+            write_checked(identifier, secrets.token_hex(4))
         # A run that W&B's own agent has started has its id from there.
         served = "WANDB_SWEEP_ID" in os.environ
         self.run = _when_free(
@@ -133,7 +134,7 @@ class WandbTracker(Tracker):
             settings=wandb.Settings(silent=True, console="off", init_timeout=60),
         )
         if served:
-            write_atomic(identifier, self.run.id)
+            write_checked(identifier, self.run.id)
         if not new:
             self.run.summary[PRUNED] = False  # it may have been, and was let go on
         self.artifacts = spec.artifacts
@@ -173,6 +174,15 @@ class WandbTracker(Tracker):
 
     def finish(self, exit_code: int) -> None:
         self.run.finish(exit_code=exit_code)
+
+
+def _is_whole(identifier: Path) -> bool:
+    """Whether the id of an earlier start is there, as it was written."""
+    try:
+        return identifier.exists() and (check_file(identifier) or True)
+    except DamagedError as error:
+        say(f"! {error}: W&B shows this run as a new one from here on.")
+        return False
 
 
 def _when_free(init: Callable[..., Any], **arguments: Any) -> Any:

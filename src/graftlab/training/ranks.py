@@ -28,8 +28,10 @@ from graftlab.choices import dump
 from graftlab.errors import CrashError, GraftlabError, Interrupted, Paused
 from graftlab.files.writing import write_json
 from graftlab.tracking.console import say
-from graftlab.tracking.folder import RunFolder
+from graftlab.tracking.folder import RunFolder, identity
+from graftlab.training.checkpoint import CheckpointStore
 from graftlab.training.trainer import LAUNCHED
+from graftlab.training.whole import newest_whole
 
 if TYPE_CHECKING:
     from graftlab.tasks.train import TrainSpec
@@ -55,7 +57,9 @@ def launch(spec: TrainSpec, folder: RunFolder, observer: Observer | None = None)
     """
     folder.path.mkdir(parents=True, exist_ok=True)
     with held_alone(folder.path):
-        pass  # the ranks of an earlier start are gone: all of these see what those have saved
+        # The ranks of an earlier start are gone: all of these see what those have saved.
+        if spec.resume is not None:
+            newest_whole(CheckpointStore(folder.checkpoints), identity(dump(spec)))
     file, last_words = folder.path / FILE, folder.path / LAST_WORDS
     last_words.unlink(missing_ok=True)
     write_json(file, dump(spec))
