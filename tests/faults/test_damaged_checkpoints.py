@@ -1,4 +1,4 @@
-"""A checkpoint that is damaged, foreign or half there: the one before it is taken, and that is said."""
+"""A damaged, foreign or half-written checkpoint: the one before it is taken, and that is said."""
 
 from __future__ import annotations
 
