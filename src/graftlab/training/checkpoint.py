@@ -119,10 +119,11 @@ class CheckpointStore:
         write_checksum(path, of=partial)
         publish(partial, path)
 
-    def prune(self, keep: Any) -> None:
+    def prune(self, keep: Any, *, ends: bool = False) -> None:
         """Remove what a crash left half written, and all but the best `keep` and the last.
 
-        Where the last is damaged, the newest that is not stays as well.
+        Until the run `ends`, there is always one to fall back on: where only the last would stay,
+        the one before it does too. Where the last is damaged, so does the newest that is not.
         """
         for partial in self.folder.glob(".*.partial"):
             partial.unlink()
@@ -134,6 +135,8 @@ class CheckpointStore:
         saved = self.saved()
         validated = [one for one in self.ranked() if one.valid_loss is not None]
         kept = {one.path for one in [*validated[:keep], *saved[-1:]]}
+        if len(kept) == 1 and not ends:
+            kept |= {one.path for one in saved[-2:]}
         if any(one.path not in kept for one in saved):
             kept |= {one.path for one in [self.newest_whole()] if one is not None}
         for one in saved:
