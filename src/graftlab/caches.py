@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from graftlab.errors import ConfigError
+from graftlab.files.checksums import DamagedError, check_folder_once
+from graftlab.terminal import printable
 
 
 def default_cache() -> Path:
@@ -18,3 +21,30 @@ def default_cache() -> Path:
         raise ConfigError(
             "This user has no home folder for the cache: let GRAFTLAB_CACHE name a folder."
         ) from error
+
+
+def is_intact(folder: Path) -> bool:
+    """Whether a folder of the cache is there and as it was made; one that is not is named.
+
+    What was checked once is checked again when a file of it has been written to.
+    """
+    if not folder.is_dir():
+        return False
+    try:
+        if check_folder_once(folder):
+            return True
+        problem = f"{folder} has no checksums"
+    except (DamagedError, OSError) as error:
+        problem = str(error)
+    tell_damage(f"{problem}: it is made anew.")
+    return False
+
+
+_told: set[str] = set()
+
+
+def tell_damage(text: str) -> None:
+    """One line on stderr, once a process."""
+    if text not in _told:
+        _told.add(text)
+        print(printable(f"! {text}"), file=sys.stderr, flush=True)

@@ -234,8 +234,11 @@ def test_a_damaged_result_in_the_cache_is_made_anew(knock: Knock, tmp_path: Path
     assert supply(data) == folder
     assert (folder / "train.jsonl").read_bytes() == whole
     (folder / "manifest.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"manifest\.json cannot be read"):
-        supply(data)
+    assert supply(data) == folder
+    assert (folder / "train.jsonl").read_bytes() == whole
+    (folder / "train.jsonl").write_bytes(b" " + whole[1:])  # of the same size
+    with pytest.raises(ConfigError, match=r"train\.jsonl.*Remove the folder"):
+        composed(tmp_path, path=str(folder))
 
 
 def test_a_folder_of_another_data_set_is_left_alone(knock: Knock, tmp_path: Path) -> None:

@@ -50,8 +50,13 @@ def child(spec_data: dict, command: dict, report: Path) -> None:
 
     for base in (graftlab.models.hf_base.HFBase, graftlab.models.afm_base.AFMBase):
         base.hidden = watched(base.hidden, "forward")
-    writing.publish = watched(writing.publish, "publish", "published")
-    building.publish = checkpoint.publish = writing.publish
+    renamed, counted = writing.publish, watched(writing.publish, "publish", "published")
+
+    def publish(temporary: Path, path: Path) -> None:
+        """Counted in the run folder alone: a cache is written by the first child only."""
+        (counted if command["run_dir"] in map(str, path.parents) else renamed)(temporary, path)
+
+    writing.publish = building.publish = checkpoint.publish = publish
     changes = {k: v for k, v in command.items() if k not in ("kill_at", "signal")}
     try:
         run(restore(TrainSpec, {**spec_data, **changes}))

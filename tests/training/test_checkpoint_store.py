@@ -25,6 +25,16 @@ def test_the_best_two_and_the_last_are_kept(tmp_path):
     assert store.last().step == 5
 
 
+def test_there_is_one_to_fall_back_on_until_the_end(tmp_path):
+    store = CheckpointStore(tmp_path)
+    for step in (1, 2, 3):
+        save(store, step, None)
+        store.prune(2)
+    assert [s.step for s in store.saved()] == [2, 3]
+    store.prune(2, ends=True)
+    assert [s.step for s in store.saved()] == [3]
+
+
 def test_equal_losses_prefer_the_earlier(tmp_path):
     store = CheckpointStore(tmp_path)
     for step in (1, 2, 3):

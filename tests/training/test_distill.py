@@ -170,7 +170,7 @@ def test_answers_are_drawn_once_and_kept(draft, teacher, monkeypatch, tmp_path):
     run(spec)
     assert len(asked) == 15
     kept = {p.name: p.read_text() for p in (tmp_path / "one" / "teacher-answers").iterdir()}
-    assert sorted(name.split("-")[0] for name in kept) == ["train", "valid"]
+    assert sorted(name.split("-")[0] for name in kept) == ["train", "train", "valid", "valid"]
     first = json.loads(next(text for name, text in kept.items() if "train" in name).splitlines()[0])
     assert first["messages"][0]["content"] == "count to 0"
     # Killed after seven answers, and half a line of the eighth: the same answers in the end.
@@ -179,7 +179,7 @@ def test_answers_are_drawn_once_and_kept(draft, teacher, monkeypatch, tmp_path):
     stop_at = 7
     with pytest.raises(KeyboardInterrupt):
         run(parts)
-    (partial,) = (tmp_path / "two" / "teacher-answers").iterdir()
+    (partial,) = (tmp_path / "two" / "teacher-answers").glob("*.partial")
     assert partial.name.endswith(".partial")
     with partial.open("a") as file:
         file.write('{"messages": [{"ro')
@@ -203,7 +203,7 @@ def test_a_prompt_beyond_the_teacher_s_context_is_left_out(draft, root, tmp_path
     model = replace(draft.model, of=str(narrow))
     run(replace(draft, objective=objective, data=data, model=model, max_steps=2))
     assert "prompts that could not be asked and are left out: 1, such as" in capfd.readouterr().out
-    kept = next((Path(draft.run_dir) / "teacher-answers").glob("train-*"))
+    kept = next((Path(draft.run_dir) / "teacher-answers").glob("train-*.jsonl"))
     assert [("left_out" in line) for line in kept.read_text().splitlines()].count(True) == 1
 
 
@@ -227,6 +227,7 @@ def test_another_teacher_is_another_run(draft, teacher, tmp_path):
     from safetensors.torch import load_file, save_file
 
     copy = copied(teacher, tmp_path)
+    (copy / "adapter" / "checksums.json").unlink()  # changed on purpose
     keys = []
     for change in (0.0, 1e-3):
         file = copy / "adapter" / "adapter_model.safetensors"
@@ -266,6 +267,7 @@ def test_a_teacher_whose_base_was_replaced_is_refused(draft, root, teacher, tmp_
     moved = config.replace(str(root / "base"), str(tmp_path / "base"))
     assert moved != config
     (copy / "adapter" / "run.yaml").write_text(moved)
+    (copy / "adapter" / "checksums.json").unlink()  # changed on purpose
     objective = Distill(teacher=str(copy))
     with pytest.raises(ModelError, match="trained on another base"):
         run(replace(draft, objective=objective))

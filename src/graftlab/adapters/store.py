@@ -101,12 +101,14 @@ class FolderSource(AdapterSource):
         raise ModelError(f"{self.path} has an {CONFIG} but no {WEIGHTS}{advice}.")
 
     def run(self) -> dict[str, Any]:
+        from graftlab.files.checksums import check_head
         from graftlab.files.reading import UnreadableError, read_yaml
 
         file = self.path / RUN
         if not file.is_file():
             return {}
         try:
+            check_head(file)
             return dict(read_yaml(file) or {})
         except (OSError, UnreadableError, TypeError, ValueError) as error:
             raise ModelError(f"{file} cannot be read: {error}") from error
@@ -211,7 +213,17 @@ class ToolkitSource(FileSource):
 
 
 def find_adapter(path: str) -> AdapterSource:
-    """The adapter meant by `path`. Raises ModelError saying what was looked for."""
+    """The adapter meant by `path`, its files checked. Raises ModelError saying what was looked for,
+    or naming what is damaged.
+    """
+    from graftlab.models.undamaged import require_undamaged
+
+    source = _find(path)
+    require_undamaged(source.path)
+    return source
+
+
+def _find(path: str) -> AdapterSource:
     place = Path(path).expanduser()
     if place.is_file():
         if place.suffix == ".ckpt":
@@ -219,7 +231,7 @@ def find_adapter(path: str) -> AdapterSource:
         if place.suffix == ".pt":
             return ToolkitSource(place.resolve())
         if place.name in (CONFIG, WEIGHTS):
-            return find_adapter(str(place.parent))
+            return _find(str(place.parent))
         raise ModelError(f"{path} is neither a folder nor a checkpoint (.ckpt, .pt).")
     if not place.is_dir():
         siblings = [p.name for p in place.parent.iterdir()] if place.parent.is_dir() else []

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ModelError
+from graftlab.files.checksums import write_checksum
 from graftlab.files.writing import clear_leftovers, partial_path, publish
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def write(state: Mapping[str, Tensor], path: Path) -> None:
             torch.save({name: _compact(tensor) for name, tensor in state.items()}, file)
             file.flush()
             os.fsync(file.fileno())
+        write_checksum(path, of=draft)
         publish(draft, path)
     except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into the latter
         raise ModelError(f"{path} cannot be written: {_reason(error)}") from error

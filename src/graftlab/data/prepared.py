@@ -16,9 +16,13 @@ from typing import Any
 from graftlab.caches import default_cache
 from graftlab.data.source import DataSpec
 from graftlab.errors import ConfigError, require_range
+from graftlab.files.checksums import DamagedError, check_folder_once
 
 MANIFEST = "manifest.json"
 """Written last by `prepare`: a folder without it is not a whole result."""
+
+WHOLE = (MANIFEST, "train.jsonl", "valid.jsonl")
+"""What is read of a prepared folder, and checked before."""
 
 ELSEWHERE = {"recipe": "recipe", "corpus": "corpus", "seed": "seed", "out": "path"}
 """Keys of `prepare` that have one of their own here, and which."""
@@ -106,4 +110,12 @@ class PreparedData(DataSpec):
                 f"{named} is not a folder made by graftlab prepare (it has no "
                 f"{' and no '.join(missing)}). For files of your own: data=jsonl data.train=FILE."
             )
+        try:
+            check_folder_once(folder, WHOLE)
+        except DamagedError as error:
+            held_out = f" data.valid={valid}" if valid.is_file() else ""
+            raise ConfigError(
+                f"{named}: {error}. Prepare it again (graftlab prepare); or, if the change was "
+                f"yours, train on the files themselves: data=jsonl data.train={train}{held_out}"
+            ) from error
         return [train], [valid] if valid.is_file() and valid.stat().st_size else []

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from graftlab.errors import ModelError
 from graftlab.exports.layout import adapts_all, place_of
 from graftlab.exports.target import Target, compare, save_tensors
+from graftlab.files.checksums import write_checksums
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,11 +52,11 @@ class Peft(Target):
         for file in adapter.path.iterdir() if adapter.path.is_dir() else []:
             if file.is_file() and file.name not in left_out:
                 shutil.copyfile(file, folder / file.name)
-        if (folder / WEIGHTS).is_file():
-            return  # a folder in PEFT's format, copied as it is
-        save_tensors(peft_state(adapter), folder / WEIGHTS, library="pt")
-        text = json.dumps(peft_config(adapter), indent=2, sort_keys=True)
-        (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+        if not (folder / WEIGHTS).is_file():  # else a folder in PEFT's format, copied as it is
+            save_tensors(peft_state(adapter), folder / WEIGHTS, library="pt")
+            text = json.dumps(peft_config(adapter), indent=2, sort_keys=True)
+            (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+        write_checksums(folder)
 
     def verify(self, adapter: Trained, folder: Path) -> list[str]:
         from peft import LoraConfig, PeftConfig

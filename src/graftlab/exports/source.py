@@ -91,9 +91,11 @@ def load(adapter: str, model: ModelSpec | None = None) -> Trained:
     """
     from graftlab.adapters.features import refuse_features
     from graftlab.adapters.store import find_adapter
+    from graftlab.models.undamaged import require_undamaged
 
     path = Path(adapter).expanduser()
     if (whole := model_folder(path)) is not None:
+        require_undamaged(whole)
         return Trained(path, {}, whole=whole)
     source = find_adapter(adapter)
     config = source.config()
@@ -115,9 +117,10 @@ def draft_state(path: Path) -> dict[str, Tensor]:
     Raises ModelError for another model and for a missing or damaged file.
     """
     from graftlab.models.afm_files import find_assets, read_weights
+    from graftlab.models.undamaged import require_undamaged
 
     if path.is_file():
-        return read_weights(path)
+        return read_weights(path)  # of others: ours are folders
     folder = model_folder(path)
     if folder is None:
         raise ModelError(f"draft={path}: there is no model, as a run with lora=full leaves it.")
@@ -126,6 +129,7 @@ def draft_state(path: Path) -> dict[str, Tensor]:
             f"draft={path} is a model of transformers, and Apple's runtime takes drafts of Apple's "
             "architecture alone. target=mlpackage takes it."
         )
+    require_undamaged(folder)
     return read_weights(find_assets(folder).weights)
 
 

@@ -1,1 +1,1 @@
-"""Files that are read, written, checked and locked: what every room uses, and imports nothing."""
+"""Files that are read, written, checked and locked: what every room uses; imports errors alone."""

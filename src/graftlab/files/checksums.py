@@ -1,7 +1,12 @@
 """Checksums beside what is written and read again, so that a flipped byte is noticed.
 
     FILE, FILE.xxh3             one file: its checksum, as text
+    FILE, FILE.xxh3             one that grows: "BYTES CHECKSUM" of its beginning
+    FILE                        a YAML file: "# xxh3 CHECKSUM ..." of what follows its first line
     FOLDER/checksums.json       {"NAME": "checksum", ...} of the files of a folder
+
+A checksum is written before the file it is of appears: a kill between the two leaves one without
+the other, never a good file with a wrong one.
 
 XXH3 with 128 bits (xxHash 0.8) runs at the speed of memory. It finds accidents, not forgeries:
 who can change a file can change its checksum.
@@ -10,32 +15,46 @@ who can change a file can change its checksum.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+import os
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from graftlab.errors import GraftlabError
 from graftlab.files.reading import UnreadableError, read_json
 from graftlab.files.writing import write_atomic
 
 CHECKSUMS = "checksums.json"
 SUFFIX = ".xxh3"
+HEAD = "# xxh3 {} (of the lines below: remove this one after a change by hand)\n"
+_HEAD = re.compile(rb"# xxh3 ([0-9a-f]{32}) \(of the lines below: [^\n]*\)\n")
 _PIECE = 2**22
 
 
-class DamagedError(ValueError):
+class DamagedError(GraftlabError, ValueError):
     """A file that is not as it was written; the message names it."""
 
 
-def checksum(file: Path) -> str:
-    """32 hex digits of the file's content. Raises OSError."""
+def checksum(file: Path, *, size: int | None = None) -> str:
+    """32 hex digits of the file's content, or of its first `size` bytes. Raises OSError."""
     import xxhash
 
     digest = xxhash.xxh3_128()
     buffer = bytearray(_PIECE)
     view = memoryview(buffer)
+    left = size
     with file.open("rb", buffering=0) as stream:
-        while size := stream.readinto(buffer):
-            digest.update(view[:size])
+        while left != 0 and (got := stream.readinto(view if left is None else view[:left])):
+            digest.update(view[:got])
+            left = None if left is None else left - got
     return digest.hexdigest()
+
+
+def checksum_of(content: bytes) -> str:
+    """32 hex digits of what is in memory."""
+    import xxhash
+
+    return xxhash.xxh3_128_hexdigest(content)
 
 
 def beside(file: Path) -> Path:
@@ -46,6 +65,12 @@ def beside(file: Path) -> Path:
 def write_checksum(file: Path, *, of: Path | None = None) -> None:
     """Write the checksum that belongs to `file`, read from `of` while it has another name yet."""
     write_atomic(beside(file), checksum(of or file) + "\n")
+
+
+def write_checked(file: Path, text: str) -> None:
+    """Write a small file and the checksum beside it, which is there first."""
+    write_atomic(beside(file), checksum_of(text.encode()) + "\n")
+    write_atomic(file, text)
 
 
 def check_file(file: Path) -> bool:
@@ -61,21 +86,106 @@ def check_file(file: Path) -> bool:
     return True
 
 
-def write_checksums(folder: Path) -> None:
-    """Write `checksums.json` of every file below `folder`, itself left out."""
+def remove(file: Path) -> None:
+    """Delete a file with the checksum beside it."""
+    file.unlink(missing_ok=True)
+    beside(file).unlink(missing_ok=True)
+
+
+def write_beginning(file: Path, *, of: Path | None = None) -> None:
+    """Write the checksum of a file that grows, as far as it is by now."""
+    source = of or file
+    size = source.stat().st_size
+    write_atomic(beside(file), f"{size} {checksum(source, size=size)}\n")
+
+
+class Appended:
+    """A file that grows by whole lines, and after every one a checksum of all of it beside it."""
+
+    def __init__(self, file: Path) -> None:
+        """Go on behind what is there and has been checked. Raises DamagedError."""
+        import xxhash
+
+        self.file = file
+        self.size = (check_beginning(file) or 0) if file.exists() else 0
+        self._digest = xxhash.xxh3_128()
+        if self.size:
+            os.truncate(file, self.size)
+            self._digest.update(file.read_bytes())
+        else:
+            file.unlink(missing_ok=True)
+
+    def add(self, line: bytes) -> None:
+        """Append a line; it is on disk when this returns."""
+        with self.file.open("ab") as stream:
+            stream.write(line)
+            stream.flush()
+            os.fsync(stream.fileno())
+        self.size += len(line)
+        self._digest.update(line)
+        write_atomic(beside(self.file), f"{self.size} {self._digest.hexdigest()}\n")
+
+
+def check_beginning(file: Path) -> int | None:
+    """How many bytes of a growing file have been checked; None where there is no checksum.
+
+    Raises DamagedError where they are not what was written. Whatever follows is newer.
+    """
+    try:
+        size, _, wanted = beside(file).read_text(encoding="ascii").strip().partition(" ")
+        length = int(size)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise DamagedError(f"{beside(file)} holds no checksum") from error
+    if file.stat().st_size < length or checksum(file, size=length) != wanted:
+        raise DamagedError(f"{file} is not as it was written: its checksum is another")
+    return length
+
+
+def with_head(text: str) -> str:
+    """A YAML text with its checksum as a comment in the first line."""
+    return HEAD.format(checksum_of(text.encode())) + text
+
+
+def check_head(file: Path) -> bool:
+    """Whether the first line is a checksum of the others; raises DamagedError if of others."""
+    content = file.read_bytes()
+    found = _HEAD.match(content)
+    if found is None and b"xxh3" not in content[: len(HEAD) + 32]:
+        return False
+    if found is None or checksum_of(content[found.end() :]) != found[1].decode():
+        raise DamagedError(
+            f"{file} is not as it was written: the checksum in its first line is another. If the "
+            "change was yours, remove that line"
+        )
+    return True
+
+
+def write_checksums(
+    folder: Path, names: Collection[str] | None = None, *, more: Mapping[str, str] | None = None
+) -> None:
+    """Write `checksums.json` of every file below `folder`, itself left out.
+
+    Of those in `names` alone, if given; `more` are checksums of files that come later.
+    """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
+    named = {path.relative_to(folder).as_posix(): path for path in files}
     sums = {
-        path.relative_to(folder).as_posix(): checksum(path)
-        for path in files
-        if path.name != CHECKSUMS
+        name: checksum(path)
+        for name, path in named.items()
+        if path.name != CHECKSUMS and (names is None or name in names)
     }
+    sums |= more or {}
     write_atomic(folder / CHECKSUMS, json.dumps(sums, indent=2, ensure_ascii=False) + "\n")
 
 
-def check_folder(folder: Path, names: Collection[str] | None = None) -> bool:
+def check_folder(
+    folder: Path, names: Collection[str] | None = None, *, without: Collection[str] = ()
+) -> bool:
     """Whether the folder has checksums; raises DamagedError naming every file that fails them.
 
-    `names` are the files that will be read, where the others do not matter.
+    `names` are the files that will be read, where the others do not matter; those `without` do not.
     """
     try:
         sums = read_json(folder / CHECKSUMS)
@@ -85,11 +195,38 @@ def check_folder(folder: Path, names: Collection[str] | None = None) -> bool:
         raise DamagedError(str(error)) from error
     if not isinstance(sums, dict):
         raise DamagedError(f"{folder / CHECKSUMS} holds no checksums")
-    wanted = {name: value for name, value in sums.items() if names is None or name in names}
+    wanted = {
+        name: value
+        for name, value in sums.items()
+        if (names is None or name in names) and name not in without
+    }
     bad = [str(folder / name) for name, value in wanted.items() if not _holds(folder, name, value)]
     if bad:
         raise DamagedError(f"not as written, by {CHECKSUMS}: {', '.join(bad)}")
     return True
+
+
+def check_member(file: Path) -> bool:
+    """Whether the folder of `file` has a checksum of it; raises DamagedError if of another."""
+    return check_folder(file.parent, [file.name])
+
+
+_known: dict[tuple[Path, frozenset[str] | None], object] = {}
+
+
+def check_folder_once(folder: Path, names: Collection[str] | None = None) -> bool:
+    """`check_folder`, but files that have not been written to since are not read again."""
+    key = folder, None if names is None else frozenset(names)
+    state = [
+        (str(path), about.st_mtime_ns, about.st_size)
+        for path in sorted(folder.rglob("*"))
+        for about in [path.stat()]
+    ]
+    if _known.get(key) == state:
+        return True
+    if found := check_folder(folder, names):
+        _known[key] = state
+    return found
 
 
 def _holds(folder: Path, name: str, wanted: object) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from graftlab.errors import ConfigError, ModelError, did_you_mean
 from graftlab.models.architecture import Architecture
 from graftlab.models.base import ModelSpec
+from graftlab.models.undamaged import require_undamaged
 
 if TYPE_CHECKING:
     import torch
@@ -144,6 +145,7 @@ class AFMModel(ModelSpec):
         from graftlab.models.afm_base import AFMBase, load_model
 
         assets = self.assets()
+        require_undamaged(self.folder())
         return AFMBase(
             load_model(assets, dtype=dtype, device=device),
             name=self.name,

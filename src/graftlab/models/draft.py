@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.caches import default_cache
+from graftlab.caches import default_cache, is_intact
 from graftlab.errors import ConfigError, GraftlabError, ModelError, require_choice, require_range
 from graftlab.files.building import building
+from graftlab.files.checksums import write_checksums
 from graftlab.models.afm import AFMModel
 from graftlab.models.architecture import Architecture
 from graftlab.models.base import ModelSpec
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from graftlab.models.base import Base
     from graftlab.text.tokenizer import Tokenizer
 
-MADE = ("config.json", "base-model-config.json")
-"""One of these is in a folder that is whole."""
 TOKENIZER_FILES = (
     *FILES,
     *("vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json"),
@@ -90,9 +89,10 @@ class DraftModel(ModelSpec):
         pattern = self._pattern()
         plan = self._plan(pattern)
         home = default_cache() / f"draft-{self._key(pattern, plan)}"
-        if not _is_whole(home):
+        if not is_intact(home):
             with building(home) as made:
                 self._build(pattern, plan, made)
+                write_checksums(made)
         return home
 
     def made(self) -> ModelSpec:
@@ -264,8 +264,3 @@ def _named(config: dict[str, Any]) -> HFModel:
             "give model.of=MODEL_FOLDER."
         )
     return HFModel(path=named)
-
-
-def _is_whole(folder: Path) -> bool:
-    """Folders are renamed into the cache whole, so that one file stands for all."""
-    return any((folder / name).is_file() for name in MADE)

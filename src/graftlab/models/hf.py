@@ -17,6 +17,7 @@ from graftlab.models.headers import (
     weights_in_layers,
 )
 from graftlab.models.trust import names_code, require_trust
+from graftlab.models.undamaged import require_undamaged
 from graftlab.models.weights import read_json
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ class HFModel(ModelSpec):
         folder = self.folder()
         check_folder(folder)
         require_trust(folder, self)
+        require_undamaged(folder)
         model = _from_pretrained(
             folder, dtype=dtype, device=device, trust_remote_code=self.trust_remote_code
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.errors import ConfigError
+from graftlab.files.checksums import DamagedError, check_beginning, check_member
 from graftlab.files.reading import read_json
 from graftlab.reports.run import Run
 from graftlab.reports.samples import read_samples
@@ -25,6 +26,8 @@ from graftlab.tracking.tracker import flat
 
 ADAPTERS = ("adapter", "adapter-final")
 """Folders inside a run that hold a `run.yaml` of their own."""
+CHANGED = "changed"
+"""In place of what a card says, where it is not as it was written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +69,12 @@ def read(folder: Path, *, name: str | None = None, job: Job | None = None) -> Ru
     """One run folder; never raises for what lies in it."""
     run = Run(folder=folder, name=name or folder.name, state="unfinished")
     problems: list[str] = []
+    finished = (folder / "result.json").exists()
 
     def tried(file: str, read_file: Any, default: Any) -> Any:
         try:
+            if finished and "/" not in file:
+                check_member(folder / file)
             return read_file(folder / file)
         except FileNotFoundError:
             return default
@@ -82,7 +88,7 @@ def read(folder: Path, *, name: str | None = None, job: Job | None = None) -> Ru
     run.times = tried("time_metrics.json", _json, {})
     run.card = tried("adapter/card.md", _card, {})
     run.traceback = tried("error.txt", _text, None)
-    run.samples = read_samples(folder / "samples.md")
+    run.samples = tried("samples.md", read_samples, [])
     _judge(run, job, problems)
     return run
 
@@ -103,6 +109,8 @@ def _judge(run: Run, job: Job | None, problems: list[str]) -> None:
         run.reason = f"no result.json: {_reached(run)}"
     elif run.state == "done" and run.result is not None and run.result.stopped:
         run.reason = f"ended early: {run.result.stopped}"
+    elif run.state == "done" and CHANGED in run.card:
+        run.reason = f"{run.card[CHANGED]}: nothing is taken from it"
 
 
 def _reached(run: Run) -> str:
@@ -140,6 +148,7 @@ def _natural(path: Path) -> list[tuple[int, int, str]]:
 def _history(file: Path) -> list[Row]:
     if not file.exists():
         return []
+    check_beginning(file)
     return [row for row in History(file).rows if "step" in row]
 
 
@@ -164,6 +173,10 @@ def _text(file: Path) -> str:
 
 
 def _card(file: Path) -> dict[str, str]:
+    try:
+        check_member(file)
+    except DamagedError as error:
+        return {CHANGED: str(error)}  # people may write into it: no reason to refuse the run
     lines = file.read_text(encoding="utf-8").splitlines()
     pairs = (line[2:].partition(": ") for line in lines if line.startswith("- "))
     return {key: value for key, _, value in pairs}

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from graftlab.errors import GraftlabError
 from graftlab.sweeps.claim import worker_name
 from graftlab.sweeps.ledger import Ledger
 
@@ -49,8 +50,8 @@ def beating(
                 if not _sign(ledger, number):
                     lost()
                     return
-            except sqlite3.Error:  # a file system that hangs for a moment: the next beat tells
-                continue
+            except (sqlite3.Error, GraftlabError):
+                continue  # a file system that hangs for a moment: the next beat tells
 
     thread = threading.Thread(target=beat, name=f"heart of job {number}", daemon=True)
     thread.start()

@@ -24,24 +24,34 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from graftlab.errors import GraftlabError
+from graftlab.files.checksums import DamagedError
 from graftlab.files.reading import load_json
+from graftlab.sweeps import sums
 from graftlab.sweeps.jobs import STATES, Draft, Job, Place, Rung
 from graftlab.sweeps.tables import (
     NEW_TRUNK,
     OWNED,
     RESPECIFIED,
-    SCHEMA,
     company_of,
     count_crash,
+    give_time,
     part,
     read_jobs,
     read_rungs,
     worked,
 )
-from graftlab.tracking.folder import RunFolder
 
 FILE = "ledger.db"
 BUSY_SECONDS = 60.0
+CHECK_SECONDS = 60.0
+DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_NOTADB)
+"""Of the file itself."""
+REFUSED = (
+    *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR),
+    *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM),
+)
+"""By the disk, or by others who use it."""
 
 
 class Ledger:
@@ -50,40 +60,79 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / FILE
+        self._checked = -CHECK_SECONDS
 
     def create(self) -> None:
         """Make the folder and the tables, unless they are there."""
         (self.folder / "locks").mkdir(parents=True, exist_ok=True)
-        with self.writing() as db:
-            for statement in SCHEMA.split(";"):
-                db.execute(statement)
+        empty = self.path.exists() and not self.path.stat().st_size
+        if empty and any(self.folder.glob("[0-9][0-9][0-9][0-9]*/run.yaml")):
+            raise self._damaged("it is empty")
+        with self._open(check=self.path.exists() and not empty) as db:
+            db.execute("BEGIN IMMEDIATE")
+            sums.create(db)
+            db.execute("COMMIT")
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction: all of it happens, or nothing; nobody else writes meanwhile."""
-        db = self._open()
-        try:
+        with self._open() as db:
             db.execute("BEGIN IMMEDIATE")
             yield db
-            db.execute("COMMIT")
-        finally:
-            db.close()  # without a commit this rolls back
+            db.execute("COMMIT")  # without one, closing rolls back
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A look at the tables as they are."""
-        db = self._open()
-        try:
+        with self._open() as db:
             yield db
-        finally:
-            db.close()
 
-    def _open(self) -> sqlite3.Connection:
+    @contextmanager
+    def _open(self, *, check: bool = True) -> Iterator[sqlite3.Connection]:
+        """A connection; the first, and one a minute, checks every row.
+
+        Raises DamagedError, and GraftlabError where the file system refuses.
+        """
         # Rollback journals, not WAL: they also work where the folder lies on a network file system.
-        db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
-        db.row_factory = sqlite3.Row
-        db.execute("PRAGMA synchronous = NORMAL")  # half the waiting for the disk, still consistent
-        return db
+        try:
+            db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+            try:
+                db.row_factory = sqlite3.Row
+                # Half the waiting for the disk, and still consistent.
+                db.execute("PRAGMA synchronous = NORMAL")
+                sums.add_function(db)
+                if check and time.monotonic() - self._checked > CHECK_SECONDS:
+                    self._check(db)
+                yield db
+            finally:
+                db.close()
+        except UnicodeDecodeError as error:  # a message of SQLite's that quotes what it found
+            raise self._damaged(str(error)) from error
+        except sqlite3.DatabaseError as error:
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+            if code in DAMAGE:
+                raise self._damaged(str(error)) from error
+            if code in REFUSED:
+                raise GraftlabError(f"{self.path} cannot be used: {error}.") from error
+            raise
+
+    def _check(self, db: sqlite3.Connection) -> None:
+        try:
+            found = sums.problem(db)
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR:
+                raise
+            found = str(error)  # a table that is not there any more
+        if found is not None:
+            raise self._damaged(found)
+        self._checked = time.monotonic()
+
+    def _damaged(self, problem: str) -> DamagedError:
+        return DamagedError(
+            f"{self.path} is damaged: {problem}. The run folders beside it are not: move it away "
+            f"(mv {self.path} {self.path}.damaged) and start the sweep again with the same line "
+            "and hydra.sweep.dir; finished runs are taken as they are, unfinished ones go on."
+        )
 
     def add(self, drafts: Sequence[Draft], *, launch: str) -> list[Job]:
         """Enter the drafts, in order; one that is there already keeps its number and folder.
@@ -110,7 +159,7 @@ class Ledger:
             if draft.identity not in known:
                 known[draft.identity] = self._insert(db, draft, len(known))
             else:
-                self._give_time(db, draft, known[draft.identity])
+                give_time(db, draft, known[draft.identity], folder=self.folder)
                 # What this command line says: a ledger that came from elsewhere gives no trust.
                 db.execute(RESPECIFIED, (json.dumps(dict(draft.spec)), known[draft.identity]))
         trunks = [
@@ -139,18 +188,6 @@ class Ledger:
             ),
         )
         return number
-
-    def _give_time(self, db: sqlite3.Connection, draft: Draft, number: int) -> None:
-        """Take over a new `max_minutes`; a job that ended for want of time waits again."""
-        row = db.execute("SELECT state, folder, spec FROM jobs WHERE number = ?", (number,))
-        state, folder, text = row.fetchone()
-        spec, minutes = json.loads(text), draft.spec.get("max_minutes")
-        if state == "running" or spec.get("max_minutes") == minutes:
-            return
-        changed = json.dumps({**spec, "max_minutes": minutes})
-        db.execute("UPDATE jobs SET spec = ? WHERE number = ?", (changed, number))
-        if state == "done" and RunFolder(self.folder / folder).goes_on(minutes):
-            db.execute("UPDATE jobs SET state = 'waiting' WHERE number = ?", (number,))
 
     def jobs(self, launch: str | None = None) -> list[Job]:
         """All jobs in the order of their numbers, or those that `launch` wants."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
+from pathlib import Path
 
 from graftlab.files.reading import load_json
-from graftlab.sweeps.jobs import Job, Place, Rung
+from graftlab.sweeps.jobs import Draft, Job, Place, Rung
+from graftlab.tracking.folder import RunFolder
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -118,3 +121,16 @@ def company_of(db: sqlite3.Connection, worker: str | None) -> list[int]:
     """The jobs that a worker was training when it was last heard of."""
     rows = db.execute("SELECT number FROM jobs WHERE worker = ? AND state = 'running'", (worker,))
     return [row["number"] for row in rows]
+
+
+def give_time(db: sqlite3.Connection, draft: Draft, number: int, *, folder: Path) -> None:
+    """Take over a new `max_minutes`; a job that ended for want of time waits again."""
+    row = db.execute("SELECT state, folder, spec FROM jobs WHERE number = ?", (number,))
+    state, name, text = row.fetchone()
+    spec, minutes = load_json(text), draft.spec.get("max_minutes")
+    if state == "running" or spec.get("max_minutes") == minutes:
+        return
+    changed = json.dumps({**spec, "max_minutes": minutes})
+    db.execute("UPDATE jobs SET spec = ? WHERE number = ?", (changed, number))
+    if state == "done" and RunFolder(folder / name).goes_on(minutes):
+        db.execute("UPDATE jobs SET state = 'waiting' WHERE number = ?", (number,))

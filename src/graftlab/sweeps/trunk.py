@@ -14,6 +14,8 @@ bit for bit: adapter, log (but for times), checkpoints and result.
 
     TRUNK/branches/step-000120.ckpt     where others go on, linked when the trunk saves that step
     TRUNK/branches/step-000120/         the best checkpoints there were by then
+
+A checkpoint that is damaged starts no branch: its job then trains from the beginning.
 """
 
 from __future__ import annotations
@@ -28,9 +30,10 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.choices import dump
 from graftlab.errors import ResumeError
-from graftlab.files.writing import partial_path
+from graftlab.files.checksums import beside, write_checksum
+from graftlab.files.writing import partial_path, write_atomic
+from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder, identity
-from graftlab.tracking.history import History
 from graftlab.tracking.paths import absolute
 from graftlab.training.checkpoint import CheckpointStore, Saved
 
@@ -146,15 +149,20 @@ def branch(checkpoint: Path, *, trunk: RunFolder, spec: TrainSpec, folder: RunFo
     """
     if CheckpointStore(folder.checkpoints).last() is not None:
         return
-    spec.date = spec.date or trunk.config().get("date")  # on which the shared steps were rendered
-    config = dump(spec)
-    if regardless_of_length(trunk.config()) != regardless_of_length(config):
-        raise ResumeError(f"{trunk.path} is no trunk of this run: more than the length differs.")
     kept = CheckpointStore(checkpoint.with_suffix("")).saved()
+    try:
+        begun = trunk.config()
+        for saved in kept:
+            saved.load(mapped=True)
+    except (OSError, ValueError) as error:
+        say(f"! {error}: this run begins at the beginning instead.")
+        return
+    spec.date = spec.date or begun.get("date")  # on which the shared steps were rendered
+    config = dump(spec)
+    if regardless_of_length(begun) != regardless_of_length(config):
+        raise ResumeError(f"{trunk.path} is no trunk of this run: more than the length differs.")
     folder.take()
     folder.write_config(config)
-    shutil.copyfile(trunk.path / "train_log.csv", folder.path / "train_log.csv")
-    History(folder.path / "train_log.csv").cut_back(kept[-1].step)
     with folder.building(folder.checkpoints) as checkpoints:
         for saved in kept:
             _adopt(saved, checkpoints / saved.path.name, config)
@@ -169,10 +177,13 @@ def _adopt(saved: Saved, target: Path, config: dict[str, Any]) -> None:
     own = identity(config, paths=False)
     content["identity"] = {**content["identity"], "configuration": own}
     torch.save(content, target)
+    write_checksum(target)
 
 
 def _link(source: Path, target: Path) -> None:
-    """A second name for a file, or a copy where the file system has no links."""
+    """A second name for a file, its checksum first; a copy where the file system has no links."""
+    if (sum_file := beside(source)).is_file():
+        write_atomic(beside(target), sum_file.read_text(encoding="ascii"))
     try:
         os.link(source, target)
     except OSError:

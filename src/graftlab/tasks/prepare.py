@@ -134,6 +134,7 @@ def prepare(spec: PrepareSpec, *, board: Any = None, key: str | None = None) -> 
     `board`, if given, has `show(tallies)`, called often. `key` is the one that the result must
     have (recipe_key.py). Raises ConfigError or DataError.
     """
+    from graftlab.files.checksums import write_checksums
     from graftlab.files.locks import hold_beside
     from graftlab.recipes.folder import building, check_out
     from graftlab.recipes.report import write_report
@@ -155,6 +156,7 @@ def prepare(spec: PrepareSpec, *, board: Any = None, key: str | None = None) -> 
         if key not in (None, found):
             raise DataError("The inputs changed while they were being read: start again.")
         write_report(folder)
+        write_checksums(folder)
     return Prepared(target, rows, walk.tallies)
 
 

@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from graftlab.caches import tell_damage
 from graftlab.choices import dump, restore
-from graftlab.data.prepared import MANIFEST, PreparedData
+from graftlab.data.prepared import MANIFEST, WHOLE, PreparedData
 from graftlab.data.source import DataSpec
 from graftlab.errors import ConfigError, DataError, GraftlabError
+from graftlab.files.checksums import check_folder_once
 from graftlab.files.reading import read_json
 from graftlab.tasks.prepare import PrepareSpec, prepare
 from graftlab.tasks.recipe_key import key_of
@@ -77,12 +79,20 @@ def _look(data: PreparedData) -> bool:
     folder = data.folder()
     try:
         manifest = read_json(folder / MANIFEST)
+        check_folder_once(folder, WHOLE)
+        if manifest.get("key") == data.key and _whole(folder, manifest):
+            return True
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{folder / MANIFEST} cannot be read: {error}") from error
-    if manifest.get("key") == data.key and _whole(folder, manifest):
-        return True
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        if data.path:
+            raise ConfigError(
+                f"data.path={data.path}: {error}. Remove the folder, and it is prepared again; or, "
+                "if the change was yours, train on the files themselves: data=jsonl "
+                f"data.train={folder / 'train.jsonl'}"
+            ) from error
+        tell_damage(f"{error}: data.recipe={data.recipe} is prepared again.")
+        return False
     if data.path:
         raise ConfigError(
             f"data.path={data.path} holds a data set of other inputs, parameters or version than "

@@ -1,6 +1,7 @@
 """Token sets on disk: found by the hash of all that made them, shared by every run.
 
     CACHE/tokens-<key>/    meta.json  input_ids.npy  labels.npy  offsets.npy  parts.npy  sources.npy
+                           checksums.json, which every reading checks
 
 A set grows in a folder of its own and is renamed into place, so a reader never sees half of one and
 two writers at once leave one whole set. Reading maps the files into memory.
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from graftlab.files.checksums import CHECKSUMS, DamagedError, check_folder, write_checksums
 from graftlab.files.reading import read_json
 from graftlab.files.writing import clear_leftovers, partial_path
 from graftlab.types import Conversation
@@ -51,15 +53,24 @@ def _code_hash() -> str:
 
 
 def read_arrays(folder: Path, key: str) -> tuple[dict[str, np.ndarray], str] | None:
-    """The memory-mapped arrays and fingerprint stored under `key`; None where there are none."""
+    """The memory-mapped arrays and fingerprint stored under `key`; None where there are none.
+
+    Raises DamagedError for a set that is not as it was stored.
+    """
     home = folder / f"tokens-{key}"
+    if not home.is_dir():
+        return None
     try:
+        if not check_folder(home):
+            raise DamagedError(f"{home} has no {CHECKSUMS}")
         meta = read_json(home / "meta.json")
         arrays = {
             name: np.load(home / f"{name}.npy", mmap_mode="r", allow_pickle=False)
             for name in ARRAYS
         }
         whole = {name: list(array.shape) for name, array in arrays.items()} == meta["shapes"]
+    except DamagedError:
+        raise
     except (OSError, EOFError, ValueError, KeyError):
         return None
     return (arrays, str(meta["fingerprint"])) if whole else None
@@ -101,7 +112,8 @@ def publish(
             np.save(draft / f"{name}.npy", array, allow_pickle=False)
     shapes = {name: list(array.shape) for name, array in arrays.items()}
     (draft / "meta.json").write_text(json.dumps({"fingerprint": fingerprint, "shapes": shapes}))
-    if home.exists() and read_arrays(folder, key) is None:
+    write_checksums(draft)
+    if not _is_whole(folder, key):
         shutil.rmtree(home, ignore_errors=True)
     try:
         os.rename(draft, home)
@@ -109,6 +121,13 @@ def publish(
         # Renaming onto a folder that is not empty fails: another process was first.
         if not home.exists():
             raise
+
+
+def _is_whole(folder: Path, key: str) -> bool:
+    try:
+        return read_arrays(folder, key) is not None
+    except DamagedError:
+        return False
 
 
 def _clear_abandoned(folder: Path) -> None:

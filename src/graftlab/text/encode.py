@@ -18,6 +18,7 @@ import numpy as np
 
 from graftlab.caches import default_cache
 from graftlab.errors import DataError, GraftlabError
+from graftlab.files.checksums import DamagedError
 from graftlab.text.cache import ARRAYS, cache_key, drafting, publish, read_arrays
 from graftlab.text.spill import Flat, fingerprint
 from graftlab.text.tokenizer import Tokenizer
@@ -114,13 +115,14 @@ def encode(
     """
     home = default_cache() if cache is None else cache
     key = cache_key(conversations, tokenizer.rendering, train_turns)
-    stored, note = read_arrays(home, key), None
+    stored, damaged, note = *_read(home, key), None
     reader = TurnReader(tokenizer, train_turns=train_turns)
     if stored is None:
         with drafting(home, key) as draft, closing(Flat(draft)) as flat:
             refused = _encode_all(conversations, reader, flat, progress)
             _check_refused(refused, conversations, on_invalid)
             stored, note = _stored(flat, draft, home, key)
+        note = " ".join(filter(None, (damaged, note))) or None
     else:
         refused = _refused_again(stored[0]["sources"], conversations, reader)
         _check_refused(refused, conversations, on_invalid)
@@ -213,13 +215,21 @@ def _stored(
         except OSError as error:
             problem = error.strerror or str(error)
     # Read back, so that the first run maps the same files into memory as the later ones.
-    stored = read_arrays(home, key) if problem is None else None
+    stored = _read(home, key)[0] if problem is None else None
     if stored is not None:
         return stored, None
     return (arrays, mark), (
         f"the token cache {home} cannot be used ({problem or 'it was cleared meanwhile'}), so the "
         "next run will encode anew: let GRAFTLAB_CACHE name a folder with room."
     )
+
+
+def _read(home: Path, key: str) -> tuple[tuple[dict[str, np.ndarray], str] | None, str | None]:
+    """What is stored under `key`, or what to say of it where it is damaged."""
+    try:
+        return read_arrays(home, key), None
+    except DamagedError as error:
+        return None, f"{error}: the tokens are made anew."
 
 
 def _within_limit(

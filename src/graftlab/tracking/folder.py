@@ -9,6 +9,7 @@ RUN/
   train_log.csv .json    one row per logged step
   samples.md             replies of base and adapter to held-out prompts
   time_metrics.json      setup, train and total seconds, steps/s, tokens/s
+  checksums.json         of the files above, and of result.json
   result.json            written last: its presence means the run is finished
   train.log              all that was said on the terminal, the progress bar excepted
   rejects.jsonl          rows of the data that were refused, with the reason (if any)
@@ -22,18 +23,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from graftlab.errors import ResumeError
 from graftlab.files.building import building, recover
+from graftlab.files.checksums import (
+    DamagedError,
+    check_head,
+    checksum_of,
+    with_head,
+    write_checksums,
+)
 from graftlab.files.locks import hold
 from graftlab.files.ownership import LOCK, kind_of, mark, take, unwritable
 from graftlab.files.reading import UnreadableError, read_json, read_yaml
 from graftlab.files.writing import clear_leftovers, write_atomic
 from graftlab.tracking.console import say
 from graftlab.tracking.paths import absolute, portable, relocated, without_paths
+
+if TYPE_CHECKING:
+    from graftlab.tracking.result import Result
 
 RESULT = "result.json"
 RUN = "run"
@@ -49,6 +60,9 @@ BUDGETS = (
     *("budget", "device", "sweep", "launcher", "date"),
 )
 """Keys that do not change what a run computes, and so are not part of its identity."""
+
+SUMMED = ("train_log.csv", "train_log.json", "samples.md", "time_metrics.json")
+"""What `checksums.json` is of; run.yaml and checkpoints have checksums of their own."""
 
 
 def identity(config: Mapping[str, Any], *, paths: bool = True) -> str:
@@ -110,6 +124,7 @@ def _told(folder: Path, lines: Sequence[str]) -> str:
 
 def read_config(file: Path) -> dict[str, Any]:
     """A `run.yaml` as it was dumped. Raises OSError, or ValueError where it is none."""
+    check_head(file)
     config = read_yaml(file)
     if not isinstance(config, dict):
         raise UnreadableError(f"{file} holds no keys")
@@ -154,6 +169,9 @@ def find_runs(root: Path) -> dict[str, Found]:
             continue
         try:
             own = identity(relocated(read_config(file), folder))
+        except DamagedError as error:
+            say(f"! {error}: resume=auto passes over it; resume={folder} goes on with that run.")
+            continue
         except (OSError, ValueError, TypeError) as error:  # keys of several types have no order
             reason = str(error).removeprefix(f"{file} ")
             say(f"left out, as it cannot be read: {file} ({reason})")
@@ -254,15 +272,40 @@ class RunFolder:
     def write_config(self, config: dict[str, Any]) -> None:
         """Write `run.yaml`; `config` is `choices.dump(spec)`."""
         text = yaml.safe_dump(absolute(config), sort_keys=False, allow_unicode=True)
-        write_atomic(self.path / "run.yaml", text)
+        write_atomic(self.path / "run.yaml", with_head(text))
+
+    def mend_config(self, config: dict[str, Any]) -> None:
+        """Write a `run.yaml` anew that is damaged; the run is known to be this configuration's."""
+        try:
+            self.config()
+        except (OSError, ValueError) as error:
+            say(f"! {error}: written anew, from the run's last checkpoint.")
+            self.write_config(config)
+
+    def write_checksums(self, result: Result) -> None:
+        """`checksums.json` of what a finished run's folder is read for; `result.json` is next."""
+        written = checksum_of(result.text().encode())
+        write_checksums(self.path, SUMMED, more={RESULT: written})
 
     def config(self) -> dict[str, Any]:
-        """The configuration of the run that lies here."""
-        return relocated(read_config(self.path / "run.yaml"), self.path)
+        """The configuration of the run that lies here. Raises OSError or DamagedError."""
+        try:
+            return relocated(read_config(self.path / "run.yaml"), self.path)
+        except UnreadableError as error:
+            raise DamagedError(str(error)) from error
 
-    def require_same(self, config: dict[str, Any]) -> None:
-        """Raise ResumeError naming every key in which the run here is another than `config`."""
-        if identity(own := self.config()) != identity(config):
+    def require_same(self, config: dict[str, Any], *, begun: dict[str, Any] | None = None) -> None:
+        """Raise ResumeError naming every key in which the run here is another than `config`.
+
+        `begun` is what a checkpoint says it was begun as, for where `run.yaml` is damaged.
+        """
+        try:
+            own = self.config()
+        except (OSError, ValueError):
+            if begun is None:
+                raise
+            own = begun
+        if identity(own) != identity(config):
             raise ResumeError(_told(self.path, differences(own, config)))
 
     def identity(self) -> str:

@@ -1,4 +1,10 @@
-"""The run's own memory: `train_log.csv`, one row per logged step, cut back when resuming."""
+"""The run's own memory: `train_log.csv`, one row per logged step, cut back when resuming.
+
+    train_log.csv         appended row by row
+    train_log.csv.xxh3    the checksum of its beginning, as far as the last checkpoint
+
+Every checkpoint holds the log until its step: a resumed run takes it from there.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +12,11 @@ import csv
 import io
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from math import isfinite
 from pathlib import Path
 
+from graftlab.files.checksums import beside, write_beginning
 from graftlab.files.writing import write_atomic, write_json
 
 COLUMNS = (
@@ -47,24 +55,34 @@ class History:
         self.path = path
         self.columns: tuple[str, ...] = COLUMNS
         self.rows: list[Row] = []
+        self._lines: list[str] = []  # of the file, once they were asked for
         if path.exists():
             text = path.read_text(encoding="utf-8", errors="replace")
-            whole = text[: text.rfind("\n") + 1]  # a crash may leave half a line, or half a number
-            reader = csv.DictReader(io.StringIO(whole))
-            self.columns = _with(COLUMNS, reader.fieldnames or ())
-            self.rows = [row for raw in reader if (row := _row(raw)) is not None]
+            self.restore(text[: text.rfind("\n") + 1])  # a crash may leave half a line, or number
+
+    def restore(self, text: str) -> None:
+        """Take the rows of a log's text instead of what is here; the file is not touched."""
+        reader = csv.DictReader(io.StringIO(text))
+        self.columns = _with(COLUMNS, reader.fieldnames or ())
+        self.rows, self._lines = [], []
+        with suppress(csv.Error):  # of a damaged file: what was read until there
+            self.rows += [row for raw in reader if (row := _row(raw)) is not None]
 
     def cut_back(self, step: int) -> None:
         """Forget everything after `step`: the resumed run will write it again."""
         self.rows = [row for row in self.rows if row["step"] <= step]
         self._rewrite()
 
+    def text(self) -> str:
+        """The content of the file, as it should be."""
+        if not self._lines:
+            self._lines = [_csv(self.columns, None), *(_csv(self.columns, r) for r in self.rows)]
+        return "".join(self._lines)
+
     def _rewrite(self) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_atomic(self.path, text.getvalue())
+        self._lines = []
+        beside(self.path).unlink(missing_ok=True)  # before the file that it is not of any more
+        write_atomic(self.path, self.text())
 
     def add(self, row: Row) -> None:
         """Append one row; a metric seen for the first time gets a column, once."""
@@ -73,18 +91,30 @@ class History:
             self.columns = _with(self.columns, row)
             self._rewrite()
             return
+        line = _csv(self.columns, row)
+        if self._lines:
+            self._lines.append(line)
         with self.path.open("a", encoding="utf-8", newline="") as file:
-            csv.DictWriter(file, self.columns, lineterminator="\n").writerow(row)
+            file.write(line)
 
     def sync(self) -> None:
         """Make what was added durable; called before a checkpoint that relies on it."""
         with self.path.open("rb") as file:
             os.fsync(file.fileno())
+        write_beginning(self.path)
 
     def write_json(self) -> None:
         """The same rows as `train_log.json`, for tools that prefer it."""
         finite = [{k: v if isfinite(v) else None for k, v in row.items()} for row in self.rows]
         write_json(self.path.with_suffix(".json"), finite)
+
+
+def _csv(columns: tuple[str, ...], row: Row | None) -> str:
+    """A line of the file; its head without a row."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader() if row is None else writer.writerow(row)
+    return text.getvalue()
 
 
 def _with(columns: tuple[str, ...], more: Iterable[str]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -9,8 +10,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from graftlab.files.checksums import DamagedError, check_member
 from graftlab.files.reading import read_json
-from graftlab.files.writing import write_json
+from graftlab.files.writing import write_atomic
 from graftlab.tracking.console import console
 
 
@@ -51,12 +53,21 @@ class Result:
     """What else the objective's validation reports, at the best step: `valid/NAME` -> value."""
 
     def write(self, path: Path) -> None:
-        write_json(path, asdict(self))
+        write_atomic(path, self.text())
+
+    def text(self) -> str:
+        """The content of `result.json`."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def read(cls, path: Path) -> Result:
-        data = read_json(path)
-        return cls(**{f.name: data[f.name] for f in fields(cls) if f.name in data})
+        """Raises DamagedError for a file that is not as it was written."""
+        check_member(path)
+        try:
+            data = read_json(path)
+            return cls(**{f.name: data[f.name] for f in fields(cls) if f.name in data})
+        except (ValueError, TypeError) as error:
+            raise DamagedError(f"{path} is not as it was written: {error}") from error
 
 
 def forget_peak() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, require_choice
+from graftlab.files.checksums import DamagedError, check_file, write_checked
 from graftlab.files.writing import write_atomic
 from graftlab.tracking.console import say
 from graftlab.tracking.tracker import Metrics, Tracker, final, flat
@@ -48,9 +49,9 @@ class WandbTracker(Tracker):
         self.run: Any = None
         self._told: list[Callable[[Any], None]] = []  # told again to a run that takes its place
         self._lost = False
-        self.new = not self._identifier.exists()
+        self.new = not _is_whole(self._identifier)
         if self.new:
-            write_atomic(self._identifier, secrets.token_hex(4))
+            write_checked(self._identifier, secrets.token_hex(4))
         self.mode, obstacle = wandb_mode(spec.mode)
         if obstacle is not None:
             self._warn(f"{obstacle}; this run is logged offline. {self._how_to_sync()}")
@@ -150,7 +151,7 @@ class WandbTracker(Tracker):
             ),
         )
         if served:
-            write_atomic(self._identifier, run.id)
+            write_checked(self._identifier, run.id)
         return run
 
     def _tell(self, action: Callable[[Any], None]) -> None:
@@ -168,7 +169,7 @@ class WandbTracker(Tracker):
         if self.run is not None and self.mode == "online":
             self._keep_unsent(self.run)
         elif self.mode == "online":  # W&B's service holds the id of a run that it could not open
-            write_atomic(self._identifier, secrets.token_hex(4))
+            write_checked(self._identifier, secrets.token_hex(4))
         self.run, again, self._lost, self.mode = None, not self._lost, True, "offline"
         try:
             if again:
@@ -249,6 +250,15 @@ def _log_artifact(run: Any, result: Result) -> None:
     for file in sorted(Path(result.adapter).iterdir()):
         artifact.add_file(str(file), policy="immutable")  # nobody writes there any more
     run.log_artifact(artifact, aliases=["best"])
+
+
+def _is_whole(identifier: Path) -> bool:
+    """Whether the id of an earlier start is there, as it was written."""
+    try:
+        return identifier.exists() and (check_file(identifier) or True)
+    except DamagedError as error:
+        say(f"! {error}: W&B shows this run as a new one from here on.")
+        return False
 
 
 def _metrics(row: Metrics) -> Metrics:

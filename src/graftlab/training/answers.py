@@ -19,6 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ModelError
+from graftlab.files.checksums import (
+    Appended,
+    DamagedError,
+    check_file,
+    remove,
+    write_checksum,
+)
+from graftlab.files.writing import publish
 from graftlab.generation.sampling import Generation
 from graftlab.objectives.distill import Distill
 from graftlab.tracking.console import console, say
@@ -52,11 +60,11 @@ class Answers:
         room in the teacher's context is left out, and the log says so.
         """
         file = self.folder / f"{side}-{self._key(conversations)}.jsonl"
-        if not file.is_file() and self.place.rank == 0:
+        if not _is_whole(file, tell=self.place.rank == 0) and self.place.rank == 0:
             self._draw(conversations, side, file)
-        while not file.is_file():
+        while not _is_whole(file):
             time.sleep(0.5)
-        lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # U+2028 is text
+        lines = file.read_text(encoding="utf-8").split("\n")[:-1]  # U+2028 ends no line here
         rows = [*zip(conversations, map(json.loads, lines), strict=True)]
         unasked = [(one.where, row["left_out"]) for one, row in rows if "left_out" in row]
         if unasked and self.place.rank == 0:
@@ -78,21 +86,19 @@ class Answers:
         return digest.hexdigest()[:16]
 
     def _draw(self, conversations: Sequence[Conversation], side: str, file: Path) -> None:
-        from graftlab.files.writing import publish
-
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f"{file.name}.partial")
-        done = _whole_lines(partial)
+        partial = _partial(file)
+        done = partial.file.read_bytes().count(b"\n") if partial.size else 0
         with self._speaking() as answer, _progress(side, len(conversations)) as advance:
             advance(done)
-            with partial.open("a", encoding="utf-8") as stream:
-                for index in range(done, len(conversations)):
-                    seed = _seed(self.spec.seed, side, index)
-                    row = _row(conversations[index].without_last_answer(), seed, answer)
-                    stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-                    stream.flush()
-                    advance(1)
-        publish(partial, file)
+            for index in range(done, len(conversations)):
+                seed = _seed(self.spec.seed, side, index)
+                row = _row(conversations[index].without_last_answer(), seed, answer)
+                partial.add(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+                advance(1)
+        write_checksum(file, of=partial.file)
+        publish(partial.file, file)
+        remove(partial.file)  # its checksum
 
     @contextmanager
     def _speaking(self) -> Iterator[Callable[[Conversation, int], str]]:
@@ -154,15 +160,25 @@ def _with_messages(conversation: Conversation, messages: list[dict[str, Any]]) -
     return replace(conversation, messages=made)
 
 
-def _whole_lines(partial: Path) -> int:
-    """How many answers are there; a last line that a kill left half written is cut off."""
-    if not partial.is_file():
-        return 0
-    data = partial.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if whole != data:
-        partial.write_bytes(whole)
-    return whole.count(b"\n")
+def _is_whole(file: Path, *, tell: bool = False) -> bool:
+    """Whether the answers are there, as they were drawn."""
+    try:
+        return file.is_file() and (check_file(file) or True)
+    except DamagedError as error:
+        if tell:
+            say(f"! {error}: the answers are drawn anew.")
+        return False
+
+
+def _partial(file: Path) -> Appended:
+    """The answers so far; a last line that a kill left half written is cut off."""
+    partial = file.with_name(f"{file.name}.partial")
+    try:
+        return Appended(partial)
+    except DamagedError as error:
+        say(f"! {error}: the answers are drawn anew.")
+        remove(partial)
+        return Appended(partial)
 
 
 def _seed(seed: int, side: str, index: int) -> int:

@@ -2,6 +2,8 @@
 
     checkpoints/step-000120-valid-1.234567.ckpt      validated at this step
     checkpoints/step-000150.ckpt                     saved between two validations
+    checkpoints/step-000150.ckpt.xxh3                its checksum, there before it is
+    checkpoints/step-000180.ckpt.damaged             one that was not as it was written
 
 The names are the index: nothing else has to be kept in step with the files.
 """
@@ -16,8 +18,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from graftlab.errors import ConfigError, require_range
+from graftlab.files.checksums import SUFFIX, DamagedError, check_file, remove, write_checksum
 from graftlab.files.writing import publish
 
+_NEEDED = ("adapter", "adapter_config", "callbacks", "global_step", "identity", "run")
 PATTERN = re.compile(r"step-(\d+)(?:-valid-([\d.]+))?\.ckpt")
 
 
@@ -50,11 +54,22 @@ class Saved:
     valid_loss: float | None
     path: Path
 
-    def load(self) -> dict[str, Any]:
-        """The content, tensors on the CPU; nothing but tensors and plain data is unpickled."""
+    def load(self, *, mapped: bool = False) -> dict[str, Any]:
+        """The content, tensors on the CPU; nothing but tensors and plain data is unpickled.
+
+        Raises DamagedError, naming the file, where it is not what this run has written.
+        """
         import torch
 
-        content: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+        check_file(self.path)
+        try:
+            content = torch.load(self.path, map_location="cpu", weights_only=True, mmap=mapped)
+        except Exception as error:  # a torn file fails in pickle, zip or torch's own ways
+            raise DamagedError(f"{self.path} is cut off, or no checkpoint") from error
+        if not isinstance(content, dict) or not content.keys() >= set(_NEEDED):
+            raise DamagedError(f"{self.path} is no checkpoint of graftlab")
+        if content["global_step"] != self.step:
+            raise DamagedError(f"{self.path} holds step {content['global_step']}")
         return content
 
 
@@ -118,12 +133,14 @@ class CheckpointStore:
 
     def best(self) -> Saved | None:
         """The lowest validation loss (the earliest of equals); the last if none was validated."""
-        ranked = self._ranked()
-        return ranked[0] if ranked else self.last()
+        ranked = self.ranked()
+        return ranked[0] if ranked else None
 
-    def _ranked(self) -> list[Saved]:
+    def ranked(self) -> list[Saved]:
+        """The best first: by validation loss, and behind those by time, the last first."""
         validated = [saved for saved in self.saved() if saved.valid_loss is not None]
-        return sorted(validated, key=lambda saved: (saved.valid_loss, saved.step))
+        others = [saved for saved in self.saved() if saved.valid_loss is None]
+        return [*sorted(validated, key=lambda s: (s.valid_loss, s.step)), *reversed(others)]
 
     def good(self) -> str:
         """A sentence for people: the newest checkpoint that was read back and found finite."""
@@ -148,19 +165,46 @@ class CheckpointStore:
         return path.with_name(f".{path.name}.partial")
 
     def publish(self, path: Path) -> None:
-        """Make a completely written partial file durable under its name."""
+        """Make a completely written partial file durable under its name, its checksum first."""
         partial = self.partial(path)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
+        write_checksum(path, of=partial)
         publish(partial, path)
 
-    def prune(self, keep: Any) -> None:
-        """Remove what a crash left half written, and all but the best `keep` and the last."""
+    def prune(self, keep: Any, *, ends: bool = False) -> None:
+        """Remove what a crash left half written, and all but the best `keep` and the last.
+
+        Until the run `ends`, there is always one to fall back on: where only the last would stay,
+        the one before it does too. Where the last is damaged, so does the newest that is not.
+        """
         for partial in self.folder.glob(".*.partial"):
             partial.unlink()
+        for sum_file in self.folder.glob(f"step-*.ckpt{SUFFIX}"):
+            if not sum_file.with_suffix("").exists():  # killed between the two
+                sum_file.unlink()
         if keep == "all":
             return
-        kept = {saved.path for saved in [*self._ranked()[:keep], *self.saved()[-1:]]}
-        for saved in self.saved():
-            if saved.path not in kept:
-                saved.path.unlink()
+        saved = self.saved()
+        validated = [one for one in self.ranked() if one.valid_loss is not None]
+        kept = {one.path for one in [*validated[:keep], *saved[-1:]]}
+        if len(kept) == 1 and not ends:
+            kept |= {one.path for one in saved[-2:]}
+        if any(one.path not in kept for one in saved):
+            kept |= {one.path for one in [self.newest_whole()] if one is not None}
+        for one in saved:
+            if one.path not in kept:
+                remove(one.path)
+
+    def newest_whole(self) -> Saved | None:
+        """The newest checkpoint that has been checked and is as it was written."""
+        return next((saved for saved in reversed(self.saved()) if is_whole(saved)), None)
+
+
+def is_whole(saved: Saved) -> bool:
+    """Whether the file is as it was written."""
+    try:
+        check_file(saved.path)
+    except (DamagedError, OSError):
+        return False
+    return True

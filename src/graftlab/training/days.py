@@ -18,11 +18,22 @@ def settle_date(spec: TrainSpec, folder: RunFolder) -> None:
 
     Raises ResumeError where another one is asked for.
     """
-    begun = None
-    if CheckpointStore(folder.checkpoints).saved():
-        begun = folder.config().get("date")
+    begun = _begun(folder)
     if begun is not None and spec.date not in (None, begun):
         raise ResumeError(
             f"{folder.path} began with date={begun}, and its data was rendered so: leave date out."
         )
     spec.date = begun or spec.date or date.today().isoformat()
+
+
+def _begun(folder: RunFolder) -> str | None:
+    """The date of the run that has checkpoints here; None where there is none."""
+    store = CheckpointStore(folder.checkpoints)
+    if not store.saved():
+        return None
+    try:
+        config = folder.config()
+    except (OSError, ValueError):  # a checkpoint holds the same
+        last = store.newest_whole()
+        config = last.load(mapped=True)["run"] if last is not None else {}
+    return config.get("date")

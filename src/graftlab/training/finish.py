@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from graftlab.choices import dump
+from graftlab.files.checksums import write_checksums
 from graftlab.files.writing import write_atomic, write_json
 from graftlab.tracking.card import card
 from graftlab.tracking.folder import RunFolder
@@ -18,6 +19,7 @@ from graftlab.tracking.result import Result, peak_rss_mb, show_result
 from graftlab.training.callbacks.native import write_final
 from graftlab.training.checkpoint import Saved
 from graftlab.training.device import device_name
+from graftlab.training.whole import best_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,9 +45,9 @@ class Finish:
     def run(self, *, setup_seconds: float, started: float) -> Result:
         """Save the final and the best adapter, sample the best one, write the result last."""
         fit = self.fit
-        best, last = fit.store.best(), fit.store.last()
-        assert best is not None, "a run ends with a checkpoint"
-        assert last is not None
+        last = fit.store.last()
+        assert last is not None, "a run ends with a checkpoint"
+        best = best_whole(fit.store, tell=self.writes)
         fit.restore(last)
         result = self._result(best)
         if self.writes:
@@ -65,6 +67,7 @@ class Finish:
             tracker.conclude(result)
         self._write_times(setup_seconds, started)
         fit.history.write_json()
+        self.folder.write_checksums(result)
         result.write(self.folder.path / "result.json")
         if self.shows:
             show_result(result, fit.book.last(), self._places())
@@ -111,6 +114,7 @@ class Finish:
             if self.data.valid:
                 facts["validation data"] = _named(self.data.valid)
             write_atomic(folder / "card.md", card(result, base=base.source, facts=facts))
+            write_checksums(folder)
 
     def _write_times(self, setup_seconds: float, started: float) -> None:
         recorder = self.fit.recorder

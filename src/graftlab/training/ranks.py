@@ -30,8 +30,10 @@ from graftlab.files.reading import read_json
 from graftlab.files.writing import write_json
 from graftlab.process import one_more_signal, signals_to
 from graftlab.tracking.console import say
-from graftlab.tracking.folder import RunFolder
+from graftlab.tracking.folder import RunFolder, identity
+from graftlab.training.checkpoint import CheckpointStore
 from graftlab.training.trainer import LAUNCHED
+from graftlab.training.whole import newest_whole
 
 if TYPE_CHECKING:
     from graftlab.tasks.train import TrainSpec
@@ -58,7 +60,9 @@ def launch(spec: TrainSpec, folder: RunFolder, observer: Observer | None = None)
     """
     folder.take()
     with held_alone(folder.path):
-        pass  # the ranks of an earlier start are gone: all of these see what those have saved
+        # The ranks of an earlier start are gone: all of these see what those have saved.
+        if spec.resume is not None:
+            newest_whole(CheckpointStore(folder.checkpoints), identity(dump(spec), paths=False))
     file, last_words = folder.path / FILE, folder.path / LAST_WORDS
     last_words.unlink(missing_ok=True)
     write_json(file, dump(spec))

@@ -9,6 +9,7 @@ finish          best adapter, samples, result.json
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from graftlab.tracking.history import History
 from graftlab.tracking.paths import absolute
 from graftlab.tracking.result import Result, forget_peak
 from graftlab.training.announce import announce
-from graftlab.training.callbacks.recorder import Recorder
+from graftlab.training.callbacks.recorder import SCRIBE, Recorder
 from graftlab.training.checkpoint import CheckpointStore, Saved
 from graftlab.training.days import settle_date
 from graftlab.training.device import matrix_peak
@@ -41,6 +42,8 @@ from graftlab.training.samples import Replies, SampleBook
 from graftlab.training.setup import Setup, settle
 from graftlab.training.signals import Signals
 from graftlab.training.teacher import opened
+from graftlab.training.trainer import LAUNCHED
+from graftlab.training.whole import newest_whole
 
 if TYPE_CHECKING:
     from graftlab.adapters.base import Adapter
@@ -133,15 +136,21 @@ def whether_to_compile(setup: Setup, base: Base) -> tuple[bool, str]:
 
 
 def claim(spec: TrainSpec, folder: RunFolder) -> Saved | None:
-    """The checkpoint to go on from. Raises ConfigError when the folder holds somebody's run."""
-    last = CheckpointStore(folder.checkpoints).last()
+    """The checkpoint to go on from. Raises ConfigError when the folder holds somebody's run, and
+    ResumeError where it has checkpoints and none of them is whole.
+    """
+    store = CheckpointStore(folder.checkpoints)
+    last = store.last()
     if last is not None and spec.resume is None:
         raise ConfigError(
             f"{folder.path} holds an unfinished run (step {last.step}): add resume=auto to finish "
             "it, or choose another hydra.run.dir."
         )
     if last is not None:
-        folder.require_same(dump(spec))
+        tell = LAUNCHED not in os.environ  # else the process that started this one has said it
+        last = newest_whole(store, identity(dump(spec), paths=False), tell=tell)
+    if last is not None:
+        folder.require_same(dump(spec), begun=last.load(mapped=True)["run"])
     settle_date(spec, folder)
     folder.begin(dump(spec))
     return last
@@ -176,11 +185,14 @@ def assemble(
     module = _module(setup, policy or Policy(adapter.base, adapter))
     store = CheckpointStore(folder.checkpoints)
     last = store.last()
-    if last is not None:  # before its log and checkpoints are touched
-        require_same(last.load()["identity"], module.identity)
     history = History(folder.path / "train_log.csv")
+    if last is not None:  # before its log and checkpoints are touched
+        content = last.load()
+        require_same(content["identity"], module.identity)
+        history.restore(content["callbacks"][SCRIBE]["log"])
     trackers: Sequence[Tracker] = ()
     if setup.writes:
+        folder.mend_config(module.config)
         store.prune(spec.checkpoint.keep)
         history.cut_back(last.step if last else -1)
         name = spec.name or folder.path.name

@@ -20,6 +20,7 @@ from graftlab.errors import ConfigError, ModelError
 from graftlab.models.base import ModelSpec
 from graftlab.models.folder import model_in
 from graftlab.models.trust import UntrustedError, without_trust
+from graftlab.models.undamaged import require_undamaged
 from graftlab.tracking.paths import relocated
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def find_trained(path: str, *, base: str | None = None, advice: str = "") -> Tra
     for folder in (place, place / "adapter"):
         if (whole := model_in(folder)) is not None:
             whole.check()
+            require_undamaged(folder)
             return Trained(path, whole, None)
     source = find_adapter(path)
     if base is None:

@@ -1,9 +1,10 @@
 """Answers on disk, so that none is paid for twice, and what they cost.
 
     CACHE/teacher-<endpoint and model>.jsonl     one answer a line, appended as it comes:
-    {"key": ..., "text": ..., "finish": "stop", "tokens": [prompt, answer]}
+    {"key": ..., "text": ..., "finish": "stop", "tokens": [prompt, answer], "xxh3": ...}
 
-`key` is a hash of everything that was sent but the key to the door, which is written nowhere.
+`xxh3` is the checksum of the line without it; an answer that fails it is asked for again. `key` is
+a hash of everything that was sent but the key to the door, which is written nowhere.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from graftlab.caches import tell_damage
+from graftlab.files.checksums import checksum_of
 from graftlab.files.reading import load_json
 
 
@@ -35,20 +39,29 @@ class AnswerFile:
         self.path = path
         self._lock = threading.Lock()
         self._answers: dict[str, Answer] = {}
+        self.damaged = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             self._read()
 
     def _read(self) -> None:
         data = self.path.read_bytes()
-        for line in data.split(b"\n"):  # U+2028 ends no line here
+        *lines, torn = data.split(b"\n")  # U+2028 ends no line here
+        for line in [*lines, torn]:
             try:
                 row = load_json(line)
+                if row.pop("xxh3") != checksum_of(_line(row)):
+                    raise ValueError("damaged")
                 asked, said = row["tokens"]
                 answer = Answer(str(row["text"]), str(row["finish"]), (int(asked), int(said)))
                 self._answers[str(row["key"])] = answer
-            except (ValueError, KeyError, TypeError):
-                continue  # half a line, from a process that died: it is asked again
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                self.damaged += bool(line) and line is not torn  # a process died writing that one
+        if self.damaged:
+            tell_damage(
+                f"{self.path}: lines that are not as they were written: {self.damaged}. Their "
+                "answers are asked for again."
+            )
         if data and not data.endswith(b"\n"):
             with self.path.open("ab") as file:
                 file.write(b"\n")
@@ -59,13 +72,17 @@ class AnswerFile:
     def put(self, key: str, answer: Answer) -> None:
         """Keep an answer; it is on disk when this returns."""
         row = {"key": key, "text": answer.text, "finish": answer.finish, "tokens": answer.tokens}
-        line = json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+        line = _line(row | {"xxh3": checksum_of(_line(row))}) + b"\n"
         with self._lock:
             with self.path.open("ab") as file:
                 file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
             self._answers[key] = answer
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 class Purse:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from graftlab.files.checksums import remove
 from graftlab.training.callbacks.base import StepCallback
 from graftlab.training.callbacks.recorder import Recorder
 
@@ -51,7 +52,7 @@ class EpochFiles(StepCallback):
 
         files = self.folder.glob(f"adapter-epoch*{adapter.native}")
         for path in sorted(files, key=rank)[self.spec.keep :]:
-            path.unlink()
+            remove(path)
 
 
 def write_final(adapter: Adapter, folder: Path) -> None:

@@ -200,6 +200,10 @@ def columns(numbers: Numbers) -> Row:
     return {"valid_loss": numbers["loss"], **others}
 
 
+SCRIBE = "Scribe"
+"""Where checkpoints keep the log."""
+
+
 class Scribe(StepCallback):
     """Writes the step's row to `train_log.csv` and every logger."""
 
@@ -225,6 +229,14 @@ class Scribe(StepCallback):
             if trainer.is_global_zero:
                 self.write(self.recorder.row)
             self.recorder.close_window()
+
+    @property
+    def state_key(self) -> str:
+        return SCRIBE
+
+    def state_dict(self) -> dict[str, Any]:
+        """The log until here: a checkpoint brings its own, whatever became of the file."""
+        return {"log": self.history.text()}
 
     def write(self, row: Row) -> None:
         """One row to the file and the loggers."""

@@ -1,0 +1,29 @@
+"""Folders and files of trained weights, checked before anything of them is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from graftlab.errors import ModelError
+from graftlab.files.checksums import CHECKSUMS, DamagedError, check_file, check_folder
+
+NOTES = ("card.md", "README.md")
+"""For people, who may write into them."""
+
+
+def require_undamaged(place: Path) -> None:
+    """Raise ModelError where a file is not as graftlab wrote it; others' files have no checksums.
+
+    `place` is an adapter folder, a model folder, or a checkpoint.
+    """
+    try:
+        if place.is_dir():
+            check_folder(place, without=NOTES)
+        else:
+            check_file(place)
+    except DamagedError as error:
+        own = f", or remove {place / CHECKSUMS} if the change was yours" if place.is_dir() else ""
+        raise ModelError(
+            f"{error}. Copy it again from where it is whole{own}; a run has further adapters in "
+            "adapter-final/ and checkpoints/."
+        ) from error
