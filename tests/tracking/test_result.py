@@ -10,6 +10,7 @@ import pytest
 
 from graftlab.tracking.card import card, git_commit
 from graftlab.tracking.result import how_sure, show_result
+from graftlab.tracking.tracker import final
 from run_folders import result_of
 
 MEASURE = "from graftlab.tracking.result import peak_rss_mb; print(peak_rss_mb())"
@@ -40,6 +41,8 @@ def test_the_change_is_told_with_its_interval(capsys: pytest.CaptureFixture[str]
     screen = capsys.readouterr().out
     assert "change: -0.610 to -0.410 (95 % interval, paired), over 96 documents" in screen
     assert "too few" not in screen
+    assert final(sure)["change_low"] == -0.61
+    assert "change_low" not in final(result_of(3.5))
     open_ = how_sure(result_of(3.9, interval=(-0.3, 0.1), valid_documents=13)) or ""
     assert "over 13 documents: too few to tell small changes from chance; it may be none" in open_
     single = how_sure(result_of(3.9, valid_documents=1)) or ""

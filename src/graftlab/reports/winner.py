@@ -13,12 +13,9 @@ import yaml
 
 from graftlab.choices import CHOICES, MARK
 from graftlab.reports.compare import Comparison, values_of
-from graftlab.reports.run import Run
+from graftlab.reports.run import UNDECISIVE, Run
 from graftlab.reports.values import written
 from graftlab.tracking.folder import BUDGETS
-
-UNDECISIVE = (("callbacks", "progress"), ("trainer", "log_every"), ("checkpoint", "keep"))
-"""Keys that change what is shown and kept, not what is computed; `BUDGETS` are more of them."""
 
 SIGN = "# Written by `graftlab report best=true`"
 """How such a file is known again: only it is ever replaced."""
@@ -93,9 +90,9 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     callbacks = config.get("callbacks") or {}
     stops = (callbacks.get("repetition") or {}).get("stop", False)
-    left_out = [*UNDECISIVE, *([] if stops else [("callbacks", "samples")])]
+    left_out = [*UNDECISIVE, *([] if stops else ["callbacks.samples"])]
     kept = {key: value for key, value in config.items() if key not in BUDGETS}
-    for group, key in left_out:
+    for group, key in (dotted.split(".") for dotted in left_out):
         if isinstance(kept.get(group), Mapping):
             kept[group] = {name: value for name, value in kept[group].items() if name != key}
     return kept

@@ -64,7 +64,7 @@ def _measured(ledger: Ledger, launch: str, slot: Slot, *, at_once: int) -> tuple
         return None, f"training jointly cannot be measured: {error}"
     say(
         f"launcher=auto: measuring whether up to {len(largest)} jobs train faster together on one "
-        "base; launcher=local or launcher=joint decides it without"
+        "base; launcher=local or launcher=joint skips this"
     )
     command = [sys.executable, *PROGRAM, str(ledger.folder), *map(str, largest)]
     with (
