@@ -89,7 +89,12 @@ def _finish(folder: Path, score: float, steps: int, data: str, seconds: float) -
     (folder / "adapter" / "card.md").write_text(card, encoding="utf-8")
     times = {"train_seconds": seconds, "total_seconds": seconds + 10}
     (folder / "time_metrics.json").write_text(json.dumps(times), encoding="utf-8")
-    Result(
+    result_of(score, folder, steps).write(folder / "result.json")
+
+
+def result_of(score: float, folder: Path = Path("run"), steps: int = STEPS, **more: Any) -> Result:
+    """What such a run ends with."""
+    return Result(
         score=score,
         baseline=4.0,
         adapter=str(folder / "adapter"),
@@ -105,7 +110,8 @@ def _finish(folder: Path, score: float, steps: int, data: str, seconds: float) -
         precision="fp32",
         compiled=False,
         stopped=None,
-    ).write(folder / "result.json")
+        **more,
+    )
 
 
 def write_samples(path: Path, samples: Sequence[Mapping[str, str]]) -> None:

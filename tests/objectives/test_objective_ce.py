@@ -13,7 +13,7 @@ from graftlab.adapters.lora import Lora
 from graftlab.adapters.peft import attach
 from graftlab.models.base import Base
 from graftlab.objectives.ce import CrossEntropy
-from graftlab.objectives.policy import Policy, nll_per_document
+from graftlab.objectives.policy import Policy, per_document
 from graftlab.types import IGNORE, Batch
 from miniatures import TRANSFORMERS, flat_batch, single_documents
 
@@ -121,12 +121,14 @@ def test_the_loss_is_fp32_under_bf16_autocast(make_base: MakeBase) -> None:
     assert all(p.grad is not None for _, p in policy.adapter.named_parameters())
 
 
-def test_nll_per_document_adds_up(make_base: MakeBase) -> None:
+def test_losses_per_document_add_up(make_base: MakeBase) -> None:
     base = make_base()
     policy = Policy(base, trained(base))
     batch = flat_batch(LENGTHS)
-    documents = nll_per_document(policy, batch)
+    with torch.no_grad():
+        documents = per_document(policy.nll(batch), batch)
+        singles = [(policy.nll(single), single) for single in single_documents(batch)]
     assert [count for _, count in documents] == [11, 2, 13]
     assert sum(nats for nats, _ in documents) == pytest.approx(policy.label_nll(batch).item())
-    alone = [nll_per_document(policy, single)[0] for single in single_documents(batch)]
+    alone = [per_document(nll, single)[0] for nll, single in singles]
     assert documents[2][0] == pytest.approx(alone[2][0], rel=1e-5)

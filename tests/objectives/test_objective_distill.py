@@ -174,7 +174,8 @@ def test_validation_reports_what_decoding_gains(pair):
     batch = flat_batch([20, 33, 9])
     objective = Distill(teacher="t", draft_tokens=4)
     with torch.no_grad():
-        sums = {name: value.item() for name, value in objective.validation(pair, batch).items()}
+        found = objective.validation(pair, batch)
+        sums = {name: value.sum().item() for name, value in found.items()}
         student, teacher = whole(pair, batch)
     labels = int((batch.labels != IGNORE).sum())
     numbers = objective.metrics(sums, labels)
@@ -187,7 +188,8 @@ def test_validation_reports_what_decoding_gains(pair):
     assert numbers["accepted_tokens"] == pytest.approx(kept / rounds, rel=1e-5)
     same = Policy(pair.base, None, Policy(pair.base, None))
     with torch.no_grad():
-        sums = {name: value.item() for name, value in objective.validation(same, batch).items()}
+        found = objective.validation(same, batch)
+        sums = {name: value.sum().item() for name, value in found.items()}
     alike = objective.metrics(sums, labels)
     assert alike["acceptance"] == pytest.approx(1.0, abs=1e-5)
     assert alike["loss"] == pytest.approx(0.0, abs=1e-6)

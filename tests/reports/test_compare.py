@@ -217,3 +217,12 @@ def test_many_numbers_are_put_into_ranges() -> None:
 
 def test_rows_are_json_ready(swept: Comparison) -> None:
     json.dumps(rows(swept), allow_nan=False)
+
+
+def test_runs_that_only_show_or_keep_other_things_are_replicates(tmp_path: Path) -> None:
+    idle = {"callbacks.progress": False, "trainer.log_every": 7, "checkpoint.keep": 5}
+    write_run(tmp_path / "a", {"seed": 0})
+    write_run(tmp_path / "b", {"seed": 1, **idle})
+    found = Comparison(gather([tmp_path]))
+    assert found.keys == ["seed"]
+    assert [point.interval.n for point in found.points] == [2]

@@ -20,7 +20,7 @@ from graftlab.reports.gather import gather
 from graftlab.reports.winner import scalar
 from graftlab.tasks.report import ReportSpec
 from graftlab.tracking.folder import identity, read_config
-from run_folders import grid, write_run
+from run_folders import grid, result_of, write_run
 
 
 @pytest.fixture
@@ -227,6 +227,29 @@ def test_what_cannot_be_said_is_not_written(report: Any, tmp_path: Path) -> None
     assert code == 2
     assert "knob_of_tomorrow" in err
     assert not (tmp_path / "best.yaml").exists()
+
+
+def test_the_best_inherits_nothing_that_decides_nothing(report: Any, tmp_path: Path) -> None:
+    idle = {"callbacks.progress": False, "callbacks.samples.prompts": 0, "trainer.log_every": 7}
+    write_run(tmp_path / "run", {**BEST, **idle, "checkpoint.keep": 5})
+    code, out, err = report("run", "best=true")
+    assert code == 0, err
+    assert "lr: 0.001" in out
+    assert "rank: 8" in out
+    for key in ("progress", "prompts", "log_every", "keep"):
+        assert key not in out
+    write_run(tmp_path / "stops", {**idle, "callbacks.repetition.stop": True})
+    _, out, _ = report("stops", "best=true")
+    assert "prompts: 0" in out
+    assert "progress" not in out
+
+
+def test_a_verdict_over_few_documents_says_so(report: Any, tmp_path: Path) -> None:
+    for name, score, documents in (("few", 1.0, 13), ("many", 1.1, 96)):
+        folder = write_run(tmp_path / name, {"lr": score / 100}, score=score)
+        result_of(score, folder, valid_documents=documents).write(folder / "result.json")
+    assert "over 13 documents: too few" in " ".join(report("few", "many")[1].split())
+    assert "too few" not in report("many")[1]
 
 
 def test_without_a_finished_run_nothing_is_best(report: Any, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from graftlab.sweeps.source import Grid, Search
 from graftlab.sweeps.space import Dimension
 from graftlab.sweeps.spec import Sweep
 from graftlab.tasks.sweep import _heading, show
+from run_folders import result_of
 from sweep_crew import draft
 
 
@@ -41,6 +42,19 @@ def test_values_of_a_conditional_sweep_stand_under_their_keys(tmp_path: Path, ca
         assert row.index(lr) == heading.index("lr")
     assert rows["0.004"].index("0.25") == heading.index("dropout")
     assert heading.count("validation loss") == 1
+
+
+def test_losses_over_few_documents_are_called_so(tmp_path: Path, capsys) -> None:
+    jobs = [done(0, 2.0, lr="0.003"), done(1, 1.0, lr="0.004")]
+    show(Ended(tmp_path, jobs, 1.0))
+    assert "too few" not in capsys.readouterr().out  # nothing is known of them
+    for documents in (2, 30):
+        folder = tmp_path / jobs[1].folder
+        folder.mkdir(exist_ok=True)
+        result_of(1.0, folder, valid_documents=documents).write(folder / "result.json")
+        show(Ended(tmp_path, jobs, 1.0))
+        said = "validation losses are over 2 documents: too few" in capsys.readouterr().out
+        assert said == (documents == 2)
 
 
 def test_the_heading_counts_what_is_done_of_this_line(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ CANNOT = """print('[null, "it cannot be measured"]')"""
 FINDS = """
 import select
 assert not select.select([0], [], [], 0.2)[0], "the parent holds the input open"
-print("some words\\n[true, \\"it is faster\\"]")
+print("some words\\nstage: timed passes\\n[true, \\"it is faster\\"]")
 """
 
 
@@ -52,6 +52,16 @@ def test_only_what_was_measured_is_kept(ledger, monkeypatch) -> None:
     assert weigh(ledger, "a", SLOT, at_once=2) == (True, "it is faster")
     measured(monkeypatch, DIES)
     assert weigh(ledger, "a", SLOT, at_once=2) == (True, "it is faster")
+
+
+def test_people_are_told_that_and_how_far_it_is_measured(ledger, monkeypatch, capsys) -> None:
+    measured(monkeypatch, FINDS)
+    weigh(ledger, "a", SLOT, at_once=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("launcher=auto: measuring whether up to 2 jobs train faster")
+    assert lines[1:] == ["launcher=auto: timed passes"]
+    weigh(ledger, "a", SLOT, at_once=2)  # known by now
+    assert capsys.readouterr().out == ""
 
 
 def test_a_search_is_not_measured(ledger, monkeypatch) -> None:

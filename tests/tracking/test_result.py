@@ -1,11 +1,17 @@
-"""The peak a run reports is its own."""
+"""A result in words, on screen and card; the peak a run reports is its own."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from graftlab.tracking.card import card, git_commit
+from graftlab.tracking.result import how_sure, show_result
+from graftlab.tracking.tracker import final
+from run_folders import result_of
 
 MEASURE = "from graftlab.tracking.result import peak_rss_mb; print(peak_rss_mb())"
 HOLD = "held = bytearray(b'x') * (300 * 2**20)"
@@ -27,3 +33,41 @@ def test_a_peak_is_not_that_of_whoever_started_the_program() -> None:
 
 def test_a_peak_is_what_was_held_though_it_is_free_again() -> None:
     assert measured(f"{HOLD}; del held; {MEASURE}") > 300
+
+
+def test_the_change_is_told_with_its_interval(capsys: pytest.CaptureFixture[str]) -> None:
+    sure = result_of(3.5, interval=(-0.61, -0.41), valid_documents=96)
+    show_result(sure, [], [])
+    screen = capsys.readouterr().out
+    assert "change: -0.610 to -0.410 (95 % interval, paired), over 96 documents" in screen
+    assert "too few" not in screen
+    assert final(sure)["change_low"] == -0.61
+    assert "change_low" not in final(result_of(3.5))
+    open_ = how_sure(result_of(3.9, interval=(-0.3, 0.1), valid_documents=13)) or ""
+    assert "over 13 documents: too few to tell small changes from chance; it may be none" in open_
+    single = how_sure(result_of(3.9, valid_documents=1)) or ""
+    assert single.startswith("change: no interval, over 1 document: too few")
+    assert how_sure(result_of(3.9)) is None
+
+
+def test_a_card_is_for_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = result_of(
+        0.47031234567891234, interval=(-3.6, -3.4), valid_documents=96, metrics={"valid/nll": 1.0}
+    )
+    text = card(result, base="base", facts={"training files": "a.jsonl"})
+    lines = text.splitlines()
+    assert "- score: 0.4703" in lines
+    assert "- tokens: 40,000" in lines
+    assert "- peak rss mb: 900" in lines
+    assert "- valid/nll: 1" in lines
+    assert "- compiled: no" in lines
+    assert "- training files: a.jsonl" in lines
+    assert "- change: -3.600 to -3.400 (95 % interval, paired), over 96 documents" in lines
+    assert "git commit" not in text
+    subprocess.run(["git", "init", "-q"], check=True)
+    assert git_commit(tmp_path) is None  # nothing is committed
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run(["git", *identity, "commit", "-q", "--allow-empty", "-m", "a"], check=True)
+    assert f"- git commit: {git_commit(tmp_path)}" in card(result, base="base", facts={})
+    assert git_commit(tmp_path) is not None

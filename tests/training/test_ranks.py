@@ -43,6 +43,9 @@ def test_two_gloo_processes_agree_with_one(spec, tmp_path, strategy):
     assert both.trained_tokens == alone.trained_tokens
     assert both.score == pytest.approx(alone.score, abs=1e-5)
     assert both.baseline == pytest.approx(alone.baseline, abs=1e-5)
+    assert alone.interval is not None
+    assert both.interval == pytest.approx(alone.interval, abs=1e-5)
+    assert both.valid_documents == alone.valid_documents
     ours, theirs = weights(str(tmp_path / "alone")), weights(str(tmp_path / "both"))
     assert ours.keys() == theirs.keys()
     for name in ours:

@@ -17,6 +17,7 @@ from graftlab.errors import GraftlabError
 from graftlab.models.hf_base import HFBase
 from graftlab.packing.plan import Packing
 from graftlab.tasks.train import TrainSpec, run
+from graftlab.training.evaluate import Evaluation
 from graftlab.training.module import NonFiniteError
 from graftlab.training.optim import CustomOptimizer
 from graftlab.training.precision import Precision
@@ -142,7 +143,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(spec, monkeypatch):
 
 
 def test_a_validation_loss_that_is_not_finite_is_an_error(spec, monkeypatch):
-    measured = iter([{"loss": 3.0}, {"loss": float("nan")}])
+    measured = iter([Evaluation({"loss": loss}, None) for loss in (3.0, float("nan"))])
     monkeypatch.setattr("graftlab.training.fit.validate", lambda *a, **k: next(measured))
     with pytest.raises(NonFiniteError, match="Step 5: the validation loss is nan"):
         run(spec)

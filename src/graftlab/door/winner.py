@@ -1,7 +1,7 @@
 """`report best=true`: the winner as an experiment, proven before it is written.
 
-The file is composed as anybody would compose it, and must give back the identity of the run it
-was made from; else nothing is written.
+The file is composed as anybody would compose it, and must give back all that decides the result
+of the run it was made from; else nothing is written.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from graftlab.door.verify import Door, composed
 from graftlab.errors import ConfigError
 from graftlab.files.ownership import unwritable
 from graftlab.files.writing import write_atomic
-from graftlab.reports.winner import SIGN, Winner, winner
+from graftlab.reports.winner import SIGN, Winner, decisive, winner
 from graftlab.terminal import printable
 from graftlab.tracking.folder import identity, read_config
 
@@ -72,7 +72,7 @@ def _prove(text: str, config: Mapping[str, Any], train: Door) -> None:
         file.write_text(text, encoding="utf-8")
         door = replace(train, extra=Path(folder))
         again = build(composed(door, [*door.overrides([]), "run_dir=run", "experiment=winner"]))
-    if identity(dump(again)) != identity(dict(config)):
+    if identity(decisive(dump(again))) != identity(decisive(config)):
         raise ConfigError(
             "best=true: the configuration of the best run cannot be said as an experiment over "
             "these defaults; its run.yaml holds all of it. Was it made by another version?"

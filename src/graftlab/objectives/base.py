@@ -26,12 +26,15 @@ class Objective(ABC):
         """Summed terms over the labelled positions of `batch`, each a scalar; must hold `loss`."""
 
     def validation(self, policy: Any, batch: Batch) -> dict[str, torch.Tensor]:
-        """Sums over a held-out batch, each a scalar; must hold `loss`, by which runs are judged.
+        """Sums over a held-out batch; must hold `loss`, by which runs are judged.
+
+        Each is a scalar, or has a value for every label (n,), which is summed by who asks: a `loss`
+        of that shape gets an interval over documents.
 
         Cross-entropy in nats, whatever is trained, so that runs with different objectives can be
         compared, unless the objective has a better judge.
         """
-        return {"loss": policy.label_nll(batch)}
+        return {"loss": policy.nll(batch)}
 
     def metrics(self, sums: Mapping[str, float], labels: int) -> dict[str, float]:
         """What is reported of a whole set, from its sums and its number of labels.

@@ -76,7 +76,7 @@ class Distill(Objective):
         return {"loss": self._on_labels(policy, batch, self._divergence).sum()}
 
     def validation(self, policy: Any, batch: Batch) -> dict[str, torch.Tensor]:
-        """Sums of the divergence, of cross-entropy, of acceptances, and of decoding by answers."""
+        """The divergence by label; sums of cross-entropy, acceptances, and decoding by answers."""
         from graftlab.objectives.rounds import expected_rounds
 
         judged = self._on_labels(policy, batch, self._judge)  # (n, 3)
@@ -87,13 +87,13 @@ class Distill(Objective):
                 accepted[start:end].tolist(), draft_tokens=self.draft_tokens
             )
             rounds, kept = rounds + made, kept + held
-        loss, nll, acceptance = judged.sum(0)
+        _, nll, acceptance = judged.sum(0)
         return {
-            "loss": loss,
+            "loss": judged[:, 0],
             "nll": nll,
             "acceptance": acceptance,
-            "rounds": loss.new_tensor(rounds),
-            "kept": loss.new_tensor(kept),
+            "rounds": judged.new_tensor(rounds),
+            "kept": judged.new_tensor(kept),
         }
 
     def metrics(self, sums: Mapping[str, float], labels: int) -> dict[str, float]:

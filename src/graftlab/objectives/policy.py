@@ -81,11 +81,9 @@ def in_chunks(function: Callable[..., Tensor], *columns: Tensor, width: int) -> 
     )
 
 
-def nll_per_document(policy: Policy, batch: Batch) -> list[tuple[float, int]]:
-    """(summed nats, number of labels) of each document of `batch`, without gradients."""
-    with torch.no_grad():
-        nll = policy.nll(batch)
+def per_document(values: Tensor, batch: Batch) -> list[tuple[float, int]]:
+    """(sum, number of labels) of each document of `batch`; `values` (n,) has one for each label."""
     labelled = (batch.labels[0] != IGNORE).cpu()
     counts = [int(labelled[document].sum()) for document in batch.documents()]
-    sums = [part.sum().item() for part in torch.split(nll, counts)]
+    sums = [part.sum().item() for part in torch.split(values.detach().cpu().double(), counts)]
     return list(zip(sums, counts, strict=True))

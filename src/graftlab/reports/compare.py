@@ -14,6 +14,7 @@ from typing import Any
 from graftlab.reports.run import BROKEN, SEED, Run
 from graftlab.reports.values import MISSING, Bins, in_order, short_names, written
 from graftlab.reports.verdict import Interval, Verdict, interval, seeds_to_settle, verdict
+from graftlab.tracking.result import few_documents
 
 LABELLED = 8
 """Keys that are named where a run is called by what differs."""
@@ -107,7 +108,11 @@ class Comparison:
             if self.notes:
                 return "No winner is named: " + " ".join(self.notes)
             return "No run is finished and validated yet, so nothing is best."
-        return _sentence(self, self.verdict)
+        said = _sentence(self, self.verdict)
+        results = [run.result for run in self.runs if run.counts and run.result is not None]
+        numbers = [r.valid_documents for r in results if r.valid_documents is not None]
+        few = few_documents(min(numbers)) if numbers else None
+        return f"{said} The scores are {few}." if few else said
 
 
 def differing(runs: Sequence[Run]) -> list[str]:

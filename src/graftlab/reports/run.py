@@ -20,6 +20,13 @@ BROKEN = frozenset({"failed", "unfinished", "unreadable"})
 """States that want an explanation."""
 
 
+UNDECISIVE = (
+    *("callbacks.progress", "trainer.log_every", "checkpoint.keep"),
+    "model.trust_remote_code",  # given on each command line, never by an experiment
+)
+"""Keys that change what is shown, kept or allowed, not what is computed; so do `BUDGETS`."""
+
+
 @dataclass(kw_only=True, slots=True)
 class Run:
     """What can be read of one run. Losses are nats per trained token, times are seconds."""
@@ -54,7 +61,8 @@ class Run:
     def decisive(self) -> dict[str, Any]:
         """The keys that decide a result, flat."""
         chosen = self.config or dict(self.swept)
-        return {key: v for key, v in chosen.items() if key.split(".")[0] not in BUDGETS}
+        idle = {key for key in chosen if key in UNDECISIVE or key.split(".")[0] in BUDGETS}
+        return {key: value for key, value in chosen.items() if key not in idle}
 
     @property
     def counts(self) -> bool:

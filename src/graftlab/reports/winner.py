@@ -13,7 +13,7 @@ import yaml
 
 from graftlab.choices import CHOICES, MARK
 from graftlab.reports.compare import Comparison, values_of
-from graftlab.reports.run import Run
+from graftlab.reports.run import UNDECISIVE, Run
 from graftlab.reports.values import written
 from graftlab.tracking.folder import BUDGETS
 
@@ -40,10 +40,6 @@ class Winner:
 
     def text(self, defaults: Mapping[str, Any], chosen: Mapping[str, str]) -> str:
         """The file: `defaults` is the configuration that `chosen` alone would give."""
-        decisive = {key: value for key, value in self.config.items() if key not in BUDGETS}
-        if isinstance(model := decisive.get("model"), Mapping):
-            # An experiment cannot give trust in code: it is given on each command line.
-            decisive["model"] = {k: v for k, v in model.items() if k != "trust_remote_code"}
         return "\n".join(
             [
                 "# @package _global_",
@@ -55,7 +51,7 @@ class Winner:
                     for group, name in chosen.items()
                 ),
                 "",
-                *self._lines(decisive, defaults, "", 0),
+                *self._lines(decisive(self.config), defaults, "", 0),
                 "",
             ]
         )
@@ -85,6 +81,21 @@ class Winner:
             return "of the replicate that came out best"
         several = f"{', '.join(values[:6])}{', ...' if len(values) > 6 else ''}"
         return f"best of {several}".replace("\n", " ")
+
+
+def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a nested configuration decides the result.
+
+    Samples do where text that repeats itself stops the run, and only there.
+    """
+    callbacks = config.get("callbacks") or {}
+    stops = (callbacks.get("repetition") or {}).get("stop", False)
+    left_out = [*UNDECISIVE, *([] if stops else ["callbacks.samples"])]
+    kept = {key: value for key, value in config.items() if key not in BUDGETS}
+    for group, key in (dotted.split(".") for dotted in left_out):
+        if isinstance(kept.get(group), Mapping):
+            kept[group] = {name: value for name, value in kept[group].items() if name != key}
+    return kept
 
 
 def winner(found: Comparison) -> Run | None:

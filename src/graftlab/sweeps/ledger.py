@@ -36,6 +36,7 @@ from graftlab.sweeps.tables import (
     company_of,
     count_crash,
     give_time,
+    insert,
     part,
     read_jobs,
     read_rungs,
@@ -157,7 +158,7 @@ class Ledger:
         known = {row["identity"]: row["number"] for row in rows}
         for draft in drafts:
             if draft.identity not in known:
-                known[draft.identity] = self._insert(db, draft, len(known))
+                known[draft.identity] = insert(db, draft, len(known))
             else:
                 give_time(db, draft, known[draft.identity], folder=self.folder)
                 # What this command line says: a ledger that came from elsewhere gives no trust.
@@ -175,19 +176,6 @@ class Ledger:
         )
         numbers = {number for _, number in wanted}
         return [job for job in read_jobs(db, launch) if job.number in numbers]
-
-    def _insert(self, db: sqlite3.Connection, draft: Draft, number: int) -> int:
-        db.execute(
-            "INSERT INTO jobs (number, identity, folder, swept, spec) VALUES (?, ?, ?, ?, ?)",
-            (
-                number,
-                draft.identity,
-                f"{number:04d}-{draft.label}" if draft.label else f"{number:04d}",
-                json.dumps(dict(draft.swept)),
-                json.dumps(dict(draft.spec)),
-            ),
-        )
-        return number
 
     def jobs(self, launch: str | None = None) -> list[Job]:
         """All jobs in the order of their numbers, or those that `launch` wants."""

@@ -134,3 +134,18 @@ def give_time(db: sqlite3.Connection, draft: Draft, number: int, *, folder: Path
     db.execute("UPDATE jobs SET spec = ? WHERE number = ?", (changed, number))
     if state == "done" and RunFolder(folder / name).goes_on(minutes):
         db.execute("UPDATE jobs SET state = 'waiting' WHERE number = ?", (number,))
+
+
+def insert(db: sqlite3.Connection, draft: Draft, number: int) -> int:
+    """Enter a new job under a number, which is returned."""
+    db.execute(
+        "INSERT INTO jobs (number, identity, folder, swept, spec) VALUES (?, ?, ?, ?, ?)",
+        (
+            number,
+            draft.identity,
+            f"{number:04d}-{draft.label}" if draft.label else f"{number:04d}",
+            json.dumps(dict(draft.swept)),
+            json.dumps(dict(draft.spec)),
+        ),
+    )
+    return number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.slots import Slot
 from graftlab.tasks.weigh import weigh
 from graftlab.tracking.console import console, say
+from graftlab.tracking.result import Result, few_documents
 
 if TYPE_CHECKING:
     from graftlab.sweeps.engine import Workers
@@ -103,6 +105,8 @@ def show(ended: Ended) -> None:
             values = (job.swept.get(key, "") for key in keys)  # conditional keys may lack
             table.add_row(str(job.number), *values, f"{job.score:.4f}")
         console().print(table)
+        if (few := _few_documents(ended.folder / scored[0].folder)) is not None:
+            say(f"validation losses are {few}")
     failed = [job for job in ended.jobs if job.state == "failed"]
     for job in failed:
         say(f"{job.name} failed: {job.error} ({ended.folder / job.folder})")
@@ -110,6 +114,14 @@ def show(ended: Ended) -> None:
     say(f"{', '.join(f'{n} {state}' for n, state in counts if n)} in {_clock(ended.seconds)}.")
     say(f"sweep:    {ended.folder}")
     say(f"compare:  graftlab report {ended.folder}")
+
+
+def _few_documents(run: Path) -> str | None:
+    """What is said of a validation over few documents; the jobs of a sweep share theirs."""
+    with suppress(OSError, ValueError, TypeError):  # another version's
+        number = Result.read(run / "result.json").valid_documents
+        return None if number is None else few_documents(number)
+    return None
 
 
 def _heading(order: Order, slots: Sequence[Slot]) -> str:

@@ -3,7 +3,8 @@
 Run by `launcher=auto`:  python -m graftlab.tasks.weigh SWEEP JOB JOB...
 
 The launching process stays small this way; when it is gone, this one leaves too. The last
-line of the output is JSON: whether (null: it could not be measured), and why.
+line of the output is JSON: whether (null: it could not be measured), and why; lines before it that
+begin with `STAGE` say how far it is.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ from graftlab.sweeps.slots import Slot
 from graftlab.tasks.orphans import leave_with_parent
 from graftlab.tasks.supply import supply
 from graftlab.tasks.train import TrainSpec
+from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder
 from graftlab.training.joint.groups import Job, group
 
+STAGE = "stage: "
 PROGRAM = ("-m", "graftlab.tasks.weigh")
 
 
@@ -59,6 +62,10 @@ def _measured(ledger: Ledger, launch: str, slot: Slot, *, at_once: int) -> tuple
         supply(restore(TrainSpec, ledger.spec(largest[0])).data)  # here, so that people see it
     except GraftlabError as error:
         return None, f"training jointly cannot be measured: {error}"
+    say(
+        f"launcher=auto: measuring whether up to {len(largest)} jobs train faster together on one "
+        "base; launcher=local or launcher=joint skips this"
+    )
     command = [sys.executable, *PROGRAM, str(ledger.folder), *map(str, largest)]
     with (
         tempfile.TemporaryFile("w+") as errors,
@@ -72,12 +79,16 @@ def _measured(ledger: Ledger, launch: str, slot: Slot, *, at_once: int) -> tuple
         ) as process,
     ):
         assert process.stdout is not None
-        said = process.stdout.read().strip().splitlines()
+        last_line = ""
+        for line in process.stdout:
+            if line.startswith(STAGE):
+                say(f"launcher=auto: {line.removeprefix(STAGE).strip()}")
+            last_line = line.strip() or last_line
         if process.wait() != 0:
             errors.seek(0)
             last = errors.read().strip().splitlines()[-1:] or ["no reason given"]
             return None, f"training jointly could not be measured ({last[0]})"
-    together, why = json.loads(said[-1])
+    together, why = json.loads(last_line)
     return together, why
 
 
@@ -103,11 +114,15 @@ def main(folder: str, *numbers: str) -> int:
             jobs.append(Job(spec=spec, folder=RunFolder(Path(spec.run_dir))))
         found: tuple[bool | None, str]
         try:
-            found = faster_together(jobs)
+            found = faster_together(jobs, tell=_tell)
         except GraftlabError as error:
             found = None, f"training jointly cannot be measured: {error}"
     print(json.dumps(found))
     return 0
+
+
+def _tell(stage: str) -> None:
+    print(f"{STAGE}{stage}", flush=True)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

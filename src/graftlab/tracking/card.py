@@ -9,28 +9,29 @@ from pathlib import Path
 from typing import Any
 
 from graftlab import __version__
-from graftlab.tracking.result import Result
+from graftlab.tracking.result import Result, how_sure
 
 
-def git_commit(folder: Path) -> str:
-    """The commit of the working folder, marked when it has changes; `unknown` without git."""
+def git_commit(folder: Path) -> str | None:
+    """The commit of the working folder, marked when it has changes; None outside a checkout."""
     try:
         found = subprocess.run(
             ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"],
             capture_output=True, text=True, timeout=10, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return found.stdout.strip()
+        return None
+    return found.stdout.strip() or None
 
 
 def card(result: Result, *, base: str, facts: dict[str, Any]) -> str:
     """The card's text; `facts` are lines of provenance such as data hashes and the device."""
     import torch
 
+    commit = git_commit(Path.cwd())
     provenance = {
         **facts,
-        "git commit": git_commit(Path.cwd()),
+        **({"git commit": commit} if commit else {}),
         "graftlab": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -38,7 +39,10 @@ def card(result: Result, *, base: str, facts: dict[str, Any]) -> str:
     }
     told = asdict(result)
     metrics = told.pop("metrics")
-    numbers = {k: v for k, v in {**told, **metrics}.items() if k != "adapter" and v is not None}
+    for elsewhere in ("adapter", "interval", "valid_documents"):
+        del told[elsewhere]
+    numbers = {name: value for name, value in {**told, **metrics}.items() if value is not None}
+    surety = how_sure(result)
     lines = [
         f"# Adapter for {base}",
         "",
@@ -46,7 +50,8 @@ def card(result: Result, *, base: str, facts: dict[str, Any]) -> str:
         "",
         "## Scores and cost",
         "",
-        *(f"- {key.replace('_', ' ')}: {value}" for key, value in numbers.items()),
+        *(f"- {key.replace('_', ' ')}: {_shown(value)}" for key, value in numbers.items()),
+        *([f"- {surety}"] if surety else []),
         "",
         "## Provenance",
         "",
@@ -66,3 +71,14 @@ def card(result: Result, *, base: str, facts: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    """A number as people read it: four decimals at most, none of large ones."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4f}".rstrip("0").rstrip(".")
+    return str(value)

@@ -15,6 +15,9 @@ from graftlab.files.reading import read_json
 from graftlab.files.writing import write_atomic
 from graftlab.tracking.console import console
 
+ENOUGH_DOCUMENTS = 30
+"""Fewer validation documents than this are called few."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
@@ -24,6 +27,10 @@ class Result:
     """Best validation loss over the whole validation set; null without validation data."""
     baseline: float | None
     """The base's own validation loss."""
+    interval: tuple[float, float] | None = None
+    """95 % confidence interval of `score - baseline`, paired over the validation documents."""
+    valid_documents: int | None = None
+    """How many documents both losses are over."""
     adapter: str
     """Folder of the best adapter."""
     steps: int
@@ -121,18 +128,40 @@ def show_result(result: Result, samples: Sequence[dict[str, Any]], lies: Sequenc
         f"{result.peak_rss_mb:,.0f} MiB",
     )
     console().print(losses)
+    if (surety := how_sure(result)) is not None:
+        console().print(surety, highlight=False)
     for name, value in result.metrics.items():
         console().print(f"{name.removeprefix('valid/').replace('_', ' ')}: {value:.3f}")
     for sample in samples:
         table = Table(title=_short(sample["prompt"]), title_justify="left", show_lines=True)
-        table.add_column("base", ratio=1)
-        table.add_column("adapter", ratio=1)
-        table.add_row(_short(sample["base"]), _short(sample["adapter"]))
+        for who in ("base", "adapter", "reference"):
+            table.add_column(who, ratio=1)
+        table.add_row(*(_short(sample[who]) for who in ("base", "adapter", "reference")))
         console().print(table)
     if result.stopped:
         console().print(f"stopped early: {result.stopped}", highlight=False)
     for line in lies:
         console().print(line, highlight=False, soft_wrap=True)
+
+
+def how_sure(result: Result) -> str | None:
+    """The interval of the change in words; None where base and adapter were not compared."""
+    if result.score is None or result.baseline is None or result.valid_documents is None:
+        return None
+    over = few_documents(result.valid_documents) or f"over {result.valid_documents} documents"
+    if result.interval is None:
+        return f"change: no interval, {over}"
+    low, high = result.interval
+    open_ = "; it may be none" if low <= 0 <= high else ""
+    return f"change: {low:+.3f} to {high:+.3f} (95 % interval, paired), {over}{open_}"
+
+
+def few_documents(number: int) -> str | None:
+    """What is said of a comparison over so few documents; None of enough."""
+    if number >= ENOUGH_DOCUMENTS:
+        return None
+    noun = "document" if number == 1 else "documents"
+    return f"over {number} {noun}: too few to tell small changes from chance"
 
 
 def _loss(value: float | None) -> str:

@@ -50,8 +50,17 @@ def final(result: Result) -> dict[str, float | None]:
         "steps": result.steps,
         "trainable_parameters": result.trainable_parameters,
         "peak_rss_mb": result.peak_rss_mb,
+        **_interval(result),
         **{f"best_{name}": value for name, value in result.metrics.items()},
     }
+
+
+def _interval(result: Result) -> dict[str, float | None]:
+    """Of best_valid_loss - baseline, 95 %, where it is known."""
+    if result.interval is None:
+        return {}
+    low, high = result.interval
+    return {"change_low": low, "change_high": high, "valid_documents": result.valid_documents}
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

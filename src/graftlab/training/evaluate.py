@@ -4,18 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from graftlab.objectives.policy import per_document
 
 if TYPE_CHECKING:
     from graftlab.objectives.base import Objective
     from graftlab.objectives.policy import Policy
     from graftlab.packing.loader import PackedLoader
+    from graftlab.training.paired import Documents
     from graftlab.types import Batch
 
 Numbers = dict[str, float]
 """`loss`, in nats per trained token, and whatever else the objective reports."""
+Reduce = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a validation found."""
+
+    numbers: Numbers
+    documents: Documents | None
+    """The loss of each document, in the same order every time; None if not known."""
 
 
 class Tally:
@@ -25,17 +39,22 @@ class Tally:
         self.objective = objective
         self.sums: dict[str, torch.Tensor] = {}
         self.labels = 0
+        self.documents: Documents | None = []
 
     def add(self, policy: Policy, batch: Batch) -> None:
         """One micro-batch, already on its device."""
-        for name, value in self.objective.validation(policy, batch).items():
-            self.sums[name] = self.sums.get(name, torch.zeros(()).double()) + value.cpu().double()
+        found = self.objective.validation(policy, batch)
+        for name, value in found.items():
+            total = value.sum().cpu().double()
+            self.sums[name] = self.sums.get(name, torch.zeros(()).double()) + total
         self.labels += int((batch.labels >= 0).sum())
+        if self.documents is not None and found["loss"].dim() == 1:
+            self.documents += per_document(found["loss"], batch)
+        else:
+            self.documents = None
 
-    def numbers(
-        self, reduce: Callable[[torch.Tensor], torch.Tensor] | None = None, *, device: Any = "cpu"
-    ) -> Numbers:
-        """The metrics of all that was added; `reduce` sums a vector on `device` over processes."""
+    def evaluation(self, reduce: Reduce | None = None, *, device: Any = "cpu") -> Evaluation:
+        """All that was added; `reduce` sums a vector on `device` over processes."""
         names = sorted(self.sums)
         totals = torch.stack(
             [*(self.sums[name] for name in names), torch.tensor(self.labels).double()]
@@ -43,7 +62,26 @@ class Tally:
         if reduce is not None:
             totals = reduce(totals.to(device))
         *values, labels = totals.tolist()
-        return self.objective.metrics(dict(zip(names, values, strict=True)), int(labels))
+        numbers = self.objective.metrics(dict(zip(names, values, strict=True)), int(labels))
+        documents = self.documents
+        if reduce is not None and documents is not None:
+            documents = _gathered(documents, lambda vector: reduce(vector.to(device)).cpu())
+        return Evaluation(numbers, documents)
+
+
+def _gathered(documents: Documents, reduce: Reduce) -> Documents:
+    """The documents of all processes, those of the first one first."""
+    import torch.distributed as distributed
+
+    rank, world_size = distributed.get_rank(), distributed.get_world_size()
+    sizes = torch.zeros(world_size).double()
+    sizes[rank] = len(documents)
+    ends = reduce(sizes).cumsum(0).long().tolist()
+    table = torch.zeros(ends[-1], 2).double()
+    if documents:
+        first = ends[rank] - len(documents)
+        table[first : ends[rank]] = torch.tensor(documents, dtype=torch.float64)
+    return [(loss, int(labels)) for loss, labels in reduce(table).tolist()]
 
 
 def validate(
@@ -53,9 +91,9 @@ def validate(
     *,
     autocast: Callable[[], AbstractContextManager[Any]],
     device: torch.device,
-    reduce: Callable[[torch.Tensor], torch.Tensor] | None = None,
-) -> Numbers:
-    """The objective's numbers over all documents of `loader`.
+    reduce: Reduce | None = None,
+) -> Evaluation:
+    """What the objective finds over all documents of `loader`.
 
     `reduce` sums a vector over processes when the loader is one of several.
     """
@@ -64,4 +102,4 @@ def validate(
         for batch in loader:
             tally.add(policy, batch.to(device))
     loader.load_state_dict({"epoch": 0, "done": 0})
-    return tally.numbers(reduce, device=device)
+    return tally.evaluation(reduce, device=device)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from graftlab.choices import dump
+from graftlab.errors import GraftlabError
 from graftlab.files.checksums import write_checksums
 from graftlab.files.writing import write_atomic, write_json
+from graftlab.terminal import printable
 from graftlab.tracking.card import card
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.history import PREFIX
@@ -24,6 +28,7 @@ from graftlab.training.whole import best_whole
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from graftlab.data.source import DataSpec
     from graftlab.text.encode import TokenSet
     from graftlab.training.fit import Fit
     from graftlab.training.setup import Data
@@ -79,6 +84,8 @@ class Finish:
         return Result(
             score=row.get("valid_loss"),
             baseline=recorder.baseline,
+            interval=recorder.intervals.get(best.step),
+            valid_documents=recorder.valid_documents,
             adapter=str(self.folder.adapter),
             steps=recorder.step,
             best_step=best.step,
@@ -108,11 +115,11 @@ class Finish:
             facts: dict[str, Any] = {
                 "base fingerprint": base.fingerprint,
                 "training data": _named(self.data.train),
+                **({"validation data": _named(self.data.valid)} if self.data.valid else {}),
+                **_files(fit.spec.data),
                 "device": device_name(fit.device),
                 "precision": f"{fit.precision.name} ({fit.precision.reason})",
             }
-            if self.data.valid:
-                facts["validation data"] = _named(self.data.valid)
             write_atomic(folder / "card.md", card(result, base=base.source, facts=facts))
             write_checksums(folder)
 
@@ -138,6 +145,21 @@ class Finish:
             *(tracker.where for tracker in self.fit.trackers),
             f'try it:   graftlab sample adapter={path} prompt="..."',
         ]
+
+
+def _files(data: DataSpec) -> dict[str, str]:
+    """The names of the data's files, without their folders, as lines of the card."""
+    with suppress(GraftlabError, OSError):  # moved since they were read: the hashes remain
+        train, valid = data.files()
+        found = {"training files": train, "validation files": valid}
+        return {what: _names(files) for what, files in found.items() if files}
+    return {}
+
+
+def _names(files: Sequence[Path], *, most: int = 5) -> str:
+    names = [printable(file.name, one_line=True) for file in files[:most]]
+    more = [f"and {len(files) - most} more"] if len(files) > most else []
+    return ", ".join([*names, *more])
 
 
 def _named(tokens: TokenSet) -> str:

@@ -20,7 +20,7 @@ from graftlab.training.callbacks.native import EpochFiles
 from graftlab.training.callbacks.progress import Onlooker, ProgressBar
 from graftlab.training.callbacks.recorder import Recorder, Scribe
 from graftlab.training.callbacks.watchers import Sampler, Stopper, Validator
-from graftlab.training.evaluate import Numbers, validate
+from graftlab.training.evaluate import Evaluation, validate
 
 if TYPE_CHECKING:
     from graftlab.tasks.train import TrainSpec
@@ -55,7 +55,13 @@ class Fit:
     sampler: Sampler = field(init=False)
 
     def __post_init__(self) -> None:
-        self.sampler = Sampler(self.recorder, self.spec.callbacks, book=self.book, warn=say)
+        self.sampler = Sampler(
+            self.recorder,
+            self.spec.callbacks,
+            book=self.book,
+            precision=self.precision.name,
+            warn=say,
+        )
 
     def run(self, resume: Saved | None) -> None:
         """Train to the last step, going on from `resume` if given.
@@ -98,7 +104,7 @@ class Fit:
             bar.close()
 
     def callbacks(
-        self, *, base: Callable[[], Numbers], tuned: Callable[[], Numbers]
+        self, *, base: Callable[[], Evaluation], tuned: Callable[[], Evaluation]
     ) -> list[StepCallback]:
         """What happens after every step, in order; `base` and `tuned` validate."""
         spec, recorder, watched = self.spec, self.recorder, self.spec.callbacks
@@ -137,7 +143,7 @@ class Fit:
         cause = f" {base.name}: {damaged}" if damaged else ""
         return NonFiniteError(f"{error}{cause} {self.store.good()}")
 
-    def tuned_numbers(self) -> Numbers:
+    def tuned_numbers(self) -> Evaluation:
         """Validation with the adapter as it is, over all processes."""
         assert self.plan.valid is not None
         trainer = self.module.trainer
@@ -151,7 +157,7 @@ class Fit:
             reduce=partial(trainer.strategy.reduce, reduce_op="sum") if several else None,
         )
 
-    def base_numbers(self) -> Numbers:
+    def base_numbers(self) -> Evaluation:
         """Validation of the base alone, measured once for all jobs of this process that share it.
 
         Eagerly, as one pass is not worth another compilation.
@@ -163,7 +169,8 @@ class Fit:
         if key not in answers:
             with self.module.adapter.disabled(), torch.compiler.set_stance("force_eager"):
                 answers[key] = self.tuned_numbers()
-        return dict(answers[key])
+        found: Evaluation = answers[key]
+        return found
 
     def ended(self, saved: Saved) -> bool:
         """Whether the run this checkpoint is of had taken its last step; one that was out of time

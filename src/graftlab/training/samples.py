@@ -48,15 +48,18 @@ class SampleBook:
         self.conversations, self.replies = list(conversations), replies
         self.rows: list[Sample] = []
 
-    def draw(self, step: int) -> float:
-        """Sample every prompt after `step` steps; returns the worst repetition (0 to 1)."""
-        worst = 0.0
+    def draw(self, step: int) -> list[tuple[float, float]]:
+        """Sample every prompt after `step` steps; how much base and adapter repeat themselves.
+
+        One pair (0 to 1) for each prompt.
+        """
+        repeated = []
         for index, conversation in enumerate(self.conversations):
             if index not in self.replies.base:
                 with self.adapter.disabled():
                     self.replies.base[index] = self._reply(conversation)
             reply = self._reply(conversation)
-            worst = max(worst, repetition(reply))
+            repeated.append((repetition(self.replies.base[index]), repetition(reply)))
             question = conversation.without_last_answer().messages
             self.rows.append(
                 {
@@ -67,7 +70,7 @@ class SampleBook:
                     "reference": conversation.messages[-1].content,
                 }
             )
-        return worst
+        return repeated
 
     def _reply(self, conversation: Conversation) -> str:
         question = conversation.without_last_answer()

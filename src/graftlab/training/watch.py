@@ -74,10 +74,11 @@ class Plateau:
 
 @dataclass(kw_only=True, slots=True)
 class RepetitionAlarm:
-    """Warn, or stop, when sampled text degenerates ("Vac Vac Vac")."""
+    """Warn, or stop, when sampled text degenerates ("Vac Vac Vac") and the base's does not."""
 
     threshold: float = 0.5
-    """Share of 3-grams that repeat an earlier one above which text counts as degenerate."""
+    """Share of 3-grams that repeat an earlier one above which text counts as degenerate, unless
+    the base's own reply is above it too."""
     stop: bool = False
     """Stop the run instead of only warning."""
 

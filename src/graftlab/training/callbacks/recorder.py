@@ -12,11 +12,13 @@ from lightning.pytorch import LightningModule, Trainer
 from graftlab.errors import NonFiniteError
 from graftlab.tracking.history import PREFIX, History, Row
 from graftlab.training.callbacks.base import StepCallback
+from graftlab.training.paired import paired_interval
 
 if TYPE_CHECKING:
     from graftlab.tracking.tracker import Tracker
-    from graftlab.training.evaluate import Numbers
+    from graftlab.training.evaluate import Evaluation, Numbers
     from graftlab.training.module import AdapterModule
+    from graftlab.training.paired import Documents
     from graftlab.training.plan import StepPlan
     from graftlab.types import Batch
 
@@ -31,6 +33,8 @@ KEPT = (
     "baseline",
     "best_loss",
     "best_step",
+    "base_documents",
+    "intervals",
     "tokens",
     "trained_tokens",
     "seconds",
@@ -54,6 +58,8 @@ class Recorder(StepCallback):
         self.baseline: float | None = None  # the base's validation loss
         self.before: Row = {}  # the base's validation, as columns of a row
         self.best_loss, self.best_step = float("inf"), 0
+        self.base_documents: Documents | None = None
+        self.intervals: dict[int, tuple[float, float] | None] = {}  # of the change, by step
         self.share = 1.0  # of the machine, while other runs train in the same step
         self.step = 0
         self.tokens = self.trained_tokens = 0
@@ -89,6 +95,12 @@ class Recorder(StepCallback):
         """Of training steps only, without the first ones of this start when there are others."""
         tokens, seconds = self.steady if self.steady[1] else (self.tokens, self.seconds)
         return tokens / seconds if seconds else 0.0
+
+    @property
+    def valid_documents(self) -> int | None:
+        """Validation documents with labels; None where their losses are not known."""
+        documents = self.base_documents
+        return None if documents is None else sum(labels > 0 for _, labels in documents)
 
     @property
     def mean_share(self) -> float:
@@ -153,13 +165,14 @@ class Recorder(StepCallback):
         """The row was written: the next one starts its means anew."""
         self._window = {}
 
-    def measured(self, numbers: Numbers) -> None:
+    def measured(self, base: Evaluation) -> None:
         """The base's own validation, before the first step."""
-        self.baseline, self.before = numbers["loss"], columns(numbers)
+        self.baseline, self.before = base.numbers["loss"], columns(base.numbers)
+        self.base_documents = base.documents
 
-    def validated(self, numbers: Numbers) -> None:
+    def validated(self, tuned: Evaluation) -> None:
         """Put a validation into the row and remember the best loss. Raises NonFiniteError."""
-        loss = numbers["loss"]
+        numbers, loss = tuned.numbers, tuned.numbers["loss"]
         if not math.isfinite(loss):
             raise NonFiniteError(
                 f"Step {self.step}: the validation loss is {loss}. Lower lr, or lengthen the "
@@ -169,6 +182,8 @@ class Recorder(StepCallback):
         self.due = True
         if loss < self.best_loss:
             self.best_loss, self.best_step = loss, int(self.row["step"])
+        if self.base_documents is not None and tuned.documents is not None:
+            self.intervals[self.step] = paired_interval(self.base_documents, tuned.documents)
 
     def stop(self, trainer: Trainer, reason: str, *, late: float | None = None) -> None:
         """End the run after this step; the first reason is the one told.

@@ -11,7 +11,7 @@ from graftlab.training.callbacks.base import StepCallback
 from graftlab.training.callbacks.recorder import Recorder
 
 if TYPE_CHECKING:
-    from graftlab.training.evaluate import Numbers
+    from graftlab.training.evaluate import Evaluation
     from graftlab.training.module import AdapterModule
     from graftlab.training.observer import Observer
     from graftlab.training.plan import StepPlan
@@ -34,8 +34,8 @@ class Validator(StepCallback):
         recorder: Recorder,
         spec: Callbacks,
         *,
-        base: Callable[[], Numbers],
-        tuned: Callable[[], Numbers],
+        base: Callable[[], Evaluation],
+        tuned: Callable[[], Evaluation],
         observer: Observer,
     ) -> None:
         self.recorder, self.spec = recorder, spec.validation
@@ -59,10 +59,10 @@ class Validator(StepCallback):
         step = trainer.global_step
         if not self.due(step):
             return
-        numbers = self.tuned()
-        loss = numbers["loss"]
+        found = self.tuned()
+        loss = found.numbers["loss"]
         if self._planned(step):
-            self.recorder.validated(numbers)
+            self.recorder.validated(found)
         if step in self.observer.rungs:
             self.recorder.row["rung_loss"], self.recorder.due = loss, True
             if trainer.is_global_zero:
@@ -73,9 +73,17 @@ class Sampler(StepCallback):
     """Answers held-out prompts while training; warns of degenerate text, or stops at it."""
 
     def __init__(
-        self, recorder: Recorder, spec: Callbacks, *, book: SampleBook, warn: Callable[[str], None]
+        self,
+        recorder: Recorder,
+        spec: Callbacks,
+        *,
+        book: SampleBook,
+        precision: str,
+        warn: Callable[[str], None],
     ) -> None:
         self.recorder, self.spec, self.book, self.warn = recorder, spec, book, warn
+        self.precision = precision
+        self._told_of_base = False
 
     def after_step(self, trainer: Trainer, module: AdapterModule) -> None:
         samples, step = self.spec.samples, trainer.global_step
@@ -87,13 +95,37 @@ class Sampler(StepCallback):
             self.recorder.stop(trainer, complaint)
 
     def draw(self, step: int) -> str | None:
-        """Sample every prompt; the complaint, already told, if a reply repeats itself."""
-        worst, alarm = self.book.draw(step), self.spec.repetition
-        if alarm is None or worst <= alarm.threshold:
+        """Sample every prompt; the complaint, already told, if training made a reply repeat itself.
+
+        Where the base's own reply to the prompt does so too, that is said once, and is no
+        complaint.
+        """
+        repeated, alarm = self.book.draw(step), self.spec.repetition
+        if alarm is None:
             return None
-        complaint = f"step {step}: {worst:.0%} of a sampled reply repeats itself"
-        self.warn(f"{complaint}. Lower lr, train for fewer epochs, or use precision=bf16-mixed.")
-        return complaint
+        loops = [pair for pair in repeated if pair[1] > alarm.threshold]
+        learned = [(base, adapter) for base, adapter in loops if base <= alarm.threshold]
+        if learned:
+            base, adapter = max(learned, key=lambda pair: pair[1])
+            complaint = (
+                f"step {step}: {adapter:.0%} of a sampled reply repeats itself "
+                f"(of the base's own reply: {base:.0%})"
+            )
+            self.warn(f"{complaint}. {self._advice()}")
+            return complaint
+        if loops and not self._told_of_base:
+            self._told_of_base = True
+            self.warn(
+                f"step {step}: {len(loops)} of {len(repeated)} sampled replies repeat themselves, "
+                "and the base's own replies to the same prompts do too: no fault of the adapter."
+            )
+        return None
+
+    def _advice(self) -> str:
+        """What helps; plain bf16 adapters degenerate, other precisions have no part in it."""
+        if self.precision == "bf16":
+            return "Lower lr, train for fewer epochs, or use precision=bf16-mixed."
+        return "Lower lr, or train for fewer epochs."
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": list(self.book.rows)}

@@ -50,17 +50,20 @@ class Timing:
     tokens: int
 
 
-def faster_together(jobs: Sequence[Job], *, devices: int = 1) -> tuple[bool, str]:
+def faster_together(
+    jobs: Sequence[Job], *, devices: int = 1, tell: Callable[[str], None] = lambda stage: None
+) -> tuple[bool, str]:
     """Whether to train these jobs (of one group) jointly on this machine, and why, in words.
 
     `devices`: how many runs could train at the same time without getting in each other's way, each
-    on a device of its own. Takes a few passes through the base and writes nothing. Raises
-    GraftlabError where the jobs share something that cannot be trained at all.
+    on a device of its own. `tell` is told how far it is. Takes a few passes through the base and
+    writes nothing. Raises GraftlabError where the jobs share something that cannot be trained.
     """
     if len(jobs) < 2:
         return False, "a single run has nobody to train with"
+    tell("reading the data and loading the base")
     with _bare(jobs) as (shared, base):
-        timing = measure(shared, base, [job.spec for job in jobs])
+        timing = measure(shared, base, [job.spec for job in jobs], tell=tell)
         compiled, _ = whether_to_compile(shared, base)
     alone = timing.alone
     said = f"{timing.adapters} adapters on rows of {timing.tokens:,} tokens: "
@@ -86,7 +89,9 @@ def _bare(jobs: Sequence[Job]) -> Iterator[tuple[Setup, Base]]:
             yield shared, base
 
 
-def measure(shared: Setup, base: Base, specs: Sequence[TrainSpec]) -> Timing:
+def measure(
+    shared: Setup, base: Base, specs: Sequence[TrainSpec], *, tell: Callable[[str], None]
+) -> Timing:
     """Time the longest row of `shared` alone and jointly."""
     at_once = adapters_at_once(shared.plan.train, shared.place.device)
     chosen = sorted(specs, key=lambda spec: spec.lora.rank)
@@ -108,6 +113,10 @@ def measure(shared: Setup, base: Base, specs: Sequence[TrainSpec]) -> Timing:
 
     losses = [score(policy) for policy in policies]
     autocast = shared.precision.autocast
+    tell(
+        f"{ROUNDS + 1} timed passes of {batch.num_tokens:,} tokens, alone and for {len(adapters)} "
+        "adapters together"
+    )
     alone, joint = _fastest(
         lambda: _pass_alone(shared, middle, batch),
         lambda: stack.backward(batch, policies, losses, autocast=autocast),

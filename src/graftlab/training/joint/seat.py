@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from graftlab.adapters.base import Adapter
     from graftlab.tracking.result import Result
     from graftlab.training.checkpoint import Saved
-    from graftlab.training.evaluate import Numbers
+    from graftlab.training.evaluate import Evaluation
     from graftlab.training.fit import Fit
     from graftlab.training.joint.groups import Job
     from graftlab.training.joint.stack import SlicePolicy
@@ -60,7 +60,7 @@ class Seat:
     def paused(self) -> bool:
         return isinstance(self.error, Paused)
 
-    def start(self, *, base: Callable[[], Numbers], tuned: Callable[[Seat], Numbers]) -> None:
+    def start(self, *, base: Callable[[], Evaluation], tuned: Callable[[Seat], Evaluation]) -> None:
         """Go on from the checkpoint, if any; `base` and `tuned` validate."""
         standin: Any = self.standin
         plan = self.setup.plan

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from graftlab.objectives.policy import Policy
-from graftlab.training.evaluate import Numbers, Tally, validate
+from graftlab.training.evaluate import Evaluation, Tally, validate
 from graftlab.training.joint.stack import Stack
 from graftlab.training.joint.standin import loader_state
 
@@ -39,8 +39,8 @@ class Table:
         self._at_once = adapters_at_once(shared.plan.train, shared.place.device)
         self._batches: Iterator[Batch] = iter(())
         self._rows_at = -1  # the step whose rows come next
-        self._numbers: dict[Seat, Numbers] = {}  # of validations measured ahead
-        self._baseline: Numbers | None = None
+        self._evaluations: dict[Seat, Evaluation] = {}  # of validations measured ahead
+        self._baseline: Evaluation | None = None
 
     def behind(self) -> tuple[int, list[Seat]]:
         """The step at which those furthest behind stand, and who they are: they train next."""
@@ -95,7 +95,7 @@ class Table:
                 break
         self._rows_at += 1
 
-    def baseline(self) -> Numbers:
+    def baseline(self) -> Evaluation:
         """Validation of the base alone, measured once for all."""
         if self._baseline is None:
             valid = self.shared.plan.valid
@@ -109,13 +109,13 @@ class Table:
             )
         return self._baseline
 
-    def tuned(self, seat: Seat) -> Numbers:
+    def tuned(self, seat: Seat) -> Evaluation:
         """One run's validation; the first that asks measures those of all that are due."""
-        if seat not in self._numbers:
-            self._numbers = {}
+        if seat not in self._evaluations:
+            self._evaluations = {}
             for stack, members in self._stacks:
                 self._validate(stack, members)
-        return self._numbers.pop(seat)
+        return self._evaluations.pop(seat)
 
     def _validate(self, stack: Stack, members: Sequence[Seat]) -> None:
         """`evaluate.validate` for those of one stack that are due."""
@@ -141,7 +141,7 @@ class Table:
                     policy.block = None
         valid.load_state_dict({"epoch": 0, "done": 0})
         for index, tally in zip(due, tallies, strict=True):
-            self._numbers[members[index]] = tally.numbers()
+            self._evaluations[members[index]] = tally.evaluation()
 
 
 def adapters_at_once(loader: PackedLoader, device: torch.device) -> int:
