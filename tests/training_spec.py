@@ -29,6 +29,7 @@ def small_spec(root: Path) -> TrainSpec:
         callbacks=Callbacks(samples=Samples(prompts=0)),
         generation=Generation(max_new_tokens=4),
         epochs=2,
+        lr=1e-3,
         compile="off",
         run_dir="run",
     )

@@ -14,7 +14,7 @@ from graftlab.door.menu import menu
 from graftlab.door.verify import Door, verify
 from graftlab.errors import GraftlabError
 from graftlab.models.fingerprint import fingerprint
-from graftlab.tracking.folder import identity
+from graftlab.tracking.identity import identity
 from miniatures import miniature
 
 

@@ -18,7 +18,7 @@ from graftlab.errors import ModelError, ResumeError
 from graftlab.files.checksums import DamagedError, beside
 from graftlab.recipes.teachers.ledger import Answer, AnswerFile
 from graftlab.tasks.train import TrainSpec, run
-from graftlab.tracking.folder import identity
+from graftlab.tracking.identity import identity
 from graftlab.training import checkpoint as module
 from graftlab.training.checkpoint import Checkpointing, CheckpointStore
 from graftlab.training.whole import best_whole, newest_whole
@@ -138,7 +138,7 @@ def test_a_run_goes_on_from_the_one_before(spec, finished, store, capsys):
     folder = store.folder.parent
     saved = Checkpointing(keep="all", every_steps=1)
     again = replace(spec, run_dir=str(folder), checkpoint=saved, resume="auto")
-    assert identity(dump(again)) == configuration(store)
+    assert identity(dump(again), paths=False) == configuration(store)
     (folder / "result.json").unlink()
     flip(store.last().path)
     (folder / "train_log.csv").write_text("nonsense")
@@ -190,7 +190,7 @@ def test_the_shipped_base_and_demo_are_what_they_were():
     assert digest.hexdigest() == SHIPPED
 
 
-SHIPPED = "5b74d8868e4027e1a443fd723a28fbe9f8de1c53740691a646b31576fba03b0c"
+SHIPPED = "b8a35dedc1397c57dfee674d07ceec442c2cd8dbcc921e1738cb7ef04dbb6a73"
 """To be changed with them, and with the figures of the README that come from them."""
 
 

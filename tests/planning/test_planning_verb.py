@@ -235,7 +235,7 @@ def test_steps_already_taken_are_paid(capsys) -> None:
 
 def test_a_budget_does_not_change_what_a_run_is() -> None:
     from graftlab.choices import dump
-    from graftlab.tracking.folder import identity
+    from graftlab.tracking.identity import identity
 
     plain = build(compose("train", ["run_dir=run"]))
     other = build(compose("train", ["run_dir=run", "budget.max_hours=3", "device=h200"]))

@@ -19,7 +19,8 @@ from graftlab.errors import ConfigError
 from graftlab.reports.gather import gather
 from graftlab.reports.winner import scalar
 from graftlab.tasks.report import ReportSpec
-from graftlab.tracking.folder import identity, read_config
+from graftlab.tracking.folder import read_config
+from graftlab.tracking.identity import identity
 from run_folders import grid, result_of, write_run
 
 

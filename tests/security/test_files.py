@@ -34,7 +34,8 @@ BAD_YAML = {
 def test_resume_auto_goes_on_without_a_run_that_cannot_be_read(
     attack: Attack, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from graftlab.tracking.folder import find_runs, identity
+    from graftlab.tracking.folder import find_runs
+    from graftlab.tracking.identity import identity
 
     attack.write("outputs/theirs/run.yaml", BAD_YAML[kind])
     attack.write("outputs/ours/run.yaml", yaml.safe_dump({"lr": 0.1}))

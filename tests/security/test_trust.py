@@ -142,7 +142,7 @@ def test_resuming_asks_for_trust_again(attack: Attack, coded_base: Path) -> None
     """Trust is no part of a run's identity: without it, the key is named."""
     from graftlab.choices import dump
     from graftlab.models.hf import HFModel
-    from graftlab.tracking.folder import identity
+    from graftlab.tracking.identity import identity
 
     path = str(attack.folder / "base")
     trusted = dump(HFModel(path=path, trust_remote_code=True))

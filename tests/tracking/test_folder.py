@@ -8,7 +8,8 @@ import os
 import pytest
 
 from graftlab.files.writing import write_atomic
-from graftlab.tracking.folder import RunFolder, find_run, identity
+from graftlab.tracking.folder import RunFolder, find_run
+from graftlab.tracking.identity import identity
 
 CONFIG = {"lr": 1e-4, "model": {"choice": "tiny"}, "name": "a", "run_dir": "x", "max_minutes": 3}
 

@@ -24,7 +24,7 @@ from graftlab.objectives.policy import Policy
 from graftlab.tasks.sample import SampleSpec
 from graftlab.tasks.sample import run as sample
 from graftlab.tasks.train import TrainSpec, run
-from graftlab.tracking.folder import identity
+from graftlab.tracking.identity import identity
 from graftlab.training.observer import Observer
 from graftlab.training.teacher import find, settle_key
 from miniatures import miniature

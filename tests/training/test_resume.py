@@ -88,6 +88,7 @@ def test_signals_anywhere_end_the_run_and_between_steps_it_saves(busy, tmp_path)
     data = busy
     data["checkpoint"] |= {"every_steps": None, "every_epochs": None}  # only the signal can save
     data["callbacks"]["validation"] |= {"every_steps": None, "every_epochs": None}
+    data["callbacks"]["early_stopping"] = None  # which waits for validations
     (whole,) = nursery(data, [{"run_dir": str(tmp_path / "whole")}], tmp_path)
     events = whole["events"]
     passes = [index for index, event in enumerate(events, start=1) if event == "forward"]

@@ -19,7 +19,8 @@ from graftlab.models.hf import HFModel
 from graftlab.sweeps.jobs import Draft
 from graftlab.sweeps.ledger import Ledger
 from graftlab.tasks.train import run
-from graftlab.tracking.folder import RunFolder, find_run, identity, time_limit
+from graftlab.tracking.folder import RunFolder, find_run, time_limit
+from graftlab.tracking.identity import identity
 from graftlab.training.callbacks.watchers import Stopper
 from graftlab.training.checkpoint import Checkpointing
 from graftlab.training.observer import Observer

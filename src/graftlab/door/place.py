@@ -12,7 +12,7 @@ from graftlab.door.words import Word
 from graftlab.sweeps.identity import sweep_name
 from graftlab.sweeps.space import Dimension
 from graftlab.tasks.train import TrainSpec
-from graftlab.tracking.folder import BUDGETS
+from graftlab.tracking.identity import BUDGETS
 
 SWEEPS = Path("multirun")
 

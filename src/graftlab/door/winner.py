@@ -21,7 +21,8 @@ from graftlab.files.ownership import unwritable
 from graftlab.files.writing import write_atomic
 from graftlab.reports.winner import SIGN, Winner, decisive, winner
 from graftlab.terminal import printable
-from graftlab.tracking.folder import identity, read_config
+from graftlab.tracking.folder import read_config
+from graftlab.tracking.identity import identity
 
 if TYPE_CHECKING:
     from graftlab.reports.compare import Comparison

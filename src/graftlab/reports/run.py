@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.reports.samples import Sample
-from graftlab.tracking.folder import BUDGETS
 from graftlab.tracking.history import Row
+from graftlab.tracking.identity import BUDGETS
 from graftlab.tracking.result import Result
 
 SEED = "seed"

@@ -15,7 +15,7 @@ from graftlab.choices import CHOICES, MARK
 from graftlab.reports.compare import Comparison, values_of
 from graftlab.reports.run import UNDECISIVE, Run
 from graftlab.reports.values import written
-from graftlab.tracking.folder import BUDGETS
+from graftlab.tracking.identity import BUDGETS
 
 SIGN = "# Written by `graftlab report best=true`"
 """How such a file is known again: only it is ever replaced."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab import __version__
 from graftlab.data.prepared import PreparedData
-from graftlab.tracking.folder import identity
+from graftlab.tracking.identity import identity
 
 if TYPE_CHECKING:
     from graftlab.data.source import DataSpec

@@ -33,7 +33,8 @@ from graftlab.errors import ResumeError
 from graftlab.files.checksums import beside, write_checksum
 from graftlab.files.writing import partial_path, write_atomic
 from graftlab.tracking.console import say
-from graftlab.tracking.folder import RunFolder, identity
+from graftlab.tracking.folder import RunFolder
+from graftlab.tracking.identity import identity
 from graftlab.tracking.paths import absolute
 from graftlab.training.checkpoint import CheckpointStore, Saved
 

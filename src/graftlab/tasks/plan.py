@@ -150,7 +150,8 @@ class _Paid:
     def steps(self, spec: TrainSpec) -> int | None:
         """Steps that are paid; None where the run is finished."""
         from graftlab.choices import dump
-        from graftlab.tracking.folder import RunFolder, identity
+        from graftlab.tracking.folder import RunFolder
+        from graftlab.tracking.identity import identity
         from graftlab.training.checkpoint import CheckpointStore
 
         found = self.runs.get(identity(dump(spec))) if spec.resume and self.runs else None

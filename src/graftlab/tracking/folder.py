@@ -17,9 +17,7 @@ RUN/
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +39,8 @@ from graftlab.files.ownership import LOCK, kind_of, mark, take, unwritable
 from graftlab.files.reading import UnreadableError, read_json, read_yaml
 from graftlab.files.writing import clear_leftovers, write_atomic
 from graftlab.tracking.console import say
-from graftlab.tracking.paths import absolute, portable, relocated, without_paths
+from graftlab.tracking.identity import differences, identity
+from graftlab.tracking.paths import absolute, relocated
 
 if TYPE_CHECKING:
     from graftlab.tracking.result import Result
@@ -55,56 +54,8 @@ _HELD: set[Path] = set()
 LOG = "train.log"
 """In the run folder; Hydra's own logging writes there, too (conf/train.yaml)."""
 
-BUDGETS = (
-    *("run_dir", "resume", "logger", "max_minutes", "name"),
-    *("budget", "device", "sweep", "launcher", "date"),
-)
-"""Keys that do not change what a run computes, and so are not part of its identity."""
-
 SUMMED = ("train_log.csv", "train_log.json", "samples.md", "time_metrics.json")
 """What `checksums.json` is of; run.yaml and checkpoints have checksums of their own."""
-
-
-def identity(config: Mapping[str, Any], *, paths: bool = True) -> str:
-    """Hash of what decides a run's result; `config` is `choices.dump(spec)`.
-
-    Without `paths` where it stands beside hashes of what the files hold.
-    """
-    plain = decisive(config) if paths else without_paths(decisive(config))
-    canonical = json.dumps(plain, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-
-def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a configuration decides a run's result, its paths as seen from here."""
-    kept = {key: value for key, value in config.items() if key not in BUDGETS}
-    if isinstance(model := kept.get("model"), dict):
-        # Whether code is trusted is said on every command line anew, also when a run is resumed.
-        kept["model"] = {k: v for k, v in model.items() if k != "trust_remote_code"}
-    return portable(kept)
-
-
-def differences(config: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """A line `key: value -> value` for every decisive key in which they differ."""
-    ours, theirs = flat(decisive(config)), flat(decisive(other))
-    return [
-        f"{key.replace('lora.from_run', 'lora.from')}: {_shown(ours, key)} -> {_shown(theirs, key)}"
-        for key in dict.fromkeys([*ours, *theirs])
-        if ours.get(key) != theirs.get(key)
-    ]
-
-
-def flat(config: Mapping[str, Any], *, under: str = "") -> dict[str, Any]:
-    """Dotted key -> value; an empty group is a value."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        nested = isinstance(value, Mapping) and value
-        found |= flat(value, under=f"{under}{key}.") if nested else {f"{under}{key}": value}
-    return found
-
-
-def _shown(values: Mapping[str, Any], key: str) -> str:
-    return json.dumps(values[key], ensure_ascii=False, default=str) if key in values else "unset"
 
 
 def _told(folder: Path, lines: Sequence[str]) -> str:

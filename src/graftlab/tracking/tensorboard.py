@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.tracking.folder import BUDGETS
+from graftlab.tracking.identity import BUDGETS
 from graftlab.tracking.tracker import Metrics, Tracker, final, flat
 
 if TYPE_CHECKING:

@@ -30,7 +30,8 @@ from graftlab.files.reading import read_json
 from graftlab.files.writing import write_json
 from graftlab.process import one_more_signal, signals_to
 from graftlab.tracking.console import say
-from graftlab.tracking.folder import RunFolder, identity
+from graftlab.tracking.folder import RunFolder
+from graftlab.tracking.identity import identity
 from graftlab.training.checkpoint import CheckpointStore
 from graftlab.training.trainer import LAUNCHED
 from graftlab.training.whole import newest_whole

@@ -23,8 +23,9 @@ from graftlab.models.compile import compile_layers, plan_compile
 from graftlab.models.probe import check_isolation
 from graftlab.objectives.policy import Policy
 from graftlab.tracking.console import say
-from graftlab.tracking.folder import RunFolder, identity
+from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.history import History
+from graftlab.tracking.identity import identity
 from graftlab.tracking.paths import absolute
 from graftlab.tracking.result import Result, forget_peak
 from graftlab.training.announce import announce
