@@ -108,7 +108,7 @@ def number_or_auto(key: str, value: Any, *, whole: bool = False) -> Any:
     if value == AUTO:
         return value
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or (whole and int(value) != value):
+    if not number or not math.isfinite(value) or (whole and int(value) != value):
         kind = "whole number" if whole else "number"
         raise ConfigError(f"{key}={value} does not fit: {key} must be a {kind} or auto.")
     return int(value) if whole else float(value)

@@ -64,6 +64,11 @@ def refuse_foreign(folder: Path, kind: str, *, key: str) -> None:
         raise unwritable(f"{key}={folder}", error) from error
     if is_everybodys(folder) or folder.resolve() == Path.cwd():
         raise ConfigError(f"{key}={folder} is no folder of its own: give a new one.")
+    if held and (folder / MARK).exists():
+        raise ConfigError(
+            f"{key}={folder}: its mark, {MARK}, is not that of a {kind}, or is damaged. A run that "
+            "is known to be ours goes on with resume=DIR; else give a new or an empty folder."
+        )
     if held:
         more = f" and {len(held) - 3} more" if len(held) > 3 else ""
         raise ConfigError(

@@ -139,7 +139,7 @@ def adopt(folder: Path) -> None:
     people have named it as a run. What is none stays as it is.
     """
     begun = any(folder.glob("checkpoints/step-*.ckpt")) or (folder / "result.json").is_file()
-    if kind_of(folder) is not None or not begun:
+    if kind_of(folder) == RUN or not begun:
         return
     try:
         config = read_config(folder / "run.yaml")
