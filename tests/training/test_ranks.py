@@ -196,6 +196,7 @@ def _wait(holds) -> None:
 def test_a_new_start_waits_for_the_ranks_of_a_killed_one(spec, tmp_path, monkeypatch):
     """They outlive the process that started them while they save, and its locks are free then."""
     started = threading.Event()
+    RunFolder(tmp_path).take()
 
     def start(command, environment):
         started.set()

@@ -17,11 +17,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from graftlab.errors import GraftlabError
-from graftlab.files.reading import UnreadableError, read_json
+from graftlab.files.reading import LARGEST_YAML, UnreadableError, read_json, read_text
 from graftlab.files.writing import write_atomic
 
 CHECKSUMS = "checksums.json"
@@ -36,8 +37,14 @@ class DamagedError(GraftlabError, ValueError):
 
 
 def checksum(file: Path, *, size: int | None = None) -> str:
-    """32 hex digits of the file's content, or of its first `size` bytes. Raises OSError."""
+    """32 hex digits of the file's content, or of its first `size` bytes.
+
+    Raises OSError, and DamagedError for a device or a pipe, which may never end.
+    """
     import xxhash
+
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise DamagedError(f"{file} is no regular file")
 
     digest = xxhash.xxh3_128()
     buffer = bytearray(_PIECE)
@@ -150,7 +157,7 @@ def with_head(text: str) -> str:
 
 def check_head(file: Path) -> bool:
     """Whether the first line is a checksum of the others; raises DamagedError if of others."""
-    content = file.read_bytes()
+    content = read_text(file, most=LARGEST_YAML).encode()
     found = _HEAD.match(content)
     if found is None and b"xxh3" not in content[: len(HEAD) + 32]:
         return False

@@ -67,7 +67,7 @@ def build(
 
     The toolkit's own is taken unless a size is asked for. Raises ModelError or ConfigError.
     """
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     given = toolkit_draft(assets) if layers is None and hidden is None else None
     if given is not None:
         shutil.copyfile(given[0], folder / WEIGHTS)

@@ -17,6 +17,8 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
+from graftlab.files.reading import load_json
+
 LOOK_SECONDS = 5.0
 """How long an answer is waited for, from the question on."""
 HOME = "https://api.wandb.ai"
@@ -92,7 +94,7 @@ def _viewer_obstacle(url: str, key: str) -> str | None:
     headers = {"Content-Type": "application/json", "Authorization": f"Basic {login}"}
     request = Request(f"{url}/graphql", json.dumps(_QUERY).encode(), headers)
     with urlopen(request, timeout=2 * LOOK_SECONDS) as reply:  # longer than anybody waits
-        answer = json.loads(reply.read(2**16))
+        answer = load_json(reply.read(2**16))
     viewer = (answer.get("data") or {}).get("viewer")
     return None if viewer else _wrong_key(url)
 

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import TYPE_CHECKING
 
 from graftlab.adapters.targets import EMBEDDING
@@ -84,6 +85,7 @@ def group(specs: Sequence[TrainSpec]) -> list[list[int]]:
 def _shared(spec: TrainSpec) -> str:
     """Everything that must be equal, as text."""
     content = {key: value for key, value in dump(spec).items() if key not in FREE}
+    content["date"] = spec.date or date.today().isoformat()  # as `settle_date` will set it
     content["trainer"] = {k: v for k, v in content["trainer"].items() if k != "log_every"}
     return json.dumps(content, sort_keys=True, default=str)
 
