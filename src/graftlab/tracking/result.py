@@ -72,8 +72,11 @@ class Result:
         check_member(path)
         try:
             data = read_json(path)
+            if data.get("interval") is not None:
+                low, high = data["interval"]  # JSON knows no tuples
+                data["interval"] = (low, high)
             return cls(**{f.name: data[f.name] for f in fields(cls) if f.name in data})
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise DamagedError(f"{path} is not as it was written: {error}") from error
 
 

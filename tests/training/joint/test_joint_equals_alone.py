@@ -97,8 +97,9 @@ def test_checkpoints_are_those_of_runs_alone(both):
     specs, _, folder = both
     compared = 0
     for index in range(len(specs)):
-        for path in sorted((folder / "joint" / str(index) / "checkpoints").iterdir()):
-            (twin,) = (folder / "alone" / str(index) / "checkpoints").glob(f"{path.name[:11]}*")
+        for path in sorted((folder / "joint" / str(index) / "checkpoints").glob("*.ckpt")):
+            alone = folder / "alone" / str(index) / "checkpoints"
+            (twin,) = alone.glob(f"{path.name[:11]}*.ckpt")
             ours, theirs = (torch.load(p, weights_only=True) for p in (path, twin))
             assert set(ours) == set(theirs)
             assert ours["loops"]["fit_loop"] == theirs["loops"]["fit_loop"]

@@ -114,14 +114,14 @@ def test_measuring_trains_nothing_and_leaves_the_folders_alone(spec, tmp_path):
 @pytest.mark.parametrize(("alone", "joint", "choice"), [(1.0, 0.5, True), (1.0, 0.99, False)])
 def test_joint_must_win_clearly(spec, tmp_path, monkeypatch, alone, joint, choice):
     timing = Timing(alone=alone, joint=joint, adapters=4, tokens=1000)
-    monkeypatch.setattr(measuring, "measure", lambda *_: timing)
+    monkeypatch.setattr(measuring, "measure", lambda *_, **__: timing)
     assert faster_together(jobs(varied(spec), tmp_path))[0] is choice
 
 
 def test_runs_that_alone_would_be_compiled_are_compared_as_such(spec, tmp_path, monkeypatch):
     """A base of 0.1M parameters gains 25 us a token by compiled layers."""
     timing = Timing(alone=0.1, joint=0.08, adapters=4, tokens=1000)
-    monkeypatch.setattr(measuring, "measure", lambda *_: timing)
+    monkeypatch.setattr(measuring, "measure", lambda *_, **__: timing)
     monkeypatch.setattr(measuring, "whether_to_compile", lambda *_: (True, "long"))
     together, why = faster_together(jobs(varied(spec), tmp_path))
     assert not together
@@ -130,7 +130,7 @@ def test_runs_that_alone_would_be_compiled_are_compared_as_such(spec, tmp_path, 
 
 def test_several_devices_speak_for_runs_of_their_own(spec, tmp_path, monkeypatch):
     timing = Timing(alone=1.0, joint=0.6, adapters=4, tokens=1000)
-    monkeypatch.setattr(measuring, "measure", lambda *_: timing)
+    monkeypatch.setattr(measuring, "measure", lambda *_, **__: timing)
     assert faster_together(jobs(varied(spec), tmp_path))[0]
     together, why = faster_together(jobs(varied(spec), tmp_path), devices=2)
     assert not together
