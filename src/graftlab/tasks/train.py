@@ -141,7 +141,6 @@ def _run(spec: TrainSpec, observer: Observer | None) -> Result:
     with folder.held():
         if folder.finished:
             folder.require_same(dump(spec))
-            folder.reopen()
         return _train(spec, folder, observer)
 
 
@@ -154,6 +153,7 @@ def _train(spec: TrainSpec, folder: RunFolder, observer: Observer | None) -> Res
     if spec.trainer.needs_launch:
         from graftlab.training.ranks import launch
 
+        folder.reopen()
         launch(spec, folder, observer)
         return Result.read(folder.path / "result.json")
 
