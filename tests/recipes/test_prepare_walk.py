@@ -101,7 +101,7 @@ def check_counts(made: Prepared, read: int) -> None:
 
 def test_files_and_their_lines(tmp_path: Path) -> None:
     made = prepare(spec(tmp_path, split=Split(valid=0.1, test=0.1)))
-    names = ["manifest.json", "rejects.jsonl", "report.html"]
+    names = ["checksums.json", "manifest.json", "rejects.jsonl", "report.html"]
     names += ["test.jsonl", "train.jsonl", "valid.jsonl"]
     assert sorted(os.listdir(made.folder)) == names
     assert sorted(os.listdir(tmp_path)) == ["out", "rows.jsonl"]

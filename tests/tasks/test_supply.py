@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +18,14 @@ import yaml
 
 from graftlab.choices import dump, restore
 from graftlab.cli import main
+from graftlab.config import conf_dir
 from graftlab.data.prepared import PreparedData
 from graftlab.data.source import DataSpec
+from graftlab.door.keys import check_words
+from graftlab.door.menu import menu
+from graftlab.door.sweep import read_sweep
+from graftlab.door.verify import Door
+from graftlab.door.words import read_words
 from graftlab.errors import ConfigError, DataError
 from graftlab.recipes.persona import Persona, default_frames
 from graftlab.recipes.sources import SourceSpec
@@ -28,6 +35,7 @@ from graftlab.tasks.prepare import PrepareSpec
 from graftlab.tasks.recipe_key import key_of
 from graftlab.tasks.supply import compose, supply
 from graftlab.text.frame import SHIPPED
+from graftlab.tracking.paths import absolute
 from kept_logging import kept_logging
 from recipe_rows import read_lines, sentence, turns, write_lines
 from sweep_runs import small_run
@@ -223,6 +231,41 @@ def test_the_lengths_of_jobs_are_counted_on_what_the_recipe_makes(
     assert lengths is not None
     assert lengths[1].total_steps == 3 * lengths[1].steps_per_epoch
     assert [folder.name for folder in made()] == [data.folder().name]
+
+
+def test_a_key_is_of_the_files_however_their_paths_are_typed(
+    knock: Knock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep hands its jobs in full what was typed relative to this folder."""
+    typed = composed(Path())
+    assert typed.key == composed(tmp_path).key
+    typed.prepare = absolute({"prepare": typed.prepare})["prepare"]
+    assert supply(typed) == typed.folder()
+
+
+def test_a_run_with_auto_is_the_same_while_its_data_is_made_and_after(knock: Knock) -> None:
+    words = (*RECIPE, *QUICK, "epochs=auto", "resume=auto")
+    code, _, err = knock("train", *words)
+    assert (code, err) == (0, "")
+    for place in ((), ("hydra.run.dir=" + str(next(Path("outputs").glob("*/*"))),)):
+        shutil.rmtree("cache")
+        code, out, err = knock("train", *words, *place)
+        assert (code, err) == (0, "")
+        assert "Already finished" in out
+    assert len(list(Path("outputs").glob("*/*"))) == 1
+
+
+def test_a_sweep_with_auto_has_the_same_jobs_before_and_after_its_data_is_made(
+    knock: Knock,
+) -> None:
+    jobs = []
+    for _ in range(2):
+        words = [*RECIPE, *QUICK, "epochs=auto", "seed=0,1"]
+        door = Door(menu("train", [conf_dir()]), conf_dir())
+        line = read_sweep(door, check_words(read_words(words, "train"), door.menu, multirun=True))
+        jobs.append((line.folder, [line.drafts({"seed": text})[0].identity for text in "01"]))
+        assert len(made()) == 1
+    assert jobs[0] == jobs[1]
 
 
 def test_a_damaged_result_in_the_cache_is_made_anew(knock: Knock, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import yaml
 from graftlab.adapters.store import find_adapter
 from graftlab.choices import dump
 from graftlab.data.source import JsonlData
-from graftlab.errors import ConfigError, Interrupted, ResumeError
+from graftlab.errors import ConfigError, GraftlabError, Interrupted, ResumeError
 from graftlab.models.hf import HFModel
 from graftlab.sweeps.jobs import Draft
 from graftlab.sweeps.ledger import Ledger
@@ -88,6 +88,28 @@ def test_a_run_out_of_minutes_goes_on_as_if_it_had_not_ended(
     assert (again.steps, again.stopped, again.score) == (whole.steps, None, whole.score)
     assert left_behind(folder) == left_behind(tmp_path / "whole")
     assert time_limit(folder) is None
+
+
+def test_a_start_that_is_refused_leaves_a_run_out_of_minutes_as_it_was(spec, tmp_path, monkeypatch):
+    monkeypatch.setattr(Stopper, "_is_late", lambda stopper: stopper.max_minutes == 5)
+    folder = tmp_path / "run"
+    limited = replace(spec, run_dir=str(folder), max_minutes=5.0, resume="auto", date="2026-01-31")
+    run(limited)
+    result = (folder / "result.json").read_bytes()
+    more = replace(limited, max_minutes=None)
+    with pytest.raises(ResumeError, match="began with date=2026-01-31"):
+        run(replace(more, date="2026-02-01"))
+    assert (folder / "result.json").read_bytes() == result
+
+    def no_memory(*args, **options):
+        raise GraftlabError("no room for the base")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("graftlab.training.run.open_adapter", no_memory)
+        with pytest.raises(GraftlabError, match="no room"):
+            run(more)
+    assert (folder / "result.json").read_bytes() == result
+    assert run(more).stopped is None
 
 
 def test_a_job_of_a_sweep_that_was_out_of_minutes_waits_again_for_more(tmp_path):

@@ -118,10 +118,14 @@ def resume_words(spec: Any, words: Sequence[Word]) -> list[Word]:
     if resume != "auto":
         return [_folder_word("hydra.run.dir", _existing(resume, given))]
     from graftlab.choices import dump
+    from graftlab.tasks.auto import settle_auto
     from graftlab.tracking.folder import adopt, find_run
     from graftlab.tracking.identity import identity
 
-    found = find_run(RUNS, identity(dump(spec))) if RUNS.is_dir() else None
+    if not RUNS.is_dir():
+        return []
+    settle_auto(spec)
+    found = find_run(RUNS, identity(dump(spec)))
     if found is None:
         return []
     adopt(found.path)

@@ -24,6 +24,7 @@ from graftlab.sweeps.space import Dimension, Point, grid, in_order, without_idle
 from graftlab.sweeps.space import check as check_dimensions
 from graftlab.sweeps.spec import Sweep
 from graftlab.sweeps.trunk import plan_line, plan_trunks
+from graftlab.tasks.auto import settle_auto
 from graftlab.tasks.lengths import lengths_apart
 from graftlab.tasks.plan import refuse_sweep_over_budget
 from graftlab.tasks.sweep import Order
@@ -67,6 +68,7 @@ class SweepLine:
                 cfg = self.composer.compose(point)
                 cfg.run_dir = ""
                 spec: TrainSpec = built(self.door, cfg)
+                settle_auto(spec)  # a job is the same before and after its data is made
                 self._check_losses(spec)
         except GraftlabError as error:
             raise ConfigError(f"{in_words(point)}: {error}") from error
@@ -114,6 +116,8 @@ def read_sweep(door: Door, words: Sequence[Word]) -> SweepLine:
     space, when = base.sweep.space, base.sweep.when
     dimensions = read_space(words, space=space, when=when, menu=door.menu)
     _check(base, dimensions)
+    if stands_alone and not any(d.key.split(".")[0] == "data" for d in dimensions):
+        settle_auto(base)  # the sweep's name is of its numbers
     folder = folder_of(base, words, dimensions, stands_alone=stands_alone)
     base.date = base.date or _begun_on(folder)
     return SweepLine(

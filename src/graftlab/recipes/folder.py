@@ -48,12 +48,20 @@ def check_out(out: str | None) -> Path:
 
 
 def _is_prepared(folder: Path) -> bool:
-    """Whether its manifest is one of ours: other programs write a `manifest.json`, too."""
+    """Whether its manifest is one of ours: other programs write a `manifest.json`, too. A damaged
+    one is, where the checksums beside it are ours: such a folder is to be prepared again.
+    """
+    return _holds(folder / MANIFEST, {"key", "result", "seed"}) or _holds(
+        folder / CHECKSUMS, {MANIFEST, "train.jsonl", "valid.jsonl"}
+    )
+
+
+def _holds(file: Path, keys: set[str]) -> bool:
     try:
-        manifest = read_json(folder / MANIFEST)
+        found = read_json(file)
     except (OSError, UnreadableError):
         return False
-    return isinstance(manifest, dict) and {"key", "result", "seed"} <= manifest.keys()
+    return isinstance(found, dict) and keys <= found.keys()
 
 
 @contextmanager

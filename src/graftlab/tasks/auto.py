@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import AUTO, GraftlabError
 from graftlab.planning.advice import TINY, usual_epochs, usual_rank, usual_rate
+from graftlab.tasks.supply import supply
 
 if TYPE_CHECKING:
     from graftlab.tasks.train import TrainSpec
@@ -37,6 +38,18 @@ def resolve_auto(spec: TrainSpec) -> list[str]:
         parameters = num_parameters(spec)
         spec.lr = usual_rate(parameters=parameters, scale=_scale(spec), full=spec.lora.full)
         said.append(f"lr={spec.lr:g} (auto: {_why(spec, parameters)})")
+    return said
+
+
+def settle_auto(spec: TrainSpec) -> list[str]:
+    """The same for whoever needs the numbers now: data that a recipe has yet to make is made.
+
+    Raises GraftlabError where it cannot be made or read.
+    """
+    said = resolve_auto(spec)
+    if AUTO in (spec.epochs, spec.lora.rank, spec.lr):
+        supply(spec.data)
+        said += resolve_auto(spec)
     return said
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab import __version__
 from graftlab.recipes.sources import fingerprint
+from graftlab.tracking.paths import portable
 
 if TYPE_CHECKING:
     from graftlab.tasks.prepare import PrepareSpec
@@ -32,13 +33,14 @@ def key_of(spec: PrepareSpec) -> str:
     from graftlab.choices import dump
 
     decisive = {name: value for name, value in dump(spec).items() if name != "out"}
+    # A sweep's jobs are given in full what was typed relative to this folder.
     parts = {
         "graftlab": __version__,
         "code": _code_hash(),
         "libraries": {name: _version(name) for name in LIBRARIES},
-        "parameters": decisive,
+        "parameters": portable(decisive),
         "inputs": {
-            name: [[str(path), content_hash(path)] for path in paths]
+            name: [[portable({"path": str(path)})["path"], content_hash(path)] for path in paths]
             for name, paths in spec.inputs().items()
         },
         "teaching": _teaching(spec) if spec.taught else None,

@@ -30,7 +30,7 @@ from graftlab.planning.limits import Limits
 from graftlab.process import prepare_process
 from graftlab.sweeps.launcher import Launcher
 from graftlab.sweeps.spec import Sweep
-from graftlab.tasks.auto import resolve_auto
+from graftlab.tasks.auto import resolve_auto, settle_auto
 from graftlab.tasks.supply import supply
 from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder, time_limit
@@ -133,7 +133,10 @@ def _run(spec: TrainSpec, observer: Observer | None) -> Result:
     prepare_process()
     folder = RunFolder(Path(spec.run_dir))
     settle_key(spec.objective)
-    resolve_auto(spec)
+    if folder.finished and spec.resume:
+        settle_auto(spec)  # to be compared with the run that is there
+    else:
+        resolve_auto(spec)
     if folder.finished and not (spec.resume and folder.goes_on(spec.max_minutes)):
         return _finished(spec, folder)
     if LAUNCHED in os.environ:  # whoever launched the ranks holds the folder
@@ -141,7 +144,6 @@ def _run(spec: TrainSpec, observer: Observer | None) -> Result:
     with folder.held():
         if folder.finished:
             folder.require_same(dump(spec))
-            folder.reopen()
         return _train(spec, folder, observer)
 
 
@@ -154,6 +156,7 @@ def _train(spec: TrainSpec, folder: RunFolder, observer: Observer | None) -> Res
     if spec.trainer.needs_launch:
         from graftlab.training.ranks import launch
 
+        folder.reopen()
         launch(spec, folder, observer)
         return Result.read(folder.path / "result.json")
 

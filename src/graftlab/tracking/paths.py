@@ -42,7 +42,8 @@ def without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def relocated(config: Mapping[str, Any], run: Path) -> dict[str, Any]:
     """What a run's configuration says now that the run lies in `run`: whatever was moved along
-    with it, as a project is with its outputs, is meant where it lies now.
+    with it, as a project is with its outputs, is meant where it lies now. What stayed where it was,
+    as it does when a run alone was copied, is still meant there.
     """
     then, now = _parts(config.get("run_dir")), Path(os.path.abspath(run)).parts
     shared = 0
@@ -54,7 +55,10 @@ def relocated(config: Mapping[str, Any], run: Path) -> dict[str, Any]:
 
     def moved(text: str) -> str:
         parts = Path(text).parts
-        return str(Path(*after, *parts[len(before) :])) if parts[: len(before)] == before else text
+        if parts[: len(before)] != before:
+            return text
+        there = str(Path(*after, *parts[len(before) :]))
+        return text if _is_there(text) and not _is_there(there) else there
 
     return _walked(config, moved) | {"run_dir": str(run)}
 
@@ -76,10 +80,17 @@ def _walked(config: Mapping[str, Any], change: Callable[[str], str]) -> dict[str
 def _in_full(text: str) -> str:
     try:
         path = os.path.expanduser(text)
-        there = any(iglob(path)) if has_magic(path) else os.path.exists(path)
-        return os.path.abspath(path) if there or os.path.exists(path) else text
-    except (OSError, ValueError):  # a text that is no name of a file
+        return os.path.abspath(path) if _is_there(path) else text
+    except ValueError:  # a text that is no name of a file
         return text
+
+
+def _is_there(path: str) -> bool:
+    """Whether files of this name, or found by this glob, are there."""
+    try:
+        return os.path.exists(path) or (has_magic(path) and any(iglob(path)))
+    except (OSError, ValueError):
+        return False
 
 
 def _below(text: str, here: str) -> str:

@@ -82,6 +82,8 @@ def _execute(spec: TrainSpec, folder: RunFolder, signals: Signals, observer: Obs
         exit_code = 1
         try:
             setup_seconds = time.perf_counter() - started
+            if setup.writes:
+                folder.reopen()  # not before: what a start refuses leaves the run as it was
             _train(fit, resume, compiled=compiled)
             finish = Finish(
                 fit=fit, folder=folder, data=setup.data, compiled=compiled, writes=setup.writes

@@ -37,13 +37,14 @@ def claim_all(jobs: Sequence[Job], *, first: int = 0) -> tuple[Claimed, list[End
     claimed, ended = Claimed(), list[Ended]()
     for index, job in enumerate(jobs, first):
         try:
-            if job.folder.goes_on(job.spec.max_minutes):
+            if goes_on := job.folder.goes_on(job.spec.max_minutes):
                 job.folder.require_same(dump(job.spec))
-                job.folder.reopen()
-            if job.folder.finished:
+            if job.folder.finished and not goes_on:
                 ended.append(Ended(index=index, result=_reported(job)))
-            else:
-                claimed.append((index, job, claim(job.spec, job.folder)))
+                continue
+            last = claim(job.spec, job.folder)
+            job.folder.reopen()
+            claimed.append((index, job, last))
         except GraftlabError as error:
             ended.append(Ended(index=index, error=error))
     return claimed, ended
