@@ -148,7 +148,7 @@ def test_many_keys_make_no_crowd(tmp_path: Path) -> None:
 def test_one_run_alone_is_a_page_too(tmp_path: Path) -> None:
     write_run(tmp_path / "0")
     text = made(tmp_path)
-    assert "Only one configuration is finished" in text
+    assert "Only one configuration is finished. It has " in text
     assert "Nothing was varied" in text
 
 

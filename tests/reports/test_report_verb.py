@@ -52,6 +52,13 @@ def test_a_sweep_leaves_table_and_page(report: Any, tmp_path: Path) -> None:
     assert files == {"runs.csv", "runs.parquet", "report.html"}
 
 
+def test_one_run_alone_is_no_order_of_runs(report: Any, tmp_path: Path) -> None:
+    write_run(tmp_path / "alone", {"lr": 0.5})
+    code, out, err = report("alone", "out=page")
+    assert code == 0, err
+    assert out.startswith("1 run, base alone")
+
+
 def test_several_folders_are_plain_words(report: Any, tmp_path: Path) -> None:
     odd = write_run(tmp_path / "runs" / "a, b=(c) 'd'", {"lr": 0.5})
     write_run(tmp_path / "x" / "y", {"lr": 0.25})

@@ -64,13 +64,15 @@ def test_the_heading_counts_what_is_done_of_this_line(tmp_path: Path) -> None:
     for number in range(3):
         ledger.end(number, "done", launch="earlier")
 
-    def said(source, jobs: int) -> str:
+    def said(source, jobs: int, threads: int = 2) -> str:
         order = SimpleNamespace(source=source, folder=tmp_path, jobs=jobs)
-        return _heading(order, [Slot("cpu")])
+        return _heading(order, [Slot("cpu", {"OMP_NUM_THREADS": str(threads)})])
 
     narrower = Grid([draft(f"job {i}") for i in (1, 3, 7)])
     assert "3 jobs (1 done by earlier launches)" in said(narrower, 3)
     assert "earlier" not in said(Grid([draft("new")]), 1)
+    assert said(narrower, 3).endswith("2 threads each)")
+    assert said(narrower, 3, threads=1).endswith("1 thread each)")
     for key, text in (("name", "9 jobs (3 done"), ("lr", "9 jobs, 1 at once")):
         space = [Dimension(key=key, choices=("a", "b"))]
         search = Search(Sweep(search="random", trials=9), space, lambda point: [])

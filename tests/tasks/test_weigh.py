@@ -46,7 +46,9 @@ def test_only_what_was_measured_is_kept(ledger, monkeypatch) -> None:
         assert not together
         assert reason in why
         assert ledger.fact("joint") is None
-    assert weigh(ledger, "a", SLOT, at_once=1) == (False, "no two jobs of it can share a base")
+    assert weigh(ledger, "a", SLOT, at_once=1) == (False, "every worker has one job at most")
+    nobody = weigh(ledger, "another launch", SLOT, at_once=2)
+    assert nobody == (False, "no two jobs that wait can share a base")
     assert ledger.fact("joint") is None
     measured(monkeypatch, FINDS)
     assert weigh(ledger, "a", SLOT, at_once=2) == (True, "it is faster")

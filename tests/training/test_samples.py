@@ -50,8 +50,9 @@ def sampler(monkeypatch: pytest.MonkeyPatch) -> Any:
             generation=Generation(),
             replies=Replies(nullcontext),
         )
+        recorder: Any = SimpleNamespace(plan=SimpleNamespace(steps_per_epoch=3))
         made = Sampler(
-            None,  # type: ignore[arg-type]
+            recorder,
             Callbacks(),
             book=book,
             precision=precision,
@@ -70,6 +71,13 @@ def test_a_loop_that_training_brought_is_told_with_advice_for_the_run(sampler: A
         assert complaint.startswith("step 3: 97% of a sampled reply repeats itself")
         assert "Lower lr" in told[0]
         assert ("bf16-mixed" in told[0]) == advised
+
+
+def test_a_loop_before_the_first_epoch_has_ended_may_pass(sampler: Any) -> None:
+    made, told = sampler(PROSE, LOOP)
+    made.draw(2)
+    assert "may pass with training" in told[0]
+    assert "fewer epochs" not in told[0]
 
 
 def test_a_loop_of_the_base_is_no_fault_of_the_adapter(sampler: Any) -> None:

@@ -210,10 +210,11 @@ def _sentence(found: Comparison, judged: Verdict) -> str:
     best = found.points[judged.best]
     mean = best.interval
     spread = "" if mean.half is None else f" ± {mean.half:.4f}"
-    name = found.label(best.runs[0], seed=False) or "this configuration"
-    told = f"{name}: {mean.mean:.4f}{spread} nats per token over {_runs(mean.n)}"
+    scored = f"{mean.mean:.4f}{spread} nats per token over {_runs(mean.n)}"
+    name = found.label(best.runs[0], seed=False)
+    told = f"{name or 'this configuration'}: {scored}"
     if not judged.rivals:
-        return f"Only one configuration is finished. {told}."
+        return f"Only one configuration is finished. {told if name else f'It has {scored}'}."
     if judged.wins:
         return f"The winner is {told}; every other is worse by more than chance (95 %)."
     single = any(rival.method == "single" for rival in judged.open.values())

@@ -30,7 +30,8 @@ def show(found: Comparison, console: Console, *, limit: int) -> None:
         [run.name, *(found.shown(run, key) for key in found.keys), *_numbers(run), run.state]
         for run in ordered[:limit]
     ]
-    title = f"{len(found.runs)} runs, best first{alone}"
+    many = "1 run" if len(found.runs) == 1 else f"{len(found.runs)} runs, best first"
+    title = f"{many}{alone}"
     console.print(_table(title, heads, rows, left=("run", "state")))
     if len(ordered) > limit:
         console.print(f"... and {len(ordered) - limit} more: limit=N shows them.", highlight=False)

@@ -129,9 +129,10 @@ def _heading(order: Order, slots: Sequence[Slot]) -> str:
     done = sum(job.state == "done" and order.source.wants(job) for job in known)
     earlier = f" ({done} done by earlier launches)" if done else ""
     threads = slots[0].environment.get("OMP_NUM_THREADS", "all")
+    noun = "thread" if threads == "1" else "threads"
     return (
         f"sweep {order.folder}: {order.jobs} jobs{earlier}, {len(slots)} at once "
-        f"({', '.join(slot.name for slot in slots)}; {threads} threads each)"
+        f"({', '.join(slot.name for slot in slots)}; {threads} {noun} each)"
     )
 
 

@@ -55,9 +55,12 @@ def weigh(
 
 def _measured(ledger: Ledger, launch: str, slot: Slot, *, at_once: int) -> tuple[bool | None, str]:
     """What was found, and in words; None where nothing was."""
-    largest = _largest_group(ledger, launch)[:at_once]
+    alike = _largest_group(ledger, launch)
+    if len(alike) < 2:
+        return None, "no two jobs that wait can share a base"
+    largest = alike[:at_once]
     if len(largest) < 2:
-        return None, "no two jobs of it can share a base"
+        return None, "every worker has one job at most"
     try:
         supply(restore(TrainSpec, ledger.spec(largest[0])).data)  # here, so that people see it
     except GraftlabError as error:

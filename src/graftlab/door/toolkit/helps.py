@@ -6,7 +6,7 @@ from graftlab.door.helps import table
 from graftlab.door.toolkit.command import Command
 from graftlab.door.toolkit.commands import COMMANDS
 
-SUMMARY = "The words of Apple's adapter toolkit, said in graftlab's and run"
+SUMMARY = "The words of Apple's adapter toolkit, said in graftlab's and run."
 PLAIN = {
     "--dry-run": "print the graftlab line, and run nothing",
     "KEY=VALUE": "a word of graftlab's own; it wins over what a flag says",

@@ -111,7 +111,7 @@ class Sampler(StepCallback):
                 f"step {step}: {adapter:.0%} of a sampled reply repeats itself "
                 f"(of the base's own reply: {base:.0%})"
             )
-            self.warn(f"{complaint}. {self._advice()}")
+            self.warn(f"{complaint}. {self._advice(step)}")
             return complaint
         if loops and not self._told_of_base:
             self._told_of_base = True
@@ -121,8 +121,10 @@ class Sampler(StepCallback):
             )
         return None
 
-    def _advice(self) -> str:
+    def _advice(self, step: int) -> str:
         """What helps; plain bf16 adapters degenerate, other precisions have no part in it."""
+        if step < self.recorder.plan.steps_per_epoch:
+            return "Before the first epoch has ended that may pass with training; else lower lr."
         if self.precision == "bf16":
             return "Lower lr, train for fewer epochs, or use precision=bf16-mixed."
         return "Lower lr, or train for fewer epochs."
