@@ -36,6 +36,7 @@ from graftlab.sweeps.trunk import (
 from graftlab.tasks.lengths import lengths_apart, lengths_of
 from graftlab.tasks.train import TrainSpec, run
 from graftlab.tracking.folder import RunFolder
+from graftlab.tracking.identity import identity
 from graftlab.tracking.loggers import Loggers, TensorBoardLogs, WandbLogs
 from graftlab.training.checkpoint import Checkpointing, CheckpointStore
 from graftlab.training.fit import Fit
@@ -149,7 +150,7 @@ def test_a_branch_is_its_run_trained_alone(
         assert seen == list(range(found.step + 1, 3 * job.epochs + 1))  # the rest alone
         assert left_behind(folder.path) == left_behind(Path(alone.run_dir))
         assert checkpoints(folder) == checkpoints(RunFolder(Path(alone.run_dir)))
-        assert folder.identity() == RunFolder(Path(alone.run_dir)).identity()
+        assert identity(folder.config()) == identity(RunFolder(Path(alone.run_dir)).config())
         assert folder.config() == {**dump(alone), "run_dir": mine.run_dir}
         assert (result.best_step < found.step) == rising
 

@@ -25,7 +25,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class UnreadableError(ValueError):
-    """A file that is not what its name says, or beyond the limits; the message names no file."""
+    """A file that is not what its name says, or beyond the limits; what reads a file names it."""
 
 
 def load_yaml(text: str) -> Any:
