@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from chats import chats
 from graftlab.adapters.lora import Lora
 from graftlab.adapters.store import find_adapter
 from graftlab.choices import dump, restore
@@ -22,28 +21,12 @@ from graftlab.models.finite import describe_nonfinite
 from graftlab.models.hf import HFModel
 from graftlab.packing.plan import Packing
 from graftlab.tasks.train import TrainSpec, run
-from graftlab.training.checkpoint import Checkpointing, CheckpointStore
+from graftlab.training.checkpoint import CheckpointStore
 from graftlab.training.module import AdapterModule
 from left_behind import left_behind
 from miniatures import miniature
-from training_spec import small_spec
 
 NO_NUMBERS = (float("inf"), float("-inf"), float("nan"))
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("divergence")
-    miniature("qwen2", root / "base")
-    chats(root / "train.jsonl", 11)
-    chats(root / "valid.jsonl", 4)
-    return root
-
-
-@pytest.fixture
-def spec(root: Path, tmp_path: Path) -> TrainSpec:
-    every = Checkpointing(every_steps=1, keep="all")
-    return replace(small_spec(root), run_dir=str(tmp_path / "run"), checkpoint=every, max_steps=4)
 
 
 def numbers(data: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
