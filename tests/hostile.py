@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from knocking import Knock, knock
+
 REMOTE = """
 from pathlib import Path
 Path({marker!r}).write_text("ran")
@@ -30,15 +32,6 @@ class EvilModel(Qwen2ForCausalLM):
 
 
 @dataclass
-class Knock:
-    """What came out of one command."""
-
-    code: int
-    out: str
-    err: str
-
-
-@dataclass
 class Attack:
     """A folder to work in, the file that appears when code has run, and the command line."""
 
@@ -48,20 +41,15 @@ class Attack:
     capture: pytest.CaptureFixture[str]
 
     def knock(self, *arguments: str) -> Knock:
-        from graftlab.cli import main
-
-        self.capture.readouterr()
-        code = main(arguments)
-        seen = self.capture.readouterr()
-        return Knock(code, seen.out, seen.err)
+        return knock(self.capture, *arguments)
 
     def refused(self, *arguments: str, saying: str) -> None:
         """The command ends with one message that holds `saying`, and no code has run."""
-        knock = self.knock(*arguments)
+        found = self.knock(*arguments)
         assert not self.marker.exists(), "code of a file ran"
-        assert knock.code == 2, knock.err
-        assert "Traceback" not in knock.err
-        assert saying in knock.err, knock.err
+        assert found.code == 2, found.err
+        assert "Traceback" not in found.err
+        assert saying in found.err, found.err
 
     def write(self, name: str, content: str) -> Path:
         """A file below the folder."""

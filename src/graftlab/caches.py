@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from graftlab.errors import ConfigError
 from graftlab.files.checksums import DamagedError, check_folder_once
+from graftlab.files.locks import hold
 from graftlab.terminal import printable
 
 
@@ -40,6 +43,19 @@ def is_intact(folder: Path) -> bool:
     return False
 
 
+@contextmanager
+def made_alone(folder: Path) -> Iterator[None]:
+    """Hold a folder of the cache that is to be made; whoever else wants it waits, and is told."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+
+    def wait(holder: str) -> None:
+        _tell(f"{holder} makes {folder}; waiting for it.")
+
+    lock = folder.with_name(f".{folder.name}.lock")
+    with hold(lock, what=str(folder), tell=_tell, wait=wait):
+        yield
+
+
 _told: set[str] = set()
 
 
@@ -47,4 +63,8 @@ def tell_damage(text: str) -> None:
     """One line on stderr, once a process."""
     if text not in _told:
         _told.add(text)
-        print(printable(f"! {text}"), file=sys.stderr, flush=True)
+        _tell(f"! {text}")
+
+
+def _tell(line: str) -> None:
+    print(printable(line), file=sys.stderr, flush=True)

@@ -10,14 +10,13 @@ here, one YAML file in `conf/` and one test; a base has its line in `models/kind
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from graftlab.data.prepared import PreparedData
 from graftlab.data.source import DataSpec, DemoData, JsonlData
-from graftlab.errors import ConfigError, did_you_mean
+from graftlab.errors import ConfigError, did_you_mean, require_range
 from graftlab.models.base import ModelSpec
 from graftlab.models.kinds import MODELS
 from graftlab.objectives.base import Objective
@@ -108,8 +107,8 @@ def restore(cls: type[Spec], data: Mapping[str, Any], *, path: str = "") -> Spec
 
 def require_finite(value: Any, key: str = "") -> None:
     """Raise ConfigError naming the key of a number in a spec that is NaN or infinite."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{key}={value} is out of range: it must be a finite number.")
+    if isinstance(value, float):
+        require_range(key, value)
     inside: Iterable[tuple[Any, Any]] = ()
     if dataclasses.is_dataclass(value):
         inside = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))

@@ -29,8 +29,7 @@ from graftlab.door.menu import Menu, menu
 from graftlab.door.verify import Door, composed, verify, verify_sweep
 from graftlab.door.words import Word, read_words
 from graftlab.errors import ConfigError, GraftlabError, Interrupted, did_you_mean
-from graftlab.files.disk import disk_trouble
-from graftlab.files.ownership import names_no_home
+from graftlab.files.disk import disk_trouble, names_no_home
 from graftlab.process import prepare_process, second_signal_ends
 from graftlab.terminal import go_on_without_stdout, printable, steady_streams, tell_traceback
 

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.choices import CHOICES, dump
+from graftlab.choices import CHOICES, dump, require_finite
 from graftlab.tasks.export import ExportSpec
 from graftlab.tasks.inspect import InspectSpec
 from graftlab.tasks.plan import PlanSpec
@@ -142,7 +142,6 @@ def build(cfg: DictConfig) -> Any:
     """
     from omegaconf import OmegaConf
 
-    from graftlab.choices import require_finite
     from graftlab.door.secrets import refuse_secrets
 
     spec = _unmask(OmegaConf.to_object(cfg))

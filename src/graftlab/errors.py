@@ -122,7 +122,7 @@ def require_range(
     most: float | None = None,
     above: float | None = None,
 ) -> None:
-    """Raise ConfigError unless the number (None passes) lies in the stated range."""
+    """Raise ConfigError unless the number (None passes) is finite and in the stated range."""
     if value is None:
         return
     bounds = [
@@ -130,8 +130,8 @@ def require_range(
         (most is None or value <= (most or 0), f"at most {most}"),
         (above is None or value > (above or 0), f"above {above}"),
     ]
-    failed = [text for holds, text in bounds if not holds]
-    if failed or not math.isfinite(value):
-        bounds = bounds if any("None" not in text for _, text in bounds) else [(True, "finite")]
+    if not math.isfinite(value):
+        raise ConfigError(f"{key}={value} is out of range: it must be a finite number.")
+    if not all(holds for holds, _ in bounds):
         wanted = " and ".join(text for holds, text in bounds if "None" not in text)
         raise ConfigError(f"{key}={value} is out of range: it must be {wanted}.")

@@ -12,15 +12,7 @@ import pytest
 
 from graftlab.tasks.lengths import lengths_of
 from kept_logging import kept_logging
-
-
-@dataclass
-class Knock:
-    """What came out of one command."""
-
-    code: int
-    out: str
-    err: str
+from knocking import Knock, knock
 
 
 @dataclass
@@ -36,12 +28,7 @@ class Doors:
     fail: dict[str, BaseException] = field(default_factory=dict)
 
     def knock(self, *arguments: str) -> Knock:
-        from graftlab.cli import main
-
-        self.capture.readouterr()
-        code = main(arguments)
-        seen = self.capture.readouterr()
-        return Knock(code, seen.out, seen.err)
+        return knock(self.capture, *arguments)
 
     def train(self, *arguments: str) -> Knock:
         """`graftlab train` on a miniature and a data file of its own."""

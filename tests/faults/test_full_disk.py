@@ -15,33 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from chats import chats
 from commands import command
 from graftlab.errors import GraftlabError
 from graftlab.files.checksums import beside
 from graftlab.files.disk import disk_trouble
 from graftlab.tasks.train import TrainSpec, run
 from graftlab.tracking.history import Row
-from graftlab.training.checkpoint import Checkpointing, CheckpointStore
+from graftlab.training.checkpoint import CheckpointStore
 from graftlab.training.observer import Observer
 from left_behind import left_behind
-from miniatures import miniature
-from training_spec import small_spec
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("disk")
-    miniature("qwen2", root / "base")
-    chats(root / "train.jsonl", 11)
-    chats(root / "valid.jsonl", 4)
-    return root
-
-
-@pytest.fixture
-def spec(root: Path, tmp_path: Path) -> TrainSpec:
-    every = Checkpointing(every_steps=1, keep="all")
-    return replace(small_spec(root), run_dir=str(tmp_path / "run"), checkpoint=every, max_steps=4)
 
 
 @contextmanager

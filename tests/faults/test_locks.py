@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,6 +89,26 @@ def test_the_second_on_an_out_is_told_who_is_there(tmp_path, monkeypatch, capsys
         ]
     assert f"{out} is in use by process {os.getpid()}" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_who_waits_is_told_whom_for_and_is_next(tmp_path):
+    lock, told, held = tmp_path / ".lock", threading.Event(), []
+
+    def second() -> None:
+        with hold(lock, what="run", wait=lambda who: (held.append(who), told.set())):
+            held.append("second")
+            with pytest.raises(BusyError), hold(lock, what="run"):
+                pass
+
+    other = threading.Thread(target=second)
+    with hold(lock, what="run"):
+        other.start()
+        assert told.wait(60)
+        assert len(held) == 1
+        assert held[0].startswith(f"process {os.getpid()} on ")
+    other.join()
+    assert held[1:] == ["second"]
+    assert not lock.exists()
 
 
 def test_a_file_system_without_locks_is_said_and_works(tmp_path, monkeypatch):

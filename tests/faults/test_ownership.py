@@ -15,6 +15,7 @@ from graftlab.door.toolkit.places import hand_over
 from graftlab.errors import ConfigError
 from graftlab.exports.folder import building as exporting
 from graftlab.exports.folder import require_free
+from graftlab.files.building import building
 from graftlab.files.ownership import kind_of
 from graftlab.files.writing import partial_path
 from graftlab.recipes.folder import building as preparing
@@ -118,7 +119,7 @@ def test_an_empty_folder_becomes_ours_and_stays_so(tmp_path):
     run.begin({"lr": 1.0})
     assert kind_of(run.path) == "run"
     run.begin({"lr": 1.0})
-    with run.building(run.adapter) as folder:
+    with building(run.adapter) as folder:
         (folder / "run.yaml").write_text("lr: 1.0")
     with pytest.raises(ConfigError, match="not of a run of ours"):
         RunFolder(run.adapter).take()
@@ -138,7 +139,7 @@ def test_a_copy_without_its_mark_is_taken_where_it_is_named_as_a_run(tmp_path):
 def test_what_people_put_into_an_adapter_folder_stays_when_it_is_replaced(tmp_path):
     run = RunFolder(tmp_path / "run")
     for text in ("first", "second"):
-        with run.building(run.adapter) as folder:
+        with building(run.adapter) as folder:
             (folder / "adapter_config.json").write_text(text)
         (run.adapter / "thesis.tex").write_text("mine")
         (run.adapter / "merged").mkdir(exist_ok=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import threading
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from graftlab import caches
 from graftlab.adapters.lora import Lora
 from graftlab.errors import ConfigError, ModelError
 from graftlab.models.draft import DraftModel
@@ -97,6 +100,23 @@ def test_equal_seeds_give_equal_drafts_made_once(qwen2_folder, monkeypatch, tmp_
     weights = [(folder / "model.safetensors").read_bytes() for folder in (first, again, other)]
     assert weights[0] == weights[1] != weights[2]
     assert not list((tmp_path / "one").glob(".draft-*"))
+
+
+def test_a_draft_that_another_process_makes_is_waited_for(qwen2_folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("GRAFTLAB_CACHE", str(tmp_path / "cache"))
+    spec = DraftModel(of=str(qwen2_folder), layers=1, hidden=32)
+    home = spec.folder().rename(tmp_path / "made elsewhere")
+    place, waits, found = tmp_path / "cache" / spec.folder().name, threading.Event(), []
+    shutil.rmtree(place)
+    monkeypatch.setattr(caches, "_tell", lambda line: waits.set())
+    monkeypatch.setattr(DraftModel, "_build", lambda *_: found.append("built twice"))
+    second = threading.Thread(target=lambda: found.append(spec.folder()))
+    with caches.made_alone(place):
+        second.start()
+        assert waits.wait(60)
+        home.rename(place)
+    second.join()
+    assert found == [place]
 
 
 def test_words_that_are_alike_stay_alike(tmp_path, monkeypatch):

@@ -36,8 +36,10 @@ from graftlab.sweeps.trunk import (
 from graftlab.tasks.lengths import lengths_apart, lengths_of
 from graftlab.tasks.train import TrainSpec, run
 from graftlab.tracking.folder import RunFolder
+from graftlab.tracking.identity import identity
 from graftlab.tracking.loggers import Loggers, TensorBoardLogs, WandbLogs
 from graftlab.training.checkpoint import Checkpointing, CheckpointStore
+from graftlab.training.evaluate import Evaluation
 from graftlab.training.fit import Fit
 from graftlab.training.observer import Observer
 from graftlab.training.optim import AdamW
@@ -70,6 +72,7 @@ def spec(root: Path, qwen2_folder: Path, tmp_path: Path) -> TrainSpec:
         packing=Packing(max_length=80),
         lora=Lora(dropout=0.2),
         schedule=WSD,
+        lr=1e-3,
         callbacks=Callbacks(
             validation=Validation(every_epochs=None, every_steps=2),
             samples=Samples(prompts=1, every_epochs=1),
@@ -120,7 +123,9 @@ def test_a_branch_is_its_run_trained_alone(
     """
     if rising:
         monkeypatch.setattr(
-            Fit, "tuned_numbers", lambda fit: {"loss": 1.0 + fit.module.trainer.global_step}
+            Fit,
+            "tuned_numbers",
+            lambda fit: Evaluation({"loss": 1.0 + fit.module.trainer.global_step}, None),
         )
     short = spec
     middle, long = replace(short, epochs=3), replace(short, epochs=5)
@@ -149,7 +154,7 @@ def test_a_branch_is_its_run_trained_alone(
         assert seen == list(range(found.step + 1, 3 * job.epochs + 1))  # the rest alone
         assert left_behind(folder.path) == left_behind(Path(alone.run_dir))
         assert checkpoints(folder) == checkpoints(RunFolder(Path(alone.run_dir)))
-        assert folder.identity() == RunFolder(Path(alone.run_dir)).identity()
+        assert identity(folder.config()) == identity(RunFolder(Path(alone.run_dir)).config())
         assert folder.config() == {**dump(alone), "run_dir": mine.run_dir}
         assert (result.best_step < found.step) == rising
 

@@ -226,10 +226,10 @@ def test_tokens_grow_on_disk_not_in_memory(tmp_path: Path) -> None:
     np.testing.assert_array_equal(tokens[7].input_ids, ids[:1000] + 7)
 
 
-def test_a_draft_of_a_killed_process_is_cleared_a_day_later(
+def test_a_draft_of_another_host_is_cleared_a_day_later(
     chat_tokenizer: Maker, tmp_path: Path
 ) -> None:
-    old, young = tmp_path / ".tokens-a-1", tmp_path / ".tokens-a-2"
+    old, young = (tmp_path / f".tokens-a.elsewhere-1-{n}.partial" for n in ("00000a", "00000b"))
     for draft in (old, young):
         draft.mkdir()
         (draft / "labels.npy").touch()

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from graftlab.choices import dump
-from graftlab.errors import ConfigError, GraftlabError, Interrupted
+from graftlab.errors import ConfigError, CrashError, GraftlabError, Interrupted
 from graftlab.tasks import rank
 from graftlab.tasks.train import run
 from graftlab.tracking.folder import RunFolder
@@ -99,6 +99,18 @@ def test_what_a_rank_says_is_the_error_of_the_run(spec, tmp_path, monkeypatch):
 
     monkeypatch.setattr(ranks, "_run", torchrun)
     refused(spec, tmp_path)
+
+
+@pytest.mark.parametrize("half", ["", '{"kind": "refu'])
+def test_words_that_nobody_could_finish_are_none(spec, tmp_path, monkeypatch, half):
+    def torchrun(command, environment):
+        (tmp_path / ranks.LAST_WORDS).write_text(half)
+        return 1, None
+
+    monkeypatch.setattr(ranks, "_run", torchrun)
+    with pytest.raises(CrashError, match="ended with code 1"):
+        ranks.launch(spec, RunFolder(tmp_path))
+    assert not (tmp_path / ranks.LAST_WORDS).exists()
 
 
 def test_devices_without_a_strategy_are_refused():

@@ -79,10 +79,14 @@ class Adapter(ABC):
             self.detach()
             raise ModelError(f"{source.file} is damaged or was trained to divergence: {found}.")
         try:
-            self.load_state_dict(tensors)
+            self.take_over(tensors)
         except ModelError as error:
             self.detach()
             raise ModelError(f"{source.path} does not fit {self.base.name}: {error}") from error
+
+    def take_over(self, tensors: Mapping[str, Tensor]) -> None:
+        """Load an adapter's file, with whatever else it may hold. Raises ModelError."""
+        self.load_state_dict(tensors)
 
     @abstractmethod
     def config_dict(self) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from graftlab.errors import ModelError
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-    from graftlab.adapters.store import AdapterSource
     from graftlab.models.hf_base import HFBase
 
 NAME = "default"
@@ -82,13 +81,9 @@ class PeftAdapter(Adapter):
         text = json.dumps(content, sort_keys=True, default=sorted)  # sets have no order
         return dict(json.loads(text))
 
-    def fill(self, source: AdapterSource) -> None:
-        try:
-            self.load_state_dict(self._without_copies(source.tensors()))
-            self._check_numbers()
-        except ModelError as error:
-            self.detach()
-            raise ModelError(f"{source.path} does not fit {self.base.name}: {error}") from error
+    def take_over(self, tensors: Mapping[str, Tensor]) -> None:
+        self.load_state_dict(self._without_copies(tensors))
+        self._check_directions()
 
     def _without_copies(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The trained tensors: PEFT also saves the base's embedding and head where one is adapted.
@@ -111,11 +106,8 @@ class PeftAdapter(Adapter):
                 raise ModelError(f"it carries a {place} of its own, of another base.")
         return kept
 
-    def _check_numbers(self) -> None:
+    def _check_directions(self) -> None:
         """Raise ModelError where the weights taken over can give nothing but NaN."""
-        wrong = [name for name, p in self.named_parameters() if not p.isfinite().all()]
-        if wrong:
-            raise ModelError(f"{wrong[0]} holds NaN or infinite values: its training diverged.")
         for name, layer in self.layers.items():
             if NAME not in layer.lora_magnitude_vector or NAME not in layer.lora_B:
                 continue

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
-from graftlab.data.decoding import TOO_DEEP, Decoder, broken_reason, end_of_value
+from graftlab.data.decoding import Decoder, broken_reason, end_of_value
+from graftlab.files.reading import TOO_DEEP
 
 LONGEST_ROW = 64 * 2**20
 """Bytes of a row that are still read; more is a problem of that row."""

@@ -12,9 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from graftlab.files.reading import DEEPEST, deeper_than
-
-TOO_DEEP = f"nested more than {DEEPEST} levels deep"
+from graftlab.files.reading import DEEPEST, TOO_DEEP, deeper_than
 
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _NEARBY = 40

@@ -27,9 +27,10 @@ from graftlab.data.arrays import (
     is_message_list,
     not_utf8,
 )
-from graftlab.data.decoding import TOO_DEEP, Decoder, broken_reason
+from graftlab.data.decoding import Decoder, broken_reason
 from graftlab.data.kinds import HEAD, binary_problem, text_problem
 from graftlab.errors import ConfigError, did_you_mean
+from graftlab.files.reading import TOO_DEEP
 
 _WIDE_MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _WIDE_ZEROS = ([True, False, True, False], [False, True, False, True])

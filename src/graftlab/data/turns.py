@@ -5,9 +5,9 @@ from __future__ import annotations
 from sys import intern
 from typing import Any
 
-from graftlab.data.decoding import TOO_DEEP, decoded
+from graftlab.data.decoding import decoded
 from graftlab.data.keys import Unread, is_blank
-from graftlab.files.reading import DEEPEST, deeper_than
+from graftlab.files.reading import DEEPEST, TOO_DEEP, deeper_than
 from graftlab.types import ROLES, Message
 
 SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
@@ -121,16 +121,8 @@ def _joined(number: int, role: str, content: Any) -> str:
 
 def read_tools(row: dict[str, Any]) -> tuple[dict[str, Any], ...]:
     """The `tools` of a row or a turn, which may be JSON in a text. Raises RowProblem."""
-    tools = row.get("tools")
-    if isinstance(tools, str):
-        try:
-            tools = decoded(tools) if tools.strip() else None
-        except ValueError as error:
-            raise RowProblem(f"tools is a string that is not JSON ({error})") from None
-    if tools is None:
+    if (tools := _unpacked("tools", row)) is None:
         return ()
-    if deeper_than(tools, DEEPEST):  # of a row that was no JSON, such as one of Parquet
-        raise RowProblem(f"tools: {TOO_DEEP}")
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise RowProblem(f"tools must be an array of objects, this is {kind_of(tools)}")
     return tuple(tools)
@@ -138,16 +130,9 @@ def read_tools(row: dict[str, Any]) -> tuple[dict[str, Any], ...]:
 
 def read_format(turn: dict[str, Any]) -> dict[str, Any] | None:
     """The `response_format` of a turn or a row: a JSON schema, or None. Raises RowProblem."""
-    wanted = turn.get("response_format")
-    if isinstance(wanted, str):
-        try:
-            wanted = decoded(wanted) if wanted.strip() else None
-        except ValueError as error:
-            raise RowProblem(f"response_format is a string that is not JSON ({error})") from None
+    wanted = _unpacked("response_format", turn)
     if wanted is None or wanted == {"type": "text"}:
         return None
-    if deeper_than(wanted, DEEPEST):
-        raise RowProblem(f"response_format: {TOO_DEEP}")
     if not isinstance(wanted, dict) or wanted.get("type") != "json_schema":
         seen = wanted.get("type") if isinstance(wanted, dict) else kind_of(wanted)
         raise RowProblem(f'response_format must have the type "json_schema", this has {seen}')
@@ -158,6 +143,19 @@ def read_format(turn: dict[str, Any]) -> dict[str, Any] | None:
             "as an object"
         )
     return wanted
+
+
+def _unpacked(key: str, holder: dict[str, Any]) -> Any:
+    """The value of a key, which may be JSON in a text; None for a blank one. Raises RowProblem."""
+    value = holder.get(key)
+    if isinstance(value, str):
+        try:
+            value = decoded(value) if value.strip() else None
+        except ValueError as error:
+            raise RowProblem(f"{key} is a string that is not JSON ({error})") from None
+    if deeper_than(value, DEEPEST):  # of a row that was no JSON, such as one of Parquet
+        raise RowProblem(f"{key}: {TOO_DEEP}")
+    return value
 
 
 def kind_of(value: Any) -> str:

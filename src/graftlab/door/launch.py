@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graftlab.choices import dump
 from graftlab.config import compose, register
 from graftlab.door.jobs import place_job
 from graftlab.door.verify import Door, built, sweep_values
@@ -25,7 +26,8 @@ from graftlab.errors import ConfigError, GraftlabError, Interrupted
 from graftlab.files.ownership import kind_of, unwritable
 from graftlab.terminal import keep_log, printable, tell_traceback
 from graftlab.tracking.console import say
-from graftlab.tracking.folder import LOG
+from graftlab.tracking.folder import LOG, RunFolder, adopt, find_run
+from graftlab.tracking.identity import identity
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -88,8 +90,6 @@ def _settled(door: Door, words: Sequence[Word], *, multirun: bool) -> Iterator[S
     if door.menu.verb != "train" or multirun:
         yield words
         return
-    from graftlab.tracking.folder import RunFolder
-
     cfg = compose(door.menu.verb, door.overrides(words), conf=door.conf, hydra=True)
     folder = Path(str(cfg.hydra.run.dir)).expanduser()
     others = [word for word in words if word.key != "hydra.run.dir"]
@@ -117,10 +117,7 @@ def resume_words(spec: Any, words: Sequence[Word]) -> list[Word]:
         return []
     if resume != "auto":
         return [_folder_word("hydra.run.dir", _existing(resume, given))]
-    from graftlab.choices import dump
     from graftlab.tasks.auto import settle_auto
-    from graftlab.tracking.folder import adopt, find_run
-    from graftlab.tracking.identity import identity
 
     if not RUNS.is_dir():
         return []
@@ -139,8 +136,6 @@ def _existing(resume: str, given: bool) -> Path:
     folder = Path(resume).expanduser()
     if not folder.is_dir():
         raise ConfigError(f"resume={resume}: there is no such folder. resume=auto looks for one.")
-    from graftlab.tracking.folder import adopt
-
     adopt(folder)
     return folder
 

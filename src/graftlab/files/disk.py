@@ -24,7 +24,6 @@ _SAID = re.compile(
     re.IGNORECASE,
 )
 """What SQLite, Rust and C++ say of the same."""
-_HOME = "Could not determine home directory"
 
 
 def disk_trouble(error: BaseException | None) -> str | None:
@@ -37,10 +36,15 @@ def disk_trouble(error: BaseException | None) -> str | None:
             return f"{place}{error.strerror}"
         if not isinstance(error, GraftlabError) and _SAID.search(str(error)):
             return str(error).strip().splitlines()[0]
-        if isinstance(error, RuntimeError) and _HOME in str(error):
+        if names_no_home(error):
             return "there is no home folder: set HOME, and GRAFTLAB_CACHE for what is kept"
         error = error.__cause__ or error.__context__
     return None
+
+
+def names_no_home(error: BaseException) -> bool:
+    """Whether it is what `Path.home` and `Path.expanduser` raise for a user without a home."""
+    return isinstance(error, RuntimeError) and "home directory" in str(error)
 
 
 @contextmanager

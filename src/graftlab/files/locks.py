@@ -26,15 +26,20 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.E
 
 @contextmanager
 def hold(
-    lock: Path, *, what: str, tell: Callable[[str], None] = lambda line: None
+    lock: Path,
+    *,
+    what: str,
+    tell: Callable[[str], None] = lambda line: None,
+    wait: Callable[[str], None] | None = None,
 ) -> Iterator[None]:
     """Hold the lock file for the block; the system lets go of it when the process ends, however.
 
     `what` begins the message, such as `outputs/run`. Raises BusyError at once where another
-    process holds it, with host, process and command; OSError where the file cannot be made. Where
-    the file system has no locks, `tell` is told so and the block runs without.
+    process holds it, with host, process and command; with `wait`, that is told who does, and the
+    block begins when it is free. Raises OSError where the file cannot be made. Where the file
+    system has no locks, `tell` is told so and the block runs without.
     """
-    descriptor = _locked(lock, what, tell)
+    descriptor = _locked(lock, what, tell, wait)
     try:
         yield
     finally:
@@ -67,23 +72,31 @@ def _remove_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _locked(lock: Path, what: str, tell: Callable[[str], None]) -> int:
+def _locked(
+    lock: Path, what: str, tell: Callable[[str], None], wait: Callable[[str], None] | None
+) -> int:
     import fcntl
 
+    waited = False
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if wait is None:
+                    raise BusyError(f"{what} is in use by {_holder(lock)}.") from error
+                if not waited:
+                    wait(_holder(lock))
+                    waited = True
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # ends with a signal, too
             if not _is_there(descriptor, lock):  # its last holder removed it just now
                 os.close(descriptor)
                 continue
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, _me().encode(), 0)
-        except BlockingIOError as error:
-            os.close(descriptor)
-            raise BusyError(f"{what} is in use by {_holder(lock)}.") from error
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
+        except BaseException as error:
+            if not isinstance(error, OSError) or error.errno not in NO_LOCKS:
                 os.close(descriptor)
                 raise
             tell(f"! {lock.parent}: no locks on this file system; start no second process there.")

@@ -94,11 +94,6 @@ def is_everybodys(folder: Path) -> bool:
     return place in (home, Path(place.anchor))
 
 
-def names_no_home(error: Exception) -> bool:
-    """Whether it is what `Path.expanduser` raises for a user without a home."""
-    return isinstance(error, RuntimeError) and "home directory" in str(error)
-
-
 def unwritable(what: str, error: OSError) -> ConfigError:
     """What people are told of a folder or file that cannot be written."""
     reason = error.strerror or str(error)

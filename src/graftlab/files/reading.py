@@ -16,6 +16,7 @@ import yaml
 
 DEEPEST = 100
 """Levels of lists and mappings inside each other that are read."""
+TOO_DEEP = f"nested more than {DEEPEST} levels deep"
 MOST_NODES = 100_000
 """Nodes of a YAML file, each alias counted as all that it stands for."""
 LARGEST_YAML = 4 * 2**20
@@ -25,7 +26,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class UnreadableError(ValueError):
-    """A file that is not what its name says, or beyond the limits; the message names no file."""
+    """A file that is not what its name says, or beyond the limits; what reads a file names it."""
 
 
 def load_yaml(text: str) -> Any:
@@ -78,12 +79,12 @@ def load_json(text: str | bytes) -> Any:
     try:
         value = json.loads(text)
     except RecursionError as error:
-        raise UnreadableError(_too_deep()) from error
+        raise UnreadableError(f"is {TOO_DEEP}") from error
     except ValueError as error:  # no JSON, no UTF-8, or an integer of over 4,300 digits
         raise UnreadableError(f"is no JSON: {error}") from error
     brackets = (b"[", b"{") if isinstance(text, bytes) else ("[", "{")
     if sum(map(text.count, brackets)) > DEEPEST and deeper_than(value, DEEPEST):  # type: ignore[arg-type]
-        raise UnreadableError(_too_deep())
+        raise UnreadableError(f"is {TOO_DEEP}")
     return value
 
 
@@ -130,14 +131,10 @@ def _judge(text: str) -> None:
             open_nodes.append((event.anchor, nodes))
             nodes += 1
             if len(open_nodes) > DEEPEST:
-                raise UnreadableError(_too_deep())
+                raise UnreadableError(f"is {TOO_DEEP}")
         elif isinstance(event, yaml.CollectionEndEvent):
             anchor, before = open_nodes.pop()
             if anchor:
                 sizes[anchor] = nodes - before
         if nodes > MOST_NODES:
             raise UnreadableError(f"stands for more than {MOST_NODES:,} nodes, aliases resolved")
-
-
-def _too_deep() -> str:
-    return f"is nested more than {DEEPEST} levels deep"

@@ -9,11 +9,13 @@ A partial name says who writes it, so that what a killed process left is removed
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import secrets
 import shutil
 import socket
+import time
 from pathlib import Path
 
 _PARTIAL = re.compile(r"\..+\.(?P<host>[^.]+)-(?P<pid>\d+)-[0-9a-f]{6}\.partial")
@@ -26,13 +28,20 @@ def partial_path(target: Path) -> Path:
     return target.with_name(f".{name}.{host}-{os.getpid()}-{secrets.token_hex(3)}.partial")
 
 
-def clear_leftovers(folder: Path) -> list[Path]:
-    """Remove the partial files and folders whose writer, on this host, is gone; returns them."""
+def clear_leftovers(folder: Path, *, abandoned: float = math.inf) -> list[Path]:
+    """Remove the partial files and folders whose writer, on this host, is gone; returns them.
+
+    Nobody knows of writers on other hosts: theirs go when nothing was written to them for
+    `abandoned` seconds.
+    """
     host = re.sub(r"[^A-Za-z0-9_-]", "_", socket.gethostname()) or "host"
     removed = []
     for path in folder.glob(".*.partial"):
         found = _PARTIAL.fullmatch(path.name)
-        if found is None or found["host"] != host or is_alive(int(found["pid"])):
+        if found is None:
+            continue
+        here = found["host"] == host
+        if is_alive(int(found["pid"])) if here else _idle_seconds(path) < abandoned:
             continue
         try:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -40,6 +49,16 @@ def clear_leftovers(folder: Path) -> list[Path]:
             continue
         removed.append(path)
     return removed
+
+
+def _idle_seconds(path: Path) -> float:
+    """How long nothing was written to a file or to those in a folder; 0 where it is gone now."""
+    try:
+        entries = [path, *(path.iterdir() if path.is_dir() else ())]
+        newest: float = max(entry.stat().st_mtime for entry in entries)
+    except OSError:
+        return 0.0
+    return time.time() - newest
 
 
 def is_alive(pid: int) -> bool:

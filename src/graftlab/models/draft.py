@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.caches import default_cache, is_intact
+from graftlab.caches import default_cache, is_intact, made_alone
 from graftlab.errors import ConfigError, GraftlabError, ModelError, require_choice, require_range
 from graftlab.files.building import building
 from graftlab.files.checksums import write_checksums
@@ -90,9 +90,11 @@ class DraftModel(ModelSpec):
         plan = self._plan(pattern)
         home = default_cache() / f"draft-{self._key(pattern, plan)}"
         if not is_intact(home):
-            with building(home) as made:
-                self._build(pattern, plan, made)
-                write_checksums(made)
+            with made_alone(home):
+                if not is_intact(home):  # else another process was first
+                    with building(home) as made:
+                        self._build(pattern, plan, made)
+                        write_checksums(made)
         return home
 
     def made(self) -> ModelSpec:

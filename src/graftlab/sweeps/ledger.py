@@ -32,14 +32,13 @@ from graftlab.sweeps.jobs import STATES, Draft, Job, Place, Rung
 from graftlab.sweeps.tables import (
     NEW_TRUNK,
     OWNED,
-    RESPECIFIED,
     company_of,
     count_crash,
-    give_time,
     insert,
     part,
     read_jobs,
     read_rungs,
+    respecify,
     worked,
 )
 
@@ -160,9 +159,7 @@ class Ledger:
             if draft.identity not in known:
                 known[draft.identity] = insert(db, draft, len(known))
             else:
-                give_time(db, draft, known[draft.identity], folder=self.folder)
-                # What this command line says: a ledger that came from elsewhere gives no trust.
-                db.execute(RESPECIFIED, (json.dumps(dict(draft.spec)), known[draft.identity]))
+                respecify(db, draft, known[draft.identity], folder=self.folder)
         trunks = [
             (known.get(d.trunk) if d.trunk else None, d.branch_step, known[d.identity])
             for d in drafts

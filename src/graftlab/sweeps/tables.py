@@ -60,9 +60,6 @@ AND progress = '{}' AND NOT EXISTS (
 """
 """A job that was told of has begun."""
 
-RESPECIFIED = "UPDATE jobs SET spec = ? WHERE number = ?"
-"""What a job is to train, as the latest launch says it."""
-
 
 def read_rungs(db: sqlite3.Connection) -> dict[Place, Rung]:
     """`Ledger.rungs` within a transaction."""
@@ -123,16 +120,16 @@ def company_of(db: sqlite3.Connection, worker: str | None) -> list[int]:
     return [row["number"] for row in rows]
 
 
-def give_time(db: sqlite3.Connection, draft: Draft, number: int, *, folder: Path) -> None:
-    """Take over a new `max_minutes`; a job that ended for want of time waits again."""
-    row = db.execute("SELECT state, folder, spec FROM jobs WHERE number = ?", (number,))
-    state, name, text = row.fetchone()
-    spec, minutes = load_json(text), draft.spec.get("max_minutes")
-    if state == "running" or spec.get("max_minutes") == minutes:
-        return
-    changed = json.dumps({**spec, "max_minutes": minutes})
-    db.execute("UPDATE jobs SET spec = ? WHERE number = ?", (changed, number))
-    if state == "done" and RunFolder(folder / name).goes_on(minutes):
+def respecify(db: sqlite3.Connection, draft: Draft, number: int, *, folder: Path) -> None:
+    """Take over what this command line says: a ledger that came from elsewhere gives no trust.
+
+    A job that ended by `max_minutes` and has more of them now waits again.
+    """
+    row = db.execute("SELECT state, folder FROM jobs WHERE number = ?", (number,)).fetchone()
+    spec = json.dumps(dict(draft.spec))
+    db.execute("UPDATE jobs SET spec = ? WHERE number = ?", (spec, number))
+    minutes = draft.spec.get("max_minutes")
+    if row["state"] == "done" and RunFolder(folder / row["folder"]).goes_on(minutes):
         db.execute("UPDATE jobs SET state = 'waiting' WHERE number = ?", (number,))
 
 

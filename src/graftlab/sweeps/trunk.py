@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.choices import dump
 from graftlab.errors import ResumeError
+from graftlab.files.building import building
 from graftlab.files.checksums import beside, write_checksum
 from graftlab.files.writing import partial_path, write_atomic
 from graftlab.tracking.console import say
@@ -134,7 +135,7 @@ def keep_branch(trunk: RunFolder, step: int, checkpoint: Path) -> None:
     if target.exists():
         return
     best = [s for s in CheckpointStore(trunk.checkpoints).saved() if s.valid_loss is not None]
-    with trunk.building(target.with_suffix("")) as folder:
+    with building(target.with_suffix("")) as folder:
         for saved in best:
             if saved.step < step:
                 _link(saved.path, folder / saved.path.name)
@@ -164,7 +165,7 @@ def branch(checkpoint: Path, *, trunk: RunFolder, spec: TrainSpec, folder: RunFo
         raise ResumeError(f"{trunk.path} is no trunk of this run: more than the length differs.")
     folder.take()
     folder.write_config(config)
-    with folder.building(folder.checkpoints) as checkpoints:
+    with building(folder.checkpoints) as checkpoints:
         for saved in kept:
             _adopt(saved, checkpoints / saved.path.name, config)
 

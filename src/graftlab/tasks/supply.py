@@ -9,8 +9,9 @@ task    ─▶ supply     the folder: found by its key, or made while other proc
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from graftlab.data.prepared import MANIFEST, WHOLE, PreparedData
 from graftlab.data.source import DataSpec
 from graftlab.errors import ConfigError, DataError, GraftlabError
 from graftlab.files.checksums import check_folder_once
+from graftlab.files.locks import hold
 from graftlab.files.reading import read_json
 from graftlab.tasks.prepare import PrepareSpec, prepare
 from graftlab.tasks.recipe_key import key_of
@@ -63,6 +65,8 @@ def _make(data: PreparedData, folder: Path) -> None:
     from graftlab.tasks.progress import Board, briefly
 
     say(f"data.recipe={data.recipe}: not prepared yet; it goes to {folder}")
+    if not data.path:  # in the cache, whatever is left of it is ours
+        shutil.rmtree(folder, ignore_errors=True)
     spec = restore(PrepareSpec, data.prepare, path="data.prepare")
     spec.out = str(folder)
     board = Board()
@@ -114,28 +118,21 @@ def _whole(folder: Path, manifest: dict[str, Any]) -> bool:
 @contextmanager
 def _alone(data: PreparedData, folder: Path) -> Iterator[None]:
     """The only process that makes `folder`; the others are told that they wait."""
-    from filelock import FileLock, Timeout
-
     file = folder.with_name(f".{folder.name}.lock")
-    lock = FileLock(file)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+
+    def wait(holder: str) -> None:
+        say(f"data.recipe={data.recipe}: {holder} prepares it; waiting for {folder}")
+
+    with ExitStack() as stack:
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            say(f"data.recipe={data.recipe}: another process prepares it; waiting for {folder}")
-            lock.acquire()
-    except OSError as error:
-        raise ConfigError(
-            f"data.recipe={data.recipe}: {file.parent} cannot be written ({error.strerror}): "
-            "give data.path=DIR, or let GRAFTLAB_CACHE name a folder with room."
-        ) from error
-    try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(hold(file, what=str(folder), tell=say, wait=wait))
+        except OSError as error:
+            raise ConfigError(
+                f"data.recipe={data.recipe}: {file.parent} cannot be written ({error.strerror}): "
+                "give data.path=DIR, or let GRAFTLAB_CACHE name a folder with room."
+            ) from error
         yield
-        # Only behind a result: who comes now finds it, and who waits for this file does too.
-        file.unlink(missing_ok=True)
-    finally:
-        lock.release()
 
 
 @contextmanager

@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -27,7 +26,7 @@ from graftlab.files.writing import clear_leftovers, partial_path
 from graftlab.types import Conversation
 
 _ABANDONED = 24 * 3600
-"""Seconds after which a draft that nobody writes to is one of a killed process."""
+"""Seconds after which a draft of another host that nobody writes to is one of a killed process."""
 
 ARRAYS = ("input_ids", "labels", "offsets", "parts", "sources")
 
@@ -81,13 +80,12 @@ def drafting(folder: Path, key: str) -> Iterator[Path | None]:
     """A folder in which a set can grow until it is published, and which is gone afterwards.
 
     None where the disk gives none. A process that is killed leaves its draft, which a later one
-    clears: on another host, once nothing was written to it for a day.
+    clears; one of another host, once nothing was written to it for a day.
     """
     draft: Path | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _clear_abandoned(folder)
-        clear_leftovers(folder)
+        clear_leftovers(folder, abandoned=_ABANDONED)
         draft = partial_path(folder / f"tokens-{key}")
         draft.mkdir()
     except OSError:
@@ -128,13 +126,3 @@ def _is_whole(folder: Path, key: str) -> bool:
         return read_arrays(folder, key) is not None
     except DamagedError:
         return False
-
-
-def _clear_abandoned(folder: Path) -> None:
-    for draft in folder.glob(".tokens-*"):
-        try:
-            newest = max(entry.stat().st_mtime for entry in [draft, *draft.iterdir()])
-        except OSError:  # published or cleared by its own process meanwhile
-            continue
-        if time.time() - newest > _ABANDONED:
-            shutil.rmtree(draft, ignore_errors=True)

@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.caches import default_cache
-from graftlab.files.checksums import check_file, checksum, write_checksum
+from graftlab.files.checksums import check_file, checksum, write_checked
 from graftlab.files.reading import read_json
-from graftlab.files.writing import write_atomic
 from graftlab.text.hf import HFTokenizer, shown_piece
 from graftlab.text.tokenizer import Tokenizer
 from graftlab.types import Message
@@ -130,7 +129,6 @@ def _write(file: Path, found: HFTokenizer) -> None:
     facts |= {**lists, "markers": dict(found.markers), "reserved": sorted(found.reserved)}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(file, json.dumps(facts))
-        write_checksum(file)
+        write_checked(file, json.dumps(facts))
     except OSError:
         return

@@ -18,7 +18,7 @@ RUN/
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from graftlab.errors import ResumeError
-from graftlab.files.building import building, recover
+from graftlab.files.building import recover
 from graftlab.files.checksums import (
     DamagedError,
     check_head,
@@ -138,7 +138,7 @@ def adopt(folder: Path) -> None:
     """Mark a run that lost its mark, such as a copy without hidden files; to be called only where
     people have named it as a run. What is none stays as it is.
     """
-    begun = any(folder.glob("checkpoints/step-*.ckpt")) or (folder / "result.json").is_file()
+    begun = any(folder.glob("checkpoints/step-*.ckpt")) or (folder / RESULT).is_file()
     if kind_of(folder) == RUN or not begun:
         return
     try:
@@ -258,13 +258,3 @@ class RunFolder:
             own = begun
         if identity(own) != identity(config):
             raise ResumeError(_told(self.path, differences(own, config)))
-
-    def identity(self) -> str:
-        """The identity of the run that lies here."""
-        return identity(self.config())
-
-    def building(self, target: Path) -> AbstractContextManager[Path]:
-        """A folder to fill that appears at `target` whole or not at all; what others have put into
-        an earlier one is kept.
-        """
-        return building(target)

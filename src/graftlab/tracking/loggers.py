@@ -12,7 +12,7 @@ from graftlab.tracking.tensorboard import TensorBoardTracker
 from graftlab.tracking.tracker import Metrics, Tracker
 
 LONGEST_TAG, LONGEST_NAME = 64, 128
-"""Letters that W&B takes in a tag, and in the name of a project, group or kind."""
+"""Letters that W&B takes in a tag, and in the name of a project, group, kind or run."""
 FORBIDDEN = "/\\#?%:"
 """Characters that W&B refuses in the name of a project."""
 

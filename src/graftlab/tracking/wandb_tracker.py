@@ -19,6 +19,7 @@ from graftlab.errors import ConfigError, require_choice
 from graftlab.files.checksums import DamagedError, check_file, write_checked
 from graftlab.files.writing import write_atomic
 from graftlab.tracking.console import say
+from graftlab.tracking.loggers import LONGEST_NAME
 from graftlab.tracking.tracker import Metrics, Tracker, final, flat
 from graftlab.tracking.wandb_server import look_up, wandb_key
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from graftlab.tracking.loggers import WandbLogs
     from graftlab.tracking.result import Result
 
-LONGEST_NAME = 128
-"""Letters of a run's name that W&B takes."""
 PRUNED = "pruned"
 """Tag, and key of the summary, of a run that its sweep has set aside."""
 WAIT_SECONDS = 30

@@ -154,7 +154,7 @@ class CheckpointStore:
                 continue
             if describe_nonfinite(adapter.items()) is None:
                 return f"The checkpoint of step {saved.step} was checked and is good: {saved.path}"
-        return "There is no checkpoint from before it."
+        return "There is no good checkpoint from before it."
 
     def path(self, step: int, valid_loss: float | None) -> Path:
         suffix = "" if valid_loss is None else f"-valid-{valid_loss:.6f}"
@@ -191,12 +191,12 @@ class CheckpointStore:
         if len(kept) == 1 and not ends:
             kept |= {one.path for one in saved[-2:]}
         if any(one.path not in kept for one in saved):
-            kept |= {one.path for one in [self.newest_whole()] if one is not None}
+            kept |= {one.path for one in [self.newest_checked()] if one is not None}
         for one in saved:
             if one.path not in kept:
                 remove(one.path)
 
-    def newest_whole(self) -> Saved | None:
+    def newest_checked(self) -> Saved | None:
         """The newest checkpoint that has been checked and is as it was written."""
         return next((saved for saved in reversed(self.saved()) if is_whole(saved)), None)
 

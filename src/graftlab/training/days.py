@@ -34,6 +34,6 @@ def _begun(folder: RunFolder) -> str | None:
     try:
         config = folder.config()
     except (OSError, ValueError):  # a checkpoint holds the same
-        last = store.newest_whole()
+        last = store.newest_checked()
         config = last.load(mapped=True)["run"] if last is not None else {}
     return config.get("date")

@@ -12,6 +12,7 @@ import yaml
 
 from graftlab.choices import dump
 from graftlab.errors import GraftlabError
+from graftlab.files.building import building
 from graftlab.files.checksums import write_checksums
 from graftlab.files.writing import write_atomic, write_json
 from graftlab.terminal import printable
@@ -107,7 +108,7 @@ class Finish:
         """One adapter folder: its files, the tokenizer and template, run.yaml and card.md."""
         fit = self.fit
         base = fit.module.policy.base
-        with self.folder.building(target) as folder:
+        with building(target) as folder:
             fit.module.adapter.save(folder)
             self.data.tokenizer.save(folder)
             config = yaml.safe_dump(absolute(dump(fit.spec)), sort_keys=False, allow_unicode=True)

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING
 
 from graftlab.choices import dump
 from graftlab.errors import CrashError, GraftlabError, Interrupted, Paused
-from graftlab.files.reading import read_json
+from graftlab.files.locks import hold
+from graftlab.files.reading import UnreadableError, read_json
 from graftlab.files.writing import write_json
 from graftlab.process import one_more_signal, signals_to
 from graftlab.tracking.console import say
@@ -92,18 +93,12 @@ def launch(spec: TrainSpec, folder: RunFolder, observer: Observer | None = None)
 @contextmanager
 def held_alone(folder: Path) -> Iterator[None]:
     """Hold a run folder; waits while the first process of another start holds it."""
-    import fcntl
 
-    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"Waiting for the processes of an earlier start to leave {folder}.")
-            fcntl.flock(lock, fcntl.LOCK_EX)  # ends with a signal, or when they are gone
+    def wait(holder: str) -> None:
+        say(f"Waiting for the processes of an earlier start to leave {folder} ({holder}).")
+
+    with hold(folder / LOCK, what=str(folder), tell=say, wait=wait):
         yield
-    finally:
-        os.close(lock)
 
 
 def leave_word(file: Path, kind: str, message: str) -> None:
@@ -167,7 +162,7 @@ def _take(file: Path) -> dict[str, str]:
     """The last words, which go with this start; none where nobody could write them whole."""
     try:
         words: dict[str, str] = read_json(file)
-    except (OSError, json.JSONDecodeError):
+    except (OSError, UnreadableError):
         words = {}
     file.unlink(missing_ok=True)
     return words

@@ -18,6 +18,7 @@ from graftlab.door.toolkit.flags import MISSING, Values
 from graftlab.errors import ConfigError, did_you_mean
 from graftlab.files.reading import UnreadableError, read_json
 from graftlab.files.writing import partial_path, write_json
+from graftlab.terminal import printable
 
 ASSETS = "GRAFTLAB_AFM_ASSETS"
 ADAPTER_RUN, DRAFT_RUN = "adapter", "draft-model"
@@ -99,7 +100,7 @@ def hand_over(folder: Path, run: Path) -> list[Path]:
         if target.exists() and target.samefile(file):
             continue
         if os.path.lexists(target) and _stamp(target) != ours.get(target.name):
-            print(f"! {target} is of another training and stays; this one is {file}")
+            print(printable(f"! {target} is of another training and stays; this one is {file}"))
             continue
         temporary = partial_path(target)
         try:
