@@ -61,7 +61,8 @@ def test_what_the_agent_runs_is_accepted_and_means_what_it_says(
 
 def test_the_metric_is_one_that_every_finished_run_has() -> None:
     fields = dict.fromkeys(Result.__dataclass_fields__, 1.0)
-    assert SWEEP["metric"]["name"] in final(Result(**fields | {"metrics": {}}))
+    result = Result(**fields | {"metrics": {}, "interval": (0.5, 1.5)})
+    assert SWEEP["metric"]["name"] in final(result)
     assert SWEEP["metric"]["goal"] == "minimize"
 
 

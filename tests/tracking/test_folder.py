@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from graftlab.files.building import building
 from graftlab.files.writing import write_atomic
 from graftlab.tracking.folder import RunFolder, find_run
 from graftlab.tracking.identity import identity
@@ -48,14 +49,14 @@ def test_the_newest_unfinished_run_is_found_before_a_finished_one(tmp_path):
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     folder = RunFolder(tmp_path)
-    with folder.building(folder.adapter) as building:
-        (building / "a").write_text("one")
+    with building(folder.adapter) as made:
+        (made / "a").write_text("one")
         assert not folder.adapter.exists()
     assert (folder.adapter / "a").read_text() == "one"
 
     def broken():
-        with folder.building(folder.adapter) as building:
-            (building / "b").write_text("two")
+        with building(folder.adapter) as made:
+            (made / "b").write_text("two")
             raise KeyError
 
     with pytest.raises(KeyError):

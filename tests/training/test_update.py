@@ -134,7 +134,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(spec, monkeypatch):
     monkeypatch.setattr(HFBase, "hidden", poisoned)
     with pytest.raises(NonFiniteError, match="Step 5: the loss is nan"):
         run(spec)
-    saved = sorted((Path(spec.run_dir) / "checkpoints").iterdir())
+    saved = sorted((Path(spec.run_dir) / "checkpoints").glob("*.ckpt"))
     adapter = torch.load(saved[-1], weights_only=True)["adapter"]
     assert all(value.isfinite().all() for value in adapter.values())
     assert rows(spec)[-1]["step"] == "4"
