@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import signal
+import subprocess
 import warnings
 from contextlib import suppress
 
@@ -135,6 +136,9 @@ def test_a_killed_service_is_followed_by_an_offline_run(tmp_path, monkeypatch, c
         assert services, "guards against vacuity"
         for process in services:
             process.send_signal(signal.SIGKILL)
+            for owner in gc.get_objects():  # whoever started it learns of its end, and is quiet
+                if type(owner) is subprocess.Popen and owner.pid == process.pid:
+                    owner.wait()
             process.wait()
 
     with wandb_server() as server:
