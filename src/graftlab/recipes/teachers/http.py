@@ -215,6 +215,7 @@ class HttpRewriter:
     def _missed(self, miss: Miss) -> Miss:
         self._in_a_row += 1
         if self._in_a_row >= GIVE_UP_AFTER:
+            self._stop.set()  # at once: those that wait must not ask before the error is seen
             raise TeacherError(
                 f"{self.spec.url} gave no answer to {self._in_a_row} texts in a row, last: "
                 f"{miss.detail}. Answers so far are kept in {self.answers.path}; run the same "
