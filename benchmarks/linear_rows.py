@@ -20,7 +20,7 @@ from typing import Any
 
 from graftlab.data.answers import answer_problems
 from graftlab.data.files import read_rows
-from graftlab.data.source import JsonlData
+from graftlab.data.jsonl import JsonlData
 from graftlab.models.tiny import TinyModel
 from graftlab.recipes.curate import read_book
 from graftlab.recipes.dedupe import Dedupe

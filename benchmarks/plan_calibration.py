@@ -77,7 +77,7 @@ def compare(case: Case, folder: Path, *, steps: int, probed: bool) -> Outcome:
 
 
 def _train(spec: Any, folder: Path) -> dict[str, Any]:
-    from graftlab.choices import dump
+    from graftlab.registry import dump
 
     file = folder / "long.json"
     file.write_text(json.dumps(dump(spec)), encoding="utf-8")

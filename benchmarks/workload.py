@@ -77,7 +77,7 @@ class Workload:
 
     def documents(self) -> list[Tokens]:
         """The chats as graftlab encodes them: labels shifted, only replies labelled."""
-        from graftlab.data.source import JsonlData
+        from graftlab.data.jsonl import JsonlData
         from graftlab.text.encode import encode
         from graftlab.text.tokenizer import load_tokenizer
 

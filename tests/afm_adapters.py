@@ -9,8 +9,8 @@ import yaml
 
 from afm_assets import make_assets
 from graftlab.adapters.lora import Lora
-from graftlab.choices import dump
 from graftlab.exports.layout import Layout
+from graftlab.registry import dump
 
 if TYPE_CHECKING:
     import torch
@@ -128,9 +128,9 @@ def logits(run: Path, ids: torch.Tensor) -> torch.Tensor:
     import torch
 
     from graftlab.adapters.store import find_adapter
-    from graftlab.choices import restore
     from graftlab.models.base import ModelSpec
     from graftlab.models.cache import lend
+    from graftlab.registry import restore
     from graftlab.types import Batch
 
     source = find_adapter(str(run))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from graftlab.choices import dump
-from graftlab.config import build, compose, conf_dir
+from graftlab.config import build, compose
 from graftlab.door.keys import check_words
 from graftlab.door.menu import menu
 from graftlab.door.words import read_words
+from graftlab.registry import conf_dir, dump
 
 
 def composed(verb: str, *typed: str) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from graftlab.tracking.history import TIMES
 from graftlab.training.joint.groups import Ended, Job, Joiners, nobody
 from graftlab.training.joint.run import execute_together
 from graftlab.training.observer import Observer
-from graftlab.training.optim import AdamW, CustomOptimizer
+from graftlab.training.optimizers.adamw import AdamW
+from graftlab.training.optimizers.custom import CustomOptimizer
 from graftlab.training.schedule import Schedule
 
 

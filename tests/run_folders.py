@@ -23,8 +23,8 @@ STEPS, VALIDATED = 40, 10
 @cache
 def default_config() -> dict[str, Any]:
     """What `python train.py` resolves to."""
-    from graftlab.choices import dump
     from graftlab.config import build, compose
+    from graftlab.registry import dump
 
     return dict(dump(build(compose("train", ["run_dir=run"]))))
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from chats import chats
-from graftlab.choices import dump
+from graftlab.registry import dump
 from graftlab.sweeps.engine import Ended, launch, prepare
 from graftlab.sweeps.identity import data_identity, job_identity
 from graftlab.sweeps.jobs import Draft, Job
-from graftlab.sweeps.launcher import Launcher, Work
+from graftlab.sweeps.launchers.base import Launcher, Work
 from graftlab.sweeps.slots import Slot
 from graftlab.sweeps.source import Grid
 from graftlab.sweeps.spec import Sweep

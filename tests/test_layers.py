@@ -14,7 +14,7 @@ PACKAGE = ROOT / "src" / "graftlab"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = [
-    {"types", "errors", "terminal", "files", "caches", "process"},
+    {"types", "errors", "terminal", "files", "caches", "process", "registry"},
     {"text", "pages"},
     {"data"},
     {"packing", "planning", "recipes"},
@@ -22,7 +22,7 @@ ORDER = [
     {"objectives"},
     {"generation"},
     {"tracking"},
-    {"training", "sweeps", "choices", "reports", "exports"},
+    {"training", "sweeps", "reports", "exports", "apple"},
     {"tasks"},
     {"config", "door", "cli", "__main__"},
 ]
@@ -33,8 +33,8 @@ ONLY_IN = {
     "hydra": ("config.py", "door/"),
     "omegaconf": ("config.py", "door/"),
     "wandb": ("tracking/wandb_server.py", "tracking/wandb_tracker.py"),
-    "submitit": ("sweeps/slurm.py", "sweeps/station.py"),
-    "ray": ("sweeps/raycluster.py",),
+    "submitit": ("sweeps/launchers/slurm.py", "sweeps/station.py"),
+    "ray": ("sweeps/launchers/ray.py",),
     "optuna": ("reports/", "sweeps/study.py"),
     "llguidance": ("text/json_schema.py",),
     "jsonschema": ("text/json_schema.py", "text/json_patterns.py"),
@@ -49,7 +49,7 @@ LONGEST = 300
 
 LIGHT = [
     *("graftlab.tasks.export", "graftlab.exports.targets"),
-    *("graftlab.cli", "graftlab.tasks.train", "graftlab.tasks.report", "graftlab.choices"),
+    *("graftlab.cli", "graftlab.tasks.train", "graftlab.tasks.report", "graftlab.registry"),
     *("graftlab.reports.gather", "graftlab.reports.compare", "graftlab.reports.page"),
     *("graftlab.sweeps.search", "graftlab.door.sweep", "graftlab.tasks.sweep"),
     "graftlab.door.toolkit.answer",

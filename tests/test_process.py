@@ -25,7 +25,7 @@ sys.meta_path.insert(0, Watch())
 COMMAND_LINE = "from graftlab.cli import main; main(['train', 'logger=none', 'trainer=cpu'])"
 SPEC = """
 from pathlib import Path
-from graftlab.choices import dump
+from graftlab.registry import dump
 from graftlab.config import build, compose
 spec = build(compose("train", ["logger=none", "trainer=cpu", "run_dir=run"]))
 """

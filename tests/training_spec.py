@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from graftlab.data.source import JsonlData
+from graftlab.data.jsonl import JsonlData
 from graftlab.generation.sampling import Generation
 from graftlab.models.hf import HFModel
-from graftlab.objectives.ce import CrossEntropy
+from graftlab.objectives.sft import CrossEntropy
 from graftlab.packing.plan import Packing
 from graftlab.tasks.train import TrainSpec
-from graftlab.training.optim import AdamW
+from graftlab.training.optimizers.adamw import AdamW
 from graftlab.training.precision import Precision
 from graftlab.training.schedule import Schedule
 from graftlab.training.watch import Callbacks, Samples

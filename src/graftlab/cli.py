@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from graftlab import __version__
-from graftlab.config import VERBS, conf_dir
+from graftlab.config import VERBS
 from graftlab.door.keys import check_words
 from graftlab.door.launch import Outcome, launch, resume_words, through_hydra
 from graftlab.door.menu import Menu, menu
@@ -31,6 +31,7 @@ from graftlab.door.words import Word, read_words
 from graftlab.errors import ConfigError, GraftlabError, Interrupted, did_you_mean
 from graftlab.files.disk import disk_trouble, names_no_home
 from graftlab.process import prepare_process, second_signal_ends
+from graftlab.registry import conf_dir
 from graftlab.terminal import go_on_without_stdout, printable, steady_streams, tell_traceback
 
 TOOLKIT = "toolkit"

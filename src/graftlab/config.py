@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.choices import CHOICES, dump, require_finite
+from graftlab.registry import choices, conf_dir, dump, groups, require_finite
 from graftlab.tasks.export import ExportSpec
 from graftlab.tasks.inspect import InspectSpec
 from graftlab.tasks.plan import PlanSpec
@@ -41,12 +41,6 @@ VERBS: dict[str, type] = {
 """Verb -> its spec; also the name of `conf/<verb>.yaml` and of `graftlab.tasks.<verb>`."""
 
 
-def conf_dir() -> Path:
-    """The folder of YAML groups: inside the installed package, or at the root of the repository."""
-    installed = Path(__file__).parent / "conf"
-    return installed if installed.is_dir() else Path(__file__).parents[2] / "conf"
-
-
 @cache
 def register() -> None:
     """Make the schemas known to Hydra, as `schema/<verb>` and `schema/<group>/<choice>`."""
@@ -58,8 +52,8 @@ def register() -> None:
     store = ConfigStore.instance()
     for verb, spec in VERBS.items():
         store.store(group="schema", name=verb, node=spec)
-    for group, options in CHOICES.items():
-        for name, cls in options.items():
+    for group in groups():
+        for name, cls in choices(group).items():
             store.store(group=f"schema/{group}", name=name, node=cls)
 
 

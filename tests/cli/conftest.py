@@ -48,7 +48,7 @@ class Doors:
 
     def jobs(self) -> list[Any]:
         """The specifications of the last sweep's jobs."""
-        from graftlab.choices import restore
+        from graftlab.registry import restore
         from graftlab.tasks.train import TrainSpec
 
         return [restore(TrainSpec, draft.spec) for draft in self.orders[-1].source.drafts]

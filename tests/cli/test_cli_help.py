@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from graftlab import __version__
-from graftlab.choices import field_types
 from graftlab.cli import WORDS
-from graftlab.config import VERBS, conf_dir
+from graftlab.config import VERBS
 from graftlab.door.menu import menu
+from graftlab.registry import conf_dir, field_types
 
 if TYPE_CHECKING:
     from conftest import Doors

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from graftlab.choices import dump
 from graftlab.door.space import swept_texts
 from graftlab.door.sweep import corners
+from graftlab.registry import dump
 from graftlab.sweeps.identity import sweep_name
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.space import in_order, without_idle

@@ -8,13 +8,13 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from graftlab.config import conf_dir
 from graftlab.door.keys import check_words
 from graftlab.door.menu import menu
 from graftlab.door.space import dimension_of, read_space, swept_texts
 from graftlab.door.verify import sweep_values
 from graftlab.door.words import read_words
 from graftlab.errors import ConfigError
+from graftlab.registry import conf_dir
 from graftlab.sweeps.search import propose
 from graftlab.sweeps.space import Dimension, check, grid
 

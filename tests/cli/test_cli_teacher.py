@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from chats import chats
-from graftlab.choices import dump
-from graftlab.config import conf_dir
 from graftlab.door.menu import menu
 from graftlab.door.verify import Door, verify
 from graftlab.errors import GraftlabError
 from graftlab.models.fingerprint import fingerprint
+from graftlab.registry import conf_dir, dump
 from graftlab.tracking.identity import identity
 from miniatures import miniature
 

@@ -117,8 +117,9 @@ def test_words_alone_are_the_folders_of_a_report(doors: Doors) -> None:
 
 
 def test_the_keys_of_free_text_exist() -> None:
-    from graftlab.config import VERBS, conf_dir
+    from graftlab.config import VERBS
     from graftlab.door.menu import menu
+    from graftlab.registry import conf_dir
 
     keys = {key for verb in VERBS for key in menu(verb, [conf_dir()]).dotted_keys()}
     assert keys >= TEXT | PATHS

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from graftlab.choices import dump
-from graftlab.config import Composer, build, compose, conf_dir
+from graftlab.config import Composer, build, compose
 from graftlab.door.menu import menu
 from graftlab.door.space import dimension_of
+from graftlab.registry import conf_dir, dump
 from graftlab.sweeps.space import grid
 
 SWEEPS = [

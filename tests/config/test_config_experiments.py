@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from graftlab.choices import dump
-from graftlab.config import build, compose, conf_dir
+from graftlab.config import build, compose
+from graftlab.registry import conf_dir, dump
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
-from graftlab.choices import CHOICES, dump, field_types, restore
-from graftlab.config import VERBS, build, compose, conf_dir
+from graftlab.config import VERBS, build, compose
 from graftlab.door.helps import field_docs
 from graftlab.door.keys import check_words
 from graftlab.door.menu import menu
 from graftlab.door.words import read_words
 from graftlab.errors import ConfigError, GraftlabError
+from graftlab.registry import choices, conf_dir, dump, field_types, groups, restore
 from graftlab.tasks.train import TrainSpec
 
 CONF = conf_dir()
@@ -60,8 +60,8 @@ def test_all_options_are_known() -> None:
     groups = {path.parent.name for path in OPTIONS}
     offered = {group for verb in VERBS for group in menu(verb, [CONF]).groups}
     assert groups ^ offered <= {"sweep"}  # spaces, which only the engine of sweeps offers
-    for group, choices in CHOICES.items():
-        assert set(choices) <= {path.stem for path in OPTIONS if path.parent.name == group}
+    for group in groups():
+        assert set(choices(group)) <= {path.stem for path in OPTIONS if path.parent.name == group}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -84,12 +84,12 @@ def test_every_verb_builds(verb: str) -> None:
 
 
 def test_defaults_are_those_of_the_classes() -> None:
-    from graftlab.data.source import DemoData
+    from graftlab.data.demo import DemoData
     from graftlab.models.tiny import TinyModel
-    from graftlab.objectives.ce import CrossEntropy
-    from graftlab.sweeps.launcher import AutoLauncher
+    from graftlab.objectives.sft import CrossEntropy
+    from graftlab.sweeps.launchers.auto import AutoLauncher
     from graftlab.tracking.loggers import WandbLogs
-    from graftlab.training.optim import AdamW
+    from graftlab.training.optimizers.adamw import AdamW
 
     plain = TrainSpec(
         model=TinyModel(), data=DemoData(), objective=CrossEntropy(), optimizer=AdamW()
@@ -162,10 +162,10 @@ def test_a_typo_in_a_file_is_refused(name: str, tmp_path: Path) -> None:
 
 def test_every_key_says_what_it_is() -> None:
     """`--help` reads the docstring under each field; no field goes without."""
-    from graftlab.choices import nested_spec
+    from graftlab.registry import nested_spec
 
     specs = [type(getattr(built(), name)) for name in ("precision", "packing", "lora", "schedule")]
-    specs += [cls for options in CHOICES.values() for cls in options.values()]
+    specs += [cls for group in groups() for cls in choices(group).values()]
     for cls in [*VERBS.values(), *specs]:
         for name, hint in field_types(cls).items():
             assert nested_spec(hint) or field_docs(cls).get(name), f"{cls.__name__}.{name}"

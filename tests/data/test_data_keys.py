@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from graftlab.data.jsonl import JsonlData
 from graftlab.data.shapes import parse_row
-from graftlab.data.source import JsonlData
 from graftlab.data.turns import RowProblem
 from graftlab.errors import DataError
 from graftlab.generation.prompts import read_prompts

@@ -13,7 +13,7 @@ import pytest
 
 from graftlab.data.arrays import RawRow
 from graftlab.data.files import read_rows
-from graftlab.data.source import JsonlData
+from graftlab.data.jsonl import JsonlData
 from graftlab.errors import DataError
 
 TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]

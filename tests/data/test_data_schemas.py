@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from graftlab.data.answers import answer_problems, in_order, refusal, style_of
+from graftlab.data.jsonl import JsonlData
 from graftlab.data.schemas import SchemaAugment, augment, varied
-from graftlab.data.source import JsonlData
 from graftlab.errors import ConfigError, DataError
 from graftlab.text.json_schema import mismatch
 from graftlab.types import Conversation, Message

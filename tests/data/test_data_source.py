@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from graftlab.data.check import problems_in
+from graftlab.data.demo import DemoData
+from graftlab.data.jsonl import JsonlData
 from graftlab.data.shapes import parse_row
-from graftlab.data.source import DataSpec, DemoData, JsonlData
+from graftlab.data.source import DataSpec
 from graftlab.data.split import content_hash, validation_mask
 from graftlab.data.turns import RowProblem
 from graftlab.errors import ConfigError, DataError

@@ -16,39 +16,24 @@ from chats import chats
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "add-an-objective.md").read_text(encoding="utf-8")
-BLOCK = re.compile(
-    r"^`([^`\n]+)`[^\n]*\n\n```(python|diff|yaml)\n(.*?)```", re.DOTALL | re.MULTILINE
-)
+BLOCK = re.compile(r"^`([^`\n]+)`[^\n]*\n\n```(?:python|yaml)\n(.*?)```", re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The repository after the page's first three steps."""
+    """The repository after the page's first two steps."""
     copy = tmp_path_factory.mktemp("copy")
     ignored = shutil.ignore_patterns("__pycache__", "assets")
     for folder in ("src", "conf", "tests"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=ignored)
     (copy / "src/graftlab/assets").symlink_to(ROOT / "src/graftlab/assets")
     shutil.copy(ROOT / "pyproject.toml", copy)
-    steps = {path: (kind, body) for path, kind, body in BLOCK.findall(PAGE)}
-    assert len(steps) == 3
-    for path, (kind, body) in steps.items():
-        if kind == "diff":
-            (copy / path).write_text(patched((copy / path).read_text(encoding="utf-8"), body))
-        else:
-            assert not (copy / path).exists(), f"{path} exists: the page needs another example"
-            (copy / path).write_text(body, encoding="utf-8")
+    steps = dict(BLOCK.findall(PAGE))
+    assert len(steps) == 2
+    for path, body in steps.items():
+        assert not (copy / path).exists(), f"{path} exists: the page needs another example"
+        (copy / path).write_text(body, encoding="utf-8")
     return copy
-
-
-def patched(text: str, diff: str) -> str:
-    for hunk in diff.split("@@\n"):
-        lines = hunk.splitlines()
-        before = "\n".join(line[1:] for line in lines if line[0] in " -")
-        after = "\n".join(line[1:] for line in lines if line[0] in " +")
-        assert text.count(before + "\n") == 1, f"{before!r} is not a line of the file"
-        text = text.replace(before + "\n", after + "\n")
-    return text
 
 
 def call(copy: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

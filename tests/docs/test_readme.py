@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from chats import chats
-from graftlab.choices import CHOICES, field_types, nested_spec
 from graftlab.cli import main
 from graftlab.config import VERBS
+from graftlab.registry import choices, field_types, nested_spec
 from graftlab.sweeps.engine import Ended
 from graftlab.tasks.lengths import lengths_of
 from graftlab.tracking.folder import RunFolder
@@ -146,7 +146,7 @@ PAIRS = sorted(
 def specs_of(group: str, declared: object) -> list[type]:
     """The classes a node of the configuration may be."""
     own = nested_spec(declared)
-    return [*CHOICES.get(group, {}).values(), *([own] if own else [])]
+    return [*choices(group).values(), *([own] if own else [])]
 
 
 def exists(key: str) -> bool:

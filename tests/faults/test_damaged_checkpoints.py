@@ -13,10 +13,10 @@ import torch
 import graftlab
 from chats import chats
 from graftlab.adapters.store import find_adapter
-from graftlab.choices import dump
 from graftlab.errors import ModelError, ResumeError
 from graftlab.files.checksums import DamagedError, beside
 from graftlab.recipes.teachers.ledger import Answer, AnswerFile
+from graftlab.registry import dump
 from graftlab.tasks.train import TrainSpec, run
 from graftlab.tracking.identity import identity
 from graftlab.training import checkpoint as module

@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from graftlab.adapters.lora import Lora
 from graftlab.adapters.store import find_adapter
-from graftlab.choices import dump, restore
 from graftlab.config import build, compose
 from graftlab.errors import ConfigError, ModelError, NonFiniteError, require_range
 from graftlab.models.finite import describe_nonfinite
 from graftlab.models.hf import HFModel
 from graftlab.packing.plan import Packing
+from graftlab.registry import dump, restore
 from graftlab.tasks.train import TrainSpec, run
 from graftlab.training.checkpoint import CheckpointStore
 from graftlab.training.module import AdapterModule

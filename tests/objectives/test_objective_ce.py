@@ -12,8 +12,8 @@ from graftlab.adapters.base import Adapter
 from graftlab.adapters.lora import Lora
 from graftlab.adapters.peft import attach
 from graftlab.models.base import Base
-from graftlab.objectives.ce import CrossEntropy
 from graftlab.objectives.policy import Policy, per_document
+from graftlab.objectives.sft import CrossEntropy
 from graftlab.types import IGNORE, Batch
 from miniatures import TRANSFORMERS, flat_batch, single_documents
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from graftlab.config import build, compose, conf_dir
+from graftlab.config import build, compose
 from graftlab.errors import ConfigError
 from graftlab.planning.device import Device, Rates, machine_memory, shelf
+from graftlab.registry import conf_dir
 
 NAMES = sorted(path.stem for path in (conf_dir() / "device").glob("*.yaml"))
 WANTED = {

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from graftlab.adapters.lora import Lora
-from graftlab.data.source import DemoData
+from graftlab.data.demo import DemoData
 from graftlab.models.draft import DraftModel
 from graftlab.models.tiny import ASSET, TinyModel
-from graftlab.objectives.ce import CrossEntropy
 from graftlab.objectives.distill import Distill
+from graftlab.objectives.sft import CrossEntropy
 from graftlab.planning.show import show
 from graftlab.tasks.plan import PlanSpec
 from graftlab.tasks.reckon import reckon_run
-from graftlab.training.optim import AdamW
+from graftlab.training.optimizers.adamw import AdamW
 from graftlab.training.precision import Precision
 
 

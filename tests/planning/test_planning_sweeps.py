@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from chats import chats
-from graftlab.choices import dump
 from graftlab.config import build, compose
 from graftlab.errors import ConfigError
+from graftlab.registry import dump
 from graftlab.tasks.plan import refuse_sweep_over_budget
 from graftlab.tasks.reckon import reckon_run
 

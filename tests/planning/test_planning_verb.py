@@ -14,9 +14,10 @@ import yaml
 
 from chats import chats
 from graftlab.cli import main
-from graftlab.config import build, compose, conf_dir
+from graftlab.config import build, compose
 from graftlab.errors import ConfigError
 from graftlab.planning.show import totals
+from graftlab.registry import conf_dir
 from graftlab.tasks.plan import PlanSpec, refuse_over_budget, run
 from kept_logging import kept_logging
 
@@ -234,7 +235,7 @@ def test_steps_already_taken_are_paid(capsys) -> None:
 
 
 def test_a_budget_does_not_change_what_a_run_is() -> None:
-    from graftlab.choices import dump
+    from graftlab.registry import dump
     from graftlab.tracking.identity import identity
 
     plain = build(compose("train", ["run_dir=run"]))

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from graftlab.choices import dump, restore
 from graftlab.cli import main
-from graftlab.config import build, compose, conf_dir
+from graftlab.config import build, compose
 from graftlab.door.jobs import folder_name
 from graftlab.door.keys import check_words
 from graftlab.door.menu import menu
@@ -23,6 +22,7 @@ from graftlab.recipes.dedupe import Dedupe
 from graftlab.recipes.mix import Mix
 from graftlab.recipes.sources import SourceSpec
 from graftlab.recipes.split import Split
+from graftlab.registry import conf_dir, dump, restore
 from graftlab.tasks.prepare import PrepareSpec
 from kept_logging import kept_logging
 from recipe_rows import read_lines, sentence, turns, write_lines

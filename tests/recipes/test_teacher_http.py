@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from graftlab.choices import dump
 from graftlab.errors import ConfigError
 from graftlab.recipes.teachers.base import Miss, TeacherError
 from graftlab.recipes.teachers.http import GIVE_UP_AFTER, HttpRewriter, HttpTeacher
 from graftlab.recipes.teachers.ledger import Answer, AnswerFile
+from graftlab.registry import dump
 from recipe_endpoint import Desk, completion, endpoint, hang, says, status
 
 KEY = "sk-test-0123456789-secret"

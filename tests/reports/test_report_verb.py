@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from graftlab.choices import dump
 from graftlab.cli import main
-from graftlab.config import VERBS, build, compose, conf_dir
+from graftlab.config import VERBS, build, compose
 from graftlab.errors import ConfigError
+from graftlab.registry import conf_dir, dump
 from graftlab.reports.gather import gather
 from graftlab.reports.winner import scalar
 from graftlab.tasks.report import ReportSpec

@@ -21,8 +21,8 @@ def run_template(
     import torch
 
     from graftlab.adapters.lora import Lora
-    from graftlab.choices import dump
     from graftlab.models.hf import HFModel
+    from graftlab.registry import dump
 
     adapter = tmp_path_factory.mktemp("trained") / "adapter"
     spec = HFModel(path=str(qwen2_folder))

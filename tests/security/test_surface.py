@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import importlib
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -64,7 +66,30 @@ def test_nothing_that_is_read_can_run(path: Path) -> None:
         if called.startswith("Auto") and called.endswith((".from_pretrained", ".from_config")):
             assert keyword(call, "trust_remote_code") is not None, where
         if called == "importlib.import_module":
-            assert ast.unparse(call.args[0]).startswith("f'graftlab.tasks."), where
+            argument = ast.unparse(call.args[0])
+            assert argument.startswith("f'graftlab.tasks.") or name == "registry.py", where
+
+
+@pytest.mark.parametrize("name", ["os", "../os", "graftlab.models.hf", "pages", "", None, 3, "HF"])
+def test_a_choice_in_a_file_imports_nothing_but_choices(
+    name: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `run.yaml` calls a choice is looked for among graftlab's own modules alone."""
+    from graftlab import registry
+    from graftlab.errors import ConfigError
+    from graftlab.models.base import ModelSpec
+    from graftlab.registry import restore
+
+    imported = []
+
+    def note(module: str, real: Callable[[str], object] = importlib.import_module) -> object:
+        imported.append(module)
+        return real(module)
+
+    monkeypatch.setattr(registry.importlib, "import_module", note)
+    with pytest.raises(ConfigError, match="is not one of afm-3b, afm-mini, draft, hf, tiny"):
+        restore(ModelSpec, {"choice": name})  # type: ignore[type-abstract]
+    assert all(re.fullmatch(r"graftlab\.(models\.\w+|\w+\.plugin)", module) for module in imported)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +97,7 @@ def test_nothing_that_is_read_can_run(path: Path) -> None:
 )
 def test_an_optimizer_is_a_class_of_torch_optim(target: str) -> None:
     from graftlab.errors import ConfigError
-    from graftlab.training.optim import CustomOptimizer
+    from graftlab.training.optimizers.custom import CustomOptimizer
 
     with pytest.raises(ConfigError):
         CustomOptimizer(target=target).optimizer_class()

@@ -140,8 +140,8 @@ def test_a_trusted_tokenizer_is_taken_from_the_base(attack: Attack, hostile: Pat
 
 def test_resuming_asks_for_trust_again(attack: Attack, coded_base: Path) -> None:
     """Trust is no part of a run's identity: without it, the key is named."""
-    from graftlab.choices import dump
     from graftlab.models.hf import HFModel
+    from graftlab.registry import dump
     from graftlab.tracking.identity import identity
 
     path = str(attack.folder / "base")

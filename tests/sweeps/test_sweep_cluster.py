@@ -12,10 +12,10 @@ import pytest
 from graftlab.errors import GraftlabError
 from graftlab.sweeps.cluster import Cluster
 from graftlab.sweeps.engine import prepare
-from graftlab.sweeps.launcher import Work
+from graftlab.sweeps.launchers.base import Work
+from graftlab.sweeps.launchers.ray import Actors, RayLauncher
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.pool import KILLED, STILLBORN, Pool
-from graftlab.sweeps.raycluster import Actors, RayLauncher
 from graftlab.sweeps.slots import Slot
 from graftlab.sweeps.spec import Sweep
 from graftlab.sweeps.station import Station

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from graftlab.sweeps import limits
-from graftlab.sweeps.launcher import LocalLauncher
 from graftlab.sweeps.slots import find_slots
 
 GIB = 2**30
@@ -63,7 +62,7 @@ def test_a_container_that_sees_only_its_own_group(groups: Path, tmp_path: Path) 
 
 def test_slots_fit_into_the_container(groups: Path) -> None:
     def slots() -> list[str]:
-        given = find_slots(LocalLauncher(), accelerator="cpu", devices=1, base_bytes=GIB, jobs=99)
+        given = find_slots(None, None, accelerator="cpu", devices=1, base_bytes=GIB, jobs=99)
         return [slot.environment["OMP_NUM_THREADS"] for slot in given]
 
     assert slots() == ["1"] * 11  # 0.8 of 64 GiB, 4.5 each

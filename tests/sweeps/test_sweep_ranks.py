@@ -9,7 +9,7 @@ import pytest
 
 from graftlab.errors import ConfigError
 from graftlab.sweeps.engine import prepare
-from graftlab.sweeps.launcher import LocalLauncher
+from graftlab.sweeps.launchers.local import LocalLauncher
 from graftlab.sweeps.limits import cores, memory_bytes
 from graftlab.sweeps.rules import Rules
 from graftlab.sweeps.slots import find_slots
@@ -23,7 +23,7 @@ from sweep_runs import jobs_of, run_sweep, small_run
 def test_a_slot_has_room_for_all_processes_of_a_job(monkeypatch) -> None:
     def slots(devices, **more):
         given = {"accelerator": "cuda", "base_bytes": 0.0, "jobs": 9} | more
-        return find_slots(LocalLauncher(), devices=devices, **given)
+        return find_slots(None, None, devices=devices, **given)
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4")
     assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots(2)] == ["0,1", "2,3"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from graftlab.errors import ConfigError, GraftlabError
-from graftlab.sweeps.raycluster import RayLauncher
+from graftlab.sweeps.launchers.ray import RayLauncher
 from sweep_crew import draft
 from sweep_runs import run_sweep
 

@@ -11,7 +11,7 @@ import pytest
 from graftlab.errors import Interrupted
 from graftlab.sweeps.cluster import Cluster
 from graftlab.sweeps.engine import launch, prepare
-from graftlab.sweeps.launcher import Work
+from graftlab.sweeps.launchers.base import Work
 from graftlab.sweeps.pool import Pool
 from graftlab.sweeps.slots import Slot
 from graftlab.sweeps.source import Grid

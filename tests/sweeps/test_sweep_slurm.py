@@ -16,8 +16,8 @@ import pytest
 import fake_slurm
 import sweep_crew
 from graftlab.errors import ConfigError, GraftlabError, Interrupted
+from graftlab.sweeps.launchers.slurm import SlurmLauncher
 from graftlab.sweeps.ledger import Job, Ledger
-from graftlab.sweeps.slurm import SlurmLauncher
 from graftlab.tasks.train import run
 from graftlab.tracking.history import TIMES, History
 from sweep_crew import draft

@@ -16,13 +16,13 @@ import torch
 
 from chats import chats
 from graftlab.adapters.lora import Lora
-from graftlab.choices import dump
-from graftlab.data.source import JsonlData
+from graftlab.data.jsonl import JsonlData
 from graftlab.errors import GraftlabError, ResumeError
 from graftlab.generation.sampling import Generation
 from graftlab.models.hf import HFModel
-from graftlab.objectives.ce import CrossEntropy
+from graftlab.objectives.sft import CrossEntropy
 from graftlab.packing.plan import Packing
+from graftlab.registry import dump
 from graftlab.sweeps.trunk import (
     Branch,
     Length,
@@ -42,7 +42,7 @@ from graftlab.training.checkpoint import Checkpointing, CheckpointStore
 from graftlab.training.evaluate import Evaluation
 from graftlab.training.fit import Fit
 from graftlab.training.observer import Observer
-from graftlab.training.optim import AdamW
+from graftlab.training.optimizers.adamw import AdamW
 from graftlab.training.precision import Precision
 from graftlab.training.schedule import Schedule
 from graftlab.training.watch import Callbacks, EarlyStopping, Samples, Validation
@@ -324,7 +324,7 @@ def test_the_launcher_finds_lengths_without_pytorch(spec: TrainSpec, tmp_path: P
     file = tmp_path / "jobs.json"
     file.write_text(json.dumps([dump(job) for job in jobs]), encoding="utf-8")
     program = (
-        "import json, sys\nfrom graftlab.choices import restore\n"
+        "import json, sys\nfrom graftlab.registry import restore\n"
         "from graftlab.tasks.lengths import lengths_apart\n"
         "from graftlab.tasks.train import TrainSpec\n"
         "jobs = [restore(TrainSpec, job) for job in json.load(open(sys.argv[1]))]\n"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from graftlab.data.source import JsonlData
+from graftlab.data.jsonl import JsonlData
 from graftlab.errors import ConfigError
 from graftlab.models.hf import HFModel
 from graftlab.packing.plan import Packing

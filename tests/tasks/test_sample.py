@@ -17,13 +17,13 @@ from rich.console import Console
 
 from graftlab.adapters.lora import Lora
 from graftlab.adapters.peft import attach
-from graftlab.choices import dump, restore
 from graftlab.errors import ConfigError, DataError, ModelError
 from graftlab.generation.decode import Reply
 from graftlab.generation.sampling import Generation
 from graftlab.generation.show import Screen
 from graftlab.models.cache import lend
 from graftlab.models.hf import HFModel
+from graftlab.registry import dump, restore
 from graftlab.tasks.sample import SampleSpec, run
 from graftlab.training.precision import Precision
 from miniatures import miniature

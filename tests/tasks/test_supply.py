@@ -16,9 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from graftlab.choices import dump, restore
 from graftlab.cli import main
-from graftlab.config import conf_dir
 from graftlab.data.prepared import PreparedData
 from graftlab.data.source import DataSpec
 from graftlab.door.keys import check_words
@@ -29,6 +27,7 @@ from graftlab.door.words import read_words
 from graftlab.errors import ConfigError, DataError
 from graftlab.recipes.persona import Persona, default_frames
 from graftlab.recipes.sources import SourceSpec
+from graftlab.registry import conf_dir, dump, restore
 from graftlab.tasks import supply as module
 from graftlab.tasks.lengths import lengths_of
 from graftlab.tasks.prepare import PrepareSpec

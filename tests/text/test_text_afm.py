@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from afm_chats import by_tamm, conversation, write_mini_tokenizer
-from graftlab.data.source import JsonlData
+from graftlab.data.jsonl import JsonlData
 from graftlab.errors import ConfigError, DataError, ModelError
 from graftlab.text.afm import INSTRUCTIONS, AFMTokenizer, instruction_of
 from graftlab.text.encode import encode

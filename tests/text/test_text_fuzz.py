@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from graftlab.data.jsonl import JsonlData
 from graftlab.data.keys import METADATA, REPEATED, WEIGHTS
-from graftlab.data.source import JsonlData
 from graftlab.data.turns import RowProblem
 from graftlab.errors import DataError
 from graftlab.generation.prompts import read_prompts

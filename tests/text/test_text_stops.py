@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from graftlab.data.source import JsonlData
+from graftlab.data.jsonl import JsonlData
 from graftlab.errors import DataError
 from graftlab.text.encode import encode
 from graftlab.text.tokenizer import Tokenizer, load_tokenizer

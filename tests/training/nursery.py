@@ -26,8 +26,8 @@ def child(spec_data: dict, command: dict, report: Path) -> None:
     import graftlab.models.afm_base
     import graftlab.models.hf_base
     import graftlab.training.checkpoint as checkpoint
-    from graftlab.choices import restore
     from graftlab.errors import Interrupted
+    from graftlab.registry import restore
     from graftlab.tasks.train import TrainSpec, run
 
     seen: list[str] = []
@@ -76,7 +76,7 @@ def main() -> None:
     torch.set_num_threads(1)
     # Everything a child needs is imported once, and no child looks for garbage in it.
     import graftlab.adapters.initial
-    import graftlab.choices
+    import graftlab.registry
     import graftlab.training.run  # noqa: F401
 
     gc.freeze()

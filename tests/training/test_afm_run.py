@@ -15,16 +15,16 @@ from safetensors.torch import load_file
 from chats import chats
 from graftlab.adapters.lora import Lora
 from graftlab.adapters.store import find_adapter
-from graftlab.choices import dump
 from graftlab.errors import ConfigError
 from graftlab.models.afm import AFMModel
 from graftlab.objectives.policy import Policy
 from graftlab.packing.loader import PackedLoader
 from graftlab.packing.plan import Packing, plan_rows
+from graftlab.registry import dump
 from graftlab.tasks.train import TrainSpec, run
 from graftlab.text.encode import encode
 from graftlab.training.checkpoint import Checkpointing
-from graftlab.training.optim import CustomOptimizer
+from graftlab.training.optimizers.custom import CustomOptimizer
 from graftlab.training.precision import Precision
 from graftlab.training.watch import Callbacks, Samples, Validation
 from graftlab.types import IGNORE

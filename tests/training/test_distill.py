@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from graftlab.adapters.lora import Lora
-from graftlab.choices import dump, restore
 from graftlab.errors import ConfigError, ModelError, Paused, ResumeError
 from graftlab.generation.sampling import Generation
 from graftlab.models.cache import forget
@@ -21,6 +20,7 @@ from graftlab.models.draft import DraftModel
 from graftlab.models.hf import HFModel
 from graftlab.objectives.distill import Distill
 from graftlab.objectives.policy import Policy
+from graftlab.registry import dump, restore
 from graftlab.tasks.sample import SampleSpec
 from graftlab.tasks.sample import run as sample
 from graftlab.tasks.train import TrainSpec, run

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from graftlab.config import build, compose, conf_dir
+from graftlab.config import build, compose
+from graftlab.registry import conf_dir
 from graftlab.tasks.train import run
 
 OPTIONS = sorted(file.stem for file in (conf_dir() / "lora").glob("*.yaml"))

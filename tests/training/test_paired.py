@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from graftlab.errors import Paused
-from graftlab.objectives.ce import CrossEntropy
+from graftlab.objectives.sft import CrossEntropy
 from graftlab.reports.verdict import interval
 from graftlab.tasks.train import run
 from graftlab.tracking.result import Result

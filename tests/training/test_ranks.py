@@ -17,8 +17,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from graftlab.choices import dump
 from graftlab.errors import ConfigError, CrashError, GraftlabError, Interrupted
+from graftlab.registry import dump
 from graftlab.tasks import rank
 from graftlab.tasks.train import run
 from graftlab.tracking.folder import RunFolder
@@ -165,7 +165,8 @@ def long_run(spec, tmp_path):
     long = replace(spec, trainer=trainer, max_steps=10_000, run_dir=str(folder))
     (tmp_path / "spec.json").write_text(json.dumps(dump(long)))
     program = (
-        "import json, sys; from graftlab.choices import restore; from graftlab.tasks import train\n"
+        "import json, sys\nfrom graftlab.registry import restore\n"
+        "from graftlab.tasks import train\n"
         "train.run(restore(train.TrainSpec, json.load(open(sys.argv[1]))))"
     )
     launcher = subprocess.Popen(

@@ -10,8 +10,8 @@ import pytest
 
 from chats import chats
 from graftlab.adapters.lora import Lora
-from graftlab.choices import dump, restore
 from graftlab.errors import ConfigError, ResumeError
+from graftlab.registry import dump, restore
 from graftlab.tasks.train import TrainSpec, run
 from graftlab.training.checkpoint import Checkpointing
 from graftlab.training.precision import Precision

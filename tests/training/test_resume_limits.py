@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from graftlab.adapters.store import find_adapter
-from graftlab.choices import dump
-from graftlab.data.source import JsonlData
+from graftlab.data.jsonl import JsonlData
 from graftlab.errors import ConfigError, GraftlabError, Interrupted, ResumeError
 from graftlab.models.hf import HFModel
+from graftlab.registry import dump
 from graftlab.sweeps.jobs import Draft
 from graftlab.sweeps.ledger import Ledger
 from graftlab.tasks.train import run

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from graftlab.data.source import JsonlData
+from graftlab.data.jsonl import JsonlData
 from graftlab.models.hf import HFModel
 from graftlab.text.tokenizer import load_tokenizer
 from graftlab.training.answers import Answers

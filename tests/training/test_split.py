@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from graftlab.errors import ConfigError
-from graftlab.training.optim import AdamW, CustomOptimizer
+from graftlab.training.optimizers.adamw import AdamW
+from graftlab.training.optimizers.custom import CustomOptimizer
 from graftlab.training.split import SplitAdamW, join, split
 
 

@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import load_file
 
 from graftlab.adapters.lora import Lora
-from graftlab.choices import CHOICES
 from graftlab.errors import GraftlabError
 from graftlab.models.hf_base import HFBase
 from graftlab.packing.plan import Packing
+from graftlab.registry import choices
 from graftlab.tasks.train import TrainSpec, run
 from graftlab.training.evaluate import Evaluation
 from graftlab.training.module import NonFiniteError
-from graftlab.training.optim import CustomOptimizer
+from graftlab.training.optimizers.custom import CustomOptimizer
 from graftlab.training.precision import Precision
 from graftlab.training.schedule import Schedule
 from graftlab.training.watch import Callbacks, EarlyStopping, Plateau, Samples, Validation
@@ -86,12 +86,12 @@ def test_gradient_checkpointing_changes_nothing(spec, tmp_path):
     assert distance(*found) == 0.0
 
 
-@pytest.mark.parametrize("objective", sorted(CHOICES["objective"]))
+@pytest.mark.parametrize("objective", sorted(choices("objective")))
 def test_golden_losses(spec, root, objective):
     """The first losses of each objective, stored; delete the file to record them anew."""
     golden = Path(__file__).parents[1] / "golden" / f"{objective}.json"
     asked = {"distill": {"teacher": str(root / "teacher")}}
-    terms = CHOICES["objective"][objective](**asked.get(objective, {}))
+    terms = choices("objective")[objective](**asked.get(objective, {}))
     run(replace(spec, objective=terms, max_steps=20, lr=5e-3))
     losses = [float(row["loss"]) for row in rows(spec)[1:]]
     if not golden.exists():

@@ -17,6 +17,7 @@ from graftlab.caches import default_cache
 from graftlab.data.source import DataSpec
 from graftlab.errors import ConfigError, require_range
 from graftlab.files.checksums import DamagedError, check_folder_once
+from graftlab.registry import choice
 
 MANIFEST = "manifest.json"
 """Written last by `prepare`: a folder without it is not a whole result."""
@@ -28,6 +29,7 @@ ELSEWHERE = {"recipe": "recipe", "corpus": "corpus", "seed": "seed", "out": "pat
 """Keys of `prepare` that have one of their own here, and which."""
 
 
+@choice("prepared")
 @dataclass(kw_only=True, slots=True)
 class PreparedData(DataSpec):
     """`data=prepared data.path=DIR`, or `data=prepared data.recipe=NAME data.corpus=FILE`."""

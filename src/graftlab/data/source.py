@@ -25,6 +25,7 @@ from graftlab.data.split import content_hash, validation_mask
 from graftlab.data.system import with_system
 from graftlab.data.turns import RowProblem
 from graftlab.errors import ConfigError, DataError, require_choice, require_range
+from graftlab.registry import group
 from graftlab.types import Conversation, place_of
 
 
@@ -69,6 +70,7 @@ class _FileSet:
     files: int = 0
 
 
+@group("data")
 @dataclass(kw_only=True, slots=True)
 class DataSpec:
     """Conversation data; `train` and `valid` take a file, a list of files or a glob."""
@@ -259,41 +261,3 @@ def _summary(key: str, found: _FileSet) -> str:
     shapes = ", ".join(f"{name} {count}" for name, count in found.formats.most_common())
     files = "1 file" if found.files == 1 else f"{found.files} files"
     return f"{key}: {len(found.conversations)} conversations from {files} ({shapes or 'none'})"
-
-
-NO_FILE = "data.train is not set: data=jsonl needs data.train=FILE (JSONL or a JSON array)."
-
-
-@dataclass(kw_only=True, slots=True)
-class JsonlData(DataSpec):
-    """`data=jsonl data.train=FILE`."""
-
-    def __post_init__(self) -> None:
-        DataSpec.__post_init__(self)
-        if not self.train and not self.profile.known:
-            raise ConfigError(NO_FILE)
-
-    @property
-    def has_files(self) -> bool:
-        return bool(self.train)
-
-    def files(self) -> tuple[list[Path], list[Path]]:
-        if not self.train:
-            raise ConfigError(NO_FILE)
-        return DataSpec.files(self)
-
-
-@dataclass(kw_only=True, slots=True)
-class DemoData(DataSpec):
-    """`data=demo`: music-track metadata in, short commentary out; made by this repository."""
-
-    def __post_init__(self) -> None:
-        DataSpec.__post_init__(self)
-        if self.train or self.valid:
-            raise ConfigError("data=demo brings its own files: use data=jsonl data.train=FILE.")
-
-    def files(self) -> tuple[list[Path], list[Path]]:
-        from importlib.resources import files
-
-        demo = Path(str(files("graftlab") / "assets" / "demo"))
-        return [demo / "train.jsonl"], [demo / "valid.jsonl"]

@@ -7,10 +7,10 @@ import types
 from collections.abc import Sequence
 from typing import Any, Union, get_args, get_origin
 
-from graftlab.choices import BASES, CHOICES, choice_of, field_types, nested_spec
 from graftlab.door.keys import unknown_key
 from graftlab.door.menu import Menu
 from graftlab.errors import AUTO, NumberOrAuto, WholeOrAuto
+from graftlab.registry import choice_of, choices, field_types, groups, nested_spec
 
 _KINDS = {
     bool: "true or false",
@@ -52,9 +52,7 @@ def _foreign_key(key: str, cause: Any, menu: Menu) -> str:
     group, _, name = key.rpartition(".")
     chosen = choice_of(cause.object_type) if isinstance(cause.object_type, type) else None
     owners = [
-        f"{group}={option}"
-        for option, cls in CHOICES.get(group, {}).items()
-        if name in field_types(cls)
+        f"{group}={option}" for option, cls in choices(group).items() if name in field_types(cls)
     ]
     if chosen is None or not owners:
         return f"`{key}` is not a key of this configuration."
@@ -77,9 +75,9 @@ def kind(hint: Any) -> str:
         return " or ".join(kind(part) for part in get_args(hint))
     nested = nested_spec(hint)
     if nested is not None:
-        group = next((group for group, base in BASES.items() if base is nested), None)
+        group = next((group for group, base in groups().items() if base is nested), None)
         if group is not None:
-            return f"one of {', '.join(CHOICES[group])}"
+            return f"one of {', '.join(choices(group))}"
         return f"set by its keys ({', '.join(field_types(nested))})"
     if get_origin(hint) is list:
         return "a list such as [a,b]"

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from graftlab import __version__
-from graftlab.choices import CHOICES, field_types, named_specs, nested_spec
 from graftlab.config import VERBS
 from graftlab.door.menu import Menu
 from graftlab.door.words import LISTS, POSITIONAL
+from graftlab.registry import choices, field_types, named_specs, nested_spec
 
 FLAGS = {
     "-m, --multirun": "run one job for every value of keys given several, as in lr=1e-4,1e-3",
@@ -80,7 +80,7 @@ def group_help(menu: Menu, group: str, call: str) -> str:
     nested = nested_spec(hint) if hint is not None else None
     if nested is None:
         return "\n".join(lines)
-    classes = CHOICES.get(group, {"": nested})
+    classes = choices(group) or {"": nested}
     for option, cls in classes.items():
         title = f"Keys with {group}={option}" if option else "Keys"
         lines += ["", title, *table(_rows(cls, f"{group}."))]

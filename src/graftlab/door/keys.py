@@ -11,11 +11,11 @@ import difflib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from graftlab.choices import named_specs, nested_spec
 from graftlab.door.menu import Menu, is_free
 from graftlab.door.secrets import is_secret, refuse_secrets
 from graftlab.door.words import Word
 from graftlab.errors import ConfigError, did_you_mean
+from graftlab.registry import named_specs, nested_spec
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override

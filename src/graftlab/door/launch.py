@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.choices import dump
 from graftlab.config import compose, register
 from graftlab.door.jobs import place_job
 from graftlab.door.verify import Door, built, sweep_values
 from graftlab.door.words import Word, quote
 from graftlab.errors import ConfigError, GraftlabError, Interrupted
 from graftlab.files.ownership import kind_of, unwritable
+from graftlab.registry import dump
 from graftlab.terminal import keep_log, printable, tell_traceback
 from graftlab.tracking.console import say
 from graftlab.tracking.folder import LOG, RunFolder, adopt, find_run

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_origin
 
-from graftlab.choices import choices_under, field_types, named_specs, nested_spec
 from graftlab.config import VERBS
 from graftlab.files.reading import read_yaml
+from graftlab.registry import choices_under, field_types, named_specs, nested_spec
 
 
 @dataclass(frozen=True, slots=True)

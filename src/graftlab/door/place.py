@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from graftlab.choices import dump
 from graftlab.door.words import Word
+from graftlab.registry import dump
 from graftlab.sweeps.identity import sweep_name
 from graftlab.sweeps.space import Dimension
 from graftlab.tasks.train import TrainSpec

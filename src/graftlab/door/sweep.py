@@ -8,7 +8,6 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graftlab.choices import dump, restore
 from graftlab.config import Composer
 from graftlab.data.prepared import PreparedData
 from graftlab.door.place import folder_of
@@ -16,6 +15,7 @@ from graftlab.door.space import as_typed, dimension_of, read_space, swept_texts
 from graftlab.door.verify import Door, built, check_parts, explained, verify
 from graftlab.door.words import Word
 from graftlab.errors import ConfigError, GraftlabError
+from graftlab.registry import dump, restore
 from graftlab.sweeps.identity import data_identity, job_identity, job_label
 from graftlab.sweeps.jobs import Draft
 from graftlab.sweeps.ledger import Ledger

@@ -19,7 +19,7 @@ from graftlab.door.words import Word, quote
 from graftlab.errors import ConfigError, GraftlabError
 from graftlab.tasks.auto import resolve_auto
 from graftlab.tasks.train import TrainSpec
-from graftlab.training.optim import CustomOptimizer
+from graftlab.training.optimizers.custom import CustomOptimizer
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

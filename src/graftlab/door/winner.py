@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.choices import dump
 from graftlab.config import build
 from graftlab.door.menu import menu
 from graftlab.door.verify import Door, composed
 from graftlab.errors import ConfigError
 from graftlab.files.ownership import unwritable
 from graftlab.files.writing import write_atomic
+from graftlab.registry import dump
 from graftlab.reports.winner import SIGN, Winner, decisive, winner
 from graftlab.terminal import printable
 from graftlab.tracking.folder import read_config

@@ -153,9 +153,9 @@ def heads_of(base: Path | None) -> int | None:
 
 def _base(described: Any, given: ModelSpec | None) -> Path | None:
     """The base's folder; None when it is not known or not there."""
-    from graftlab.choices import restore
     from graftlab.models.base import ModelSpec
     from graftlab.models.trust import without_trust
+    from graftlab.registry import restore
 
     if given is not None:
         given.check()

@@ -10,6 +10,7 @@ from graftlab.errors import ConfigError, ModelError, did_you_mean
 from graftlab.models.architecture import Architecture
 from graftlab.models.base import ModelSpec
 from graftlab.models.undamaged import require_undamaged
+from graftlab.registry import choice
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +32,7 @@ SIZES: dict[str, Any] = {
 """tamm 0.1.0's defaults of AFMTextV7, which its JSON leaves out: 3,111,368,064 parameters."""
 
 
+@choice("afm-3b")
 @dataclass(kw_only=True, slots=True)
 class AFMModel(ModelSpec):
     """`model=afm-3b model.path=TOOLKIT_ASSETS`: base-model.pt, its config, tokenizer.model."""

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from graftlab.errors import ConfigError, ModelError
 from graftlab.models.afm import AFMModel
+from graftlab.registry import choice
 
 ASSET = Path(__file__).parent.parent / "assets" / "afm-mini"
 
 
+@choice("afm-mini")
 @dataclass(kw_only=True, slots=True)
 class AFMMini(AFMModel):
     """`model=afm-mini`: Apple's architecture in two million parameters; needs no assets."""

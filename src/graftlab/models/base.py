@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import require_choice
+from graftlab.registry import group
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 ATTENTIONS = ("auto", "segments", "varlen", "dense")
 
 
+@group("model")
 @dataclass(kw_only=True, slots=True)
 class ModelSpec(ABC):
     """A base model as configured; light until `load` is called."""

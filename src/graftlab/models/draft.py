@@ -20,6 +20,7 @@ from graftlab.models.hf import HFModel
 from graftlab.models.shrink import shrink
 from graftlab.models.trust import without_trust
 from graftlab.models.weights import read_json
+from graftlab.registry import choice, restore
 from graftlab.text.tokenizer import FILES, holds_tokenizer
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Pattern:
         return isinstance(self.model, AFMModel)
 
 
+@choice("draft")
 @dataclass(kw_only=True, slots=True)
 class DraftModel(ModelSpec):
     """`model=draft model.of=RUN`: built once from a seed, and kept in the cache."""
@@ -247,13 +249,7 @@ def _pattern_of_run(path: str) -> Pattern:
 
 def _base(described: dict[str, Any]) -> ModelSpec:
     """The spec of a run's base, as `run.yaml` holds it."""
-    from graftlab.models.kinds import MODELS
-
-    fields = dict(described)
-    kind = MODELS[str(fields.pop("choice"))]
-    if "architecture" in fields:
-        fields["architecture"] = Architecture(**(fields.get("architecture") or {}))
-    model = without_trust(kind(**fields))
+    model = without_trust(restore(ModelSpec, described, path="model"))  # type: ignore[type-abstract]
     return model.made() if isinstance(model, DraftModel) else model
 
 

@@ -19,6 +19,7 @@ from graftlab.models.headers import (
 from graftlab.models.trust import names_code, require_trust
 from graftlab.models.undamaged import require_undamaged
 from graftlab.models.weights import read_json
+from graftlab.registry import choice
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +37,7 @@ NEEDS_ONE = (
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py", "*.tiktoken"]
 
 
+@choice("hf")
 @dataclass(kw_only=True, slots=True)
 class HFModel(ModelSpec):
     """`model=hf`: exactly one of `path` (a local folder) and `hub` (an id) is given."""

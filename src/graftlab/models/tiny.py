@@ -8,10 +8,12 @@ from pathlib import Path
 from graftlab.errors import ConfigError
 from graftlab.models.base import ModelSpec
 from graftlab.models.hf import HFModel
+from graftlab.registry import choice
 
 ASSET = Path(__file__).parent.parent / "assets" / "tiny"
 
 
+@choice("tiny")
 @dataclass(kw_only=True, slots=True)
 class TinyModel(HFModel):
     """`model=tiny`: needs no path, no network and no GPU."""

@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from graftlab.registry import group
+
 if TYPE_CHECKING:
     import torch
 
     from graftlab.types import Batch
 
 
+@group("objective")
 @dataclass(kw_only=True, slots=True)
 class Objective(ABC):
     """Stateless; `terms` returns sums (not means), of which `loss` is minimised.

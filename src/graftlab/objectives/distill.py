@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, require_choice, require_range
 from graftlab.objectives.base import Objective
+from graftlab.registry import choice
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 DIVERGENCES = ("inverse", "forward", "jsd")
 
 
+@choice("distill")
 @dataclass(kw_only=True, slots=True)
 class Distill(Objective):
     """Divergence from a frozen teacher's next-token distribution, at labelled positions.

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from graftlab.choices import CHOICES, MARK
+from graftlab.registry import MARK
 from graftlab.reports.compare import Comparison, values_of
 from graftlab.reports.run import UNDECISIVE, Run
 from graftlab.reports.values import written
@@ -33,9 +33,9 @@ class Winner:
     def choices(self) -> dict[str, str]:
         """Group -> the choice that its class belongs to, as in `model=hf`."""
         return {
-            group: self.config[group][MARK]
-            for group in CHOICES
-            if MARK in (self.config.get(group) or {})
+            group: node[MARK]
+            for group, node in sorted(self.config.items())
+            if isinstance(node, Mapping) and MARK in node
         }
 
     def text(self, defaults: Mapping[str, Any], chosen: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graftlab.errors import GraftlabError
-from graftlab.sweeps.launcher import Work
+from graftlab.sweeps.launchers.base import Work
 from graftlab.sweeps.pool import PROGRAM, STILLBORN
 from graftlab.sweeps.rules import Rules, startable
 from graftlab.sweeps.slots import Slot

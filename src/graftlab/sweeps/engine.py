@@ -19,6 +19,7 @@ from graftlab.sweeps.launches import begin_anew, give_up_paused, present
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.rules import Rules
 from graftlab.sweeps.spec import Sweep
+from graftlab.sweeps.workers import Workers
 
 LOOK_SECONDS = 0.25
 """Between two looks at workers and ledger."""
@@ -39,26 +40,6 @@ class Source(Protocol):
     @property
     def exhausted(self) -> bool:
         """Whether no further job will come."""
-
-
-class Workers(Protocol):
-    """What a launcher starts: worker processes here, on a cluster, or anywhere."""
-
-    @property
-    def parting(self) -> str:
-        """What people are told when a signal has ended the launch."""
-
-    def start(self) -> None:
-        """Start the workers; they claim jobs from the ledger by themselves."""
-
-    def poll(self) -> bool:
-        """Look after the workers; whether any is left."""
-
-    def stop(self, number: int = signal.SIGTERM) -> None:
-        """Tell every worker to save and leave."""
-
-    def close(self) -> None:
-        """Stop what still runs and wait for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ import subprocess
 from dataclasses import dataclass, field
 
 from graftlab.errors import ConfigError
-from graftlab.sweeps.launcher import Launcher
 from graftlab.sweeps.limits import cores, memory_bytes
 
 RESERVE_BYTES = 2.5 * 2**30
@@ -24,7 +23,13 @@ class Slot:
 
 
 def find_slots(
-    launcher: Launcher, *, accelerator: str, devices: int, base_bytes: float, jobs: int
+    slots: int | None,
+    threads: int | None,
+    *,
+    accelerator: str,
+    devices: int,
+    base_bytes: float,
+    jobs: int,
 ) -> list[Slot]:
     """The slots of this machine for jobs of `devices` processes each.
 
@@ -38,13 +43,13 @@ def find_slots(
         )
     if gpus:
         groups = [gpus[i : i + devices] for i in range(0, len(gpus) - devices + 1, devices)]
-        count = min(launcher.slots or len(groups), max(1, jobs))
-        threads = launcher.threads or max(1, cores() // count)
-        return [_gpu_slot(groups[i % len(groups)], threads) for i in range(count)]
-    count = launcher.slots or (1 if _is_mac(accelerator) else _fitting(base_bytes, devices))
+        count = min(slots or len(groups), max(1, jobs))
+        each = threads or max(1, cores() // count)
+        return [_gpu_slot(groups[i % len(groups)], each) for i in range(count)]
+    count = slots or (1 if _is_mac(accelerator) else _fitting(base_bytes, devices))
     count = min(count, max(1, jobs))
-    threads = launcher.threads or max(1, cores() // (count * devices))
-    return [Slot(f"cpu {i}", {"OMP_NUM_THREADS": str(threads)}) for i in range(count)]
+    each = threads or max(1, cores() // (count * devices))
+    return [Slot(f"cpu {i}", {"OMP_NUM_THREADS": str(each)}) for i in range(count)]
 
 
 def visible_gpus() -> list[str]:

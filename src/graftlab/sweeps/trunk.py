@@ -28,11 +28,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.choices import dump
 from graftlab.errors import ResumeError
 from graftlab.files.building import building
 from graftlab.files.checksums import beside, write_checksum
 from graftlab.files.writing import partial_path, write_atomic
+from graftlab.registry import dump
 from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.identity import identity

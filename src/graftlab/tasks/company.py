@@ -14,8 +14,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from graftlab.choices import restore
 from graftlab.errors import Interrupted
+from graftlab.registry import restore
 from graftlab.sweeps.claim import Accepts, Claim, anyone, claim, claimable, worker_name
 from graftlab.sweeps.heart import beating
 from graftlab.sweeps.ledger import Ledger

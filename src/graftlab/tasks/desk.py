@@ -86,6 +86,6 @@ class Desk:
 
 
 def _key(*parts: Any) -> str:
-    from graftlab.choices import dump
+    from graftlab.registry import dump
 
     return json.dumps([dump(part) for part in parts], sort_keys=True, default=str)

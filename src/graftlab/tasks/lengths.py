@@ -15,8 +15,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from graftlab.choices import dump, restore
 from graftlab.errors import GraftlabError
+from graftlab.registry import dump, restore
 from graftlab.sweeps.trunk import Length, regardless_of_length
 
 if TYPE_CHECKING:

@@ -149,7 +149,7 @@ class _Paid:
 
     def steps(self, spec: TrainSpec) -> int | None:
         """Steps that are paid; None where the run is finished."""
-        from graftlab.choices import dump
+        from graftlab.registry import dump
         from graftlab.tracking.folder import RunFolder
         from graftlab.tracking.identity import identity
         from graftlab.training.checkpoint import CheckpointStore

@@ -26,8 +26,8 @@ def probe(spec: TrainSpec, *, compiled: bool) -> Probe:
 
     Raises ConfigError where there is nothing to train with, GraftlabError where it fails.
     """
-    from graftlab.choices import dump
     from graftlab.planning.plan import Probe
+    from graftlab.registry import dump
     from graftlab.tracking.result import Result
 
     if not spec.data.has_files:

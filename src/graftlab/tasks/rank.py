@@ -11,9 +11,9 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from graftlab.choices import restore
 from graftlab.errors import GraftlabError, Interrupted, Paused
 from graftlab.files.reading import read_json
+from graftlab.registry import restore
 from graftlab.sweeps.watcher import Watcher, arrived
 from graftlab.tasks.orphans import leave_with_parent
 from graftlab.tasks.train import TrainSpec, run

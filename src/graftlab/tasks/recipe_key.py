@@ -30,7 +30,7 @@ def key_of(spec: PrepareSpec) -> str:
 
     Raises ConfigError or ModelError where an input, a frame or a teacher is missing.
     """
-    from graftlab.choices import dump
+    from graftlab.registry import dump
 
     decisive = {name: value for name, value in dump(spec).items() if name != "out"}
     # A sweep's jobs are given in full what was typed relative to this folder.

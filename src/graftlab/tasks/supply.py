@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.caches import tell_damage
-from graftlab.choices import dump, restore
 from graftlab.data.prepared import MANIFEST, WHOLE, PreparedData
 from graftlab.data.source import DataSpec
 from graftlab.errors import ConfigError, DataError, GraftlabError
 from graftlab.files.checksums import check_folder_once
 from graftlab.files.locks import hold
 from graftlab.files.reading import read_json
+from graftlab.registry import dump, restore
 from graftlab.tasks.prepare import PrepareSpec, prepare
 from graftlab.tasks.recipe_key import key_of
 from graftlab.tracking.console import say

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from graftlab.files.ownership import take
 from graftlab.sweeps.board import Board
 from graftlab.sweeps.engine import Ended, Source, launch, own_facts, prepare
-from graftlab.sweeps.launcher import AutoLauncher, JointLauncher, Work
+from graftlab.sweeps.launchers.auto import AutoLauncher
+from graftlab.sweeps.launchers.base import Work
+from graftlab.sweeps.launchers.joint import JointLauncher
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.slots import Slot
 from graftlab.tasks.weigh import weigh
@@ -19,7 +21,7 @@ from graftlab.tracking.console import console, say
 from graftlab.tracking.result import Result, few_documents
 
 if TYPE_CHECKING:
-    from graftlab.sweeps.engine import Workers
+    from graftlab.sweeps.workers import Workers
     from graftlab.tasks.train import TrainSpec
 
 BEST = 5

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graftlab.adapters.lora import Lora
-from graftlab.choices import dump
 from graftlab.data.source import DataSpec
 from graftlab.errors import (
     AUTO,
@@ -28,7 +27,8 @@ from graftlab.packing.plan import Packing
 from graftlab.planning.device import Device
 from graftlab.planning.limits import Limits
 from graftlab.process import prepare_process
-from graftlab.sweeps.launcher import Launcher
+from graftlab.registry import dump
+from graftlab.sweeps.launchers.base import Launcher
 from graftlab.sweeps.spec import Sweep
 from graftlab.tasks.auto import resolve_auto, settle_auto
 from graftlab.tasks.supply import supply
@@ -38,7 +38,7 @@ from graftlab.tracking.loggers import Loggers
 from graftlab.tracking.result import Result
 from graftlab.training.checkpoint import Checkpointing, CheckpointStore
 from graftlab.training.days import settle_date
-from graftlab.training.optim import OptimizerSpec
+from graftlab.training.optimizers.base import OptimizerSpec
 from graftlab.training.precision import Precision
 from graftlab.training.schedule import Schedule
 from graftlab.training.teacher import settle_key

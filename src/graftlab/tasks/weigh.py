@@ -18,8 +18,8 @@ import tempfile
 from pathlib import Path
 from types import FrameType
 
-from graftlab.choices import restore
 from graftlab.errors import GraftlabError
+from graftlab.registry import restore
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.slots import Slot
 from graftlab.tasks.orphans import leave_with_parent

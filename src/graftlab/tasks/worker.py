@@ -20,10 +20,10 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from graftlab.choices import restore
 from graftlab.errors import CrashError, GraftlabError, Interrupted, Paused
 from graftlab.files.writing import write_atomic
 from graftlab.process import stop_signals
+from graftlab.registry import restore
 from graftlab.sweeps.claim import Claim, claim
 from graftlab.sweeps.heart import beating
 from graftlab.sweeps.ledger import Ledger

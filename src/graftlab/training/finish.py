@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from graftlab.choices import dump
 from graftlab.errors import GraftlabError
 from graftlab.files.building import building
 from graftlab.files.checksums import write_checksums
 from graftlab.files.writing import write_atomic, write_json
+from graftlab.registry import dump
 from graftlab.terminal import printable
 from graftlab.tracking.card import card
 from graftlab.tracking.folder import RunFolder

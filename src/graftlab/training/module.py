@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from graftlab.adapters.base import Adapter
     from graftlab.objectives.base import Objective
     from graftlab.objectives.policy import Policy
-    from graftlab.training.optim import OptimizerSpec
+    from graftlab.training.optimizers.base import OptimizerSpec
     from graftlab.types import Batch
 
 

@@ -24,12 +24,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from graftlab.choices import dump
 from graftlab.errors import CrashError, GraftlabError, Interrupted, Paused
 from graftlab.files.locks import hold
 from graftlab.files.reading import UnreadableError, read_json
 from graftlab.files.writing import write_json
 from graftlab.process import one_more_signal, signals_to
+from graftlab.registry import dump
 from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.identity import identity

@@ -16,12 +16,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from graftlab.choices import dump
 from graftlab.errors import ConfigError, Paused
 from graftlab.models.cache import lend
 from graftlab.models.compile import compile_layers, plan_compile
 from graftlab.models.probe import check_isolation
 from graftlab.objectives.policy import Policy
+from graftlab.registry import dump
 from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.history import History

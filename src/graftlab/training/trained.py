@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graftlab.adapters.store import AdapterSource, find_adapter
-from graftlab.choices import restore
 from graftlab.errors import ConfigError, ModelError
 from graftlab.models.base import ModelSpec
 from graftlab.models.folder import model_in
 from graftlab.models.trust import UntrustedError, without_trust
 from graftlab.models.undamaged import require_undamaged
+from graftlab.registry import restore
 from graftlab.tracking.paths import relocated
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from graftlab.tracking.folder import RunFolder
 from graftlab.training.joint import measure as measuring
 from graftlab.training.joint.groups import FREE, Job, group, unfit
 from graftlab.training.joint.measure import Timing, faster_together
-from graftlab.training.optim import AdamW
+from graftlab.training.optimizers.adamw import AdamW
 from graftlab.training.precision import Precision
 from graftlab.training.schedule import Schedule
 from graftlab.training.trainer import TrainerSpec

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from graftlab.errors import ConfigError, GraftlabError, did_you_mean
+from graftlab.registry import group
 from graftlab.text.frame import Frame, load_frame
 
 VARIATIONS = ("neutral", "dropout", "abstract")
@@ -38,6 +39,7 @@ class Teacher(Protocol):
         ...
 
 
+@group("teacher")
 @dataclass(kw_only=True, slots=True)
 class TeacherSpec(ABC):
     """Base of the choices of `teacher`."""

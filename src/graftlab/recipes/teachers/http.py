@@ -23,6 +23,7 @@ from graftlab.errors import ConfigError, require_range
 from graftlab.recipes.teachers.base import Miss, PromptedTeacher, Teacher, TeacherError
 from graftlab.recipes.teachers.endpoint import Again, Endpoint, Refused
 from graftlab.recipes.teachers.ledger import Answer, AnswerFile, Purse
+from graftlab.registry import choice
 from graftlab.text.frame import Frame
 from graftlab.types import Conversation, Message
 
@@ -32,6 +33,7 @@ GIVE_UP_AFTER = 8
 """So many texts in a row without an answer, and the endpoint is held to be down."""
 
 
+@choice("http")
 @dataclass(kw_only=True, slots=True)
 class HttpTeacher(PromptedTeacher):
     """`teacher=http persona.teacher.model=NAME`; without a url, Ollama on this machine is asked."""

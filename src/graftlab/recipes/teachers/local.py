@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from graftlab.errors import ConfigError, require_range
 from graftlab.recipes.teachers.base import Miss, PromptedTeacher, Teacher
+from graftlab.registry import choice
 from graftlab.text.frame import Frame
 from graftlab.types import Conversation, Message
 
@@ -14,6 +15,7 @@ Generate = Callable[[list[Conversation]], list[str]]
 """Conversations that end with a user turn -> the answers, in order."""
 
 
+@choice("local")
 @dataclass(kw_only=True, slots=True)
 class LocalTeacher(PromptedTeacher):
     """`teacher=local persona.teacher.model=DIR`: a base of ours, with an adapter or without."""

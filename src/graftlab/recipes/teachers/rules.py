@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from graftlab.recipes.tagging import require_tagger
 from graftlab.recipes.teachers.base import Miss, Teacher, TeacherSpec
+from graftlab.registry import choice
 
 DIALECT = "dialect"
 """Reason of a miss: too much of a text is in a spelling that dialect.py cannot read."""
@@ -15,6 +16,7 @@ MOST_UNREAD = 0.15
 """Share of such words, in the worst paragraph, up to which the rules still read a text."""
 
 
+@choice("rules")
 @dataclass(kw_only=True, slots=True)
 class RulesTeacher(TeacherSpec):
     """Rewrites English prose by rule; see dialect.py, neutral.py, dropout.py and abstract.py."""

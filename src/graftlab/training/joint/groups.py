@@ -13,7 +13,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from graftlab.adapters.targets import EMBEDDING
-from graftlab.choices import dump
+from graftlab.registry import dump
 from graftlab.training.observer import Observer
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from graftlab.choices import dump
 from graftlab.errors import GraftlabError
+from graftlab.registry import dump
 from graftlab.tracking.result import Result
 from graftlab.training.checkpoint import Saved
 from graftlab.training.joint.groups import Ended, Job

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from graftlab.objectives.base import Objective
+from graftlab.registry import choice
 
 if TYPE_CHECKING:
     import torch
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from graftlab.types import Batch
 
 
+@choice("sft")
 @dataclass(kw_only=True, slots=True)
 class CrossEntropy(Objective):
     """Next-token cross-entropy in nats, summed over labelled positions."""

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import GraftlabError, require_choice, require_range
+from graftlab.registry import choice
 from graftlab.sweeps.cluster import Cluster
-from graftlab.sweeps.launcher import Launcher, Work
+from graftlab.sweeps.launchers.base import Launcher, Work
 from graftlab.sweeps.slots import Slot
 from graftlab.tracking.console import say
 
 if TYPE_CHECKING:
-    from graftlab.sweeps.engine import Workers
+    from graftlab.sweeps.workers import Workers
 
 MOST = 16
 """Workers at once where `launcher.slots` does not say."""
@@ -25,6 +26,7 @@ LAUNCH = "slurm"
 """Name of every launch on the cluster: what runs there works for whoever watches."""
 
 
+@choice("slurm")
 @dataclass(kw_only=True, slots=True)
 class SlurmLauncher(Launcher):
     """`launcher=slurm`: each slot is a worker in an array job, with GPUs and cores of its own."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graftlab.errors import require_range
+from graftlab.registry import group
+from graftlab.sweeps.slots import Slot, find_slots
 
 if TYPE_CHECKING:
-    from graftlab.sweeps.engine import Workers
     from graftlab.sweeps.ledger import Ledger
-    from graftlab.sweeps.slots import Slot
+    from graftlab.sweeps.workers import Workers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +31,7 @@ class Work:
     """Size of the base's weights on disk."""
 
 
+@group("launcher")
 @dataclass(kw_only=True, slots=True)
 class Launcher(ABC):
     """What every launcher choice shares."""
@@ -51,10 +52,9 @@ class Launcher(ABC):
 
     def places(self, work: Work) -> list[Slot]:
         """The slots on this machine."""
-        from graftlab.sweeps.slots import find_slots
-
         return find_slots(
-            self,
+            self.slots,
+            self.threads,
             accelerator=work.accelerator,
             devices=work.devices,
             base_bytes=work.base_bytes,
@@ -64,43 +64,3 @@ class Launcher(ABC):
     @abstractmethod
     def workers(self, work: Work, slots: list[Slot], launch: str) -> Workers:
         """The workers of one launch, not yet started."""
-
-
-@dataclass(kw_only=True, slots=True)
-class LocalLauncher(Launcher):
-    """`launcher=local`: worker processes on this machine, each with its own loaded base."""
-
-    def workers(self, work: Work, slots: list[Slot], launch: str) -> Workers:
-        from graftlab.sweeps.pool import Pool
-
-        return Pool(work.ledger, launch, slots, work.retries)
-
-
-@dataclass(kw_only=True, slots=True)
-class AutoLauncher(LocalLauncher):
-    """`launcher=auto`: joint where jobs can share a base and that measures faster, else local."""
-
-
-@dataclass(kw_only=True, slots=True)
-class JointLauncher(Launcher):
-    """`launcher=joint`: adapters that share a base and rows are trained together on it.
-
-    Each slot holds a base of its own; `launcher.slots=1` trains all on one.
-    """
-
-    most: int = 16
-    """Adapters that train together at once."""
-
-    def __post_init__(self) -> None:
-        Launcher.__post_init__(self)
-        require_range("launcher.most", self.most, least=1)
-
-    def at_once(self, work: Work, slots: int) -> int:
-        """How many adapters one of so many workers takes, so that all have work."""
-        return min(self.most, math.ceil(work.jobs / slots))
-
-    def workers(self, work: Work, slots: list[Slot], launch: str) -> Workers:
-        from graftlab.sweeps.pool import Pool
-
-        together = ("--joint", str(self.at_once(work, len(slots))))
-        return Pool(work.ledger, launch, slots, work.retries, extra=together)

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import GraftlabError, require_range
+from graftlab.registry import choice
 from graftlab.sweeps.cluster import Cluster
-from graftlab.sweeps.launcher import Launcher, Work
+from graftlab.sweeps.launchers.base import Launcher, Work
 from graftlab.sweeps.pool import KILLED, LONGEST_STOP
 from graftlab.sweeps.slots import Slot
 from graftlab.sweeps.station import Station
 from graftlab.tracking.console import say
 
 if TYPE_CHECKING:
-    from graftlab.sweeps.engine import Workers
+    from graftlab.sweeps.workers import Workers
 
 MOST = 16
 """Workers at once where `launcher.slots` does not say."""
@@ -27,6 +28,7 @@ CALLS = 3
 """Of a host at once: it runs, is told to save, and is told not to wait for that."""
 
 
+@choice("ray")
 @dataclass(kw_only=True, slots=True)
 class RayLauncher(Launcher):
     """`launcher=ray`: each slot is an actor that asks the cluster for GPUs and cores."""

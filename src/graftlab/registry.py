@@ -1,0 +1,255 @@
+"""Choices by class, and specs as plain dictionaries.
+
+A group is a base class and the classes that can be chosen in its place:
+
+    @group("objective")                        # graftlab/objectives/base.py
+    @dataclass(kw_only=True, slots=True)
+    class Objective(ABC): ...
+
+    @choice("distill")                         # graftlab/objectives/distill.py
+    @dataclass(kw_only=True, slots=True)
+    class Distill(Objective): ...
+
+The choice `distill` of a group whose base lies in `graftlab.objectives` is looked for in the module
+`graftlab.objectives.distill` when it is first asked for; the options of `conf/objective/` say which
+choices there are. A folder of graftlab with a `plugin.py` registers choices of groups whose base
+lies elsewhere, by importing them there, and so do modules of the user's own (`load_plugins`).
+
+`dump` and `restore` carry a spec to `run.yaml` and back; a node whose class is a choice names it:
+
+    dump(HFModel(path="qwen"))  ->  {"choice": "hf", "path": "qwen", ...}
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from graftlab.errors import ConfigError, did_you_mean, require_range
+
+MARK = "choice"
+"""The key of a dumped node that names its choice."""
+PLUGINS = "GRAFTLAB_PLUGINS"
+"""Environment variable with the user's modules, separated by commas: worker processes read it."""
+
+Spec = TypeVar("Spec")
+Class = TypeVar("Class", bound=type)
+
+
+@dataclasses.dataclass(slots=True)
+class Group:
+    """A group of choices."""
+
+    name: str
+    base: type
+    """The class that they share, as spec fields declare it."""
+    package: str
+    """Where they are looked for."""
+    classes: dict[str, type] = dataclasses.field(default_factory=dict)
+    """Those imported so far, by name."""
+
+
+_GROUPS: dict[str, Group] = {}
+_NAMES: dict[type, str] = {}
+
+
+def group(name: str) -> Callable[[Class], Class]:
+    """Decorator of a base class: its subclasses are choices of the group `name`."""
+
+    def mark(cls: Class) -> Class:
+        _GROUPS[name] = Group(name, cls, cls.__module__.rpartition(".")[0])
+        return cls
+
+    return mark
+
+
+def choice(name: str) -> Callable[[Class], Class]:
+    """Decorator of a class: it is the choice `name` of the group whose base it inherits.
+
+    Raises ConfigError where another class has that name already.
+    """
+
+    def mark(cls: Class) -> Class:
+        own = next(g for base in cls.__mro__ for g in _GROUPS.values() if g.base is base)
+        other = own.classes.setdefault(name, cls)
+        if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ConfigError(
+                f"{cls.__module__}.{cls.__qualname__}: {own.name}={name} is "
+                f"{other.__module__}.{other.__qualname__} already. Take another name."
+            )
+        own.classes[name] = cls
+        _NAMES[cls] = name
+        return cls
+
+    return mark
+
+
+def conf_dir() -> Path:
+    """The folder of YAML groups: inside the installed package, or at the root of the repository."""
+    installed = Path(__file__).parent / "conf"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "conf"
+
+
+def groups() -> dict[str, type]:
+    """Group -> its base class, of all that are imported."""
+    return {name: _GROUPS[name].base for name in sorted(_GROUPS)}
+
+
+def choices(group: str) -> dict[str, type]:
+    """Choice -> class of a group, all of them, sorted; nothing where there is no such group."""
+    if group not in _GROUPS:
+        return {}
+    for file in (conf_dir() / group).glob("*.yaml"):
+        _look_for(_GROUPS[group], file.stem)
+    _load_rooms()
+    return dict(sorted(_GROUPS[group].classes.items()))
+
+
+def choices_under(base: type) -> dict[str, type]:
+    """The choices of the group that shares `base`, or nothing when it is not such a base."""
+    name = next((own.name for own in _GROUPS.values() if own.base is base), "")
+    return choices(name)
+
+
+def choice_of(cls: type) -> str | None:
+    """The name under which exactly this class can be chosen, or None."""
+    return _NAMES.get(cls)
+
+
+def load_plugins(modules: Sequence[str]) -> None:
+    """Import modules of the user's own, whose classes register themselves, here and in workers.
+
+    Raises ConfigError where one cannot be imported.
+    """
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ConfigError(
+                f"plugins={module}: {error}. The module must lie in the folder that --config-dir "
+                "names, in the current one, or be installed."
+            ) from error
+    known = [name for name in os.environ.get(PLUGINS, "").split(",") if name]
+    os.environ[PLUGINS] = ",".join(dict.fromkeys([*known, *modules]))
+
+
+def _look_for(own: Group, name: str) -> None:
+    """Import the module in which a choice of that name would be."""
+    if name in own.classes or not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
+        return
+    module = f"{own.package}.{name.replace('-', '_')}"
+    if find_spec(module) is not None:
+        importlib.import_module(module)
+
+
+@cache
+def _load_rooms() -> None:
+    """Import what registers choices of other folders' groups: ours, and the user's in a worker."""
+    for file in sorted(Path(__file__).parent.glob("*/plugin.py")):
+        importlib.import_module(f"{__package__}.{file.parent.name}.plugin")
+    load_plugins([name for name in os.environ.get(PLUGINS, "").split(",") if name])
+
+
+def dump(spec: Any) -> Any:
+    """`spec` as plain dictionaries, lists and scalars, in field order; `restore` reads it back."""
+    if isinstance(spec, Mapping):
+        return {str(key): dump(value) for key, value in spec.items()}
+    if isinstance(spec, list | tuple):
+        return [dump(item) for item in spec]
+    if not dataclasses.is_dataclass(spec):
+        return spec
+    mark = {MARK: name} if (name := choice_of(type(spec))) else {}
+    return mark | {f.name: dump(getattr(spec, f.name)) for f in dataclasses.fields(spec)}
+
+
+def restore(cls: type[Spec], data: Mapping[str, Any], *, path: str = "") -> Spec:
+    """The spec that `dump` wrote; keys left out take their defaults.
+
+    `path` is the dotted place of `data` in its file, for messages. Raises ConfigError for an
+    unknown key or choice, and whatever the class itself refuses.
+    """
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{path or cls.__name__} must hold keys, not {data!r}.")
+    values = dict(data)
+    target = _chosen(cls, values, path)
+    hints = field_types(target)
+    unknown = [name for name in values if name not in hints]
+    if unknown:
+        where = f"{path}." if path else ""
+        hint = did_you_mean(unknown[0], hints)
+        raise ConfigError(f"`{where}{unknown[0]}` is not a key of {target.__name__}.{hint}")
+    for name, value in values.items():
+        nested, named = nested_spec(hints[name]), named_specs(hints[name])
+        place = f"{path}.{name}" if path else name
+        if nested is not None and value is not None:
+            values[name] = restore(nested, value, path=place)
+        elif named is not None:
+            values[name] = {k: restore(named, v, path=f"{place}.{k}") for k, v in value.items()}
+    try:
+        spec: Spec = target(**values)
+        require_finite(spec, path)
+        return spec
+    except TypeError as error:
+        raise ConfigError(f"{path or target.__name__}: {error}") from error
+
+
+def require_finite(value: Any, key: str = "") -> None:
+    """Raise ConfigError naming the key of a number in a spec that is NaN or infinite."""
+    if isinstance(value, float):
+        require_range(key, value)
+    inside: Iterable[tuple[Any, Any]] = ()
+    if dataclasses.is_dataclass(value):
+        inside = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+    elif isinstance(value, Mapping):
+        inside = value.items()
+    elif isinstance(value, list | tuple):
+        inside = enumerate(value)
+    for name, part in inside:
+        require_finite(part, f"{key}.{name}" if key else str(name))
+
+
+@cache
+def field_types(cls: type) -> dict[str, Any]:
+    """Field name -> resolved type of a spec class, in field order."""
+    hints = get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def nested_spec(hint: Any) -> type | None:
+    """The spec class in a field's type (`Lora`, `EarlyStopping | None`), or None."""
+    if get_origin(hint) in (dict, list):
+        return None
+    for candidate in (hint, *get_args(hint)):
+        if isinstance(candidate, type) and dataclasses.is_dataclass(candidate):
+            return candidate
+    return None
+
+
+def named_specs(hint: Any) -> type | None:
+    """The spec class of a dictionary of specs (`dict[str, SourceSpec]`), or None."""
+    return nested_spec(get_args(hint)[1]) if get_origin(hint) is dict else None
+
+
+def _chosen(cls: type, values: dict[str, Any], path: str) -> type:
+    """Take the mark out of `values` and return the class it names."""
+    own = next((own for own in _GROUPS.values() if own.base is cls), None)
+    if own is None:
+        return cls
+    name = str(values.pop(MARK, None))
+    _look_for(own, name)
+    if name not in own.classes:
+        _load_rooms()
+    if name not in own.classes:
+        known = choices(own.name)
+        where = path or cls.__name__
+        raise ConfigError(
+            f"{where}.{MARK}={name} is not one of {', '.join(known)}.{did_you_mean(name, known)}"
+        )
+    return own.classes[name]

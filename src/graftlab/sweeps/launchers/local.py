@@ -1,0 +1,23 @@
+"""`launcher=local`: worker processes on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from graftlab.registry import choice
+from graftlab.sweeps.launchers.base import Launcher, Work
+from graftlab.sweeps.pool import Pool
+from graftlab.sweeps.slots import Slot
+
+if TYPE_CHECKING:
+    from graftlab.sweeps.workers import Workers
+
+
+@choice("local")
+@dataclass(kw_only=True, slots=True)
+class LocalLauncher(Launcher):
+    """`launcher=local`: worker processes on this machine, each with its own loaded base."""
+
+    def workers(self, work: Work, slots: list[Slot], launch: str) -> Workers:
+        return Pool(work.ledger, launch, slots, work.retries)
