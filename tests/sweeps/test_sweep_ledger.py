@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from graftlab.sweeps import sums
 from graftlab.sweeps.claim import claim, lock_file, try_lock, worker_name
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.rules import Rules
@@ -25,6 +28,43 @@ def ledger(tmp_path: Path) -> Ledger:
     ledger = Ledger(tmp_path / "sweep")
     ledger.create()
     return ledger
+
+
+def test_whoever_looks_while_it_is_made_sees_no_file_or_all_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Ledger(tmp_path / "sweep")
+    looks = []
+
+    def look(db: sqlite3.Connection, real: Callable[..., None] = sums.create) -> None:
+        real(db)
+        looks.append(made.path.exists())
+
+    monkeypatch.setattr(sums, "create", look)
+    made.create()
+    assert looks == [False]
+    assert made.jobs() == []
+
+
+def test_two_that_make_it_at_once_have_one(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    program = (
+        "import sys; from pathlib import Path; from graftlab.sweeps.ledger import Ledger\n"
+        "ledger = Ledger(Path(sys.argv[1])); input()\n"
+        "ledger.create(); ledger.put(sys.argv[2], True)"
+    )
+    names = ["a", "b", "c"]
+    makers = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(folder), name], stdin=subprocess.PIPE, text=True
+        )
+        for name in names
+    ]
+    for maker in makers:
+        maker.communicate("\n")
+    assert [maker.returncode for maker in makers] == [0, 0, 0]
+    assert [Ledger(folder).fact(name) for name in names] == [True, True, True]
+    assert not list(folder.glob(".*"))
 
 
 def take(ledger: Ledger, launch: str = "a", rules: Rules = RULES):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 from safetensors.torch import load_file
 
 from graftlab.adapters.lora import Lora
-from graftlab.choices import dump
+from graftlab.registry import dump
 from graftlab.sweeps.engine import Ended, launch, prepare
 from graftlab.sweeps.identity import data_identity, job_identity
 from graftlab.sweeps.jobs import Draft
@@ -153,7 +154,7 @@ def test_epochs_share_a_trunk_and_equal_their_solo_runs(base, tmp_path) -> None:
     assert "Going on from step" in (short / "train.log").read_text()
     alone = tmp_path / "alone"
     program = (
-        "import json, sys; from graftlab.choices import restore\n"
+        "import json, sys; from graftlab.registry import restore\n"
         "from graftlab.tasks.train import TrainSpec, run\n"
         "run(restore(TrainSpec, json.loads(sys.argv[1])))"
     )
@@ -276,7 +277,8 @@ def test_killed_three_times_every_job_is_done_once_and_the_same(base, solo, tmp_
             int(job.worker.rpartition(":")[2]) for job in Ledger(folder).jobs() if job.worker
         ]
         for process in (launcher.pid, *workers):
-            os.kill(process, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # on a fast machine all is done by then
+                os.kill(process, signal.SIGKILL)
         launcher.wait()
     ended = sweep(folder, drafts(base))
     assert ended.count("done") == 6

@@ -26,6 +26,7 @@ from typing import Any
 
 from graftlab.errors import GraftlabError
 from graftlab.files.checksums import DamagedError
+from graftlab.files.locks import hold
 from graftlab.files.reading import load_json
 from graftlab.sweeps import sums
 from graftlab.sweeps.jobs import STATES, Draft, Job, Place, Rung
@@ -64,14 +65,18 @@ class Ledger:
 
     def create(self) -> None:
         """Make the folder and the tables, unless they are there."""
-        (self.folder / "locks").mkdir(parents=True, exist_ok=True)
-        empty = self.path.exists() and not self.path.stat().st_size
-        if empty and any(self.folder.glob("[0-9][0-9][0-9][0-9]*/run.yaml")):
-            raise self._damaged("it is empty")
-        with self._open(check=self.path.exists() and not empty) as db:
-            db.execute("BEGIN IMMEDIATE")
-            sums.create(db)
-            db.execute("COMMIT")
+        locks = self.folder / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        with hold(locks / "ledger.lock", what=str(self.path), wait=lambda holder: None):
+            if self.path.exists() and self.path.stat().st_size:
+                with self._open():
+                    return
+            if self.path.exists() and any(self.folder.glob("[0-9][0-9][0-9][0-9]*/run.yaml")):
+                raise self._damaged("it is empty")
+            try:
+                sums.make_file(self.path)
+            except sqlite3.OperationalError as error:
+                raise GraftlabError(f"{self.path} cannot be used: {error}.") from error
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -88,7 +93,7 @@ class Ledger:
             yield db
 
     @contextmanager
-    def _open(self, *, check: bool = True) -> Iterator[sqlite3.Connection]:
+    def _open(self) -> Iterator[sqlite3.Connection]:
         """A connection; the first, and one a minute, checks every row.
 
         Raises DamagedError, and GraftlabError where the file system refuses.
@@ -101,7 +106,7 @@ class Ledger:
                 # Half the waiting for the disk, and still consistent.
                 db.execute("PRAGMA synchronous = NORMAL")
                 sums.add_function(db)
-                if check and time.monotonic() - self._checked > CHECK_SECONDS:
+                if time.monotonic() - self._checked > CHECK_SECONDS:
                     self._check(db)
                 yield db
             finally:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import sqlite3
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from graftlab.files.checksums import checksum_of
+from graftlab.files.writing import clear_leftovers, partial_path, publish
 from graftlab.sweeps.tables import SCHEMA
 
 _TABLE = "CREATE TABLE IF NOT EXISTS sums (tab TEXT, id INTEGER, xxh3 TEXT, PRIMARY KEY (tab, id))"
@@ -29,6 +31,28 @@ def create(db: sqlite3.Connection) -> None:
     """Make all tables and triggers that are not there."""
     for statement in _statements():
         db.execute(statement)
+
+
+def make_file(path: Path) -> None:
+    """Make the file under another name: whoever looks meanwhile sees none, or all tables.
+
+    Raises sqlite3.OperationalError where the disk refuses.
+    """
+    clear_leftovers(path.parent)
+    partial = partial_path(path)
+    try:
+        db = sqlite3.connect(partial, isolation_level=None)
+        try:
+            db.execute("PRAGMA journal_mode = MEMORY")
+            add_function(db)
+            db.execute("BEGIN")
+            create(db)
+            db.execute("COMMIT")
+        finally:
+            db.close()
+        publish(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def problem(db: sqlite3.Connection) -> str | None:
