@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 
 from graftlab.config import build, compose
-from graftlab.tasks.train import run
 from graftlab.training import split
+from graftlab.training.start import run
 
 CONTESTANTS = {"fp32": "fp32", "plain bf16": "bf16", "graftlab bf16": "bf16"}
 
@@ -54,7 +54,7 @@ def train(contestant: str, folder: Path, *, steps: int, lr: float) -> dict[int, 
         "compile=off",
     ]
     with optimizer_of(contestant):
-        run(build(compose("train", overrides)))
+        run(build(compose("train", overrides)).training())
     with (folder / "train_log.csv").open() as file:
         return {
             int(row["step"]): (float(row["loss"] or "nan"), float(row["valid_loss"]))

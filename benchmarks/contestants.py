@@ -53,7 +53,7 @@ class Report:
 def graftlab(task: Task, *, compiled: bool) -> Report:
     """The real thing: the verb `train`, its data path, its trainer and its callbacks."""
     from graftlab.config import build, compose
-    from graftlab.tasks.train import run
+    from graftlab.training.start import run
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "run"
@@ -78,7 +78,9 @@ def graftlab(task: Task, *, compiled: bool) -> Report:
             "compile": "on" if compiled else "off",
             "run_dir": folder,
         }
-        spec = build(compose("train", [f"{key}={value}" for key, value in overrides.items()]))
+        spec = build(
+            compose("train", [f"{key}={value}" for key, value in overrides.items()])
+        ).training()
         result = run(spec)
         assert result.compiled == compiled
         with (folder / "train_log.csv").open() as file:

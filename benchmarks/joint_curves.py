@@ -18,10 +18,11 @@ from pathlib import Path
 
 from graftlab.adapters.lora import Lora
 from graftlab.config import build, compose
-from graftlab.tasks.train import TrainSpec, run
 from graftlab.tracking.folder import RunFolder
 from graftlab.training.joint.groups import Job
 from graftlab.training.joint.run import execute_together
+from graftlab.training.spec import TrainSpec
+from graftlab.training.start import run
 
 SHARED = ["precision=fp32", "compile=off", "data.limit=160", "run_dir=unused",
           "callbacks.samples.prompts=0", "callbacks.validation.every_epochs=null"]  # fmt: skip
@@ -46,7 +47,7 @@ class Curve:
 
 def variants() -> dict[str, TrainSpec]:
     """Name -> run."""
-    spec: TrainSpec = build(compose("train", SHARED))
+    spec: TrainSpec = build(compose("train", SHARED)).training()
     low, high = spec.lr / 5, spec.lr
     return {
         f"rank 4, lr {high:g}": replace(spec, lr=high, max_steps=48, lora=Lora(rank=4)),

@@ -50,8 +50,8 @@ class Outcome:
 def compare(case: Case, folder: Path, *, steps: int, probed: bool) -> Outcome:
     """Plan the case, with a probe if asked, then train it for `steps` optimizer steps."""
     from graftlab.config import build, compose
+    from graftlab.planning.probe import probe_spec
     from graftlab.tasks.plan import run as plan
-    from graftlab.tasks.probing import probe_spec
 
     files = make(folder, profile=case.profile, documents=200, shape=case.shape)
     words = [
@@ -61,7 +61,7 @@ def compare(case: Case, folder: Path, *, steps: int, probed: bool) -> Outcome:
     ]
     with contextlib.redirect_stdout(io.StringIO()):
         predicted = plan(build(compose("plan", [*words, f"probe={probed}", f"run_dir={folder}"])))
-    spec = build(compose("train", [*words, f"run_dir={folder / 'run'}"]))
+    spec = build(compose("train", [*words, f"run_dir={folder / 'run'}"])).training()
     compiled = predicted.knobs.settings.compiled
     long = probe_spec(spec, compiled=compiled, run_dir=folder / "run")
     long.max_steps = steps
@@ -82,7 +82,7 @@ def _train(spec: Any, folder: Path) -> dict[str, Any]:
     file = folder / "long.json"
     file.write_text(json.dumps(dump(spec)), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-m", "graftlab.tasks.rank", str(file)],
+        [sys.executable, "-m", "graftlab.training", str(file)],
         env={**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"},
         capture_output=True,
         text=True,

@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from graftlab.config import build, compose
-from graftlab.planning.device import GIB
+from graftlab.machine import GIB
+from graftlab.planning.estimate import reckon_run
 from graftlab.planning.memory import QUANTISED
-from graftlab.tasks.reckon import reckon_run
 
 if TYPE_CHECKING:
     from graftlab.planning.plan import Plan

@@ -39,8 +39,8 @@ from graftlab.models.arithmetic import has_bf16
 from graftlab.models.base import Base
 from graftlab.models.hf import HFModel
 from graftlab.models.tiny import TinyModel
-from graftlab.tasks.train import run
 from graftlab.text.tokenizer import Tokenizer, load_tokenizer
+from graftlab.training.start import run
 
 CPU = torch.device("cpu")
 SIZE = {"hidden": 768, "intermediate": 2048, "layers": 12}
@@ -81,7 +81,7 @@ def train(folder: Path, *overrides: str) -> Path:
     """The run in `folder`, finished before or now."""
     if not (folder / "result.json").is_file():
         quiet = ("precision=fp32", "callbacks.samples.prompts=0", f"run_dir={folder}")
-        run(build(compose("train", [*overrides, *quiet])))
+        run(build(compose("train", [*overrides, *quiet])).training())
     return folder
 
 
@@ -103,7 +103,7 @@ def models(root: Path) -> dict[str, Path]:
         large = grow(small.model, **SIZE)
         large.save_pretrained(grown)
         load_tokenizer(teacher / "adapter").save(grown)
-    fresh = build(compose("train", [*distil, "run_dir=unused"])).model.folder()
+    fresh = build(compose("train", [*distil, "run_dir=unused"])).training().model.folder()
     return {"grown": grown, "fresh draft": fresh, "distilled draft": distilled / "adapter"}
 
 

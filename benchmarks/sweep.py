@@ -111,13 +111,13 @@ def run(command: list[str], words: list[str], place: Path) -> None:
 def in_one(words: list[str]) -> None:
     """All jobs in this process, as Hydra's basic launcher runs them."""
     from graftlab.config import build, compose
-    from graftlab.tasks.train import run as train
+    from graftlab.training.start import run as train
 
     timed, *words, out = words
     folder = Path(out.partition("=")[2])
     for rate, rank in spread(int(timed)):
         cfg = compose("train", [f"lr={rate}", f"lora.rank={rank}", *words, "run_dir=x"])
-        spec = build(cfg)
+        spec = build(cfg).training()
         spec.run_dir = str(folder / f"lr={rate} lora.rank={rank}")
         train(spec)
 
@@ -201,7 +201,7 @@ def overhead(jobs: int = 500) -> list[str]:
 
 def pretend(sweep: str, name: str) -> int:
     """A worker whose jobs take no time."""
-    from graftlab.tasks import worker
+    from graftlab.sweeps import __main__ as worker
 
     class Pretender(worker.Worker):
         def perform(self, claimed: Any, folder: Path) -> float:

@@ -11,7 +11,6 @@ from typing import Any
 from safetensors.torch import load_file
 
 from graftlab.adapters.lora import Lora
-from graftlab.tasks.train import TrainSpec
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.history import TIMES
 from graftlab.training.joint.groups import Ended, Job, Joiners, nobody
@@ -20,6 +19,7 @@ from graftlab.training.observer import Observer
 from graftlab.training.optimizers.adamw import AdamW
 from graftlab.training.optimizers.custom import CustomOptimizer
 from graftlab.training.schedule import Schedule
+from graftlab.training.spec import TrainSpec
 
 
 def varied(spec: TrainSpec) -> list[TrainSpec]:

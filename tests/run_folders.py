@@ -26,7 +26,7 @@ def default_config() -> dict[str, Any]:
     from graftlab.config import build, compose
     from graftlab.registry import dump
 
-    return dict(dump(build(compose("train", ["run_dir=run"]))))
+    return dict(dump(build(compose("train", ["run_dir=run"])).training()))
 
 
 def config_with(values: Mapping[str, Any]) -> dict[str, Any]:

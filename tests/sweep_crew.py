@@ -18,9 +18,10 @@ import time
 from pathlib import Path
 
 from graftlab.errors import GraftlabError, Interrupted
+from graftlab.sweeps.__main__ import main
 from graftlab.sweeps.claim import Claim
 from graftlab.sweeps.jobs import Draft
-from graftlab.tasks.worker import Worker, main
+from graftlab.sweeps.worker import Worker
 
 
 def draft(name: str, *, act: str = "fine", score: float = 1.0, label: str = "") -> Draft:

@@ -9,6 +9,7 @@ from typing import Any
 
 from chats import chats
 from graftlab.registry import dump
+from graftlab.sweeps.__main__ import joint_worker
 from graftlab.sweeps.engine import Ended, launch, prepare
 from graftlab.sweeps.identity import data_identity, job_identity
 from graftlab.sweeps.jobs import Draft, Job
@@ -16,8 +17,8 @@ from graftlab.sweeps.launchers.base import Launcher, Work
 from graftlab.sweeps.slots import Slot
 from graftlab.sweeps.source import Grid
 from graftlab.sweeps.spec import Sweep
-from graftlab.tasks.train import TrainSpec
-from graftlab.tasks.worker import RECYCLE, Worker, joint_worker
+from graftlab.sweeps.worker import RECYCLE, Worker
+from graftlab.training.spec import TrainSpec
 from graftlab.training.trainer import TrainerSpec
 from miniatures import miniature
 from training_spec import small_spec

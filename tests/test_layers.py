@@ -14,17 +14,11 @@ PACKAGE = ROOT / "src" / "graftlab"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = [
-    {"types", "errors", "terminal", "files", "caches", "process", "registry"},
-    {"text", "pages"},
-    {"data"},
-    {"packing", "planning", "recipes"},
-    {"models", "adapters", "demo"},
-    {"objectives"},
-    {"generation"},
-    {"tracking"},
-    {"training", "sweeps", "reports", "exports", "apple"},
-    {"tasks"},
-    {"config", "door", "cli", "__main__"},
+    *({name} for name in ("errors", "types", "terminal", "process", "parent_watch", "files")),
+    *({name} for name in ("caches", "registry", "machine", "statistics", "pages", "text")),
+    *({"data"}, {"packing"}, {"models", "adapters", "demo"}, {"objectives"}, {"generation"}),
+    *({"tracking"}, {"training"}, {"exports"}, {"planning"}, {"recipes"}, {"sweeps"}),
+    *({"reports"}, {"apple"}, {"tasks"}, {"config", "door", "cli", "__main__"}),
 ]
 """Lower rooms never import from higher ones (at run time; type hints may look anywhere)."""
 
@@ -51,7 +45,7 @@ LIGHT = [
     *("graftlab.tasks.export", "graftlab.exports.targets"),
     *("graftlab.cli", "graftlab.tasks.train", "graftlab.tasks.report", "graftlab.registry"),
     *("graftlab.reports.gather", "graftlab.reports.compare", "graftlab.reports.page"),
-    *("graftlab.sweeps.search", "graftlab.door.sweep", "graftlab.tasks.sweep"),
+    *("graftlab.sweeps.search", "graftlab.door.sweep", "graftlab.sweeps.run"),
     "graftlab.door.toolkit.answer",
 ]
 """Modules whose import loads nothing heavy."""

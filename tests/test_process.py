@@ -27,12 +27,12 @@ SPEC = """
 from pathlib import Path
 from graftlab.registry import dump
 from graftlab.config import build, compose
-spec = build(compose("train", ["logger=none", "trainer=cpu", "run_dir=run"]))
+spec = build(compose("train", ["logger=none", "trainer=cpu", "run_dir=run"])).training()
 """
-SCRIPT = SPEC + "from graftlab.tasks.train import run; run(spec)"
+SCRIPT = SPEC + "from graftlab.training.start import run; run(spec)"
 RANK = SPEC + (
     "Path('spec.json').write_text(json.dumps(dump(spec)))\n"
-    "from graftlab.tasks.rank import main; main(Path('spec.json'))"
+    "from graftlab.training.__main__ import main; main(Path('spec.json'))"
 )
 
 

@@ -9,10 +9,10 @@ from graftlab.generation.sampling import Generation
 from graftlab.models.hf import HFModel
 from graftlab.objectives.sft import CrossEntropy
 from graftlab.packing.plan import Packing
-from graftlab.tasks.train import TrainSpec
 from graftlab.training.optimizers.adamw import AdamW
 from graftlab.training.precision import Precision
 from graftlab.training.schedule import Schedule
+from graftlab.training.spec import TrainSpec
 from graftlab.training.watch import Callbacks, Samples
 
 

@@ -130,7 +130,7 @@ def _answer(arguments: list[str], call: str) -> int:
 def _sweep(door: Door, words: Sequence[Word]) -> int:
     """Every job is composed and checked, then the sweep's own engine runs them."""
     from graftlab.door.sweep import order_of, read_sweep
-    from graftlab.tasks.sweep import run
+    from graftlab.sweeps.run import run
 
     try:
         ended = run(order_of(read_sweep(door, words)))

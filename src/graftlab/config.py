@@ -21,7 +21,7 @@ from graftlab.tasks.plan import PlanSpec
 from graftlab.tasks.prepare import PrepareSpec
 from graftlab.tasks.report import ReportSpec
 from graftlab.tasks.sample import SampleSpec
-from graftlab.tasks.train import TrainSpec
+from graftlab.tasks.train import TrainCommand
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -30,7 +30,7 @@ MASKED = "\x1a???"
 """Stands for the text `???`, which OmegaConf would read as "not given"."""
 
 VERBS: dict[str, type] = {
-    "train": TrainSpec,
+    "train": TrainCommand,
     "sample": SampleSpec,
     "inspect": InspectSpec,
     "prepare": PrepareSpec,

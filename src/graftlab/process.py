@@ -1,6 +1,6 @@
 """What a process must have set before torch is loaded, and the signals that end it.
 
-The command line, a rank that torchrun starts, and a script that calls `graftlab.tasks.train.run`
+The command line, a rank that torchrun starts, and a script that calls `graftlab.training.start.run`
 all come through here. What the user has set stays; children inherit it.
 """
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from graftlab.tasks.lengths import lengths_of
+from graftlab.sweeps.step_counts import lengths_of
 from kept_logging import kept_logging
 from knocking import Knock, knock
 
@@ -49,7 +49,7 @@ class Doors:
     def jobs(self) -> list[Any]:
         """The specifications of the last sweep's jobs."""
         from graftlab.registry import restore
-        from graftlab.tasks.train import TrainSpec
+        from graftlab.training.spec import TrainSpec
 
         return [restore(TrainSpec, draft.spec) for draft in self.orders[-1].source.drafts]
 
@@ -76,7 +76,7 @@ def doors(
     doors = Doors(capsys, tmp_path, qwen2_folder)
     for verb in ("train", "sample", "inspect", "prepare", "report"):
         monkeypatch.setattr(importlib.import_module(f"graftlab.tasks.{verb}"), "run", doors.run)
-    monkeypatch.setattr(importlib.import_module("graftlab.tasks.sweep"), "run", doors.sweep)
+    monkeypatch.setattr(importlib.import_module("graftlab.sweeps.run"), "run", doors.sweep)
     # A process of its own only keeps the launcher small; test_sweep_trunk.py starts it.
     monkeypatch.setattr("graftlab.door.sweep.lengths_apart", lengths_of)
     with kept_logging():

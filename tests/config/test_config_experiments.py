@@ -200,7 +200,7 @@ def test_a_default_would_differ(name: str) -> None:
 def test_it_trains_a_few_steps_on_a_miniature(
     name: str, tmp_path: Path, make_miniature: Callable[[str], Path]
 ) -> None:
-    from graftlab.tasks import train
+    from graftlab.training import start
 
     chats = tmp_path / "chats.jsonl"
     rows = [
@@ -225,7 +225,7 @@ def test_it_trains_a_few_steps_on_a_miniature(
         f"run_dir={tmp_path / 'run'}",
     ]
     spec = build(compose("train", [f"experiment={name}", *small]))
-    result = train.run(spec)
+    result = start.run(spec.training())
     assert result.steps == 2
     weights = "model.safetensors" if name == "draft" else "adapter_model.safetensors"
     assert (Path(result.adapter) / weights).is_file()

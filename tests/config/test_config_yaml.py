@@ -20,7 +20,7 @@ from graftlab.door.menu import menu
 from graftlab.door.words import read_words
 from graftlab.errors import ConfigError, GraftlabError
 from graftlab.registry import choices, conf_dir, dump, field_types, groups, restore
-from graftlab.tasks.train import TrainSpec
+from graftlab.training.spec import TrainSpec
 
 CONF = conf_dir()
 OPTIONS = sorted(path for path in CONF.rglob("*.yaml") if path.parent != CONF)

@@ -16,7 +16,7 @@ from graftlab.cli import main
 from graftlab.config import VERBS
 from graftlab.registry import choices, field_types, nested_spec
 from graftlab.sweeps.engine import Ended
-from graftlab.tasks.lengths import lengths_of
+from graftlab.sweeps.step_counts import lengths_of
 from graftlab.tracking.folder import RunFolder
 from kept_logging import kept_logging
 
@@ -82,7 +82,7 @@ def door(
     for verb in VERBS:
         task = importlib.import_module(f"graftlab.tasks.{verb}")
         monkeypatch.setattr(task, "run", lambda spec: None)
-    monkeypatch.setattr("graftlab.tasks.sweep.run", lambda order: Ended(order.folder, [], 0.0))
+    monkeypatch.setattr("graftlab.sweeps.run.run", lambda order: Ended(order.folder, [], 0.0))
     monkeypatch.setattr("graftlab.door.sweep.lengths_apart", lengths_of)  # without a process
 
     def knock(command: str) -> int:

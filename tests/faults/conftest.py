@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from chats import chats
-from graftlab.tasks.train import TrainSpec
 from graftlab.training.checkpoint import Checkpointing
+from graftlab.training.spec import TrainSpec
 from miniatures import miniature
 from training_spec import small_spec
 

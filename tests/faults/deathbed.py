@@ -36,7 +36,7 @@ NOT_OURS = ("/dev", "/proc")
 
 
 def train(root: Path, folder: Path) -> None:
-    from graftlab.tasks.train import run
+    from graftlab.training.start import run
 
     run(replace(_run(root), run_dir=str(folder / "run"), resume="auto"))
 

@@ -17,10 +17,11 @@ from graftlab.errors import ModelError, ResumeError
 from graftlab.files.checksums import DamagedError, beside
 from graftlab.recipes.teachers.ledger import Answer, AnswerFile
 from graftlab.registry import dump
-from graftlab.tasks.train import TrainSpec, run
 from graftlab.tracking.identity import identity
 from graftlab.training import checkpoint as module
 from graftlab.training.checkpoint import Checkpointing, CheckpointStore
+from graftlab.training.spec import TrainSpec
+from graftlab.training.start import run
 from graftlab.training.whole import best_whole, newest_whole
 from miniatures import miniature
 from training_spec import small_spec

@@ -20,9 +20,10 @@ from graftlab.models.finite import describe_nonfinite
 from graftlab.models.hf import HFModel
 from graftlab.packing.plan import Packing
 from graftlab.registry import dump, restore
-from graftlab.tasks.train import TrainSpec, run
 from graftlab.training.checkpoint import CheckpointStore
 from graftlab.training.module import AdapterModule
+from graftlab.training.spec import TrainSpec
+from graftlab.training.start import run
 from left_behind import left_behind
 from miniatures import miniature
 
@@ -39,7 +40,7 @@ def numbers(data: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
 
 
 def test_no_key_takes_what_is_no_number() -> None:
-    whole = dump(build(compose("train", ["logger=none", "run_dir=run"])))
+    whole = dump(build(compose("train", ["logger=none", "run_dir=run"])).training())
     places = list(numbers(whole))
     assert ("lr",) in places
     assert ("optimizer", "eps") in places
@@ -57,7 +58,7 @@ def test_no_key_takes_what_is_no_number() -> None:
 @pytest.mark.parametrize("text", ["inf", "-inf", "nan", "1e400", ".inf"])
 def test_the_door_refuses_them(text: str) -> None:
     with pytest.raises(Exception, match=r"lr"):
-        build(compose("train", [f"lr={text}", "run_dir=run"]))
+        build(compose("train", [f"lr={text}", "run_dir=run"])).training()
 
 
 @pytest.mark.parametrize("bounds", [{}, {"least": 0}, {"above": 0}])

@@ -27,11 +27,12 @@ from graftlab.reports.gather import read
 from graftlab.reports.ledgers import known_jobs
 from graftlab.sweeps.ledger import Ledger
 from graftlab.tasks.prepare import PrepareSpec, prepare
-from graftlab.tasks.train import TrainSpec, run
 from graftlab.text.encode import encode
 from graftlab.tracking.folder import find_runs
 from graftlab.training.checkpoint import Checkpointing
 from graftlab.training.observer import Observer
+from graftlab.training.spec import TrainSpec
+from graftlab.training.start import run
 from graftlab.training.watch import Callbacks, Samples
 from left_behind import left_behind
 from recipe_rows import sentence, turns, write_lines

@@ -19,10 +19,11 @@ from commands import command
 from graftlab.errors import GraftlabError
 from graftlab.files.checksums import beside
 from graftlab.files.disk import disk_trouble
-from graftlab.tasks.train import TrainSpec, run
 from graftlab.tracking.history import Row
 from graftlab.training.checkpoint import CheckpointStore
 from graftlab.training.observer import Observer
+from graftlab.training.spec import TrainSpec
+from graftlab.training.start import run
 from left_behind import left_behind
 
 

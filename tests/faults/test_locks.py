@@ -18,8 +18,8 @@ from graftlab.files.locks import BusyError, hold, hold_beside
 from graftlab.files.ownership import LOCK
 from graftlab.tasks.report import ReportSpec
 from graftlab.tasks.report import run as report
-from graftlab.tasks.train import run
 from graftlab.tracking.folder import RunFolder
+from graftlab.training.start import run
 from miniatures import miniature
 from run_folders import write_run
 from training_spec import small_spec

@@ -11,7 +11,7 @@ import pytest
 
 from graftlab.config import build, compose
 from graftlab.errors import ConfigError
-from graftlab.planning.device import Device, Rates, machine_memory, shelf
+from graftlab.machine import Device, Rates, machine_memory, shelf
 from graftlab.registry import conf_dir
 
 NAMES = sorted(path.stem for path in (conf_dir() / "device").glob("*.yaml"))
@@ -82,7 +82,7 @@ def test_planning_imports_no_torch() -> None:
 def test_the_specs_are_light() -> None:
     heavy = ["torch", "numpy", "rich", "yaml"]
     program = (
-        "import sys, graftlab.planning.device, graftlab.planning.limits, graftlab.data.profile; "
+        "import sys, graftlab.machine, graftlab.training.budget, graftlab.data.profile; "
         f"print([m for m in {heavy} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

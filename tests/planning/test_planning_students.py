@@ -14,9 +14,9 @@ from graftlab.models.draft import DraftModel
 from graftlab.models.tiny import ASSET, TinyModel
 from graftlab.objectives.distill import Distill
 from graftlab.objectives.sft import CrossEntropy
+from graftlab.planning.estimate import reckon_run
 from graftlab.planning.show import show
 from graftlab.tasks.plan import PlanSpec
-from graftlab.tasks.reckon import reckon_run
 from graftlab.training.optimizers.adamw import AdamW
 from graftlab.training.precision import Precision
 

@@ -14,13 +14,13 @@ import yaml
 from chats import chats
 from graftlab.config import build, compose
 from graftlab.errors import ConfigError
+from graftlab.planning.budget import refuse_sweep_over_budget
+from graftlab.planning.estimate import reckon_run
 from graftlab.registry import dump
-from graftlab.tasks.plan import refuse_sweep_over_budget
-from graftlab.tasks.reckon import reckon_run
 
 
 def spec_of(*words: str) -> Any:
-    return build(compose("train", ["device=h100", "run_dir=.", *words]))
+    return build(compose("train", ["device=h100", "run_dir=.", *words])).training()
 
 
 def hours_of(specs: Sequence[Any]) -> float:
@@ -52,7 +52,7 @@ def test_money_counts_too() -> None:
 
 
 def test_without_a_budget_nothing_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    import graftlab.tasks.reckon as reckon
+    import graftlab.planning.estimate as reckon
 
     monkeypatch.setattr(reckon, "question_of", lambda *_, **__: pytest.fail("looked"))
     refuse_sweep_over_budget([spec_of()])
@@ -100,11 +100,11 @@ def test_what_an_earlier_start_has_done_is_paid(tmp_path: Path) -> None:
 def test_a_hundred_jobs_read_their_data_once(
     qwen2_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import graftlab.tasks.described as described
+    from graftlab.planning import inputs
 
     read = []
-    real = described.read_documents
-    monkeypatch.setattr(described, "read_documents", lambda *a: read.append(a) or real(*a))
+    real = inputs.read_documents
+    monkeypatch.setattr(inputs, "read_documents", lambda *a: read.append(a) or real(*a))
     data = chats(tmp_path / "chats.jsonl", 60)
     specs = [
         spec_of(

@@ -8,10 +8,10 @@ import pytest
 
 from graftlab.data.profile import Profile
 from graftlab.errors import ConfigError, DataError
+from graftlab.machine import shelf
 from graftlab.planning.advice import Run, advise
-from graftlab.planning.device import shelf
-from graftlab.planning.limits import Limits
 from graftlab.planning.timing import bill, rate, work
+from graftlab.training.budget import Limits
 
 
 def test_steps_are_those_of_training(make_load) -> None:

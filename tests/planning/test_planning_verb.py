@@ -16,9 +16,10 @@ from chats import chats
 from graftlab.cli import main
 from graftlab.config import build, compose
 from graftlab.errors import ConfigError
+from graftlab.planning.budget import refuse_over_budget
 from graftlab.planning.show import totals
 from graftlab.registry import conf_dir
-from graftlab.tasks.plan import PlanSpec, refuse_over_budget, run
+from graftlab.tasks.plan import PlanSpec, run
 from kept_logging import kept_logging
 
 Door = Callable[..., tuple[int, str, str]]
@@ -185,7 +186,7 @@ def test_a_budget_stops_a_launch_before_anything_is_loaded(
 def test_a_sweep_beyond_its_budget_starts_no_job(
     door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import graftlab.tasks.sweep as sweep
+    import graftlab.sweeps.run as sweep
     from graftlab.sweeps.engine import Ended
 
     orders: list[Any] = []
@@ -238,8 +239,8 @@ def test_a_budget_does_not_change_what_a_run_is() -> None:
     from graftlab.registry import dump
     from graftlab.tracking.identity import identity
 
-    plain = build(compose("train", ["run_dir=run"]))
-    other = build(compose("train", ["run_dir=run", "budget.max_hours=3", "device=h200"]))
+    plain = build(compose("train", ["run_dir=run"])).training()
+    other = build(compose("train", ["run_dir=run", "budget.max_hours=3", "device=h200"])).training()
     assert identity(dump(plain)) == identity(dump(other))
 
 

@@ -176,7 +176,7 @@ def test_the_best_is_an_experiment_that_gives_the_winner_back(report: Any, tmp_p
     assert code == 0, err
     assert f"--config-dir {tmp_path / 'mine'} experiment=best" in out.replace("\n", "")
     overrides = ["experiment=best", "run_dir=run", f"hydra.searchpath=[file://{tmp_path / 'mine'}]"]
-    spec = build(compose("train", overrides))
+    spec = build(compose("train", overrides)).training()
     assert identity(dump(spec)) == identity(read_config(winner / "run.yaml"))
     assert spec.data.system_prompt == BEST["data.system_prompt"]
     assert (spec.seed, spec.lr) == (1, 1e-3)
@@ -202,7 +202,9 @@ def test_another_class_is_chosen_by_its_group(
 ) -> None:
     words = ["model=hf", f"model.path={qwen2_folder}", "callbacks=[default,early-stopping]"]
     words += ["optimizer=custom", "optimizer.target=torch.optim.SGD", "run_dir=run"]
-    config = dump(build(compose("train", [*words, "++optimizer.arguments.momentum=0.9"])))
+    config = dump(
+        build(compose("train", [*words, "++optimizer.arguments.momentum=0.9"])).training()
+    )
     folder = write_run(tmp_path / "run")
     (folder / "run.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     code, _, err = report("run", "best=true", "write=experiment/best.yaml")
@@ -211,7 +213,7 @@ def test_another_class_is_chosen_by_its_group(
     assert "  - override /model: hf # as in the run" in text
     assert "  - override /optimizer: custom # as in the run" in text
     overrides = ["experiment=best", "run_dir=run", f"hydra.searchpath=[file://{tmp_path}]"]
-    assert identity(dump(build(compose("train", overrides)))) == identity(config)
+    assert identity(dump(build(compose("train", overrides)).training())) == identity(config)
 
 
 def test_nobody_s_file_is_replaced(report: Any, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graftlab.reports.student import t_probability, t_quantile
 from graftlab.reports.verdict import compare, interval, seeds_to_settle, verdict
+from graftlab.statistics import t_probability, t_quantile
 
 # Tables of Student's t: probability, degrees of freedom, quantile.
 QUANTILES = [

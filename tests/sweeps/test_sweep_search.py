@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from graftlab.errors import ConfigError
 from graftlab.sweeps import study
-from graftlab.sweeps.search import Trial, propose
+from graftlab.sweeps.search import propose
 from graftlab.sweeps.space import Dimension, Point, grid
+from graftlab.sweeps.study import Trial
 
 LR = Dimension(key="lr", low=1e-5, high=1e-1, log=True)
 RANK = Dimension(key="lora.rank", low=8, high=128, log=True, integer=True)

@@ -18,8 +18,8 @@ import sweep_crew
 from graftlab.errors import ConfigError, GraftlabError, Interrupted
 from graftlab.sweeps.launchers.slurm import SlurmLauncher
 from graftlab.sweeps.ledger import Job, Ledger
-from graftlab.tasks.train import run
 from graftlab.tracking.history import TIMES, History
+from graftlab.training.start import run
 from sweep_crew import draft
 from sweep_runs import jobs_of, run_sweep, small_run
 

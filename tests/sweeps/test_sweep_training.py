@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from graftlab.adapters.lora import Lora
 from graftlab.registry import dump
+from graftlab.sweeps import __main__ as worker
 from graftlab.sweeps.engine import Ended, launch, prepare
 from graftlab.sweeps.identity import data_identity, job_identity
 from graftlab.sweeps.jobs import Draft
@@ -27,10 +28,10 @@ from graftlab.sweeps.slots import Slot
 from graftlab.sweeps.source import Grid
 from graftlab.sweeps.spec import Sweep
 from graftlab.sweeps.trunk import Length, plan_trunks
-from graftlab.tasks import worker
-from graftlab.tasks.train import TrainSpec, run
 from graftlab.tracking.history import TIMES, History
 from graftlab.training.schedule import Schedule
+from graftlab.training.spec import TrainSpec
+from graftlab.training.start import run
 from graftlab.training.watch import Callbacks, Samples
 from sweep_runs import small_run, sweep_here
 from tolerance import rounding
@@ -238,7 +239,7 @@ def test_what_crashed_together_is_tried_alone(base, tmp_path) -> None:
         "    raise MemoryError('all of it')\n"
         "    yield\n"
         "joint.execute_together = crash\n"
-        "from graftlab.tasks.worker import main\n"
+        "from graftlab.sweeps.worker import main\n"
         "sys.exit(main())\n"
     )
     places = [Slot("cpu", {"OMP_NUM_THREADS": "1"})]

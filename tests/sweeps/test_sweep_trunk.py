@@ -23,6 +23,7 @@ from graftlab.models.hf import HFModel
 from graftlab.objectives.sft import CrossEntropy
 from graftlab.packing.plan import Packing
 from graftlab.registry import dump
+from graftlab.sweeps.step_counts import lengths_apart, lengths_of
 from graftlab.sweeps.trunk import (
     Branch,
     Length,
@@ -33,8 +34,6 @@ from graftlab.sweeps.trunk import (
     plan_line,
     plan_trunks,
 )
-from graftlab.tasks.lengths import lengths_apart, lengths_of
-from graftlab.tasks.train import TrainSpec, run
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.identity import identity
 from graftlab.tracking.loggers import Loggers, TensorBoardLogs, WandbLogs
@@ -45,6 +44,8 @@ from graftlab.training.observer import Observer
 from graftlab.training.optimizers.adamw import AdamW
 from graftlab.training.precision import Precision
 from graftlab.training.schedule import Schedule
+from graftlab.training.spec import TrainSpec
+from graftlab.training.start import run
 from graftlab.training.watch import Callbacks, EarlyStopping, Samples, Validation
 from left_behind import left_behind
 from wandb_files import history
@@ -325,7 +326,7 @@ def test_the_launcher_finds_lengths_without_pytorch(spec: TrainSpec, tmp_path: P
     file.write_text(json.dumps([dump(job) for job in jobs]), encoding="utf-8")
     program = (
         "import json, sys\nfrom graftlab.registry import restore\n"
-        "from graftlab.tasks.lengths import lengths_apart\n"
+        "from graftlab.sweeps.step_counts import lengths_apart\n"
         "from graftlab.tasks.train import TrainSpec\n"
         "jobs = [restore(TrainSpec, job) for job in json.load(open(sys.argv[1]))]\n"
         "found = [(job.total_steps, job.compiled) for job in lengths_apart(jobs)]\n"

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from graftlab.config import build, compose
-from graftlab.planning.advice import (
+from graftlab.training.auto import resolve_auto
+from graftlab.training.guides import (
     LARGE,
     MEDIUM,
     SMALL,
@@ -15,7 +16,6 @@ from graftlab.planning.advice import (
     usual_rank,
     usual_rate,
 )
-from graftlab.tasks.auto import resolve_auto
 
 LARGE_BASE = ["model=qwen2.5-0.5b-instruct", "data=jsonl", "data.profile.documents=100"]
 
@@ -25,7 +25,7 @@ def profile(documents):
 
 
 def resolved(*words):
-    spec = build(compose("train", [*words, "run_dir=run"]))
+    spec = build(compose("train", [*words, "run_dir=run"])).training()
     return spec, resolve_auto(spec)
 
 

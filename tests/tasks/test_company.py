@@ -11,17 +11,18 @@ from typing import Any
 
 import pytest
 
-import graftlab.tasks.company as company
+import graftlab.sweeps.joint_worker as company
 import graftlab.training.joint.run as joint
 from graftlab.errors import GraftlabError, Interrupted, LeakError, Paused, ResumeError
 from graftlab.sweeps.claim import lock_file, try_lock
 from graftlab.sweeps.engine import prepare
+from graftlab.sweeps.joint_worker import JointWorker
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.spec import Sweep
-from graftlab.tasks.company import JointWorker
-from graftlab.tasks.train import TrainSpec, run
 from graftlab.training.joint.groups import Ended, Job
 from graftlab.training.joint.seat import Seat
+from graftlab.training.spec import TrainSpec
+from graftlab.training.start import run
 from graftlab.training.watch import Callbacks, Samples
 from joint_runs import assert_equal_runs
 from sweep_runs import jobs_of, small_run

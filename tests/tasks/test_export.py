@@ -274,7 +274,7 @@ def test_from_the_command_line(made, tmp_path, capfd):
 
 def test_a_run_that_was_trained_goes_everywhere(afm_folder, tmp_path, screen):
     """Train a few steps on Apple's miniature, then export the run and the toolkit's checkpoint."""
-    from graftlab.tasks.train import run as train
+    from graftlab.training.start import run as train
 
     for name, count in (("train.jsonl", 11), ("valid.jsonl", 4)):
         chats(tmp_path / name, count)

@@ -28,8 +28,8 @@ from graftlab.errors import ConfigError, DataError
 from graftlab.recipes.persona import Persona, default_frames
 from graftlab.recipes.sources import SourceSpec
 from graftlab.registry import conf_dir, dump, restore
+from graftlab.sweeps.step_counts import lengths_of
 from graftlab.tasks import supply as module
-from graftlab.tasks.lengths import lengths_of
 from graftlab.tasks.prepare import PrepareSpec
 from graftlab.tasks.recipe_key import key_of
 from graftlab.tasks.supply import compose, supply

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 from graftlab.sweeps.engine import Ended
 from graftlab.sweeps.jobs import Job
 from graftlab.sweeps.ledger import Ledger
+from graftlab.sweeps.run import _heading, show
 from graftlab.sweeps.slots import Slot
 from graftlab.sweeps.source import Grid, Search
 from graftlab.sweeps.space import Dimension
 from graftlab.sweeps.spec import Sweep
-from graftlab.tasks.sweep import _heading, show
 from run_folders import result_of
 from sweep_crew import draft
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from graftlab.errors import DataError
+from graftlab.sweeps import joint_benchmark as module
 from graftlab.sweeps.engine import prepare
+from graftlab.sweeps.joint_benchmark import PROGRAM, weigh
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.slots import Slot
 from graftlab.sweeps.spec import Sweep
-from graftlab.tasks import weigh as module
-from graftlab.tasks.weigh import PROGRAM, weigh
 from sweep_runs import jobs_of, small_run
 
 SLOT = Slot("cpu", {"OMP_NUM_THREADS": "1"})

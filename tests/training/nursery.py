@@ -28,7 +28,8 @@ def child(spec_data: dict, command: dict, report: Path) -> None:
     import graftlab.training.checkpoint as checkpoint
     from graftlab.errors import Interrupted
     from graftlab.registry import restore
-    from graftlab.tasks.train import TrainSpec, run
+    from graftlab.training.spec import TrainSpec
+    from graftlab.training.start import run
 
     seen: list[str] = []
 

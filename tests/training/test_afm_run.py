@@ -21,11 +21,12 @@ from graftlab.objectives.policy import Policy
 from graftlab.packing.loader import PackedLoader
 from graftlab.packing.plan import Packing, plan_rows
 from graftlab.registry import dump
-from graftlab.tasks.train import TrainSpec, run
 from graftlab.text.encode import encode
 from graftlab.training.checkpoint import Checkpointing
 from graftlab.training.optimizers.custom import CustomOptimizer
 from graftlab.training.precision import Precision
+from graftlab.training.spec import TrainSpec
+from graftlab.training.start import run
 from graftlab.training.watch import Callbacks, Samples, Validation
 from graftlab.types import IGNORE
 from left_behind import left_behind

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from graftlab.tasks.train import TrainSpec
 from graftlab.tracking.folder import RunFolder
 from graftlab.training.announce import warn_of_length
 from graftlab.training.setup import settle
+from graftlab.training.spec import TrainSpec
 
 
 def test_documents_beyond_the_positions_of_the_base_are_told(

@@ -9,7 +9,7 @@ import pytest
 
 from graftlab.config import build, compose
 from graftlab.demo.conversations import MARKERS
-from graftlab.tasks.train import run
+from graftlab.training.start import run
 
 PROMPTS = 8
 
@@ -22,7 +22,7 @@ def replies(samples: str, speaker: str) -> list[str]:
 @pytest.mark.timeout(900)
 def test_the_default_takes_on_the_voice_and_keeps_the_facts(tmp_path: Path) -> None:
     words = ["logger=csv", f"callbacks.samples.prompts={PROMPTS}"]
-    result = run(build(compose("train", [*words, f"run_dir={tmp_path / 'run'}"])))
+    result = run(build(compose("train", [*words, f"run_dir={tmp_path / 'run'}"])).training())
     assert result.score is not None
     assert result.baseline is not None
     assert result.score < 0.1 * result.baseline

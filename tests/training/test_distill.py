@@ -23,9 +23,10 @@ from graftlab.objectives.policy import Policy
 from graftlab.registry import dump, restore
 from graftlab.tasks.sample import SampleSpec
 from graftlab.tasks.sample import run as sample
-from graftlab.tasks.train import TrainSpec, run
 from graftlab.tracking.identity import identity
 from graftlab.training.observer import Observer
+from graftlab.training.spec import TrainSpec
+from graftlab.training.start import run
 from graftlab.training.teacher import find, settle_key
 from miniatures import miniature
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from graftlab.config import build, compose
 from graftlab.registry import conf_dir
-from graftlab.tasks.train import run
+from graftlab.training.start import run
 
 OPTIONS = sorted(file.stem for file in (conf_dir() / "lora").glob("*.yaml"))
 
@@ -32,7 +32,7 @@ def test_every_option_trains_some_steps(option: str, afm_folder: Path, tmp_path:
         words += ["model=afm-3b", f"model.path={afm_folder}", "model.template=chatml"]
     if option == "full":
         words += ["lr=1e-4"]
-    run(build(compose("train", words)))
+    run(build(compose("train", words)).training())
     with (tmp_path / "run" / "train_log.csv").open() as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
     assert len(losses) == 3

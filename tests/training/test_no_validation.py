@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from graftlab.errors import ConfigError
-from graftlab.tasks.train import TrainSpec
 from graftlab.tracking.folder import RunFolder
 from graftlab.training.setup import Setup, settle, settle_like
+from graftlab.training.spec import TrainSpec
 from graftlab.training.watch import Callbacks, EarlyStopping, Plateau, Samples, Validation
 
 EARLY: dict[str, Any] = {"early_stopping": EarlyStopping()}

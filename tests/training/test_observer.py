@@ -8,8 +8,8 @@ import pytest
 from safetensors.torch import load_file
 
 from graftlab.errors import Paused
-from graftlab.tasks.train import run
 from graftlab.training.observer import Observer
+from graftlab.training.start import run
 
 
 class Watcher(Observer):

@@ -12,10 +12,10 @@ import pytest
 from graftlab.errors import Paused
 from graftlab.objectives.sft import CrossEntropy
 from graftlab.reports.verdict import interval
-from graftlab.tasks.train import run
 from graftlab.tracking.result import Result
 from graftlab.training.observer import Observer
 from graftlab.training.paired import paired_interval
+from graftlab.training.start import run
 
 Documents = list[tuple[float, int]]
 

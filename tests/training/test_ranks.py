@@ -19,13 +19,13 @@ from safetensors.torch import load_file
 
 from graftlab.errors import ConfigError, CrashError, GraftlabError, Interrupted
 from graftlab.registry import dump
-from graftlab.tasks import rank
-from graftlab.tasks.train import run
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.history import History
+from graftlab.training import __main__ as entry
 from graftlab.training import ranks
 from graftlab.training.checkpoint import CheckpointStore
 from graftlab.training.ranks import FILE, held_alone
+from graftlab.training.start import run
 from graftlab.training.trainer import LAUNCHED, TrainerSpec
 
 
@@ -92,10 +92,10 @@ def test_what_a_rank_says_is_the_error_of_the_run(spec, tmp_path, monkeypatch):
         told = {name: environment[name] for name in (LAUNCHED, "OMP_NUM_THREADS")}
         alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
         with monkeypatch.context() as patch:
-            patch.setattr(rank, "leave_with_parent", lambda: None)
+            patch.setattr(entry, "leave_with_parent", lambda: None)
             for name, value in {**told, **alone}.items():
                 patch.setenv(name, value)
-            return rank.main(Path(command[command.index("graftlab.tasks.rank") + 1])), None
+            return entry.main(Path(command[command.index("graftlab.training") + 1])), None
 
     monkeypatch.setattr(ranks, "_run", torchrun)
     refused(spec, tmp_path)
@@ -166,8 +166,8 @@ def long_run(spec, tmp_path):
     (tmp_path / "spec.json").write_text(json.dumps(dump(long)))
     program = (
         "import json, sys\nfrom graftlab.registry import restore\n"
-        "from graftlab.tasks import train\n"
-        "train.run(restore(train.TrainSpec, json.load(open(sys.argv[1]))))"
+        "from graftlab.training import start\n"
+        "start.run(restore(start.TrainSpec, json.load(open(sys.argv[1]))))"
     )
     launcher = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path / "spec.json")],
@@ -250,8 +250,8 @@ def test_the_first_rank_holds_the_folder_while_it_trains(spec, tmp_path, monkeyp
         with held_alone(folder):
             return "entered"
 
-    monkeypatch.setattr(rank, "run", train)
-    assert rank.main(file) == 0
+    monkeypatch.setattr(entry, "run", train)
+    assert entry.main(file) == 0
     _wait(lambda: len(seen) == 2)
     assert seen == (["trained", "entered"] if number == "0" else ["entered", "trained"])
 
@@ -261,7 +261,7 @@ def test_a_process_that_nobody_launched_needs_no_input(spec, tmp_path):
     file = tmp_path / "spec.json"
     file.write_text(json.dumps(dump(replace(spec, max_steps=1))))
     done = subprocess.run(
-        [sys.executable, "-m", "graftlab.tasks.rank", str(file)],
+        [sys.executable, "-m", "graftlab.training", str(file)],
         stdin=subprocess.DEVNULL, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -12,9 +12,10 @@ from chats import chats
 from graftlab.adapters.lora import Lora
 from graftlab.errors import ConfigError, ResumeError
 from graftlab.registry import dump, restore
-from graftlab.tasks.train import TrainSpec, run
 from graftlab.training.checkpoint import Checkpointing
 from graftlab.training.precision import Precision
+from graftlab.training.spec import TrainSpec
+from graftlab.training.start import run
 from graftlab.training.watch import Callbacks, EarlyStopping, Samples, Validation
 from left_behind import left_behind
 from nursing import nursery

@@ -18,12 +18,12 @@ from graftlab.models.hf import HFModel
 from graftlab.registry import dump
 from graftlab.sweeps.jobs import Draft
 from graftlab.sweeps.ledger import Ledger
-from graftlab.tasks.train import run
 from graftlab.tracking.folder import RunFolder, find_run, time_limit
 from graftlab.tracking.identity import identity
 from graftlab.training.callbacks.watchers import Stopper
 from graftlab.training.checkpoint import Checkpointing
 from graftlab.training.observer import Observer
+from graftlab.training.start import run
 from graftlab.training.trained import base_of
 from graftlab.training.watch import Callbacks, Samples, Validation
 from graftlab.types import Message

@@ -16,12 +16,13 @@ from graftlab.errors import GraftlabError
 from graftlab.models.hf_base import HFBase
 from graftlab.packing.plan import Packing
 from graftlab.registry import choices
-from graftlab.tasks.train import TrainSpec, run
 from graftlab.training.evaluate import Evaluation
 from graftlab.training.module import NonFiniteError
 from graftlab.training.optimizers.custom import CustomOptimizer
 from graftlab.training.precision import Precision
 from graftlab.training.schedule import Schedule
+from graftlab.training.spec import TrainSpec
+from graftlab.training.start import run
 from graftlab.training.watch import Callbacks, EarlyStopping, Plateau, Samples, Validation
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
-import shutil
-import textwrap
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from graftlab import __version__
 from graftlab.config import VERBS
+from graftlab.door.columns import table
 from graftlab.door.menu import Menu
+from graftlab.door.toolkit.helps import SUMMARY
 from graftlab.door.words import LISTS, POSITIONAL
 from graftlab.registry import choices, field_types, named_specs, nested_spec
 
@@ -31,8 +31,6 @@ def overview() -> str:
     """What `graftlab --help` says: the verbs."""
     lines = [f"graftlab {__version__}: LoRA adapters on a frozen language model.", ""]
     lines += ["Usage: graftlab VERB [group=option ...] [key=value ...] [flags]", "", "Verbs"]
-    from graftlab.door.toolkit.helps import SUMMARY
-
     rows = {verb: verb_summary(verb) for verb in VERBS}
     lines += table({**rows, "toolkit": SUMMARY})
     return "\n".join([*lines, "", "More: graftlab VERB --help"])
@@ -144,17 +142,3 @@ def _plain(value: Any) -> str:
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def table(rows: dict[str, str]) -> list[str]:
-    """Two columns; the second wraps at the width of the terminal."""
-    width = min(shutil.get_terminal_size((100, 24)).columns, 110)
-    first = max(len(name) for name in rows) + 4
-    lines = []
-    for name, text in rows.items():
-        wrapped = textwrap.wrap(
-            text, max(width - first, 30), break_on_hyphens=False, break_long_words=False
-        )
-        lines.append(f"  {name.ljust(first - 2)}{wrapped[0] if wrapped else ''}".rstrip())
-        lines += [" " * first + more for more in wrapped[1:]]
-    return lines

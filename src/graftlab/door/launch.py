@@ -117,7 +117,7 @@ def resume_words(spec: Any, words: Sequence[Word]) -> list[Word]:
         return []
     if resume != "auto":
         return [_folder_word("hydra.run.dir", _existing(resume, given))]
-    from graftlab.tasks.auto import settle_auto
+    from graftlab.training.auto import settle_auto
 
     if not RUNS.is_dir():
         return []

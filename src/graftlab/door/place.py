@@ -11,14 +11,14 @@ from graftlab.door.words import Word
 from graftlab.registry import dump
 from graftlab.sweeps.identity import sweep_name
 from graftlab.sweeps.space import Dimension
-from graftlab.tasks.train import TrainSpec
+from graftlab.tasks.train import TrainCommand
 from graftlab.tracking.identity import BUDGETS
 
 SWEEPS = Path("multirun")
 
 
 def folder_of(
-    base: TrainSpec,
+    base: TrainCommand,
     words: Sequence[Word],
     dimensions: Sequence[Dimension],
     *,

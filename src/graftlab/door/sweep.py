@@ -15,22 +15,23 @@ from graftlab.door.space import as_typed, dimension_of, read_space, swept_texts
 from graftlab.door.verify import Door, built, check_parts, explained, verify
 from graftlab.door.words import Word
 from graftlab.errors import ConfigError, GraftlabError
+from graftlab.planning.budget import refuse_sweep_over_budget
 from graftlab.registry import dump, restore
 from graftlab.sweeps.identity import data_identity, job_identity, job_label
 from graftlab.sweeps.jobs import Draft
+from graftlab.sweeps.launchers.auto import AutoLauncher
 from graftlab.sweeps.ledger import Ledger
+from graftlab.sweeps.run import Order
 from graftlab.sweeps.source import Grid, Search
 from graftlab.sweeps.space import Dimension, Point, grid, in_order, without_idle
 from graftlab.sweeps.space import check as check_dimensions
-from graftlab.sweeps.spec import Sweep
+from graftlab.sweeps.step_counts import lengths_apart
 from graftlab.sweeps.trunk import plan_line, plan_trunks
-from graftlab.tasks.auto import settle_auto
-from graftlab.tasks.lengths import lengths_apart
-from graftlab.tasks.plan import refuse_sweep_over_budget
-from graftlab.tasks.sweep import Order
-from graftlab.tasks.train import TrainSpec
+from graftlab.tasks.train import TrainCommand
 from graftlab.tracking.console import say
 from graftlab.tracking.paths import absolute
+from graftlab.training.auto import settle_auto
+from graftlab.training.spec import TrainSpec
 
 if TYPE_CHECKING:
     from graftlab.data.source import DataSpec
@@ -44,7 +45,7 @@ LEARNERS = ("tpe", "gp")
 class SweepLine:
     """What one command line with `-m` asks for."""
 
-    base: TrainSpec
+    base: TrainCommand
     """The run without the swept values."""
     dimensions: list[Dimension]
     folder: Path
@@ -67,7 +68,8 @@ class SweepLine:
             with explained(self.door, overrides):
                 cfg = self.composer.compose(point)
                 cfg.run_dir = ""
-                spec: TrainSpec = built(self.door, cfg)
+                command: TrainCommand = built(self.door, cfg)
+                spec = command.training()
                 settle_auto(spec)  # a job is the same before and after its data is made
                 self._check_losses(spec)
         except GraftlabError as error:
@@ -89,8 +91,7 @@ class SweepLine:
             raise ConfigError(f"sweep.search={sweep.search} {needs}, or take sweep.search=random.")
 
     def _entry(self, spec: TrainSpec, point: Point) -> Draft:
-        spec.sweep, spec.launcher, spec.resume = Sweep(), self.base.launcher, None
-        spec.date = self.base.date
+        spec.resume, spec.date = None, self.base.date
         if spec.name is None:
             spec.name = in_words(point) or None
         if spec.logger.wandb is not None:
@@ -177,6 +178,8 @@ def order_of(line: SweepLine) -> Order:
         count = (sweep.trials or 1) * sweep.seeds
     return Order(
         base=line.base,
+        sweep=sweep,
+        launcher=line.base.launcher or AutoLauncher(),
         source=source,
         folder=line.folder,
         jobs=count,
@@ -263,7 +266,9 @@ def _check_files(line: SweepLine, point: Point) -> None:
     check_parts(built(line.door, cfg))
 
 
-def _base(door: Door, fixed: Sequence[Word], typed: Sequence[Dimension]) -> tuple[TrainSpec, bool]:
+def _base(
+    door: Door, fixed: Sequence[Word], typed: Sequence[Dimension]
+) -> tuple[TrainCommand, bool]:
     """The run without swept values, and True; with the first of each where it cannot be so."""
     overrides = door.overrides(fixed)
     try:
@@ -273,7 +278,7 @@ def _base(door: Door, fixed: Sequence[Word], typed: Sequence[Dimension]) -> tupl
         return verify(door, [*overrides, *firsts]), False
 
 
-def _check(base: TrainSpec, dimensions: Sequence[Dimension]) -> None:
+def _check(base: TrainCommand, dimensions: Sequence[Dimension]) -> None:
     keys = [dimension.key for dimension in dimensions]
     if base.resume not in (None, "auto"):
         raise ConfigError(

@@ -17,9 +17,9 @@ from graftlab.door.recipe import recipe_words
 from graftlab.door.space import dimension_of, swept_texts
 from graftlab.door.words import Word, quote
 from graftlab.errors import ConfigError, GraftlabError
-from graftlab.tasks.auto import resolve_auto
-from graftlab.tasks.train import TrainSpec
+from graftlab.training.auto import resolve_auto
 from graftlab.training.optimizers.custom import CustomOptimizer
+from graftlab.training.spec import TrainSpec
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

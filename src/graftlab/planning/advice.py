@@ -8,13 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SMALL, MEDIUM, LARGE = 500, 1_000, 10_000
-
-STEP = (1e-4, 1e-3)
-"""Learning rate x scale: 1e-3 x 16/32 (Ficino guide) and 2e-4 x 128/64 (hafs guide) are 5e-4 and
-4e-4, though the rates themselves differ five times: what moves the weights is the product."""
-GUIDES = 4.5e-4
-"""Between the products of the two guides."""
+from graftlab.training.guides import LARGE, MEDIUM, SMALL, STEP
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,31 +18,6 @@ class Advice:
     about: str
     text: str
     heed: bool = False
-
-
-TINY = 20_000_000
-"""Parameters below which the guides' learning rates do not apply."""
-
-
-def usual_epochs(documents: int) -> int:
-    """Epochs for so many documents, within the ranges that `advise` gives."""
-    return 10 if documents < SMALL else 7 if documents < MEDIUM else 4 if documents < LARGE else 2
-
-
-def usual_rank(documents: int) -> int:
-    """The least rank that the guides advise for so many documents, 16 below a thousand."""
-    return 16 if documents < MEDIUM else 32 if documents < LARGE else 128
-
-
-def usual_rate(*, parameters: int, scale: float, full: bool = False) -> float:
-    """A learning rate within the ranges that `advise` gives, to one digit.
-
-    Between the guides' two products of rate and scale; 1e-3 for tiny bases; 2e-5 where all weights
-    of a large one are trained, as Alpaca did (github.com/tatsu-lab/stanford_alpaca).
-    """
-    if parameters < TINY:
-        return 1e-3
-    return 2e-5 if full else float(f"{GUIDES / scale:.0e}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from graftlab.planning.device import GIB
+from graftlab.machine import GIB
 from graftlab.process import KEPT_KERNELS
 
 if TYPE_CHECKING:

@@ -8,17 +8,17 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import DataError
+from graftlab.machine import GIB
 from graftlab.planning.changes import Change, Knobs, changes, together
-from graftlab.planning.device import GIB
 from graftlab.planning.memory import Memory, reckon
 from graftlab.planning.timing import Bill, bill, rate, work
 
 if TYPE_CHECKING:
+    from graftlab.machine import Device
     from graftlab.planning.advice import Advice
-    from graftlab.planning.device import Device
-    from graftlab.planning.limits import Limits
     from graftlab.planning.shape import Shape
     from graftlab.planning.workload import Workload
+    from graftlab.training.budget import Limits
 
 
 @dataclass(frozen=True, slots=True)

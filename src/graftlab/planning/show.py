@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from rich.table import Table
 from rich.text import Text
 
-from graftlab.planning.device import GIB
+from graftlab.machine import GIB
 
 if TYPE_CHECKING:
     from rich.console import Console

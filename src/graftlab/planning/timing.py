@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from graftlab.planning.device import Device
+    from graftlab.machine import Device
     from graftlab.planning.shape import Shape
     from graftlab.planning.workload import Workload
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from math import ceil, sqrt
 from statistics import NormalDist, fmean, stdev
 
-from graftlab.reports.student import t_quantile
+from graftlab.statistics import t_quantile
 
 LEVEL = 0.95
 POWER = 0.8

@@ -21,11 +21,11 @@ from graftlab.sweeps.claim import note_crash
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.slots import Slot
 
-PROGRAM = ("-m", "graftlab.tasks.worker")
+PROGRAM = ("-m", "graftlab.sweeps")
 STILLBORN = 3
 """So many workers in a row that die before they have claimed a job end the launch."""
 LEFT_WITH_REASON = (3, 75)
-"""Exit codes of workers that have settled their job and want to be replaced (tasks/worker.py)."""
+"""Exit codes of workers that have settled their job and want to be replaced (sweeps/worker.py)."""
 SIGNALLED = tuple(128 + number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 """Exit codes of workers that were told to stop, and saved."""
 KILLED = "killed; the same line goes on from the last checkpoints."

@@ -18,47 +18,23 @@ Gaussian process (arXiv 2310.20708).
 from __future__ import annotations
 
 import hashlib
-import math
 import random
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, require_choice
 from graftlab.sweeps.space import Dimension, Point, check, in_order, walk
-from graftlab.sweeps.study import ask, new_study
+from graftlab.sweeps.study import Trial, ask, new_study
 
 if TYPE_CHECKING:
     from optuna.study import Study
 
 METHODS = ("random", "tpe", "gp")
-STATES = ("waiting", "running", "paused", "done", "failed", "pruned")
 ATTEMPTS = 5
 """How often the sampler is asked again when its proposal was tried already."""
 POOL = 1000
 """From how many untried points one is drawn, or how often, when the sampler insists on old ones."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """One job of the search so far, as its record has it."""
-
-    point: Point
-    score: float | None = None
-    """Best validation loss of a job that is done, in nats per trained token."""
-    state: str = "running"
-    losses: Mapping[int, float] = field(default_factory=dict)
-    """Optimizer step -> validation loss there."""
-
-    def __post_init__(self) -> None:
-        require_choice("state", self.state, STATES)
-
-    @property
-    def last_loss(self) -> float | None:
-        """The validation loss of the latest step, if it is a number."""
-        loss = self.losses[max(self.losses)] if self.losses else None
-        return loss if loss is not None and math.isfinite(loss) else None
 
 
 def propose(

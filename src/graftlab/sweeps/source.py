@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from graftlab.sweeps.jobs import Draft, Job, Place, Rung
-from graftlab.sweeps.search import Trial, propose
+from graftlab.sweeps.search import propose
 from graftlab.sweeps.space import Dimension, Point
 from graftlab.sweeps.spec import Sweep
+from graftlab.sweeps.study import Trial
 
 Compose = Callable[[Point], list[Draft]]
 """A point as jobs: one for each seed."""

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from graftlab.errors import ConfigError
+from graftlab.errors import ConfigError, require_choice
 from graftlab.sweeps.space import Dimension, Point, applies, as_number, in_order
 
 if TYPE_CHECKING:
@@ -22,9 +23,29 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
     from optuna.trial import Trial as OptunaTrial
 
-    from graftlab.sweeps.search import Trial
-
+STATES = ("waiting", "running", "paused", "done", "failed", "pruned")
 INSTALL = "pip install 'graftlab[sweep]'"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One job of the search so far, as its record has it."""
+
+    point: Point
+    score: float | None = None
+    """Best validation loss of a job that is done, in nats per trained token."""
+    state: str = "running"
+    losses: Mapping[int, float] = field(default_factory=dict)
+    """Optimizer step -> validation loss there."""
+
+    def __post_init__(self) -> None:
+        require_choice("state", self.state, STATES)
+
+    @property
+    def last_loss(self) -> float | None:
+        """The validation loss of the latest step, if it is a number."""
+        loss = self.losses[max(self.losses)] if self.losses else None
+        return loss if loss is not None and math.isfinite(loss) else None
 
 
 def new_study(

@@ -40,7 +40,7 @@ from graftlab.tracking.paths import absolute
 from graftlab.training.checkpoint import CheckpointStore, Saved
 
 if TYPE_CHECKING:
-    from graftlab.tasks.train import TrainSpec
+    from graftlab.training.spec import TrainSpec
 
 SHAPES = ("wsd", "constant")
 """Schedules with a stretch that does not depend on their length."""
@@ -144,7 +144,7 @@ def keep_branch(trunk: RunFolder, step: int, checkpoint: Path) -> None:
 
 
 def branch(checkpoint: Path, *, trunk: RunFolder, spec: TrainSpec, folder: RunFolder) -> None:
-    """Prepare `folder` so that `tasks.train.run(spec)` with resume=auto goes on from `checkpoint`.
+    """Prepare `folder` so that `training.start.run(spec)` with resume=auto goes on from `checkpoint`.
 
     `checkpoint` is a `branch_file` of `trunk`. A folder that holds checkpoints already is left as
     it is. Raises ResumeError where the trunk is of another kind than `spec`.

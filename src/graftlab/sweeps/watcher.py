@@ -57,7 +57,7 @@ class Watcher(Observer):
             "rules": asdict(self.rules),
             "branches": sorted(self.keeps),
         }
-        return (json.dumps(known),)
+        return f"{__name__}:{arrived.__name__}", json.dumps(known)
 
     def starts(self, *, total_steps: int, steps_per_epoch: int, step: int) -> None:
         steps = self.rules.steps(steps_per_epoch=steps_per_epoch, total_steps=total_steps)

@@ -5,24 +5,19 @@ Run as:  graftlab plan experiment=ficino device=h100
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graftlab.errors import ConfigError
 from graftlab.tasks.supply import supply
-from graftlab.tasks.train import TrainSpec
+from graftlab.tasks.train import TrainCommand
 
 if TYPE_CHECKING:
-    from graftlab.planning.plan import Plan, Question
-    from graftlab.planning.timing import Bill
-    from graftlab.tracking.folder import Found
+    from graftlab.planning.plan import Plan
 
 
 @dataclass(kw_only=True, slots=True)
-class PlanSpec(TrainSpec):
+class PlanSpec(TrainCommand):
     """`graftlab plan`: every key and experiment of `train`, and whether to try a few steps."""
 
     probe: bool = False
@@ -41,8 +36,8 @@ def run(spec: PlanSpec) -> Plan:
 
     Raises ConfigError, DataError or ModelError saying what is missing and how to give it.
     """
+    from graftlab.planning.estimate import reckon_run
     from graftlab.planning.show import show
-    from graftlab.tasks.reckon import reckon_run
     from graftlab.tracking.console import console
 
     spec.check()
@@ -61,127 +56,3 @@ def summarise(plans: Sequence[Plan], spec: PlanSpec) -> None:
     hours, _, cost = totals(plans)
     for line in spec.budget.passed(hours=hours, cost=cost):
         say(f"! the sweep as a whole: {line}.")
-
-
-def refuse_over_budget(spec: TrainSpec, *, done_steps: int = 0) -> None:
-    """Raise ConfigError where a run would pass its `budget`; nothing is loaded for it.
-
-    `done_steps` were taken by an earlier start of the same run, and are paid already.
-    """
-    from graftlab.tasks.reckon import question_of
-
-    _require_device(spec)
-    question, _ = question_of(spec, done_steps=done_steps)
-    bill = _bill(question)
-    broken = spec.budget.passed(hours=bill.hours, cost=bill.cost)
-    if broken:
-        load = question.load_at(question.knobs)
-        about = "" if load.exact else ", token counts estimated"
-        raise ConfigError(
-            "\n".join(broken)
-            + f"\nreckoned for {spec.device.title}, {load.steps:,} steps{about}. Fewer "
-            "epochs=N or max_steps=N, a faster device=NAME, or raise the limit; `graftlab plan` "
-            "with the same words shows the whole reckoning."
-        )
-
-
-def refuse_sweep_over_budget(specs: Sequence[TrainSpec], *, home: Path | None = None) -> None:
-    """Raise ConfigError where the jobs of a sweep together would pass the budget of its first.
-
-    Each job is reckoned, base and data once for all of them. `home` is the folder of an earlier
-    start: with `resume=auto` what its runs have done is paid. The message names the sum and what
-    would fit.
-    """
-    from graftlab.tasks.desk import Desk
-    from graftlab.tasks.reckon import question_of
-
-    if not specs or not specs[0].budget.given:
-        return
-    paid, desk, hours, cost = _Paid.below(home), Desk(), [], []
-    for spec in specs:
-        _require_device(spec)
-        share = paid.steps(spec)
-        if share is None:
-            hours.append(0.0)
-            cost.append(0.0)
-            continue
-        bill = _bill(question_of(spec, done_steps=share, desk=desk)[0])
-        hours.append(bill.hours)
-        cost.append(bill.cost)
-    limits = specs[0].budget
-    broken = limits.passed(hours=sum(hours), cost=sum(cost))
-    if broken:
-        lines = [f"{line} for the {len(specs)} jobs of the sweep together" for line in broken]
-        raise ConfigError("\n".join([*lines, _what_fits(specs[0], hours, cost)]))
-
-
-def _what_fits(spec: TrainSpec, hours: Sequence[float], cost: Sequence[float]) -> str:
-    """How many jobs, or which share of all, are within the budget."""
-    limits = spec.budget
-    sums = zip(accumulate(hours), accumulate(cost), strict=True)
-    whole = sum(1 for h, c in sums if not limits.passed(hours=h, cost=c))
-    shares = [
-        limit / needed
-        for limit, needed in ((limits.max_hours, sum(hours)), (limits.max_cost, sum(cost)))
-        if limit is not None and needed > 0
-    ]
-    fits = f"the first {whole}" if whole > 1 else ("not even one", "the first")[whole]
-    if share := int(100 * min(shares)):
-        fits += f", or all with {share}% of their steps (max_steps=N, epochs=N)"
-    return (
-        f"reckoned for {spec.device.title}, one after the other. Within it: {fits}. Or fewer "
-        "values, a faster device=NAME, a higher limit; `graftlab plan -m` with the same words "
-        "shows every job."
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Paid:
-    """What the runs of an earlier start have done, by identity."""
-
-    runs: Mapping[str, Found]
-
-    @classmethod
-    def below(cls, home: Path | None) -> _Paid:
-        from graftlab.tracking.folder import find_runs
-
-        return cls(find_runs(home) if home is not None and home.is_dir() else {})
-
-    def steps(self, spec: TrainSpec) -> int | None:
-        """Steps that are paid; None where the run is finished."""
-        from graftlab.registry import dump
-        from graftlab.tracking.folder import RunFolder
-        from graftlab.tracking.identity import identity
-        from graftlab.training.checkpoint import CheckpointStore
-
-        found = self.runs.get(identity(dump(spec))) if spec.resume and self.runs else None
-        if found is None:
-            return 0
-        last = CheckpointStore(RunFolder(found.path).checkpoints).last()
-        return None if found.finished else (last.step if last else 0)
-
-
-def _bill(question: Question) -> Bill:
-    from graftlab.planning.plan import bill_of
-
-    bill = bill_of(question, question.device)
-    if bill is None:
-        raise ConfigError(
-            f"budget: nothing is known of how fast {question.device.title} is. Give "
-            "device.achieved.bf16=TFLOPS (and fp32), or another device=NAME."
-        )
-    return bill
-
-
-def _require_device(spec: TrainSpec) -> None:
-    """A run on a GPU cannot be reckoned for a processor."""
-    if spec.device.kind != "cpu" or spec.trainer.accelerator == "cpu":
-        return
-    from graftlab.training.device import pick_device
-
-    place = pick_device(spec.trainer.accelerator)
-    if place.type != "cpu":
-        raise ConfigError(
-            f"budget: the run is on {place.type}, and device=cpu is reckoned with. Say which "
-            "machine it is: device=h100, for instance (`graftlab plan --help device` lists them)."
-        )

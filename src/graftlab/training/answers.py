@@ -33,10 +33,10 @@ from graftlab.tracking.console import console, say
 from graftlab.types import Conversation, Message
 
 if TYPE_CHECKING:
-    from graftlab.tasks.train import TrainSpec
     from graftlab.text.tokenizer import Tokenizer
     from graftlab.tracking.folder import RunFolder
     from graftlab.training.place import Place
+    from graftlab.training.spec import TrainSpec
 
 FOLDER = "teacher-answers"
 LINE_SECONDS = 10.0

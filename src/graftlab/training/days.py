@@ -10,7 +10,7 @@ from graftlab.tracking.folder import RunFolder
 from graftlab.training.checkpoint import CheckpointStore
 
 if TYPE_CHECKING:
-    from graftlab.tasks.train import TrainSpec
+    from graftlab.training.spec import TrainSpec
 
 
 def settle_date(spec: TrainSpec, folder: RunFolder) -> None:

@@ -23,7 +23,6 @@ from graftlab.training.callbacks.watchers import Sampler, Stopper, Validator
 from graftlab.training.evaluate import Evaluation, validate
 
 if TYPE_CHECKING:
-    from graftlab.tasks.train import TrainSpec
     from graftlab.tracking.history import History
     from graftlab.tracking.tracker import Tracker
     from graftlab.training.callbacks.base import StepCallback
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from graftlab.training.precision import Resolved
     from graftlab.training.samples import SampleBook
     from graftlab.training.signals import Signals
+    from graftlab.training.spec import TrainSpec
 
 
 @dataclass(kw_only=True, slots=True)

@@ -11,7 +11,7 @@ import torch
 from graftlab.errors import GraftlabError
 
 if TYPE_CHECKING:
-    from graftlab.tasks.train import TrainSpec
+    from graftlab.training.spec import TrainSpec
 
 
 @contextmanager

@@ -29,7 +29,10 @@ class Observer:
     """Optimizer steps after which the run is also saved."""
 
     def travels(self) -> Sequence[str]:
-        """Words from which each process of a run of several makes such an observer (tasks/rank.py).
+        """Words from which each process of a run of several makes such an observer.
+
+        The first is the import path of what makes it, as `package.module:name`, called with the
+        others and whether it is in the first process.
 
         The first process is told and asked for all; the others only save and validate with it.
         """

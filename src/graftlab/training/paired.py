@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isfinite, sqrt
 
-from graftlab.reports.student import t_quantile
+from graftlab.statistics import t_quantile
 
 LEVEL = 0.95
 

@@ -12,7 +12,7 @@ from graftlab.models.allocator import tune_allocator
 from graftlab.training.device import pick_device
 
 if TYPE_CHECKING:
-    from graftlab.tasks.train import TrainSpec
+    from graftlab.training.spec import TrainSpec
 
 
 @dataclass(frozen=True, slots=True)

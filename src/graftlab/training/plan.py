@@ -10,8 +10,8 @@ from graftlab.packing.loader import PackedLoader
 from graftlab.packing.plan import density, plan_rows
 
 if TYPE_CHECKING:
-    from graftlab.tasks.train import TrainSpec
     from graftlab.text.encode import TokenSet
+    from graftlab.training.spec import TrainSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ Hydra stays in the process the user started: the ranks read the finished specifi
 cannot disagree about the run folder, and a sweep's job starts its ranks like any other run.
 
 Torchrun and every rank have one end of a socket as their input, this process the other. For them
-it closes when this process is gone, even by SIGKILL, and they save and leave (tasks/orphans.py).
+it closes when this process is gone, even by SIGKILL, and they save and leave (parent_watch.py).
 For this process it closes with the last of them: nobody goes on with a run that is still saved.
 Where this process was killed, its ranks may still be saving: the first holds a lock on the run
 folder until it is gone, and a new start waits for it.
@@ -38,8 +38,8 @@ from graftlab.training.trainer import LAUNCHED
 from graftlab.training.whole import newest_whole
 
 if TYPE_CHECKING:
-    from graftlab.tasks.train import TrainSpec
     from graftlab.training.observer import Observer
+    from graftlab.training.spec import TrainSpec
 
 FILE = "ranks.json"
 """In the run folder while its processes run: the specification they build."""
@@ -71,7 +71,7 @@ def launch(spec: TrainSpec, folder: RunFolder, observer: Observer | None = None)
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone",
         f"--nproc-per-node={spec.trainer.devices}",
-        f"--shutdown-timeout={SHUTDOWN_SECONDS}", "-m", "graftlab.tasks.rank", str(file),
+        f"--shutdown-timeout={SHUTDOWN_SECONDS}", "-m", "graftlab.training", str(file),
         *(observer.travels() if observer is not None else ()),
     ]  # fmt: skip
     code, received = _run(command, _environment(spec))
@@ -146,7 +146,7 @@ def _run(command: list[str], environment: dict[str, str]) -> tuple[int, int | No
 def _see_off(ours: socket.socket, *, wait: bool) -> None:
     """Let ranks go that torchrun has left behind, and wait until the last of them is gone.
 
-    After a second signal nobody waits: they save and leave by themselves (tasks/orphans.py).
+    After a second signal nobody waits: they save and leave by themselves (parent_watch.py).
     """
     with ours:
         ours.shutdown(socket.SHUT_WR)

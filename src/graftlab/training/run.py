@@ -49,10 +49,10 @@ from graftlab.training.whole import newest_whole
 if TYPE_CHECKING:
     from graftlab.adapters.base import Adapter
     from graftlab.models.base import Base
-    from graftlab.tasks.train import TrainSpec
     from graftlab.tracking.tracker import Tracker
     from graftlab.training.place import Place
     from graftlab.training.precision import Resolved
+    from graftlab.training.spec import TrainSpec
 
 
 def execute(spec: TrainSpec, folder: RunFolder, observer: Observer | None = None) -> Result:

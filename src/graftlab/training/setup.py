@@ -18,10 +18,10 @@ from graftlab.training.precision import Resolved, resolve
 from graftlab.training.teacher import check_pair
 
 if TYPE_CHECKING:
-    from graftlab.tasks.train import TrainSpec
     from graftlab.text.encode import TokenSet
     from graftlab.text.tokenizer import Tokenizer
     from graftlab.tracking.folder import RunFolder
+    from graftlab.training.spec import TrainSpec
     from graftlab.types import Conversation
 
 

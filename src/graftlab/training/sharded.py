@@ -9,13 +9,10 @@ loads the base whole before it is sharded, so it must fit one device by itself.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch.strategies import DDPStrategy
-
-if TYPE_CHECKING:
-    from graftlab.training.module import AdapterModule
 
 
 class ShardedBase(DDPStrategy):
@@ -26,8 +23,7 @@ class ShardedBase(DDPStrategy):
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
-        module: Any = self.lightning_module
-        adapted: AdapterModule = module
+        adapted: Any = self.lightning_module  # training/module.py
         mesh = init_device_mesh(self.root_device.type, (self.world_size,))
         whole = {parameter for _, parameter in adapted.adapter.named_parameters()}
         for layer in adapted.policy.base.layers:

@@ -10,12 +10,12 @@ import pytest
 
 from graftlab.adapters.lora import Lora
 from graftlab.errors import ConfigError, Interrupted, NonFiniteError, Paused, ResumeError
-from graftlab.tasks.train import run
 from graftlab.tracking.folder import RunFolder
 from graftlab.training.checkpoint import Checkpointing, CheckpointStore
 from graftlab.training.joint.groups import Job
 from graftlab.training.joint.run import execute_together
 from graftlab.training.observer import Observer
+from graftlab.training.start import run
 from graftlab.training.watch import Callbacks, EarlyStopping, Samples, Validation
 from joint_runs import assert_equal_runs, rows, same_bits, together, varied
 

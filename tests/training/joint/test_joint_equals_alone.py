@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 
 from graftlab.adapters.lora import Lora
 from graftlab.errors import GraftlabError
-from graftlab.tasks.train import run
 from graftlab.tracking.loggers import Loggers, TensorBoardLogs, WandbLogs
 from graftlab.training.joint import table
 from graftlab.training.precision import Precision
+from graftlab.training.start import run
 from graftlab.training.watch import Callbacks, Samples, Validation
 from joint_runs import assert_equal_runs, distance, rows, together, varied
 from training_spec import small_spec

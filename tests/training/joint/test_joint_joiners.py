@@ -14,11 +14,12 @@ import pytest
 
 import graftlab.training.joint.run as joint
 from graftlab.errors import ConfigError, Interrupted, LeakError, Paused
-from graftlab.tasks.train import TrainSpec, run
 from graftlab.training.callbacks import recorder
 from graftlab.training.checkpoint import CheckpointStore
 from graftlab.training.joint.groups import Job
 from graftlab.training.observer import Observer
+from graftlab.training.spec import TrainSpec
+from graftlab.training.start import run
 from joint_runs import assert_equal_runs, placed, rows, same_bits, together, varied
 
 

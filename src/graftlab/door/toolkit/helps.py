@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graftlab.door.helps import table
+from graftlab.door.columns import table
 from graftlab.door.toolkit.command import Command
 from graftlab.door.toolkit.commands import COMMANDS
 

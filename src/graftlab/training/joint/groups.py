@@ -17,9 +17,9 @@ from graftlab.registry import dump
 from graftlab.training.observer import Observer
 
 if TYPE_CHECKING:
-    from graftlab.tasks.train import TrainSpec
     from graftlab.tracking.folder import RunFolder
     from graftlab.tracking.result import Result
+    from graftlab.training.spec import TrainSpec
 
 FREE = (
     "lora", "optimizer", "schedule", "lr", "epochs", "max_steps", "max_minutes",

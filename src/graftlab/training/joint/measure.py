@@ -29,8 +29,8 @@ from graftlab.training.run import whether_to_compile
 if TYPE_CHECKING:
     from graftlab.adapters.base import Adapter
     from graftlab.models.base import Base
-    from graftlab.tasks.train import TrainSpec
     from graftlab.training.setup import Setup
+    from graftlab.training.spec import TrainSpec
     from graftlab.types import Batch
 
 ROUNDS = 2

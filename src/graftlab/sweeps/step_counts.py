@@ -1,6 +1,6 @@
 """How long the jobs of a sweep are, known before any of them starts: for trunks and their line.
 
-Measured in a process of its own:  python -m graftlab.tasks.lengths < JOBS.json
+Measured in a process of its own:  python -m graftlab.sweeps.step_counts < JOBS.json
 
 The launching process lives as long as the sweep, and stays small this way: tokenizers and devices
 bring PyTorch along. The last line of the output is JSON: the lengths, or what was refused.
@@ -21,7 +21,7 @@ from graftlab.sweeps.trunk import Length, regardless_of_length
 
 if TYPE_CHECKING:
     from graftlab.planning.workload import Workload
-    from graftlab.tasks.train import TrainSpec
+    from graftlab.training.spec import TrainSpec
 
 DECISIVE = ("model", "data", "packing", "batch_size", "accumulate", "trainer")
 """Keys that say how many steps an epoch has."""
@@ -32,7 +32,7 @@ def lengths_apart(specs: Sequence[TrainSpec]) -> list[Length] | None:
     if not _may_share(specs):
         return None
     done = subprocess.run(
-        [sys.executable, "-m", "graftlab.tasks.lengths"],
+        [sys.executable, "-m", "graftlab.sweeps.step_counts"],
         input=json.dumps([dump(spec) for spec in specs]),
         capture_output=True,
         text=True,
@@ -53,7 +53,7 @@ def lengths_apart(specs: Sequence[TrainSpec]) -> list[Length] | None:
 
 def main() -> int:
     """Measure the jobs of the input, and print what was found."""
-    from graftlab.tasks.train import TrainSpec
+    from graftlab.training.spec import TrainSpec
 
     specs = [restore(TrainSpec, config) for config in json.load(sys.stdin)]
     told: dict[str, Any]
@@ -103,10 +103,11 @@ def _key(spec: TrainSpec) -> str:
 
 def _measured(spec: TrainSpec) -> tuple[Workload, int]:
     """Tokens and steps of an epoch, and the base's parameters."""
+    from graftlab.models.metadata import describe
+    from graftlab.planning.inputs import read_documents, shape_of
     from graftlab.planning.workload import Schedule, lay_out
-    from graftlab.tasks.described import describe, read_documents, shape_of
 
-    base = describe(spec)
+    base = describe(spec.model)
     documents, _, _ = read_documents(spec, base)
     schedule = Schedule(
         batch_size=spec.batch_size,

@@ -10,11 +10,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import AUTO, GraftlabError
-from graftlab.planning.advice import TINY, usual_epochs, usual_rank, usual_rate
 from graftlab.tasks.supply import supply
+from graftlab.training.guides import TINY, usual_epochs, usual_rank, usual_rate
 
 if TYPE_CHECKING:
-    from graftlab.tasks.train import TrainSpec
+    from graftlab.training.spec import TrainSpec
 
 
 def resolve_auto(spec: TrainSpec) -> list[str]:
@@ -55,10 +55,10 @@ def settle_auto(spec: TrainSpec) -> list[str]:
 
 def num_parameters(spec: TrainSpec) -> int:
     """Weights of the base, from its files' headers; those of a large one where nobody knows."""
-    from graftlab.tasks.described import describe
+    from graftlab.models.metadata import describe
 
     try:
-        return sum(math.prod(shape) for shape in describe(spec).tensors.values())
+        return sum(math.prod(shape) for shape in describe(spec.model).tensors.values())
     except GraftlabError:  # a hub model that is not here yet
         return TINY
 

@@ -1,6 +1,6 @@
 """Whether the jobs of a sweep train faster together: measured in a process of its own.
 
-Run by `launcher=auto`:  python -m graftlab.tasks.weigh SWEEP JOB JOB...
+Run by `launcher=auto`:  python -m graftlab.sweeps.joint_benchmark SWEEP JOB JOB...
 
 The launching process stays small this way; when it is gone, this one leaves too. The last
 line of the output is JSON: whether (null: it could not be measured), and why; lines before it that
@@ -19,18 +19,18 @@ from pathlib import Path
 from types import FrameType
 
 from graftlab.errors import GraftlabError
+from graftlab.parent_watch import leave_with_parent
 from graftlab.registry import restore
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.slots import Slot
-from graftlab.tasks.orphans import leave_with_parent
 from graftlab.tasks.supply import supply
-from graftlab.tasks.train import TrainSpec
 from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder
 from graftlab.training.joint.groups import Job, group
+from graftlab.training.spec import TrainSpec
 
 STAGE = "stage: "
-PROGRAM = ("-m", "graftlab.tasks.weigh")
+PROGRAM = ("-m", "graftlab.sweeps.joint_benchmark")
 
 
 def weigh(

@@ -7,10 +7,10 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from graftlab.tasks.auto import resolve_auto
-from graftlab.tasks.described import shape_of
-from graftlab.tasks.desk import Desk
-from graftlab.tasks.probing import probe
+from graftlab.planning.inputs import shape_of
+from graftlab.planning.lookup_cache import Desk
+from graftlab.planning.probe import probe
+from graftlab.training.auto import resolve_auto
 
 if TYPE_CHECKING:
     from graftlab.planning.advice import Run
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from graftlab.planning.plan import Plan, Question
     from graftlab.planning.shape import Shape
     from graftlab.planning.workload import Workload
-    from graftlab.tasks.train import TrainSpec
+    from graftlab.training.spec import TrainSpec
 
 STATE = {"SGD": 0.0, "Adafactor": 0.1, "Adagrad": 4.0, "RMSprop": 4.0, "Rprop": 8.0}
 """Bytes of state per trained parameter of optimizers unlike Adam, whose two moments take 8."""
@@ -27,8 +27,8 @@ STATE = {"SGD": 0.0, "Adafactor": 0.1, "Adagrad": 4.0, "RMSprop": 4.0, "Rprop": 
 
 def reckon_run(spec: TrainSpec, *, probed: bool = False, done_steps: int = 0) -> Plan:
     """The plan of `spec`. Raises GraftlabError saying what is missing."""
+    from graftlab.machine import shelf
     from graftlab.planning.advice import advise
-    from graftlab.planning.device import shelf
     from graftlab.planning.plan import answer
 
     question, notes = question_of(spec, done_steps=done_steps)
@@ -151,7 +151,8 @@ def _auto_precision() -> str:
 
 
 def _advised(spec: TrainSpec, shape: Shape, load: Workload) -> Run:
-    from graftlab.planning.advice import TINY, Run
+    from graftlab.planning.advice import Run
+    from graftlab.training.guides import TINY
 
     rank = spec.lora.rank
     divisor = math.sqrt(rank) if spec.lora.rslora else rank

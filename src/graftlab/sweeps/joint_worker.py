@@ -20,12 +20,12 @@ from graftlab.sweeps.claim import Accepts, Claim, anyone, claim, claimable, work
 from graftlab.sweeps.heart import beating
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.watcher import watch_job
+from graftlab.sweeps.worker import Worker, leave_if_broken, output_to, told
 from graftlab.tasks.supply import supply
-from graftlab.tasks.train import TrainSpec
-from graftlab.tasks.worker import Worker, leave_if_broken, output_to, told
 from graftlab.terminal import printable
 from graftlab.tracking.folder import RunFolder
 from graftlab.training.joint.groups import Job, group, unfit
+from graftlab.training.spec import TrainSpec
 
 if TYPE_CHECKING:
     from graftlab.sweeps.jobs import Job as Entry

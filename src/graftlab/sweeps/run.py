@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING
 from graftlab.files.ownership import take
 from graftlab.sweeps.board import Board
 from graftlab.sweeps.engine import Ended, Source, launch, own_facts, prepare
+from graftlab.sweeps.joint_benchmark import weigh
 from graftlab.sweeps.launchers.auto import AutoLauncher
-from graftlab.sweeps.launchers.base import Work
+from graftlab.sweeps.launchers.base import Launcher, Work
 from graftlab.sweeps.launchers.joint import JointLauncher
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.slots import Slot
-from graftlab.tasks.weigh import weigh
+from graftlab.sweeps.spec import Sweep
 from graftlab.tracking.console import console, say
 from graftlab.tracking.result import Result, few_documents
 
 if TYPE_CHECKING:
     from graftlab.sweeps.workers import Workers
-    from graftlab.tasks.train import TrainSpec
+    from graftlab.training.spec import TrainSpec
 
 BEST = 5
 """Rows of the table at the end."""
@@ -33,7 +34,9 @@ class Order:
     """What is to be swept, composed and checked."""
 
     base: TrainSpec
-    """The run without the swept values: its `sweep` and `launcher` are those of all jobs."""
+    """The run without the swept values."""
+    sweep: Sweep
+    launcher: Launcher
     source: Source
     folder: Path
     jobs: int
@@ -47,7 +50,7 @@ def run(order: Order) -> Ended:
 
     Raises Interrupted after a signal, when all running jobs are saved and the same line goes on.
     """
-    sweep, launcher = order.base.sweep, order.base.launcher or AutoLauncher()
+    sweep, launcher = order.sweep, order.launcher
     take(order.folder, "sweep", key="hydra.sweep.dir")
     ledger, rules = prepare(order.folder, sweep)
     ledger.settle("date", order.base.date)
@@ -79,12 +82,12 @@ def run(order: Order) -> Ended:
 
 def _workers(order: Order, work: Work, slots: list[Slot], launch: str) -> Workers:
     """The launcher's workers; `auto` decides now, as the jobs are known."""
-    launcher = order.base.launcher or AutoLauncher()
+    launcher = order.launcher
     if type(launcher) is not AutoLauncher:
         return launcher.workers(work, slots, launch)
     joint = JointLauncher(slots=launcher.slots, threads=launcher.threads)
     at_once = joint.at_once(work, len(slots))
-    search = order.base.sweep.search != "grid"
+    search = order.sweep.search != "grid"
     together, why = weigh(work.ledger, launch, slots[0], at_once=at_once, search=search)
     say(f"launcher=auto: {'joint' if together else 'local'}, because {why}")
     return (joint if together else launcher).workers(work, slots, launch)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graftlab.errors import ConfigError, GraftlabError
-from graftlab.tasks.train import TrainSpec
+from graftlab.training.spec import TrainSpec
 
 if TYPE_CHECKING:
     from graftlab.planning.plan import Probe
@@ -38,7 +38,7 @@ def probe(spec: TrainSpec, *, compiled: bool) -> Probe:
         short = probe_spec(spec, compiled=compiled, run_dir=run_dir)
         file.write_text(json.dumps(dump(short)), encoding="utf-8")
         done = subprocess.run(
-            [sys.executable, "-m", "graftlab.tasks.rank", str(file)],
+            [sys.executable, "-m", "graftlab.training", str(file)],
             capture_output=True,
             text=True,
             env=dict(os.environ),
@@ -55,8 +55,8 @@ def probe(spec: TrainSpec, *, compiled: bool) -> Probe:
 
 def probe_spec(spec: TrainSpec, *, compiled: bool, run_dir: Path) -> TrainSpec:
     """`spec` for a few steps: the same work each, and nothing watched, tracked or sampled."""
-    from graftlab.planning.limits import Limits
     from graftlab.tracking.loggers import Loggers
+    from graftlab.training.budget import Limits
     from graftlab.training.checkpoint import Checkpointing
     from graftlab.training.trainer import TrainerSpec
     from graftlab.training.watch import Callbacks, Samples, Validation

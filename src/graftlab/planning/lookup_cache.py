@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from graftlab.models.metadata import Described
     from graftlab.planning.workload import Documents, Workload
-    from graftlab.tasks.described import Described
-    from graftlab.tasks.train import TrainSpec
+    from graftlab.training.spec import TrainSpec
 
 Found = TypeVar("Found")
 
@@ -33,13 +33,13 @@ class Desk:
 
     def base(self, spec: TrainSpec) -> Described:
         """The base's shapes. Raises ModelError."""
-        from graftlab.tasks.described import describe
+        from graftlab.models.metadata import describe
 
-        return self._once(("base", _key(spec.model)), lambda: describe(spec))
+        return self._once(("base", _key(spec.model)), lambda: describe(spec.model))
 
     def documents(self, spec: TrainSpec) -> Read:
         """Lengths of the documents, counted or estimated. Raises GraftlabError."""
-        from graftlab.tasks.described import read_documents
+        from graftlab.planning.inputs import read_documents
 
         # Of the packing only the longest row matters: validation drops what is longer.
         redrawn = spec.objective.redraws()

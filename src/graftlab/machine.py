@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.errors import ConfigError, require_choice, require_range
+from graftlab.registry import conf_dir
 
 GIB = 2**30
 DTYPES = ("fp32", "bf16", "fp16")
@@ -93,11 +94,8 @@ def shelf() -> dict[str, Device]:
     """Every device of `conf/device/` by the name of its file, in order of memory."""
     from graftlab.files.reading import read_yaml
 
-    package = Path(__file__).parents[1]
-    installed = package / "conf"
-    folder = (installed if installed.is_dir() else package.parents[1] / "conf") / "device"
     found = {}
-    for file in sorted(folder.glob("*.yaml")):
+    for file in sorted((conf_dir() / "device").glob("*.yaml")):
         values: dict[str, Any] = read_yaml(file)
         for name in ("peak", "achieved"):
             values[name] = Rates(**values.get(name) or {})

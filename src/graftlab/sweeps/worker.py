@@ -1,39 +1,28 @@
-"""A worker of a sweep: claims jobs and trains them, one after the other, on one loaded base.
-
-Started by a launcher:  python -m graftlab.tasks.worker SWEEP LAUNCH [--joint N]
-
-Its input is a pipe that the launcher holds open; when it closes, the launcher is gone, and the
-worker saves and leaves as if it had been signalled.
-"""
+"""A worker of a sweep: claims jobs and trains them, one after the other, on one loaded base."""
 
 from __future__ import annotations
 
-import argparse
 import os
-import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from types import FrameType
 
 from graftlab.errors import CrashError, GraftlabError, Interrupted, Paused
 from graftlab.files.writing import write_atomic
-from graftlab.process import stop_signals
 from graftlab.registry import restore
 from graftlab.sweeps.claim import Claim, claim
 from graftlab.sweeps.heart import beating
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.rules import Rules, is_open
 from graftlab.sweeps.watcher import watch_job
-from graftlab.tasks.orphans import leave_with_parent
-from graftlab.tasks.train import TrainSpec, run
-from graftlab.terminal import go_on_without_stdout, printable, steady_streams, tell_traceback
+from graftlab.terminal import printable, tell_traceback
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.result import resident_mb
+from graftlab.training.spec import TrainSpec
+from graftlab.training.start import run
 
 IDLE_SECONDS = 0.2
 """Between two looks into the ledger when nothing can be claimed."""
@@ -43,38 +32,6 @@ RECYCLE = 75
 """Exit code of a worker that wants to be replaced: it holds much more memory than it began with."""
 CRASHED = 3
 """Exit code after a job failed in a way that may have left something broken behind."""
-
-
-def main(
-    arguments: Sequence[str] | None = None,
-    *,
-    worker: Callable[[Ledger, str], Worker] | None = None,
-) -> int:
-    """Work until the launch has nothing left to do; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("sweep", type=Path)
-    parser.add_argument("launch")
-    parser.add_argument("--joint", type=int, default=0, help="train up to N adapters together")
-    given = parser.parse_args(arguments)
-    for number in stop_signals():
-        signal.signal(number, _stop)
-    for number in (signal.SIGUSR1, signal.SIGUSR2):  # a cluster's, for sweeps/station.py alone
-        signal.signal(number, signal.SIG_IGN)
-    leave_with_parent()
-    made = worker or (joint_worker(given.joint) if given.joint > 1 else Worker)
-    with steady_streams():
-        go_on_without_stdout()
-        try:
-            return made(Ledger(given.sweep), given.launch).work()
-        except Interrupted as stop:
-            return stop.exit_code
-
-
-def joint_worker(most: int) -> Callable[[Ledger, str], Worker]:
-    """A worker that trains up to `most` jobs on one base at once."""
-    from graftlab.tasks.company import JointWorker
-
-    return partial(JointWorker, most=most)
 
 
 class Worker:
@@ -242,12 +199,3 @@ def output_to(path: Path) -> Iterator[None]:
         for number, descriptor in zip((1, 2), kept, strict=True):
             os.dup2(descriptor, number)
             os.close(descriptor)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    """A signal between two jobs; while one trains, its run takes signals itself."""
-    raise Interrupted(f"{signal.Signals(number).name}: stopped.", 128 + number)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

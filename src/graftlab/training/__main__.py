@@ -6,6 +6,7 @@ sweep with the words of the job's observer.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from contextlib import nullcontext
@@ -13,13 +14,14 @@ from pathlib import Path
 
 from graftlab.errors import GraftlabError, Interrupted, Paused
 from graftlab.files.reading import read_json
+from graftlab.parent_watch import leave_with_parent
 from graftlab.registry import restore
-from graftlab.sweeps.watcher import Watcher, arrived
-from graftlab.tasks.orphans import leave_with_parent
-from graftlab.tasks.train import TrainSpec, run
 from graftlab.terminal import go_on_without_stdout, keep_log, steady_streams
 from graftlab.tracking.folder import LOG
+from graftlab.training.observer import Observer
 from graftlab.training.ranks import held_alone, leave_word
+from graftlab.training.spec import TrainSpec
+from graftlab.training.start import run
 from graftlab.training.trainer import LAUNCHED
 
 
@@ -53,8 +55,15 @@ def _train(file: Path, *observer: str) -> int:
     return 0
 
 
-def _observer(words: str = "") -> Watcher | None:
-    return arrived(words, first=os.environ.get("RANK") == "0") if words else None
+def _observer(maker: str = "", *words: str) -> Observer | None:
+    """What the launcher's observer asked to be made here (`Observer.travels`)."""
+    if not maker:
+        return None
+    module, _, name = maker.partition(":")
+    made: Observer = getattr(importlib.import_module(module), name)(
+        *words, first=os.environ.get("RANK") == "0"
+    )
+    return made
 
 
 if __name__ == "__main__":

@@ -1,0 +1,86 @@
+"""A training run from its spec to its result: new, gone on with, or finished before."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graftlab.errors import ConfigError
+from graftlab.files.disk import disk_told
+from graftlab.process import prepare_process
+from graftlab.registry import dump
+from graftlab.tasks.supply import supply
+from graftlab.tracking.console import say
+from graftlab.tracking.folder import RunFolder, time_limit
+from graftlab.tracking.result import Result
+from graftlab.training.auto import resolve_auto, settle_auto
+from graftlab.training.days import settle_date
+from graftlab.training.spec import TrainSpec
+from graftlab.training.teacher import settle_key
+from graftlab.training.trainer import LAUNCHED
+
+if TYPE_CHECKING:
+    from graftlab.training.observer import Observer
+
+
+KEPT = "What was saved before is whole: make room, and the same line with resume=auto goes on."
+"""What people are told when the disk refuses."""
+
+
+def run(spec: TrainSpec, *, observer: Observer | None = None) -> Result:
+    """Train as configured and leave a run folder behind; a finished one is only reported.
+
+    Raises GraftlabError (with the fix) for what the user can mend, and Interrupted after a signal
+    or Paused by the observer, when the run is saved and can go on with `resume=auto`.
+    """
+    with disk_told(KEPT):
+        return _run(spec, observer)
+
+
+def _run(spec: TrainSpec, observer: Observer | None) -> Result:
+    prepare_process()
+    folder = RunFolder(Path(spec.run_dir))
+    settle_key(spec.objective)
+    if folder.finished and spec.resume:
+        settle_auto(spec)  # to be compared with the run that is there
+    else:
+        resolve_auto(spec)
+    if folder.finished and not (spec.resume and folder.goes_on(spec.max_minutes)):
+        return _finished(spec, folder)
+    if LAUNCHED in os.environ:  # whoever launched the ranks holds the folder
+        return _train(spec, folder, observer)
+    with folder.held():
+        if folder.finished:
+            folder.require_same(dump(spec))
+        return _train(spec, folder, observer)
+
+
+def _train(spec: TrainSpec, folder: RunFolder, observer: Observer | None) -> Result:
+    settle_date(spec, folder)
+    supply(spec.data, tell=LAUNCHED not in os.environ)
+    resolve_auto(spec)  # by the documents of a recipe that is made only now
+    if spec.trainer.needs_launch:
+        from graftlab.training.ranks import launch
+
+        folder.reopen()
+        launch(spec, folder, observer)
+        return Result.read(folder.path / "result.json")
+
+    from graftlab.training.run import execute
+
+    return execute(spec, folder, observer)
+
+
+def _finished(spec: TrainSpec, folder: RunFolder) -> Result:
+    """The result of a finished run. Raises where something else was asked for."""
+    if spec.resume is None:
+        raise ConfigError(
+            f"{folder.path} holds a finished run: choose another hydra.run.dir (or leave it out)."
+        )
+    folder.require_same(dump(spec))
+    if (limit := time_limit(folder.path)) is not None:
+        say(f"Ended by max_minutes={limit:g}: {folder.path} (goes on with more of them, or none).")
+    else:
+        say(f"Already finished: {folder.path} (train anew without resume).")
+    return Result.read(folder.path / "result.json")
