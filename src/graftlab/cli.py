@@ -24,9 +24,9 @@ from typing import Any, NoReturn
 from graftlab import __version__
 from graftlab.config import VERBS
 from graftlab.door.keys import check_words
-from graftlab.door.launch import Outcome, launch, resume_words, through_hydra
+from graftlab.door.launch import Outcome, run_each, run_once, through_hydra
 from graftlab.door.menu import Menu, menu
-from graftlab.door.verify import Door, composed, verify, verify_sweep
+from graftlab.door.verify import Door, composed, verify_sweep
 from graftlab.door.words import Word, read_words
 from graftlab.errors import ConfigError, GraftlabError, Interrupted, did_you_mean
 from graftlab.files.disk import disk_trouble, names_no_home
@@ -109,22 +109,24 @@ def _answer(arguments: list[str], call: str) -> int:
         return 0
     if verb in WORK or any(word.key == "out" for word in words):
         go_on_without_stdout()
-    if flags.multirun and verb == "train":
-        return _sweep(door, words)
-    if flags.multirun:
-        words += _space(door, words)
-    check = verify_sweep if flags.multirun else verify
-    spec = check(door, door.overrides(words))
-    if not flags.multirun:
-        words += resume_words(spec, words)
-    outcome = launch(door, words, multirun=flags.multirun)
-    if flags.multirun and outcome.results:
-        _summarise(verb, outcome, spec)
-    if verb == "report" and spec.best and outcome.results:
+    try:
+        if flags.multirun:
+            return (_sweep if verb == "train" else _each)(door, words)
+        spec, result = run_once(door, words)
+    except Interrupted as stop:
+        print(printable(stop), file=sys.stderr)
+        return stop.exit_code
+    if verb == "report":
+        _conclude(door, spec, result)
+    return 0
+
+
+def _conclude(door: Door, spec: Any, found: Any) -> None:
+    """`report best=true`: the winner's configuration as an experiment file."""
+    if spec.best and found is not None:
         from graftlab.door.winner import conclude
 
-        conclude(outcome.results[0], Path(spec.write).expanduser() if spec.write else None, door)
-    return _report(outcome, multirun=flags.multirun)
+        conclude(found, Path(spec.write).expanduser() if spec.write else None, door)
 
 
 def _sweep(door: Door, words: Sequence[Word]) -> int:
@@ -132,12 +134,21 @@ def _sweep(door: Door, words: Sequence[Word]) -> int:
     from graftlab.door.sweep import order_of, read_sweep
     from graftlab.sweeps.run import run
 
-    try:
-        ended = run(order_of(read_sweep(door, words)))
-    except Interrupted as stop:
-        print(printable(stop), file=sys.stderr)
-        return stop.exit_code
+    ended = run(order_of(read_sweep(door, words)))
     return 1 if ended.count("failed") else 0
+
+
+def _each(door: Door, words: list[Word]) -> int:
+    """The jobs of a verb other than train, in turn, each checked before the first starts."""
+    verb = door.menu.verb
+    words += _space(door, words)
+    spec = verify_sweep(door, door.overrides(words))
+    outcome = run_each(door, words)
+    if outcome.results:
+        _summarise(verb, outcome, spec)
+        if verb == "report":
+            _conclude(door, spec, outcome.results[0])
+    return _count_failures(outcome)
 
 
 def _space(door: Door, words: Sequence[Word]) -> list[Word]:
@@ -156,12 +167,10 @@ def _summarise(verb: str, outcome: Outcome, spec: Any) -> None:
         task.summarise(outcome.results, spec)
 
 
-def _report(outcome: Outcome, *, multirun: bool) -> int:
-    """The exit code; a single run's error is raised again, a sweep's are counted."""
+def _count_failures(outcome: Outcome) -> int:
+    """The exit code, after the failures are counted for people."""
     if not outcome.failed:
         return 0
-    if not multirun:
-        raise next(iter(outcome.failed.values()))
     print(f"{len(outcome.failed)} of {outcome.jobs} jobs failed:", file=sys.stderr)
     for name in outcome.failed:
         print(printable(f"  {name}"), file=sys.stderr)

@@ -65,11 +65,8 @@ def compose(
     With `hydra`, Hydra's own node is kept. Raises Hydra's and OmegaConf's errors as they are.
     """
     from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
 
-    register()
-    folder = str((conf or conf_dir()).resolve())
-    with _beside_a_job(), initialize_config_dir(config_dir=folder, version_base="1.3"):
+    with initialized(conf or conf_dir()):
         return hydra_compose(verb, overrides=list(overrides), return_hydra_config=hydra)
 
 
@@ -114,6 +111,16 @@ def _parsed(override: str) -> Any:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     return OverridesParser.create().parse_override(override).value()
+
+
+@contextmanager
+def initialized(conf: Path) -> Iterator[None]:
+    """Hydra, reading from the folder `conf`, also inside a job of it."""
+    from hydra import initialize_config_dir
+
+    register()
+    with _beside_a_job(), initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+        yield
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Running through Hydra: one job, or one after the other, failures told by job.
+"""Running as Hydra does: one job, or one after the other, failures told by job.
 
 A sweep of `train` has an engine of its own (`door/sweep.py`); other verbs are light enough.
 
@@ -11,16 +11,16 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.config import compose, register
+from graftlab.config import initialized, register
 from graftlab.door.jobs import place_job
-from graftlab.door.verify import Door, built, sweep_values
-from graftlab.door.words import Word, quote
+from graftlab.door.verify import Door, built, composed, sweep_values, verified
+from graftlab.door.words import Word
 from graftlab.errors import ConfigError, GraftlabError, Interrupted
 from graftlab.files.ownership import kind_of, unwritable
 from graftlab.registry import dump
@@ -37,7 +37,7 @@ RUNS = Path("outputs")
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of the jobs of one command."""
+    """What became of the jobs of one line with -m."""
 
     jobs: int = 0
     failed: dict[str, Exception] = field(default_factory=dict)
@@ -46,16 +46,71 @@ class Outcome:
     """What the jobs of this process returned, in their order."""
 
 
-def launch(door: Door, words: Sequence[Word], *, multirun: bool) -> Outcome:
-    """Run the job, or with `multirun` every job of the sweep. Never raises what a job raised."""
+def run_once(door: Door, words: Sequence[Word]) -> tuple[Any, Any]:
+    """Compose, build and check once, then run the job in Hydra's way; the spec, and its result.
+
+    Raises whatever the job raises, ConfigError for what is to be mended, and BusyError where the
+    run folder is in use.
+    """
+    cfg = composed(door, door.overrides(words), hydra=True)
+    spec = verified(door, cfg)
+    task = importlib.import_module(f"graftlab.tasks.{door.menu.verb}")
+    if door.menu.verb != "train":
+        return spec, _in_job(door, cfg, lambda: task.run(spec))
+    folder = _to_resume(spec, words) or Path(str(cfg.hydra.run.dir)).expanduser()
+    cfg.hydra.run.dir = str(folder)
+    spec.run_dir = os.path.abspath(folder)
+
+    def train() -> Any:
+        keep_log(folder / LOG)
+        return task.run(spec)
+
+    with RunFolder(folder).held():
+        return spec, _in_job(door, cfg, train)
+
+
+def _in_job(door: Door, cfg: DictConfig, task: Callable[[], Any]) -> Any:
+    """What `task` returns or raises, called as Hydra calls one: logging set, `.hydra/` written."""
+    from hydra._internal.callbacks import Callbacks
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.utils import run_job
+    from hydra.types import HydraContext
+
+    ended: list[BaseException] = []
+    results: list[Any] = []
+
+    def job(_: DictConfig) -> None:
+        try:
+            results.append(task())
+        except BaseException as error:  # Hydra would shorten it
+            ended.append(error)
+
+    with initialized(door.conf):
+        context = HydraContext(
+            config_loader=GlobalHydra.instance().config_loader(), callbacks=Callbacks(cfg)
+        )
+        try:
+            run_job(job, cfg, "hydra.run.dir", None, context)
+        except OSError as error:
+            raise unwritable("the folder for Hydra's notes", error) from error
+    if ended:
+        raise ended[0]
+    return results[0]
+
+
+def run_each(door: Door, words: Sequence[Word]) -> Outcome:
+    """Run every job of the line in turn (-m). Never raises what a job raised."""
     outcome, home = Outcome(), os.getpid()
     swept = {word.key for word in words if len(sweep_values(word.hydra, door.menu)) > 1}
+    task = importlib.import_module(f"graftlab.tasks.{door.menu.verb}")
 
     def job(cfg: DictConfig) -> Any:
         outcome.jobs += 1
-        name = _job_name(swept) if multirun else "run"
+        name = _job_name(swept)
         try:
-            result = _run(door, cfg, own=_own(swept) if multirun else None)
+            spec = built(door, cfg, tell=say)
+            place_job(spec, _own(swept))
+            result = task.run(spec)
             if result is not None:
                 outcome.results.append(result)
             return result
@@ -68,33 +123,14 @@ def launch(door: Door, words: Sequence[Word], *, multirun: bool) -> Outcome:
             if os.getpid() != home:
                 raise
             outcome.failed[name] = error
-            if multirun:
-                _tell(name, error)
+            _tell(name, error)
             return None
 
-    flags = ["--multirun"] if multirun else []
-    with _settled(door, words, multirun=multirun) as settled:
-        try:
-            through_hydra(door, [*flags, *door.overrides(settled)], job)
-        except OSError as error:  # a job's own are in `outcome`: Hydra could not make its folders
-            raise unwritable("the folder for Hydra's notes", error) from error
+    try:
+        through_hydra(door, ["--multirun", *door.overrides(words)], job)
+    except OSError as error:  # a job's own are in `outcome`: Hydra could not make its folders
+        raise unwritable("the folder for Hydra's notes", error) from error
     return outcome
-
-
-@contextmanager
-def _settled(door: Door, words: Sequence[Word], *, multirun: bool) -> Iterator[Sequence[Word]]:
-    """The words with the run folder in full, ours and held, before Hydra writes into it.
-
-    Raises ConfigError where it is somebody else's or cannot be made, BusyError where it is in use.
-    """
-    if door.menu.verb != "train" or multirun:
-        yield words
-        return
-    cfg = compose(door.menu.verb, door.overrides(words), conf=door.conf, hydra=True)
-    folder = Path(str(cfg.hydra.run.dir)).expanduser()
-    others = [word for word in words if word.key != "hydra.run.dir"]
-    with RunFolder(folder).held():
-        yield [*others, _folder_word("hydra.run.dir", folder)]
 
 
 def through_hydra(door: Door, arguments: Sequence[str], job: Any) -> None:
@@ -109,25 +145,25 @@ def through_hydra(door: Door, arguments: Sequence[str], job: Any) -> None:
         main(job)()
 
 
-def resume_words(spec: Any, words: Sequence[Word]) -> list[Word]:
-    """What to add so that Hydra works in the folder of the run to be finished."""
+def _to_resume(spec: Any, words: Sequence[Word]) -> Path | None:
+    """The folder of the run to be finished; None where none is asked for, or there."""
     given = any(word.key == "hydra.run.dir" for word in words)
-    resume = getattr(spec, "resume", None)
+    resume = spec.resume
     if resume is None or (given and resume == "auto"):
-        return []
+        return None
     if resume != "auto":
-        return [_folder_word("hydra.run.dir", _existing(resume, given))]
+        return _existing(resume, given)
     from graftlab.training.auto import settle_auto
 
     if not RUNS.is_dir():
-        return []
+        return None
     settle_auto(spec)
     found = find_run(RUNS, identity(dump(spec)))
     if found is None:
-        return []
+        return None
     adopt(found.path)
     ours = kind_of(found.path) is not None  # else nothing was begun there: it starts afresh
-    return [_folder_word("hydra.run.dir", found.path)] if ours else []
+    return found.path if ours else None
 
 
 def _existing(resume: str, given: bool) -> Path:
@@ -138,23 +174,6 @@ def _existing(resume: str, given: bool) -> Path:
         raise ConfigError(f"resume={resume}: there is no such folder. resume=auto looks for one.")
     adopt(folder)
     return folder
-
-
-def _folder_word(key: str, folder: Path) -> Word:
-    return Word(f"{key}={folder}", key, f"{key}={quote(str(folder))}")
-
-
-def _run(door: Door, cfg: DictConfig, *, own: Sequence[str] | None) -> Any:
-    """Build the spec and call the task.
-
-    `own` are the overrides that tell a job of a sweep from the others; None for a single run.
-    """
-    spec = built(door, cfg, tell=say)
-    if own is not None:
-        place_job(spec, own)
-    if door.menu.verb == "train":
-        keep_log(Path(spec.run_dir) / LOG)
-    return importlib.import_module(f"graftlab.tasks.{door.menu.verb}").run(spec)
 
 
 def _job_name(swept: Collection[str]) -> str:

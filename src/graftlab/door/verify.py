@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from graftlab.door.recipe import recipe_words
 from graftlab.door.space import dimension_of, swept_texts
 from graftlab.door.words import Word, quote
 from graftlab.errors import ConfigError, GraftlabError
+from graftlab.tracking.console import say
 from graftlab.training.auto import resolve_auto
 from graftlab.training.optimizers.custom import CustomOptimizer
 from graftlab.training.spec import TrainSpec
@@ -64,6 +66,21 @@ def verify(
     return spec
 
 
+def verified(door: Door, cfg: DictConfig) -> Any:
+    """The spec that a composed configuration describes, with its files looked for.
+
+    Raises GraftlabError with one message for people.
+    """
+    from omegaconf import open_dict
+
+    own = copy.deepcopy(cfg)
+    with open_dict(own):
+        del own["hydra"]
+    spec = _spec_of(door, own, list(cfg.hydra.overrides.task), tell=say)
+    check_parts(spec)
+    return spec
+
+
 def verify_sweep(door: Door, overrides: Sequence[str]) -> Any:
     """The spec of a sweep's first job, after every swept value was verified, one at a time."""
     values = [sweep_values(override, door.menu) for override in overrides]
@@ -102,14 +119,22 @@ def check_parts(spec: Any) -> None:
         model.check_lora(lora)
 
 
-def composed(door: Door, overrides: Sequence[str]) -> DictConfig:
-    """What Hydra makes of the overrides. Raises ConfigError with one message for people."""
+def composed(door: Door, overrides: Sequence[str], *, hydra: bool = False) -> DictConfig:
+    """What Hydra makes of the overrides, with `hydra` its own node as well.
+
+    Raises ConfigError with one message for people.
+    """
     with explained(door, overrides):
-        return compose(door.menu.verb, overrides, conf=door.conf)
+        return compose(door.menu.verb, overrides, conf=door.conf, hydra=hydra)
 
 
 def _built(door: Door, overrides: Sequence[str], *, tell: Callable[[str], None] = _nobody) -> Any:
-    cfg = composed(door, overrides)
+    return _spec_of(door, composed(door, overrides), overrides, tell=tell)
+
+
+def _spec_of(
+    door: Door, cfg: DictConfig, overrides: Sequence[str], *, tell: Callable[[str], None]
+) -> Any:
     with explained(door, overrides):
         if "run_dir" in cfg:
             cfg.run_dir = ""  # known only once Hydra has made the folder

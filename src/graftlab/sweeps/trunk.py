@@ -144,7 +144,7 @@ def keep_branch(trunk: RunFolder, step: int, checkpoint: Path) -> None:
 
 
 def branch(checkpoint: Path, *, trunk: RunFolder, spec: TrainSpec, folder: RunFolder) -> None:
-    """Prepare `folder` so that `training.start.run(spec)` with resume=auto goes on from `checkpoint`.
+    """Prepare `folder` so that a run of `spec` with resume=auto goes on from `checkpoint`.
 
     `checkpoint` is a `branch_file` of `trunk`. A folder that holds checkpoints already is left as
     it is. Raises ResumeError where the trunk is of another kind than `spec`.
