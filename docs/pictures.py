@@ -2,7 +2,7 @@
 
 Run as: make pictures, or python docs/pictures.py [terminal] [report]
 
-`terminal` trains the embedded default in a pseudo-terminal (under two minutes on two idle cores)
+`terminal` trains the embedded default in a pseudo-terminal (about two minutes on two idle cores)
 and writes what it showed as docs/terminal.svg, by Rich. `report` trains a small sweep (some
 minutes) and photographs the page of its report as docs/report.png: it needs Chromium or Chrome on
 the PATH. Both need a POSIX system and the `dev` extra. No test runs this. Look at the pictures
