@@ -8,7 +8,7 @@ SPREAD = $(if $(ARGS),,-n $(WORKERS) --dist worksteal)
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-avx2 test-all check bench base clean
+.PHONY: help install train test test-avx2 test-all check docs pictures bench base clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,6 +39,12 @@ check: install  ## Lint, format and type checks, as CI runs them
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: install  ## Write docs/reference/ anew, from the specs and conf/
+	$(BIN)/python docs/reference.py
+
+pictures: install  ## Make the pictures of README and docs anew, from real runs (needs Chromium)
+	$(BIN)/python docs/pictures.py $(ARGS)
 
 bench: install  ## Measure training throughput and memory side by side
 	$(BIN)/python benchmarks/train_throughput.py $(ARGS)

@@ -42,7 +42,7 @@ class Rates:
 
 @dataclass(kw_only=True, slots=True)
 class Device:
-    """`device=h100`: what `graftlab plan` and budgets reckon with.
+    """`device=h100`: the machine that `graftlab plan` and budgets estimate for.
 
     It decides nothing about where a run really happens: that is `trainer`.
     """
@@ -56,7 +56,9 @@ class Device:
     usable: float | None = None
     """GiB a run can have, without what the system and driver keep; null for all of `memory`."""
     peak: Rates = field(default_factory=Rates)
+    """What the data sheet promises, in TFLOP/s; null measures a matrix product on this machine."""
     achieved: Rates = field(default_factory=Rates)
+    """What training reaches, in TFLOP/s; null takes a share of the peak (`probe=true` measures)."""
     watts: float = 65.0
     """Draw of the whole device under training load."""
     price: float = 0.02

@@ -30,7 +30,7 @@ def test_there_is_something_to_walk() -> None:
     verbs = [shlex.split(line)[1] for line in WALK]
     assert verbs[0] == "train"
     assert {"train", "sample", "export"} == set(verbs)
-    assert sum(line.startswith("graftlab toolkit") for line in COMMANDS) == 4
+    assert sum(line.startswith("graftlab toolkit") for line in COMMANDS) == 5
 
 
 @pytest.mark.parametrize("command", COMMANDS)

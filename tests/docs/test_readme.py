@@ -1,9 +1,10 @@
-"""What the pages say exists: commands are accepted at the door, keys, files and links are there."""
+"""What the pages say exists: commands are accepted, keys, files and links are there."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -21,15 +22,17 @@ from graftlab.tracking.folder import RunFolder
 from kept_logging import kept_logging
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-TEXTS = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SPAN = re.compile(r"`([^`\n]+)`")
 TYPED = {"lora.from": "lora.from_run"}
 OTHERS = ("uv", "source", "python -m pytest")
 """Commands that are not ours to check."""
-ELSEWHERE = ("apple.md",)
+ELSEWHERE = ("docs/apple.md",)
 """Pages whose commands build on each other, and have a test of their own."""
+AIROAD = "spirit_chatml_mix.jsonl"
+"""The file that a guide trains on; comments in conf/ name it."""
 TOP = ("src/", "tests/", "docs/", "conf/", "benchmarks/", "multirun/", ".ci/")
 
 
@@ -39,14 +42,17 @@ def spans(text: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    """Every command of every page, once: whole lines of shell blocks, and spans that are one."""
+    """Every command of every page, once: lines of shell blocks, and spans that are one."""
     found: dict[str, None] = {}
-    for text in (text for page, text in TEXTS.items() if page not in ELSEWHERE):
+    for page, text in TEXTS.items():
+        if page in ELSEWHERE:
+            continue
         blocks = [body for kind, body in FENCE.findall(text) if kind == "bash"]
         lines = [line for body in blocks for line in body.replace("\\\n", " ").splitlines()]
-        lines += [
-            s for s in spans(text) if s.startswith(("python train", "graftlab ")) and "=" in s
-        ]
+        if not page.startswith("docs/reference/"):  # where spans are parts of commands
+            lines += [
+                s for s in spans(text) if s.startswith(("python train", "graftlab ")) and "=" in s
+            ]
         found |= dict.fromkeys(line.strip() for line in lines if line.strip() and "..." not in line)
     return list(found)
 
@@ -60,11 +66,12 @@ OURS = [
 
 
 @pytest.fixture
-def door(
+def accepted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qwen2_folder: Path, afm_folder: Path
 ) -> Iterator[Callable[[str], int]]:
     """Runs a command up to the task, which only notes that it was reached."""
-    chats(tmp_path / "FILE", 3)
+    for name in ("FILE", "train.jsonl", "eval.jsonl", "valid.jsonl", "chats.jsonl", AIROAD):
+        chats(tmp_path / name, 3)
     RunFolder(tmp_path / "RUN").take()
     (tmp_path / "RUN" / "adapter_config.json").write_text("{}")
     (tmp_path / "RUN" / "adapter_model.safetensors").write_text("")
@@ -75,9 +82,10 @@ def door(
     (tmp_path / "PATH").mkdir()
     (tmp_path / "schema.json").write_text('{"type": "object"}')
     (tmp_path / "NOVEL").write_text("It was a dark night.\n")
-    (tmp_path / "PREPARED").mkdir()
-    (tmp_path / "PREPARED" / "manifest.json").write_text('{"key": "", "result": {}, "seed": 0}')
-    chats(tmp_path / "PREPARED" / "train.jsonl", 3)
+    for folder in (tmp_path / "PREPARED", tmp_path / "data" / "mine"):
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text('{"key": "", "result": {}, "seed": 0}')
+        chats(folder / "train.jsonl", 3)
     monkeypatch.chdir(tmp_path)
     for verb in VERBS:
         task = importlib.import_module(f"graftlab.tasks.{verb}")
@@ -85,13 +93,13 @@ def door(
     monkeypatch.setattr("graftlab.sweeps.run.run", lambda order: Ended(order.folder, [], 0.0))
     monkeypatch.setattr("graftlab.door.sweep.lengths_apart", lengths_of)  # without a process
 
-    def knock(command: str) -> int:
+    def call(command: str) -> int:
         words = shlex.split(command.replace("python train.py", "graftlab train"), comments=True)
         assert words[0] == "graftlab"
         return main(words[1:])
 
     with kept_logging():
-        yield knock
+        yield call
 
 
 def test_there_is_something_to_check() -> None:
@@ -103,13 +111,13 @@ def test_there_is_something_to_check() -> None:
 
 @pytest.mark.parametrize("command", OURS)
 def test_a_command_is_accepted(
-    command: str, door: Callable[[str], int], capsys: pytest.CaptureFixture[str]
+    command: str, accepted: Callable[[str], int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert door(command) == 0, capsys.readouterr().err
+    assert accepted(command) == 0, capsys.readouterr().err
 
 
-def test_a_wrong_command_is_not(door: Callable[[str], int]) -> None:
-    assert door("python train.py lora.rnak=8") == 2
+def test_a_wrong_command_is_not(accepted: Callable[[str], int]) -> None:
+    assert accepted("python train.py lora.rnak=8") == 2
 
 
 def test_make_targets_exist() -> None:
@@ -162,6 +170,7 @@ def exists(key: str) -> bool:
 
 
 NOT_OURS = {"objective.floor", "objective.flor", "floor", "alpha", "beta", "use_cache"}
+NOT_OURS |= {"group", "other", "install"}
 """Keys of examples, and names of other people's arguments."""
 
 
@@ -182,6 +191,7 @@ def test_keys_are_told_apart() -> None:
     assert not exists("lora.rnak")
 
 
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 PATHS = sorted(
     {
         (page, span)
@@ -190,11 +200,13 @@ PATHS = sorted(
         if span.startswith(TOP) and " " not in span
     }
     | {
-        (page, f"docs/{link}" if page not in ("README.md", "CHANGELOG.md") else link)
+        (page, os.path.normpath(Path(page).parent / link))
         for page, text in TEXTS.items()
-        for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
+        for link, _ in LINK.findall(text)
+        if link
     }
 )
+"""Page, and a path from the root of the repository that it names or links to."""
 TO_BE_WRITTEN = {
     "src/graftlab/objectives/dft.py",
     "conf/objective/dft.yaml",
@@ -206,3 +218,47 @@ TO_BE_WRITTEN = {
 def test_a_named_path_exists(page: str, path: str) -> None:
     assert path in TO_BE_WRITTEN or (ROOT / path).exists(), f"{page} names {path}"
     assert not (ROOT / path).exists() or path not in TO_BE_WRITTEN
+
+
+ANCHORS = sorted(
+    {
+        (page, os.path.normpath(Path(page).parent / link) if link else page, anchor)
+        for page, text in TEXTS.items()
+        for link, anchor in LINK.findall(text)
+        if anchor
+    }
+)
+
+
+@pytest.mark.parametrize(("page", "target", "anchor"), ANCHORS)
+def test_a_linked_heading_exists(page: str, target: str, anchor: str) -> None:
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", TEXTS[target]), re.MULTILINE)
+    slugs = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+    assert anchor in slugs, f"{page} links to #{anchor} of {target}"
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    named = {
+        os.path.normpath(Path(page).parent / link)
+        for page in ("docs/README.md", "docs/reference/README.md")
+        for link, _ in LINK.findall(TEXTS[page])
+    }
+    assert len(named) > 50
+    assert set(TEXTS) - named == {"README.md", "docs/README.md"}
+
+
+def test_the_first_page_is_short_and_starts_with_a_picture() -> None:
+    lines = TEXTS["README.md"].splitlines()
+    assert len(lines) <= 200
+    first_screen = "\n".join(lines[:20])
+    assert {"make train", "make test"} <= set(lines[:20])
+    assert "](docs/terminal.svg)" in first_screen
+
+
+RIDDLES = re.compile(r"\b(doors?|reckon\w*)\b", re.IGNORECASE)
+"""For "command line" and "estimate"."""
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_a_page_has_plain_words(page: str) -> None:
+    assert RIDDLES.findall(TEXTS[page]) == []

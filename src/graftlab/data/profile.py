@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, slots=True)
 class Profile:
-    """`data.profile`: lets `graftlab plan` reckon without a data file."""
+    """`data.profile`: lets `graftlab plan` estimate without a data file."""
 
     documents: int | None = None
     """Conversations there will be; null for no profile."""

@@ -34,9 +34,9 @@ def refuse_over_budget(spec: TrainSpec, *, done_steps: int = 0) -> None:
         about = "" if load.exact else ", token counts estimated"
         raise ConfigError(
             "\n".join(broken)
-            + f"\nreckoned for {spec.device.title}, {load.steps:,} steps{about}. Fewer "
+            + f"\nestimated for {spec.device.title}, {load.steps:,} steps{about}. Fewer "
             "epochs=N or max_steps=N, a faster device=NAME, or raise the limit; `graftlab plan` "
-            "with the same words shows the whole reckoning."
+            "with the same words shows the whole estimate."
         )
 
 
@@ -82,7 +82,7 @@ def _what_fits(spec: TrainSpec, hours: Sequence[float], cost: Sequence[float]) -
     if share := int(100 * min(shares)):
         fits += f", or all with {share}% of their steps (max_steps=N, epochs=N)"
     return (
-        f"reckoned for {spec.device.title}, one after the other. Within it: {fits}. Or fewer "
+        f"estimated for {spec.device.title}, one after the other. Within it: {fits}. Or fewer "
         "values, a faster device=NAME, a higher limit; `graftlab plan -m` with the same words "
         "shows every job."
     )
@@ -129,6 +129,6 @@ def _require_device(spec: TrainSpec) -> None:
     place = pick_device(spec.trainer.accelerator)
     if place.type != "cpu":
         raise ConfigError(
-            f"budget: the run is on {place.type}, and device=cpu is reckoned with. Say which "
+            f"budget: the run is on {place.type}, and the estimate is for device=cpu. Say which "
             "machine it is: device=h100, for instance (`graftlab plan --help device` lists them)."
         )

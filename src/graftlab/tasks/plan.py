@@ -21,7 +21,7 @@ class PlanSpec(TrainCommand):
     """`graftlab plan`: every key and experiment of `train`, and whether to try a few steps."""
 
     probe: bool = False
-    """Train a few real steps on this machine, and reckon from what they measure."""
+    """Train a few real steps on this machine, and plan with what they measure."""
 
     def check(self) -> None:
         """What a plan needs to be there: less than training does. Raises GraftlabError."""

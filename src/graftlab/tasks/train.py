@@ -1,4 +1,4 @@
-"""The verb `train`: from a spec to an adapter folder and a result."""
+"""The verb `train`: from configuration to an adapter folder and a result."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class TrainSpec:
     name: str | None = None
     """A name for people; W&B and the card show it."""
     run_dir: str = "outputs/run"
-    """Where the run writes; the door sets it to Hydra's run folder."""
+    """Where the run writes; the command line sets it to Hydra's run folder."""
 
     def __post_init__(self) -> None:
         self.epochs = number_or_auto("epochs", self.epochs, whole=True)
