@@ -8,7 +8,7 @@ SPREAD = $(if $(ARGS),,-n $(WORKERS) --dist worksteal)
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-avx2 test-all check docs pictures bench base clean
+.PHONY: help install train test test-avx2 test-all mutants check docs pictures bench base clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -34,6 +34,10 @@ test-avx2: install  ## Run the tests as on a processor without AVX-512 and bf16 
 
 test-all: install  ## Run every test, the slow ones too
 	$(BIN)/python -m pytest -m '' $(SPREAD) $(ARGS)
+
+mutants: install  ## Change FILE a little, again and again: which changes does no test notice?
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mutants]'
+	$(BIN)/python tools/mutants.py $(FILE) $(TESTS)
 
 check: install  ## Lint, format and type checks, as CI runs them
 	$(BIN)/ruff check .

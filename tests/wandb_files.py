@@ -39,11 +39,13 @@ def records(path: Path) -> Iterator[Any]:
             yield record
 
 
-def history(folder: Path) -> dict[str, dict[int, dict[str, Any]]]:
+def history(folder: Path, *, killed: bool = False) -> dict[str, dict[int, dict[str, Any]]]:
     """Logged metrics by run id and step, over all files of each run below `folder`.
 
-    Asserts that two files of a run never disagree about a metric.
+    Waits for the files to end, as `wait_until_ended` does. Asserts that two files of a run never
+    disagree about a metric.
     """
+    wait_until_ended(folder, killed=killed)
     runs: dict[str, dict[int, dict[str, Any]]] = {}
     for path in sorted(folder.rglob("run-*.wandb")):
         steps = runs.setdefault(path.stem.removeprefix("run-"), {})
@@ -66,8 +68,8 @@ def history(folder: Path) -> dict[str, dict[int, dict[str, Any]]]:
 def runs(folder: Path) -> dict[str, dict[str, Any]]:
     """What a server would know of each run below `folder`, its files uploaded in their order.
 
-    Run id -> tags, group, job_type, name, summary, and the names of its artifacts. Offline, a run
-    that was finished is written to its end by W&B's service a moment later: waits for it.
+    Run id -> tags, group, job_type, name, summary, and the names of its artifacts. Waits for the
+    files to end: a run that was finished is written to its end by W&B's service a moment later.
     """
     wait_until_ended(folder)
     found: dict[str, dict[str, Any]] = {}
@@ -91,10 +93,17 @@ def runs(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def wait_until_ended(folder: Path) -> None:
-    """Wait for the service that writes the W&B files of finished runs below `folder`."""
+def wait_until_ended(folder: Path, *, killed: bool = False) -> None:
+    """Wait for the service that writes the offline W&B files of finished runs below `folder`.
+
+    With `killed` only the newest file of each run ends: an earlier start was killed.
+    """
+    files = sorted(folder.rglob("*run-*/run-*.wandb"), key=lambda path: path.stat().st_mtime)
+    files = [path for path in files if path.parent.name.startswith("offline-")]
+    if killed:
+        files = list({path.name: path for path in files}.values())
     deadline = time.monotonic() + 30
-    for path in folder.rglob("run-*.wandb"):
+    for path in files:
         while not any(record.WhichOneof("record_type") == "exit" for record in records(path)):
             assert time.monotonic() < deadline, f"{path} has no end"
             time.sleep(0.05)

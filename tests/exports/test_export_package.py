@@ -98,7 +98,9 @@ def test_half_the_neighbours_are_the_first_half():
 def test_another_scale_is_folded_into_b(alpha, factor, tmp_path):
     state = random_state()
     folder = write(tmp_path / "scaled.fmadapter", state, alpha=alpha)
-    for slot, tensor in fmadapter.read_weights(folder / "adapter_weights.bin", MINI):
+    read = list(fmadapter.read_weights(folder / "adapter_weights.bin", MINI))
+    assert {slot.name for slot, _ in read} == set(state)
+    for slot, tensor in read:
         wanted = state[slot.name] * (factor if slot.is_b else 1)
         assert torch.equal(tensor, wanted.half()), slot.name
 
@@ -107,8 +109,10 @@ def test_another_scale_is_folded_into_b(alpha, factor, tmp_path):
 def test_adapters_in_other_precisions_are_taken(dtype, tmp_path):
     state = random_state(dtype=dtype)
     folder = write(tmp_path / "low.fmadapter", state)
-    for slot, tensor in fmadapter.read_weights(folder / "adapter_weights.bin", MINI):
-        assert torch.equal(tensor, state[slot.name].half())
+    read = {s.name: t for s, t in fmadapter.read_weights(folder / "adapter_weights.bin", MINI)}
+    assert read.keys() == state.keys()
+    for name, tensor in read.items():
+        assert torch.equal(tensor, state[name].half())
 
 
 @pytest.mark.parametrize(("value", "message"), [(7e4, "up to 7e\\+04"), (torch.nan, "no numbers")])

@@ -322,13 +322,15 @@ def everything(folder: Path) -> list[Any]:
 @pytest.mark.parametrize("most", [6, pytest.param(1000, marks=pytest.mark.slow)])
 def test_a_sweep_ends_as_before(swept, tmp_path, most):
     whole, jobs = swept
-    wanted = scores(whole)
+    wanted, tried = scores(whole), 0
     for folder, what in islice(damaged(whole, tmp_path, (FLIP, EMPTY)), most):
+        tried += 1
         problem = _tried(lambda folder=folder: sweep_here(folder, jobs))
         if isinstance(problem, str):
             assert names_it(problem, what), (what, problem)
         else:
             assert scores(folder) == wanted, what
+    assert tried >= 6
 
 
 def test_a_lost_ledger_is_made_again_from_the_run_folders(swept, tmp_path):

@@ -121,6 +121,23 @@ def test_the_loss_is_fp32_under_bf16_autocast(make_base: MakeBase) -> None:
     assert all(p.grad is not None for _, p in policy.adapter.named_parameters())
 
 
+def test_logits_and_losses_are_fp32_in_plain_bf16(make_base: MakeBase) -> None:
+    """No autocast raises them here, as under precision=bf16."""
+    base = make_base(dtype=torch.bfloat16)
+    policy = Policy(base, trained(base))
+    batch = flat_batch(LENGTHS)
+    with torch.no_grad():
+        hidden, labels = policy.labelled(batch)
+        logits, nll = policy.logits(hidden), policy.nll(batch)
+    assert hidden.dtype == torch.bfloat16
+    assert logits.dtype == nll.dtype == torch.float32
+    assert torch.equal(logits, base.logits(hidden).float())
+    exact = torch.nn.functional.cross_entropy(logits.double(), labels, reduction="none")
+    torch.testing.assert_close(nll.double(), exact, rtol=1e-5, atol=1e-6)
+    rounded = torch.nn.functional.cross_entropy(logits.bfloat16(), labels, reduction="none")
+    assert (rounded.double() - exact).abs().max() > 1e-3  # what half precision would lose
+
+
 def test_losses_per_document_add_up(make_base: MakeBase) -> None:
     base = make_base()
     policy = Policy(base, trained(base))

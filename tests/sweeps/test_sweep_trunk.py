@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -184,29 +183,21 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def test_a_branch_is_told_whole_to_loggers(spec: TrainSpec, tmp_path: Path) -> None:
     """A W&B run and TensorBoard events of its own, with the steps it did not take itself."""
-    logged = replace(spec, logger=Loggers(wandb=WandbLogs(), tensorboard=TensorBoardLogs()))
+    watched = replace(spec, logger=Loggers(wandb=WandbLogs(), tensorboard=TensorBoardLogs()))
     trunk, folder = RunFolder(tmp_path / "trunk"), RunFolder(tmp_path / "branch")
-    run(replace(logged, epochs=3, run_dir=str(trunk.path)), observer=Keeper(trunk, {4}, ()))
-    mine = replace(logged, run_dir=str(folder.path), resume="auto")
+    run(replace(watched, epochs=3, run_dir=str(trunk.path)), observer=Keeper(trunk, {4}, ()))
+    mine = replace(watched, run_dir=str(folder.path), resume="auto")
     branch(branch_file(trunk, 4), trunk=trunk, spec=mine, folder=folder)
     run(mine)
     ids = [(f.path / "wandb_id.txt").read_text() for f in (trunk, folder)]
     assert ids[0] != ids[1]
-    assert list(wandb_rows(folder)) == [ids[1]]
-    assert sorted(wandb_rows(folder)[ids[1]]) == list(range(7))
+    logged = history(folder.path)
+    assert list(logged) == [ids[1]]
+    assert sorted(logged[ids[1]]) == list(range(7))
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder.path / "tensorboard")).Reload()
     assert [event.step for event in events.Scalars("loss")] == list(range(1, 7))
-
-
-def wandb_rows(folder: RunFolder) -> dict[str, dict[int, dict[str, Any]]]:
-    """The rows of every W&B run of a folder, when its service has written them."""
-    for _ in range(100):
-        if any((runs := history(folder.path)).values()):
-            break
-        time.sleep(0.1)
-    return runs
 
 
 def test_a_branch_that_was_begun_is_not_begun_again(spec: TrainSpec, tmp_path: Path) -> None:

@@ -129,7 +129,8 @@ def test_wandb_files_of_a_killed_run_say_what_one_undisturbed_says(busy, tmp_pat
     answers = nursery(data, commands, tmp_path)
     assert [answer["code"] for answer in answers] == [0, -signal.SIGKILL, 0], answers
     assert len(list((tmp_path / "killed").rglob("run-*.wandb"))) == 2
-    (whole,), (killed,) = (history(tmp_path / name).values() for name in ("whole", "killed"))
+    (whole,) = history(tmp_path / "whole").values()
+    (killed,) = history(tmp_path / "killed", killed=True).values()
     assert sorted(whole) == list(range(7))
     assert "valid_loss" in whole[4]
     assert killed == whole

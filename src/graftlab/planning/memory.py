@@ -176,8 +176,7 @@ def _layers_per_token(shape: Shape, settings: Settings) -> float:
     norms = 2 * 4 * shape.hidden + (4 * (query + key) if shape.qk_norm else 0)
     layer = norms + attention + 3 * wide * shape.feed_forward
     inputs = reads.inputs if settings.casts or settings.dropout else reads.distinct
-    copies = 4 if settings.dropout and not settings.casts else wide
-    lora = copies * inputs + wide * shape.rank * reads.count
+    lora = wide * (inputs + shape.rank * reads.count)
     if settings.dora:
         lora += 2 * wide * reads.outputs  # the base's and the adapter's result, for the magnitude
     return layers * layer + lora
@@ -186,7 +185,7 @@ def _layers_per_token(shape: Shape, settings: Settings) -> float:
 def logit_bytes(labels: int, vocab: int, settings: Settings) -> float:
     """One chunk of logits with softmax, its gradient, and the gradient in the compute dtype."""
     elements = min(labels * vocab, max(CHUNK_ELEMENTS, vocab))
-    return elements * (12.0 + (settings.wide if settings.wide == 2 else 4))
+    return elements * (12.0 + settings.wide)
 
 
 def working_bytes(shape: Shape, tokens: int, settings: Settings) -> float:

@@ -206,6 +206,7 @@ def test_a_folder_with_an_unfinished_run_is_that_jobs_error(three, tmp_path):
     together(three, tmp_path, observers={0: PausesAt(2)})
     (tmp_path / "1" / "result.json").unlink()
     ended = {e.index: e for e in together([three[0], three[1]], tmp_path)}
+    assert sorted(ended) == [0, 1]
     assert all(isinstance(e.error, ConfigError) for e in ended.values())
     assert "resume=auto" in str(ended[0].error)
     # Killed between its last checkpoint and its result: finished without another step.
