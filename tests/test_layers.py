@@ -18,7 +18,7 @@ ORDER = [
     {"text", "pages"},
     {"data"},
     {"packing", "planning", "recipes"},
-    {"models", "adapters", "demo"},
+    {"models", "adapters"},
     {"objectives"},
     {"generation"},
     {"tracking"},
