@@ -14,7 +14,7 @@ PACKAGE = ROOT / "src" / "graftlab"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = [
-    {"types", "errors", "terminal", "files", "caches", "process", "registry"},
+    {"types", "errors", "terminal", "progress", "files", "caches", "process", "registry"},
     {"text", "pages"},
     {"data"},
     {"packing", "planning", "recipes"},

@@ -29,6 +29,7 @@ from graftlab.files.checksums import (
 from graftlab.files.writing import publish
 from graftlab.generation.sampling import Generation
 from graftlab.objectives.distill import Distill
+from graftlab.progress import Progress
 from graftlab.tracking.console import console, say
 from graftlab.types import Conversation, Message
 
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
     from graftlab.training.place import Place
 
 FOLDER = "teacher-answers"
-LINE_SECONDS = 10.0
-"""Between two lines of progress where there is no terminal to draw a bar on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,16 +88,18 @@ class Answers:
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = _partial(file)
         done = partial.file.read_bytes().count(b"\n") if partial.size else 0
-        with self._speaking() as answer, _progress(side, len(conversations)) as advance:
-            advance(done)
+        total = len(conversations)
+        bar = Progress(f"the teacher answers ({side})", total=total, done=done, console=console())
+        with self._speaking() as answer, bar:
             for index in range(done, len(conversations)):
                 seed = _seed(self.spec.seed, side, index)
                 row = _row(conversations[index].without_last_answer(), seed, answer)
                 partial.add(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-                advance(1)
+                bar.advance()
         write_checksum(file, of=partial.file)
         publish(partial.file, file)
         remove(partial.file)  # its checksum
+        say(f"the teacher answers ({side}): {total} answers, kept in {FOLDER}/ of the run folder")
 
     @contextmanager
     def _speaking(self) -> Iterator[Callable[[Conversation, int], str]]:
@@ -184,28 +185,3 @@ def _partial(file: Path) -> Appended:
 def _seed(seed: int, side: str, index: int) -> int:
     digest = hashlib.blake2b(f"{seed} {side} {index}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big")
-
-
-@contextmanager
-def _progress(side: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yields what advances a bar on a terminal, or a line every few seconds elsewhere."""
-    what = f"the teacher answers ({side})"
-    if console().is_terminal:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-        columns = (what, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console(), transient=True) as bar:
-            task = bar.add_task("answers", total=total)
-            yield lambda count: bar.advance(task, count)
-        return
-    done, said = 0, time.perf_counter()
-
-    def advance(count: int) -> None:
-        nonlocal done, said
-        done += count
-        if time.perf_counter() - said > LINE_SECONDS:
-            said = time.perf_counter()
-            say(f"  {what}: {done} of {total}")
-
-    yield advance
-    say(f"{what}: {total} answers, kept in {FOLDER}/ of the run folder")
