@@ -19,7 +19,6 @@ from graftlab.recipes.teachers.ledger import Answer, AnswerFile
 from graftlab.registry import dump
 from graftlab.tasks.train import TrainSpec, run
 from graftlab.tracking.identity import identity
-from graftlab.training import checkpoint as module
 from graftlab.training.checkpoint import Checkpointing, CheckpointStore
 from graftlab.training.whole import best_whole, newest_whole
 from miniatures import miniature
@@ -123,7 +122,7 @@ def test_a_kill_between_checksum_and_checkpoint_loses_neither(store, monkeypatch
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "publish", killed)
+    monkeypatch.setattr("graftlab.files.checksums.publish", killed)
     with pytest.raises(KeyboardInterrupt):
         store.publish(path)
     assert beside(path).exists()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, require_choice
-from graftlab.files.checksums import DamagedError, check_file, write_checked
+from graftlab.files.checksums import is_whole, write_checked
 from graftlab.files.writing import write_atomic
 from graftlab.tracking.console import say
 from graftlab.tracking.loggers import LONGEST_NAME
@@ -48,7 +48,7 @@ class WandbTracker(Tracker):
         self.run: Any = None
         self._told: list[Callable[[Any], None]] = []  # told again to a run that takes its place
         self._lost = False
-        self.new = not _is_whole(self._identifier)
+        self.new = not is_whole(self._identifier, tell=_tell)
         if self.new:
             write_checked(self._identifier, secrets.token_hex(4))
         self.mode, obstacle = wandb_mode(spec.mode)
@@ -251,13 +251,8 @@ def _log_artifact(run: Any, result: Result) -> None:
     run.log_artifact(artifact, aliases=["best"])
 
 
-def _is_whole(identifier: Path) -> bool:
-    """Whether the id of an earlier start is there, as it was written."""
-    try:
-        return identifier.exists() and (check_file(identifier) or True)
-    except DamagedError as error:
-        say(f"! {error}: W&B shows this run as a new one from here on.")
-        return False
+def _tell(problem: str) -> None:
+    say(f"! {problem}: W&B shows this run as a new one from here on.")
 
 
 def _metrics(row: Metrics) -> Metrics:

@@ -22,11 +22,10 @@ from graftlab.errors import ModelError
 from graftlab.files.checksums import (
     Appended,
     DamagedError,
-    check_file,
+    is_whole,
+    publish_checked,
     remove,
-    write_checksum,
 )
-from graftlab.files.writing import publish
 from graftlab.generation.sampling import Generation
 from graftlab.objectives.distill import Distill
 from graftlab.progress import Progress
@@ -59,9 +58,9 @@ class Answers:
         room in the teacher's context is left out, and the log says so.
         """
         file = self.folder / f"{side}-{self._key(conversations)}.jsonl"
-        if not _is_whole(file, tell=self.place.rank == 0) and self.place.rank == 0:
+        if self.place.rank == 0 and not is_whole(file, tell=_tell):
             self._draw(conversations, side, file)
-        while not _is_whole(file):
+        while not is_whole(file):
             time.sleep(0.5)
         lines = file.read_text(encoding="utf-8").split("\n")[:-1]  # U+2028 ends no line here
         rows = [*zip(conversations, map(json.loads, lines), strict=True)]
@@ -96,8 +95,7 @@ class Answers:
                 row = _row(conversations[index].without_last_answer(), seed, answer)
                 partial.add(json.dumps(row, ensure_ascii=False).encode() + b"\n")
                 bar.advance()
-        write_checksum(file, of=partial.file)
-        publish(partial.file, file)
+        publish_checked(partial.file, file)
         remove(partial.file)  # its checksum
         say(f"the teacher answers ({side}): {total} answers, kept in {FOLDER}/ of the run folder")
 
@@ -161,14 +159,8 @@ def _with_messages(conversation: Conversation, messages: list[dict[str, Any]]) -
     return replace(conversation, messages=made)
 
 
-def _is_whole(file: Path, *, tell: bool = False) -> bool:
-    """Whether the answers are there, as they were drawn."""
-    try:
-        return file.is_file() and (check_file(file) or True)
-    except DamagedError as error:
-        if tell:
-            say(f"! {error}: the answers are drawn anew.")
-        return False
+def _tell(problem: str) -> None:
+    say(f"! {problem}: the answers are drawn anew.")
 
 
 def _partial(file: Path) -> Appended:
@@ -177,7 +169,7 @@ def _partial(file: Path) -> Appended:
     try:
         return Appended(partial)
     except DamagedError as error:
-        say(f"! {error}: the answers are drawn anew.")
+        _tell(str(error))
         remove(partial)
         return Appended(partial)
 
