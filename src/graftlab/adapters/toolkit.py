@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.errors import ModelError
+from graftlab.errors import ModelError, listed
 from graftlab.files.checksums import checked_file
 from graftlab.files.writing import clear_leftovers
 
@@ -114,8 +114,7 @@ def _check(content: Mapping[Any, Any], where: str) -> None:
 
 
 def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{', '.join(names[:3])}{more} {'is' if len(names) == 1 else 'are'}"
+    return f"{listed(names, 3)} {'is' if len(names) == 1 else 'are'}"
 
 
 def _compact(tensor: Tensor) -> Tensor:

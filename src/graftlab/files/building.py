@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from graftlab.errors import ConfigError
+from graftlab.errors import ConfigError, listed
 from graftlab.files.writing import clear_leftovers, partial_path, publish, sync_files
 
 
@@ -104,9 +104,8 @@ def _refuse_strangers(earlier: Path, new: Path) -> None:
         if not os.path.lexists(new / (name := file.relative_to(earlier).as_posix()))
     )
     if others:
-        more = f" and {len(others) - 5} more" if len(others) > 5 else ""
         raise ConfigError(
-            f"{earlier} holds files that the new one does not have: {', '.join(others[:5])}{more}. "
+            f"{earlier} holds files that the new one does not have: {listed(others, 5)}. "
             "Move them away, or take another folder."
         )
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from graftlab.errors import ConfigError
+from graftlab.errors import ConfigError, listed
 from graftlab.files.reading import UnreadableError, read_json
 from graftlab.files.writing import write_json
 
@@ -67,10 +67,9 @@ def refuse_foreign(folder: Path, kind: str, *, key: str) -> None:
             "is known to be ours goes on with resume=DIR; else give a new or an empty folder."
         )
     if held:
-        more = f" and {len(held) - 3} more" if len(held) > 3 else ""
         raise ConfigError(
             f"{key}={folder} holds files that are not of a {kind} of ours "
-            f"({', '.join(held[:3])}{more}): give a new or an empty folder."
+            f"({listed(held, 3)}): give a new or an empty folder."
         )
     if (other := kind_of(folder)) not in (None, kind):
         raise ConfigError(f"{key}={folder} is the folder of a {other}: give a new one.")

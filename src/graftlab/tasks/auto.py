@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import AUTO, GraftlabError
-from graftlab.planning.advice import TINY, usual_epochs, usual_rank, usual_rate
+from graftlab.planning.advice import GUIDES, TINY, usual_epochs, usual_rank, usual_rate
 from graftlab.tasks.supply import supply
 
 if TYPE_CHECKING:
@@ -85,4 +85,5 @@ def _why(spec: TrainSpec, parameters: int) -> str:
         return f"a base of {parameters / 1e6:.1f} million parameters"
     if spec.lora.full:
         return "all weights of a large base are trained"
-    return f"lr x scale is about 4.5e-4 in the guides, and the scale is {_scale(spec):g}"
+    product = f"{GUIDES:.1e}".replace("e-0", "e-")
+    return f"lr x scale is about {product} in the guides, and the scale is {_scale(spec):g}"

@@ -19,8 +19,9 @@ from graftlab.errors import ConfigError, require_choice
 from graftlab.files.checksums import is_whole, write_checked
 from graftlab.files.writing import write_atomic
 from graftlab.tracking.console import say
+from graftlab.tracking.identity import flatten
 from graftlab.tracking.loggers import LONGEST_NAME
-from graftlab.tracking.tracker import Metrics, Tracker, final, flat
+from graftlab.tracking.tracker import Metrics, Tracker, final
 from graftlab.tracking.wandb_server import look_up, wandb_key
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class WandbTracker(Tracker):
             name=self.name[:LONGEST_NAME],
             id=None if served else self._identifier.read_text(encoding="utf-8"),
             dir=self.folder,
-            config=flat(self.config),
+            config=flatten(self.config),
             mode=self.mode,
             resume="allow" if self.mode == "online" else None,
             # A run of its own, also while other runs of this process are open.
