@@ -54,8 +54,8 @@ bench: install  ## Measure training throughput and memory side by side
 	$(BIN)/python benchmarks/train_throughput.py $(ARGS)
 
 base: install  ## Rebuild both embedded base models from their recipes
-	$(BIN)/python -m graftlab.demo.pretrain
-	$(BIN)/python -m graftlab.demo.afm
+	PYTHONPATH=tools $(BIN)/python -m demo_assets.pretrain
+	PYTHONPATH=tools $(BIN)/python -m demo_assets.afm
 
 clean:  ## Remove caches and build products (run folders stay)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache

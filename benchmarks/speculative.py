@@ -11,6 +11,7 @@ Time is taken twice: by the clock, and as processor time, which other work on th
 less.
 
 Run as:
+    export PYTHONPATH=tools                                # more of the demo's conversations
     python benchmarks/speculative.py FOLDER                # trains into FOLDER what is not there
     python benchmarks/speculative.py FOLDER --write        # keep the table in benchmarks/results/
 """
@@ -27,10 +28,10 @@ import torch
 from arena import machine, publish
 from growing import fuse, grow
 
+from demo_assets.conversations import ASSETS, demo_conversation, jsonl
+from demo_assets.grammar import Pen
+from demo_assets.tracks import track
 from graftlab.config import build, compose
-from graftlab.demo.conversations import ASSETS, demo_conversation, jsonl
-from graftlab.demo.grammar import Pen
-from graftlab.demo.tracks import track
 from graftlab.generation.decode import Reply, generate
 from graftlab.generation.prompts import Prompt, read_prompts
 from graftlab.generation.sampling import Generation

@@ -32,7 +32,7 @@ def make_assets(folder: Path, *, seed: int = 0, **changes: Any) -> Path:
     import tamm.utils.json
     import torch
 
-    from graftlab.demo.tokenizer import train_tokenizer
+    from demo_assets.tokenizer import train_tokenizer
 
     folder.mkdir(parents=True)
     made = config(**changes)

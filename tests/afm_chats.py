@@ -90,7 +90,7 @@ def conversation(draw: random.Random, line: int, *, instruction: str) -> Convers
 
 def write_mini_tokenizer(folder: Path, *, vocabulary: int = 600) -> Path:
     """`tokenizer.model` in the layout of Apple's, of our own text."""
-    from graftlab.demo.tokenizer import train_afm_tokenizer
+    from demo_assets.tokenizer import train_afm_tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "tokenizer.model"

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from graftlab.machine import Device, Rates
 from graftlab.packing.plan import Packing
-from graftlab.planning.device import Device, Rates
 from graftlab.planning.shape import Reads, Shape
 from graftlab.planning.workload import Documents, Schedule, Workload, lay_out
 

@@ -14,9 +14,24 @@ PACKAGE = ROOT / "src" / "graftlab"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = [
-    *({name} for name in ("errors", "types", "terminal", "process", "parent_watch", "files")),
-    *({name} for name in ("caches", "registry", "machine", "statistics", "pages", "text")),
-    *({"data"}, {"packing"}, {"models", "adapters", "demo"}, {"objectives"}, {"generation"}),
+    *(
+        {name}
+        for name in ("errors", "types", "terminal", "progress", "process", "parent_watch", "files")
+    ),
+    *(
+        {name}
+        for name in (
+            "parent_watch",
+            "files",
+            "caches",
+            "registry",
+            "machine",
+            "statistics",
+            "pages",
+            "text",
+        )
+    ),
+    *({"data"}, {"packing"}, {"models", "adapters"}, {"objectives"}, {"generation"}),
     *({"tracking"}, {"training"}, {"exports"}, {"planning"}, {"recipes"}, {"sweeps"}),
     *({"reports"}, {"apple"}, {"tasks"}, {"config", "door", "cli", "__main__"}),
 ]

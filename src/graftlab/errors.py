@@ -70,6 +70,12 @@ class NonFiniteError(GraftlabError):
     """A loss or a gradient is not a number any more; nothing was updated with it."""
 
 
+def listed(items: Sequence[str], most: int, separator: str = ", ") -> str:
+    """`a, b, c and 4 more`: the first of them, and how many others there are."""
+    more = len(items) - most
+    return separator.join(items[:most]) + (f" and {more} more" if more > 0 else "")
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """' Did you mean `x`?' for the closest choice, or '' when nothing is close."""
     close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)

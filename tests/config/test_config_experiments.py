@@ -153,10 +153,12 @@ def number(value: Any) -> Any:
 
 
 def written(name: str) -> dict[str, Any]:
+    """The values of an experiment's file, and of the one that it inherits from."""
     text = (conf_dir() / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")
     content = yaml.safe_load(text)
-    content.pop("defaults")
-    return {key: number(value) for key, value in leaves(content)}
+    from_others = [one for one in content.pop("defaults") if isinstance(one, str) and one in SEEDS]
+    values = {key: value for other in from_others for key, value in written(other).items()}
+    return values | {key: number(value) for key, value in leaves(content)}
 
 
 def test_every_experiment_is_covered() -> None:

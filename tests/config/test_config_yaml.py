@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,8 @@ from graftlab.registry import choices, conf_dir, dump, field_types, groups, rest
 from graftlab.training.spec import TrainSpec
 
 CONF = conf_dir()
-OPTIONS = sorted(path for path in CONF.rglob("*.yaml") if path.parent != CONF)
+FILES = sorted(CONF.rglob("*.yaml"))
+OPTIONS = [path for path in FILES if path.parent != CONF and not path.name.startswith("_")]
 TRAINED = set(menu("train", [CONF]).groups)
 NAMES = [f"{p.parent.name}={p.stem}" for p in OPTIONS if p.parent.name in TRAINED]
 """The options of `train`; those of other verbs alone have tests of their own."""
@@ -102,7 +105,7 @@ def test_defaults_are_those_of_the_classes() -> None:
     assert built() == plain
 
 
-@pytest.mark.parametrize("path", [*OPTIONS, *sorted(CONF.glob("*.yaml"))], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_every_line_is_commented(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("#")
@@ -111,6 +114,59 @@ def test_every_line_is_commented(path: Path) -> None:
         opens = line.rstrip().endswith(":")
         if value and not line.startswith("#") and not opens:
             assert " # " in line, f"{path.name}: {line!r} has no comment"
+
+
+WHOLE = {"device": "a data sheet each, read one by one", "experiment": "a guide's record each"}
+"""Groups whose files say all of theirs themselves, and why."""
+
+
+def key_lines(path: Path) -> Iterator[str]:
+    """Every value of a file with its dotted key and its comment, as `lora.rank: 16 # ...`."""
+    parents: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        found = re.fullmatch(r"((?:  )*)([\w.\"-]+): (?!#)(.+)", line)
+        opens = re.fullmatch(r"((?:  )*)([\w.\"-]+):(?: #.*)?", line)
+        if match := found or opens:
+            parents[len(match[1]) // 2 :] = [match[2]]
+        if found:
+            yield f"{'.'.join(parents)}: {found[3]}"
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in FILES}), ids=lambda p: p.name)
+def test_a_key_with_its_comment_stands_once(folder: Path) -> None:
+    """What choices, or verbs, share is inherited: a change is made in one place."""
+    if folder.name in WHOLE:
+        return
+    lines = Counter(line for path in sorted(folder.glob("*.yaml")) for line in key_lines(path))
+    twice = [line for line, count in lines.items() if count > 1]
+    assert lines
+    assert not twice
+
+
+def test_key_lines_are_found() -> None:
+    """Guards the test above."""
+    found = [line.partition(" #")[0] for line in key_lines(CONF / "train.yaml")]
+    assert "hydra.job.name: train" in found
+    assert 'hydra.job_logging.formatters.plain.format: "%(message)s"' in found
+    assert sum(1 for path in FILES for _ in key_lines(path)) > 400
+
+
+def test_what_choices_share_is_no_choice() -> None:
+    from hydra.core.object_type import ObjectType
+
+    from graftlab.door.options import FileConfigSource
+
+    shared = [path for path in FILES if path.name.startswith("_")]
+    assert len(shared) > 5
+    source = FileConfigSource(provider="main", path=f"file://{CONF}")
+    for path in shared:
+        group = path.parent.name
+        offered = [name for verb in VERBS for name in menu(verb, [CONF]).groups.get(group, [])]
+        offered += source.list("" if path.parent == CONF else group, ObjectType.CONFIG)
+        assert offered
+        assert path.stem not in offered
+    with pytest.raises(ConfigError, match="optimizer=_base is not one of adamw, custom"):
+        built("optimizer=_base")
 
 
 def nodes() -> list[tuple[str, str]]:
@@ -203,3 +259,14 @@ def test_groups_that_take_lists() -> None:
 def test_inspect_plans_the_rows_that_train_packs() -> None:
     for words in ([], ["packing.max_length=300"]):
         assert built(*words, verb="inspect").packing == built(*words).packing
+
+
+def test_an_option_of_the_users_own_begins_from_one_of_ours(tmp_path: Path) -> None:
+    from graftlab.door.verify import Door, verify
+
+    (tmp_path / "lora").mkdir()
+    text = "defaults:\n  - dora\n  - _self_\n\nrank: 64\n"
+    (tmp_path / "lora" / "mine.yaml").write_text(text, encoding="utf-8")
+    door = Door(menu("train", [CONF, tmp_path]), CONF, tmp_path)
+    lora = verify(door, door.overrides(read_words(["lora=mine"], "train"))).lora
+    assert (lora.rank, lora.dora, lora.targets) == (64, True, "attn-mlp")

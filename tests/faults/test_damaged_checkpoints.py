@@ -18,7 +18,6 @@ from graftlab.files.checksums import DamagedError, beside
 from graftlab.recipes.teachers.ledger import Answer, AnswerFile
 from graftlab.registry import dump
 from graftlab.tracking.identity import identity
-from graftlab.training import checkpoint as module
 from graftlab.training.checkpoint import Checkpointing, CheckpointStore
 from graftlab.training.spec import TrainSpec
 from graftlab.training.start import run
@@ -124,7 +123,7 @@ def test_a_kill_between_checksum_and_checkpoint_loses_neither(store, monkeypatch
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "publish", killed)
+    monkeypatch.setattr("graftlab.files.checksums.publish", killed)
     with pytest.raises(KeyboardInterrupt):
         store.publish(path)
     assert beside(path).exists()

@@ -13,7 +13,6 @@ import yaml
 from graftlab.cli import main
 from graftlab.door.toolkit.places import hand_over
 from graftlab.errors import ConfigError
-from graftlab.exports.folder import building as exporting
 from graftlab.exports.folder import require_free
 from graftlab.files.building import building
 from graftlab.files.ownership import kind_of
@@ -172,16 +171,16 @@ def test_a_data_set_replaces_its_own_files_and_keeps_others(tmp_path, here):
 
 def test_an_export_replaces_an_export_and_nothing_else(tmp_path):
     out = tmp_path / "out"
-    with exporting(out) as folder:
+    with building(out, keeps=False) as folder:
         (folder / "adapter_config.json").write_text("first")
     require_free(thesis(tmp_path / "free") / "new", overwrite=True)
     with pytest.raises(ConfigError, match="is no export"):
         require_free(tmp_path / "free", overwrite=True)
-    with exporting(out, overwrite=True) as folder:
+    with building(out, keeps=False) as folder:
         (folder / "adapter_config.json").write_text("second")
     (out / "thesis.tex").write_text("mine")
     refused = pytest.raises(ConfigError, match=r"does not have: thesis\.tex")
-    with refused, exporting(out, overwrite=True) as folder:
+    with refused, building(out, keeps=False) as folder:
         (folder / "adapter_config.json").write_text("third")
     assert everything(out) == {"adapter_config.json": b"second", "thesis.tex": b"mine"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["free", "out"]

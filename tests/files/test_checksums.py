@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from graftlab.files.checksums import (
@@ -9,6 +11,9 @@ from graftlab.files.checksums import (
     beside,
     check_file,
     check_folder,
+    checked_file,
+    is_whole,
+    publish_checked,
     write_checksum,
     write_checksums,
 )
@@ -33,6 +38,41 @@ def test_one_file(tmp_path):
     flip(beside(file))
     with pytest.raises(DamagedError, match="step.ckpt"):
         check_file(file)
+
+
+def test_a_checksum_is_there_before_its_file(tmp_path, monkeypatch):
+    file, seen = tmp_path / "adapter.pt", []
+    module = "graftlab.files.writing.os.replace"
+    rename = os.replace
+
+    def watched(source, target):
+        seen.append(target)
+        rename(source, target)
+
+    monkeypatch.setattr(module, watched)
+    with checked_file(file) as draft:
+        draft.write_bytes(b"weights")
+    assert seen == [beside(file), file]
+    assert check_file(file)
+    other = tmp_path / "grown"
+    other.write_bytes(b"lines")
+    publish_checked(other, tmp_path / "lines")
+    assert check_file(tmp_path / "lines")
+    assert not other.exists()
+
+
+def test_whole_is_what_is_there_and_as_it_was_written(tmp_path):
+    file, told = tmp_path / "answers.jsonl", []
+    assert not is_whole(file, tell=told.append)
+    file.write_bytes(b"lines")
+    assert is_whole(file, tell=told.append), "somebody else's, without a checksum"
+    write_checksum(file)
+    assert is_whole(file, tell=told.append)
+    assert told == []
+    flip(file)
+    assert not is_whole(file, tell=told.append)
+    assert len(told) == 1
+    assert "answers.jsonl is not as it was written" in told[0]
 
 
 def test_a_folder_names_every_damaged_and_missing_file(tmp_path):

@@ -8,8 +8,14 @@ import sys
 
 import pytest
 
-from graftlab.files.locks import BusyError, hold
-from graftlab.files.writing import clear_leftovers, is_alive, partial_path, write_atomic
+from graftlab.files.locks import BusyError, hold, try_lock
+from graftlab.files.writing import (
+    atomic_file,
+    clear_leftovers,
+    is_alive,
+    partial_path,
+    write_atomic,
+)
 
 
 def dead_process() -> int:
@@ -30,6 +36,37 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
         write_atomic(file, "new")
     assert file.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_a_file_appears_when_its_block_has_ended_well(tmp_path):
+    file = tmp_path / "weights"
+    with atomic_file(file) as draft:
+        draft.write_bytes(b"first")
+        assert not file.exists()
+        assert draft.parent == tmp_path
+    assert file.read_bytes() == b"first"
+
+    def fails() -> None:
+        with atomic_file(file) as draft:
+            draft.write_bytes(b"half of the sec")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fails()
+    assert file.read_bytes() == b"first"
+    assert [path.name for path in tmp_path.iterdir()] == ["weights"]
+
+
+def test_a_lock_is_tried_by_one_at_a_time(tmp_path):
+    lock = tmp_path / "0001.lock"
+    first = try_lock(lock)
+    assert first is not None
+    assert try_lock(lock) is None
+    os.close(first)
+    again = try_lock(lock)
+    assert again is not None
+    os.close(again)
+    assert lock.exists()
 
 
 def test_leftovers_of_the_dead_go_and_of_the_living_stay(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from graftlab.demo.course import Course, learn
+from demo_assets.course import Course, learn
 from graftlab.models import arithmetic
 from graftlab.models.arithmetic import fastest_autocast, has_bf16
 from graftlab.training.precision import Precision, resolve

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from demo_assets.afm import MiniRecipe, build_assets, heldout_loss, model_config
+from demo_assets.tokenizer import train_afm_tokenizer
 from graftlab.config import build, compose
-from graftlab.demo.afm import MiniRecipe, build_assets, heldout_loss, model_config
-from graftlab.demo.tokenizer import train_afm_tokenizer
 from graftlab.errors import ConfigError
 from graftlab.models.afm import AFMModel
 from graftlab.models.afm_mini import ASSET, AFMMini
@@ -91,7 +91,7 @@ def test_the_same_recipe_gives_the_same_bytes(micro: Path, tmp_path: Path):
 
 
 def test_texts_of_training_are_conversations_of_the_template(micro: Path):
-    from graftlab.demo.afm import token_stream
+    from demo_assets.afm import token_stream
 
     tokenizer = load_tokenizer(micro)
     assert isinstance(tokenizer, AFMTokenizer)
@@ -157,8 +157,8 @@ def test_nothing_is_made_where_it_is_chosen(monkeypatch):
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("the miniature is shipped")
 
-    monkeypatch.setattr("graftlab.demo.course.learn", never)
-    monkeypatch.setattr("graftlab.demo.afm.build_assets", never)
+    monkeypatch.setattr("demo_assets.course.learn", never)
+    monkeypatch.setattr("demo_assets.afm.build_assets", never)
     spec = AFMMini(locale="pt_BR")
     spec.check()
     assert spec.on_disk

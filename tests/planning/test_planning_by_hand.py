@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from graftlab.planning.device import Device, Rates
+from graftlab.machine import Device, Rates
 from graftlab.planning.memory import Settings, kept_per_token, logit_bytes, reckon
 from graftlab.planning.timing import Work, bill, rate, work
 from graftlab.planning.workload import guess_documents

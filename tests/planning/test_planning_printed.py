@@ -7,12 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from graftlab.planning.limits import Limits
 from rich.console import Console
 
+from graftlab.machine import Device, Rates
 from graftlab.planning.advice import Advice
 from graftlab.planning.changes import Knobs
-from graftlab.planning.device import Device, Rates
-from graftlab.planning.limits import Limits
 from graftlab.planning.memory import Memory, Settings, reckon
 from graftlab.planning.plan import Plan, Probe, Question, answer, bill_of
 from graftlab.planning.show import bar, gib, show, show_total
@@ -220,7 +220,7 @@ def test_a_sweep_is_summed_as_it_is_printed() -> None:
 
 
 def test_memory_of_this_machine_is_the_least_that_is_said(monkeypatch, tmp_path) -> None:
-    import graftlab.planning.device as device
+    import graftlab.machine as device
 
     pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2**20}
     monkeypatch.setattr(device.os, "sysconf", pages.__getitem__)

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from graftlab.tasks.reckon import reckon_run
 from safetensors.torch import load_file
 
 from chats import chats
-from graftlab.tasks.reckon import reckon_run
-from graftlab.tasks.train import TrainSpec, run
 from graftlab.training.checkpoint import Checkpointing
 from graftlab.training.module import AdapterModule
+from graftlab.training.spec import TrainSpec
+from graftlab.training.start import run
 from graftlab.training.watch import Callbacks, Samples, Validation
 from miniatures import miniature
 from training_spec import small_spec

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from chats import chats
 from graftlab.cli import main
 from graftlab.config import build, compose
+from graftlab.door.menu import menu
 from graftlab.errors import ConfigError
 from graftlab.planning.budget import refuse_over_budget
 from graftlab.planning.show import totals
@@ -53,14 +53,12 @@ def planned(*words: str) -> Any:
 
 
 def test_its_configuration_is_that_of_train() -> None:
-    train, plan = (
-        yaml.safe_load((conf_dir() / f"{verb}.yaml").read_text()) for verb in ("train", "plan")
-    )
-    assert plan["defaults"][1:-1] == train["defaults"][1:]
-    own = {"defaults", "hydra", "run_dir", "probe"}
-    assert {k: v for k, v in plan.items() if k not in own} == {
-        k: v for k, v in train.items() if k not in own
-    }
+    train, plan = (menu(verb, [conf_dir()]) for verb in ("train", "plan"))
+    assert plan.groups == train.groups
+    assert plan.defaults == train.defaults
+    assert list(plan.defaults.items())[:2] == [("model", "tiny"), ("precision", "auto")]
+    assert plan.values == train.values | {"run_dir": ".", "probe": False}
+    assert train.values["epochs"] == 3
 
 
 def test_an_experiment_is_planned_without_model_or_data(door: Door) -> None:

@@ -334,9 +334,9 @@ prepare(PrepareSpec(sources={{"core": SourceSpec(files={file!r})}}, out={str(tmp
 def test_the_summary_tells_counts_and_places(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from graftlab.tasks import progress
+    from graftlab import progress
 
-    monkeypatch.setattr(progress, "_LINE", 0.0)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     wanted = spec(tmp_path)
     write_lines(tmp_path / "rows.jsonl", [*rows(40), {"bad": 1}, rows(1)[0]])
     run(wanted)

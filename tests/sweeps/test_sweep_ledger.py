@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from graftlab.files.locks import try_lock
 from graftlab.sweeps import sums
-from graftlab.sweeps.claim import claim, lock_file, try_lock, worker_name
+from graftlab.sweeps.claim import claim, lock_file, worker_name
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.rules import Rules
 from graftlab.sweeps.watcher import watch_job

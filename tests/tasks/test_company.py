@@ -14,7 +14,8 @@ import pytest
 import graftlab.sweeps.joint_worker as company
 import graftlab.training.joint.run as joint
 from graftlab.errors import GraftlabError, Interrupted, LeakError, Paused, ResumeError
-from graftlab.sweeps.claim import lock_file, try_lock
+from graftlab.files.locks import try_lock
+from graftlab.sweeps.claim import lock_file
 from graftlab.sweeps.engine import prepare
 from graftlab.sweeps.joint_worker import JointWorker
 from graftlab.sweeps.ledger import Ledger

@@ -231,10 +231,10 @@ def test_a_draft_of_another_host_is_cleared_a_day_later(
 ) -> None:
     old, young = (tmp_path / f".tokens-a.elsewhere-1-{n}.partial" for n in ("00000a", "00000b"))
     for draft in (old, young):
-        draft.mkdir()
-        (draft / "labels.npy").touch()
+        (draft / "tokens-a").mkdir(parents=True)
+        (draft / "tokens-a" / "labels.npy").touch()
     long_ago = time.time() - 100_000
-    for path in (old / "labels.npy", old, young):
+    for path in (*old.rglob("*"), old, young, young / "tokens-a"):
         os.utime(path, (long_ago, long_ago))
     encode(chats(1), chat_tokenizer("chatml"), max_length=4096, cache=tmp_path)
     assert young.exists()

@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from graftlab.errors import ConfigError
+from graftlab.tracking.identity import flatten
 from graftlab.tracking.loggers import Loggers, TensorBoardLogs, WandbLogs
 from graftlab.tracking.result import Result
-from graftlab.tracking.tracker import flat
 from wandb_files import history, runs
 
 ROWS = [{"step": 0, "valid_loss": 3.0}, {"step": 1, "loss": 2.5, "epoch": 0.5}]
@@ -23,7 +23,7 @@ def open_all(folder, loggers, *, rows=()):
 
 
 def test_flat_config_has_dotted_keys():
-    assert flat({"a": {"b": {"c": 1}}, "d": [2]}) == {"a.b.c": 1, "d": [2]}
+    assert flatten({"a": {"b": {"c": 1}}, "d": [2], "e": {}}) == {"a.b.c": 1, "d": [2]}
 
 
 def test_no_loggers_are_none(tmp_path):

@@ -22,10 +22,10 @@ from pathlib import Path
 
 def child(spec_data: dict, command: dict, report: Path) -> None:
     import graftlab.files.building as building
+    import graftlab.files.checksums as checksums
     import graftlab.files.writing as writing
     import graftlab.models.afm_base
     import graftlab.models.hf_base
-    import graftlab.training.checkpoint as checkpoint
     from graftlab.errors import Interrupted
     from graftlab.registry import restore
     from graftlab.training.spec import TrainSpec
@@ -57,7 +57,7 @@ def child(spec_data: dict, command: dict, report: Path) -> None:
         """Counted in the run folder alone: a cache is written by the first child only."""
         (counted if command["run_dir"] in map(str, path.parents) else renamed)(temporary, path)
 
-    writing.publish = building.publish = checkpoint.publish = publish
+    writing.publish = building.publish = checksums.publish = publish
     changes = {k: v for k, v in command.items() if k not in ("kill_at", "signal")}
     try:
         run(restore(TrainSpec, {**spec_data, **changes}))

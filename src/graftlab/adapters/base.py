@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from graftlab.errors import ModelError
+from graftlab.errors import ModelError, listed
+from graftlab.models.weights import misfits
 
 if TYPE_CHECKING:
     from graftlab.adapters.store import AdapterSource
@@ -56,16 +57,8 @@ class Adapter(ABC):
         Raises ModelError unless names and shapes agree.
         """
         own = dict(self.named_parameters())
-        problems = [f"{name} is missing" for name in own if name not in state]
-        problems += [f"{name} is not part of it" for name in state if name not in own]
-        problems += [
-            f"{name} has shape {tuple(state[name].shape)}, not {tuple(parameter.shape)}"
-            for name, parameter in own.items()
-            if name in state and state[name].shape != parameter.shape
-        ]
-        if problems:
-            more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-            raise ModelError("adapter weights do not fit: " + "; ".join(problems[:3]) + more)
+        if problems := misfits(state, {name: p.shape for name, p in own.items()}):
+            raise ModelError(f"adapter weights do not fit: {listed(problems, 3, '; ')}")
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(state[name])

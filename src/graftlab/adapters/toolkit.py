@@ -9,7 +9,6 @@ Nothing but tensors is ever unpickled, and a file appears whole or not at all.
 
 from __future__ import annotations
 
-import os
 import pickle
 import warnings
 import zipfile
@@ -17,9 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.errors import ModelError
-from graftlab.files.checksums import write_checksum
-from graftlab.files.writing import clear_leftovers, partial_path, publish
+from graftlab.errors import ModelError, listed
+from graftlab.files.checksums import checked_file
+from graftlab.files.writing import clear_leftovers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,20 +52,13 @@ def write(state: Mapping[str, Tensor], path: Path) -> None:
 
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     _check(state, "the adapter to be written")
-    draft = partial_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         clear_leftovers(path.parent)
-        with draft.open("wb") as file:
+        with checked_file(path) as draft, draft.open("wb") as file:
             torch.save({name: _compact(tensor) for name, tensor in state.items()}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        write_checksum(path, of=draft)
-        publish(draft, path)
     except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into the latter
         raise ModelError(f"{path} cannot be written: {_reason(error)}") from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _load(path: Path) -> Any:
@@ -122,8 +114,7 @@ def _check(content: Mapping[Any, Any], where: str) -> None:
 
 
 def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{', '.join(names[:3])}{more} {'is' if len(names) == 1 else 'are'}"
+    return f"{listed(names, 3)} {'is' if len(names) == 1 else 'are'}"
 
 
 def _compact(tensor: Tensor) -> Tensor:

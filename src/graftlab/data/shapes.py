@@ -19,7 +19,6 @@ from graftlab.data.keys import Unread, is_blank, without
 from graftlab.data.turns import (
     RowProblem,
     kind_of,
-    listed,
     read_format,
     read_tools,
     read_turns,
@@ -113,7 +112,7 @@ def _parsed(row: dict[str, Any], turns: Any, shape: str, own: frozenset[str]) ->
         unread.row(row, own | ROW_KEYS, texts)
     problems += unread.problems()
     if messages is None or problems:
-        raise RowProblem(listed(problems))
+        raise RowProblem(*problems)
     tools = row_tools(row, turns)
     messages, first = _with_system(row, messages)
     messages = _with_format(row, messages)

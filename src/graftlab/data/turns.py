@@ -7,6 +7,7 @@ from typing import Any
 
 from graftlab.data.decoding import decoded
 from graftlab.data.keys import Unread, is_blank
+from graftlab.errors import listed
 from graftlab.files.reading import DEEPEST, TOO_DEEP, deeper_than
 from graftlab.types import ROLES, Message
 
@@ -18,6 +19,10 @@ _SHOWN = 5
 
 class RowProblem(Exception):
     """Why a row cannot become a conversation; caught in `source.py`, shown with file and line."""
+
+    def __init__(self, *problems: str) -> None:
+        """The first few are told in full."""
+        super().__init__(listed(problems, _SHOWN, "; "))
 
 
 def read_turns(turns: Any, unread: Unread) -> tuple[Message, ...]:
@@ -31,14 +36,8 @@ def read_turns(turns: Any, unread: Unread) -> tuple[Message, ...]:
         except RowProblem as problem:
             problems.append(str(problem))
     if problems:
-        raise RowProblem(listed(problems))
+        raise RowProblem(*problems)
     return tuple(messages)
-
-
-def listed(problems: list[str]) -> str:
-    """Several problems of one row in a line, the first few in full."""
-    more = len(problems) - _SHOWN
-    return "; ".join([*problems[:_SHOWN], *([f"and {more} more"] if more > 0 else [])])
 
 
 def _plain(turn: Any) -> Message | None:

@@ -61,17 +61,27 @@ class Menu:
 
 def menu(verb: str, folders: Sequence[Path]) -> Menu:
     """The menu of a verb, from `conf/` and folders with further options; needs no Hydra."""
-    content = read_yaml(folders[0] / f"{verb}.yaml")
-    defaults: dict[str, str | None] = {}
-    for entry in content.pop("defaults"):
-        if isinstance(entry, dict) and not any("hydra/" in group for group in entry):
-            defaults.update(entry)
-    content.pop("hydra", None)
+    defaults, values = _content(folders[0], verb)
     groups = {
-        group: sorted({file.stem for conf in folders for file in (conf / group).glob("*.yaml")})
+        group: sorted({file.stem for conf in folders for file in (conf / group).glob("[!_]*.yaml")})
         for group in defaults
     }
-    return Menu(verb, VERBS[verb], groups, defaults, content)
+    return Menu(verb, VERBS[verb], groups, defaults, values)
+
+
+def _content(conf: Path, name: str) -> tuple[dict[str, str | None], dict[str, Any]]:
+    """The groups with their defaults, and the values, of a file and of those it inherits from."""
+    content = read_yaml(conf / f"{name}.yaml")
+    groups: dict[str, str | None] = {}
+    values: dict[str, Any] = {}
+    for entry in content.pop("defaults", []):
+        if isinstance(entry, dict):
+            groups |= {g: o for g, o in entry.items() if not g.startswith("override ")}
+        elif entry != "_self_" and not entry.startswith("schema/"):
+            more, inherited = _content(conf, entry)
+            groups, values = groups | more, values | inherited
+    content.pop("hydra", None)
+    return groups, values | content
 
 
 def is_free(hint: Any) -> bool:

@@ -2,7 +2,7 @@
 
 Hydra instantiates what its own node names (callbacks, launchers, log handlers), OmegaConf reads the
 environment for whoever asks, and an experiment may come from anybody. So every YAML file that Hydra
-loads passes here, whoever asks for it, but for the verbs' own, which are a part of the program.
+loads passes here, whoever asks for it, but for those beside the groups, a part of the program.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import yaml
 from hydra._internal.core_plugins import file_config_source
 from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult
 from omegaconf import OmegaConf
@@ -31,11 +32,15 @@ RESOLVERS = {"now", "oc.select"}
 """What may be computed in an option file, beside plain references such as ${seed}."""
 INSTANTIATE = {"_target_", "_args_", "_partial_", "_recursive_", "_convert_"}
 """Keys by which Hydra imports and calls things."""
+OURS = {*VERBS, "_hydra", "_no_folder", "_training"}
+"""What lies beside the groups in our `conf/`; no folder of a user's is asked for it."""
 RESERVED = {"hydra", "schema"}
 """Groups that are Hydra's and ours, not a user's."""
 HOSTS = {"localhost", "127.0.0.1", "::1", "api.openai.com"}
 """Where an option file may have texts sent."""
 KEY_ENV = "OPENAI_API_KEY"
+
+Names = list[str]  # inside the class below, `list` is a method
 
 LARGEST = 2**20
 """Bytes of an option file; OmegaConf takes a minute for more."""
@@ -61,7 +66,7 @@ class FileConfigSource(file_config_source.FileConfigSource):
             why = " ".join(str(error).split())
             raise ConfigError(f"{file} is no option file: {why}") from error
         header = self._get_header_dict(text[:512])
-        if config_path not in VERBS:
+        if config_path not in OURS:
             content = OmegaConf.to_container(config, resolve=False)
             problems = list(problems_of(config_path, header.get("package"), content))
             if problems:
@@ -72,6 +77,11 @@ class FileConfigSource(file_config_source.FileConfigSource):
             provider=self.provider,
             header=header,
         )
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> Names:
+        """The options of a group; a file whose name begins with _ is what options share."""
+        found = super().list(config_path, results_filter)
+        return [name for name in found if not name.startswith("_")]
 
 
 def install() -> None:

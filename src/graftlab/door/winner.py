@@ -19,7 +19,7 @@ from graftlab.errors import ConfigError
 from graftlab.files.ownership import unwritable
 from graftlab.files.writing import write_atomic
 from graftlab.registry import dump
-from graftlab.reports.winner import SIGN, Winner, decisive, winner
+from graftlab.reports.winner import SIGN, Winner, experiment_values, winner
 from graftlab.terminal import printable
 from graftlab.tracking.folder import read_config
 from graftlab.tracking.identity import identity
@@ -73,7 +73,8 @@ def _prove(text: str, config: Mapping[str, Any], train: Door) -> None:
         file.write_text(text, encoding="utf-8")
         door = replace(train, extra=Path(folder))
         again = build(composed(door, [*door.overrides([]), "run_dir=run", "experiment=winner"]))
-    if identity(decisive(dump(again))) != identity(decisive(config)):
+    ours, theirs = experiment_values(dump(again)), experiment_values(config)
+    if identity(ours) != identity(theirs):
         raise ConfigError(
             "best=true: the configuration of the best run cannot be said as an experiment over "
             "these defaults; its run.yaml holds all of it. Was it made by another version?"

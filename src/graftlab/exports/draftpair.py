@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graftlab.errors import ModelError
+from graftlab.errors import ModelError, listed
 from graftlab.exports import blob
 from graftlab.exports.afm7 import COUNT, HEAD
 from graftlab.exports.package import DRAFT, DRAFT_WEIGHTS
@@ -110,9 +110,8 @@ def pair_of(state: Mapping[str, Tensor], folder: Path) -> Pair:
         matched.append((weight, tensor))
     problems += [f"{name} has no weight of its name" for name in sorted(homeless)]
     if problems or not matched:
-        more = f" (and {len(problems) - 4} more)" if len(problems) > 4 else ""
         raise ModelError(
-            f"{program} does not take this draft: {'; '.join(problems[:4])}{more}. Which weight is "
+            f"{program} does not take this draft: {listed(problems, 4, '; ')}. Which weight is "
             "which is known only by its name, and none is guessed. Export without draft=."
         )
     return Pair(program, template, tuple(matched))

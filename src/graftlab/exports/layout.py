@@ -15,7 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from graftlab.errors import ModelError
+from graftlab.errors import ModelError, listed
+from graftlab.models.weights import misfits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,18 +120,10 @@ class Layout:
     def check(self, state: Mapping[str, Tensor]) -> None:
         """Raise ModelError, every reason at once, unless `state` is exactly this adapter."""
         slots = {slot.name: slot.shape for slot in self.slots()}
-        problems = [f"{name} is missing" for name in slots if name not in state]
-        problems += [f"{name} is not part of it" for name in state if name not in slots]
-        problems += [
-            f"{name} has shape {tuple(state[name].shape)}, not {shape}"
-            for name, shape in slots.items()
-            if name in state and tuple(state[name].shape) != shape
-        ]
-        if problems:
-            more = f" (and {len(problems) - 4} more)" if len(problems) > 4 else ""
+        if problems := misfits(state, slots):
             raise ModelError(
                 f"an adapter of rank {self.rank} on all linears of this model has {len(slots)} "
-                f"tensors, and this is another: {'; '.join(problems[:4])}{more}."
+                f"tensors, and this is another: {listed(problems, 4, '; ')}."
             )
 
 

@@ -10,43 +10,59 @@ is `.NAME.before`, which the next start puts back (`recover`).
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from graftlab.errors import ConfigError, listed
 from graftlab.files.writing import clear_leftovers, partial_path, publish, sync_files
 
 
 @contextmanager
-def building(target: Path, *, replaces: Collection[str] = ()) -> Iterator[Path]:
+def building(target: Path, *, replaces: Collection[str] = (), keeps: bool = True) -> Iterator[Path]:
     """A folder to fill, which becomes `target` when the block ends well; else nothing is left.
 
+    It lies beside `target`, so nothing is copied, and until the end what stood there still stands.
     What lies in an earlier `target` and not in the new folder was put there by somebody else, and
-    is kept; but for the entries named `replaces`, which we may have written. Raises OSError.
+    is kept; but for the entries named `replaces`, which we may have written. Unless it `keeps`
+    them, such files are refused: ConfigError. Raises OSError.
     """
     target = target.resolve() if target.is_symlink() else target
     made = [folder for folder in target.parents if not folder.exists()]
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        clear_leftovers(target.parent)
-        recover(target)
-        room = partial_path(target)
-        draft = room / target.name  # some formats have the folder's name inside
-        draft.mkdir(parents=True)
-        try:
+        with scratch_folder(target) as draft:
+            recover(target)
             yield draft
-            if target.exists():
+            if target.exists() and not keeps:
+                _refuse_strangers(target, draft)
+            elif target.exists():
                 _keep_strangers(target, draft, replaces)
             sync_files(draft)
             _swap(draft, target)
-        finally:
-            shutil.rmtree(room, ignore_errors=True)
     finally:
         for folder in made:
             with suppress(OSError):  # not there, or not empty: the target lies in it
                 folder.rmdir()
+
+
+@contextmanager
+def scratch_folder(target: Path, *, abandoned: float = math.inf) -> Iterator[Path]:
+    """A folder beside `target` that is gone when the block ends, if it was not renamed.
+
+    What killed processes have left there is cleared first (`clear_leftovers`). Raises OSError.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(target.parent, abandoned=abandoned)
+    room = partial_path(target)
+    try:
+        draft = room / target.name  # some formats have the folder's name inside
+        draft.mkdir(parents=True)
+        yield draft
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
 
 
 def recover(target: Path) -> None:
@@ -58,16 +74,6 @@ def recover(target: Path) -> None:
         shutil.rmtree(before)
     else:
         publish(before, target)
-
-
-def strangers(earlier: Path, new: Path) -> list[str]:
-    """The files of a folder that the new one in its place does not have."""
-    return sorted(
-        name
-        for file in earlier.rglob("*")
-        if not file.is_dir() or file.is_symlink()
-        if not os.path.lexists(new / (name := file.relative_to(earlier).as_posix()))
-    )
 
 
 def _swap(draft: Path, target: Path) -> None:
@@ -87,6 +93,21 @@ def _swap(draft: Path, target: Path) -> None:
 
 def _before(target: Path) -> Path:
     return target.with_name(f".{target.name}.before")
+
+
+def _refuse_strangers(earlier: Path, new: Path) -> None:
+    """Raise ConfigError where `earlier` has files that `new` does not have."""
+    others = sorted(
+        name
+        for file in earlier.rglob("*")
+        if not file.is_dir() or file.is_symlink()
+        if not os.path.lexists(new / (name := file.relative_to(earlier).as_posix()))
+    )
+    if others:
+        raise ConfigError(
+            f"{earlier} holds files that the new one does not have: {listed(others, 5)}. "
+            "Move them away, or take another folder."
+        )
 
 
 def _keep_strangers(earlier: Path, new: Path, replaces: Collection[str]) -> None:

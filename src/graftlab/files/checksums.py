@@ -18,12 +18,13 @@ import json
 import os
 import re
 import stat
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from graftlab.errors import GraftlabError
 from graftlab.files.reading import LARGEST_YAML, UnreadableError, read_json, read_text
-from graftlab.files.writing import write_atomic
+from graftlab.files.writing import atomic_file, publish, sync_file, write_atomic
 
 CHECKSUMS = "checksums.json"
 SUFFIX = ".xxh3"
@@ -74,10 +75,25 @@ def write_checksum(file: Path, *, of: Path | None = None) -> None:
     write_atomic(beside(file), checksum(of or file) + "\n")
 
 
+@contextmanager
+def checked_file(path: Path) -> Iterator[Path]:
+    """`atomic_file`, with the checksum of what was written beside `path`, which is there first."""
+    with atomic_file(path) as draft:
+        yield draft
+        write_checksum(path, of=draft)
+
+
+def publish_checked(draft: Path, path: Path) -> None:
+    """Give a file that was written under another name its own, synced, the checksum first."""
+    sync_file(draft)
+    write_checksum(path, of=draft)
+    publish(draft, path)
+
+
 def write_checked(file: Path, text: str) -> None:
     """Write a small file and the checksum beside it, which is there first."""
-    write_atomic(beside(file), checksum_of(text.encode()) + "\n")
-    write_atomic(file, text)
+    with checked_file(file) as draft:
+        draft.write_text(text, encoding="utf-8", newline="")
 
 
 def check_file(file: Path) -> bool:
@@ -90,6 +106,21 @@ def check_file(file: Path) -> bool:
         wanted = ""
     if checksum(file) != wanted:
         raise DamagedError(f"{file} is not as it was written: its checksum is another")
+    return True
+
+
+def is_whole(file: Path, *, tell: Callable[[str], None] = lambda problem: None) -> bool:
+    """Whether a file is there and, where it has a checksum, as it was written.
+
+    `tell` is given what is wrong with one that is there and is not.
+    """
+    try:
+        if not file.is_file():
+            return False
+        check_file(file)
+    except (DamagedError, OSError) as error:
+        tell(str(error))
+        return False
     return True
 
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from graftlab.errors import GraftlabError
-from graftlab.files.ownership import LOCK, unwritable
+from graftlab.files.ownership import LOCK, writing_to
 from graftlab.files.reading import UnreadableError, load_json
 
 
@@ -59,12 +59,37 @@ def hold_beside(target: Path, *, tell: Callable[[str], None] = lambda line: None
     with ExitStack() as stack:
         for folder in reversed(made):
             stack.callback(_remove_empty, folder)
-        try:
+        with writing_to(str(target)):
             target.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(hold(lock, what=str(target), tell=tell))
-        except OSError as error:
-            raise unwritable(str(target), error) from error
         yield
+
+
+def try_lock(path: Path) -> int | None:
+    """A descriptor that holds the lock until it is closed; None where somebody else does.
+
+    The file stays. The lock is gone with the process, however that ended. Raises OSError.
+    """
+    descriptor = _opened(path)
+    if not _is_ours(descriptor):
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _opened(lock: Path) -> int:
+    return os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+
+
+def _is_ours(descriptor: int) -> bool:
+    """Whether the lock of an open file was free, and is ours from now on. Raises OSError."""
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _remove_empty(folder: Path) -> None:
@@ -79,13 +104,11 @@ def _locked(
 
     waited = False
     while True:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = _opened(lock)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+            if not _is_ours(descriptor):
                 if wait is None:
-                    raise BusyError(f"{what} is in use by {_holder(lock)}.") from error
+                    raise BusyError(f"{what} is in use by {_holder(lock)}.")
                 if not waited:
                     wait(_holder(lock))
                     waited = True

@@ -8,9 +8,11 @@ of ours, such as a `run.yaml`, says nothing: people keep copies of those.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from graftlab.errors import ConfigError
+from graftlab.errors import ConfigError, listed
 from graftlab.files.reading import UnreadableError, read_json
 from graftlab.files.writing import write_json
 
@@ -36,13 +38,10 @@ def take(folder: Path, kind: str, *, key: str) -> None:
     somebody else's, or cannot be written; then nothing was.
     """
     refuse_foreign(folder, kind, key=key)
-    if kind_of(folder) == kind:
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        mark(folder, kind)
-    except OSError as error:
-        raise unwritable(f"{key}={folder}", error) from error
+    if kind_of(folder) != kind:
+        with writing_to(f"{key}={folder}"):
+            folder.mkdir(parents=True, exist_ok=True)
+            mark(folder, kind)
 
 
 def mark(folder: Path, kind: str) -> None:
@@ -52,7 +51,7 @@ def mark(folder: Path, kind: str) -> None:
 
 def refuse_foreign(folder: Path, kind: str, *, key: str) -> None:
     """Raise ConfigError unless the folder is new, empty, or marked as `kind`; writes nothing."""
-    try:
+    with writing_to(f"{key}={folder}"):
         if not folder.exists():
             return
         if not folder.is_dir():
@@ -60,8 +59,6 @@ def refuse_foreign(folder: Path, kind: str, *, key: str) -> None:
         if kind_of(folder) == kind and not is_everybodys(folder):
             return
         held = sorted(entry.name for entry in folder.iterdir() if not _is_nothing(entry.name))
-    except OSError as error:
-        raise unwritable(f"{key}={folder}", error) from error
     if is_everybodys(folder) or folder.resolve() == Path.cwd():
         raise ConfigError(f"{key}={folder} is no folder of its own: give a new one.")
     if held and (folder / MARK).exists():
@@ -70,10 +67,9 @@ def refuse_foreign(folder: Path, kind: str, *, key: str) -> None:
             "is known to be ours goes on with resume=DIR; else give a new or an empty folder."
         )
     if held:
-        more = f" and {len(held) - 3} more" if len(held) > 3 else ""
         raise ConfigError(
             f"{key}={folder} holds files that are not of a {kind} of ours "
-            f"({', '.join(held[:3])}{more}): give a new or an empty folder."
+            f"({listed(held, 3)}): give a new or an empty folder."
         )
     if (other := kind_of(folder)) not in (None, kind):
         raise ConfigError(f"{key}={folder} is the folder of a {other}: give a new one.")
@@ -92,6 +88,15 @@ def is_everybodys(folder: Path) -> bool:
     except RuntimeError:  # a user without a home
         home = None
     return place in (home, Path(place.anchor))
+
+
+@contextmanager
+def writing_to(what: str) -> Iterator[None]:
+    """What the system says of a folder or file that cannot be written, as a ConfigError."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(what, error) from error
 
 
 def unwritable(what: str, error: OSError) -> ConfigError:

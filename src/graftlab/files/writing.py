@@ -16,6 +16,8 @@ import secrets
 import shutil
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _PARTIAL = re.compile(r"\..+\.(?P<host>[^.]+)-(?P<pid>\d+)-[0-9a-f]{6}\.partial")
@@ -54,7 +56,7 @@ def clear_leftovers(folder: Path, *, abandoned: float = math.inf) -> list[Path]:
 def _idle_seconds(path: Path) -> float:
     """How long nothing was written to a file or to those in a folder; 0 where it is gone now."""
     try:
-        entries = [path, *(path.iterdir() if path.is_dir() else ())]
+        entries = [path, *path.rglob("*")]
         newest: float = max(entry.stat().st_mtime for entry in entries)
     except OSError:
         return 0.0
@@ -72,18 +74,25 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write and sync a file so that a reader sees the old or the new content, never a part."""
-    temporary = partial_path(path)
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A path to write to, which becomes `path` when the block ends well; else nothing is left.
+
+    A reader of `path` sees the old or the new content, never a part. Raises OSError.
+    """
+    draft = partial_path(path)
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        publish(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        yield draft
+        sync_file(draft)
+        publish(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write and sync a text so that a reader sees the old or the new one, never a part."""
+    with atomic_file(path) as draft:
+        draft.write_text(text, encoding="utf-8", newline="")
 
 
 def write_json(path: Path, value: object) -> None:
@@ -106,9 +115,14 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def sync_file(file: Path) -> None:
+    """Make the content of a file durable."""
+    with file.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
 def sync_files(folder: Path) -> None:
     """Make the content of every file below `folder` durable."""
     for file in folder.rglob("*"):
         if file.is_file():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
+            sync_file(file)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from graftlab.progress import Progress
 from graftlab.types import Conversation
 
 if TYPE_CHECKING:
@@ -68,29 +69,20 @@ class Screen:
 
     @contextmanager
     def counting(self, total: int) -> Iterator[Callable[[Answer], None]]:
-        """A function to call with every answer: moves a bar, on a terminal that shows no stream."""
-        if self.live or total == 1 or not self.console.is_terminal:
-            yield lambda answer: None
-            return
-        from rich import progress as rich_progress
+        """A function to call with every answer: moves a bar where no stream is shown.
 
-        columns = (
-            rich_progress.TextColumn("replies"),
-            rich_progress.BarColumn(bar_width=24),
-            rich_progress.MofNCompleteColumn(),
-            rich_progress.TextColumn("{task.fields[speed]}", markup=False),
-            rich_progress.TimeRemainingColumn(),
-        )
+        Where the replies go into a file, their progress goes to standard error.
+        """
         start, tokens = time.perf_counter(), 0
-        bar = rich_progress.Progress(*columns, console=self.console, transient=True)
-        with bar as progress:
-            task = progress.add_task("replies", total=total, speed="")
+        console = self.console if self.console.is_terminal else None
+        shown = not self.live and total > 1
+        with Progress("replies", total=total, console=console, shown=shown) as progress:
 
             def count(answer: Answer) -> None:
                 nonlocal tokens
                 tokens += sum(reply.num_tokens for reply in answer.replies.values())
                 speed = tokens / (time.perf_counter() - start)
-                progress.update(task, advance=1, speed=f"{speed:.0f} tokens/s")
+                progress.advance(note=f"{speed:.0f} tokens/s")
 
             yield count
 

@@ -6,8 +6,9 @@ from functools import cached_property
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from graftlab.errors import ModelError
+from graftlab.errors import ModelError, listed
 from graftlab.models.base import Base, Dimensions
+from graftlab.models.weights import misfits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -172,16 +173,8 @@ def _wrapped(state: dict[str, Tensor], wanted: dict[str, Any]) -> dict[str, Tens
 
 
 def _require_fit(state: dict[str, Tensor], wanted: dict[str, Any], assets: Assets) -> None:
-    problems = [f"{name} is missing" for name in wanted if name not in state]
-    problems += [f"{name} is not part of it" for name in state if name not in wanted]
-    problems += [
-        f"{name} has shape {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}"
-        for name, tensor in state.items()
-        if name in wanted and wanted[name].shape != tensor.shape
-    ]
-    if problems:
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+    if problems := misfits(state, {name: tensor.shape for name, tensor in wanted.items()}):
         raise ModelError(
             f"{assets.weights} is not the model that {assets.config.name} describes: "
-            f"{'; '.join(problems[:3])}{more}."
+            f"{listed(problems, 3, '; ')}."
         )

@@ -1,4 +1,4 @@
-"""`model=afm-mini`, the miniature of Apple's model: pretrained once by demo/afm.py, and shipped."""
+"""`model=afm-mini`, the miniature of Apple's model: pretrained once by tools/, and shipped."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,3 +143,14 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelError(f"{file} is not a JSON object.")
     return content
+
+
+def misfits(state: Mapping[str, Any], wanted: Mapping[str, Sequence[int]]) -> list[str]:
+    """What keeps tensors from being those of these names and shapes, a line each."""
+    problems = [f"{name} is missing" for name in wanted if name not in state]
+    problems += [f"{name} is not part of it" for name in state if name not in wanted]
+    return problems + [
+        f"{name} has shape {tuple(state[name].shape)}, not {tuple(shape)}"
+        for name, shape in wanted.items()
+        if name in state and tuple(state[name].shape) != tuple(shape)
+    ]

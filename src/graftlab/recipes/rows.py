@@ -23,7 +23,6 @@ from graftlab.data.turns import (
     TURN_KEYS,
     RowProblem,
     kind_of,
-    listed,
     role_and_content,
 )
 from graftlab.errors import did_you_mean
@@ -118,7 +117,7 @@ def _check_keys(row: dict[str, Any], read: Collection[str], metadata: set[str]) 
     unread = Unread()
     unread.row(row, read, None)
     if problems := unread.problems():
-        raise RowProblem(listed(problems))
+        raise RowProblem(*problems)
     metadata |= unread.metadata
 
 
@@ -143,7 +142,7 @@ def _with_tools(row: Any, turns: list[Any], metadata: set[str]) -> dict[str, Any
         unread.row(row, _TOOL_ROW, None)
     messages = [_turn(number, turn, unread) for number, turn in enumerate(turns, 1)]
     if problems := unread.problems():
-        raise RowProblem(listed(problems))
+        raise RowProblem(*problems)
     metadata |= unread.metadata
     if messages[0]["role"] == "system" and not messages[0]["content"].strip():
         del messages[0]

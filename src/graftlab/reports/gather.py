@@ -21,8 +21,8 @@ from graftlab.reports.samples import read_samples
 from graftlab.reports.values import is_number
 from graftlab.tracking.folder import read_config
 from graftlab.tracking.history import History, Row
+from graftlab.tracking.identity import flatten
 from graftlab.tracking.result import Result
-from graftlab.tracking.tracker import flat
 
 ADAPTERS = ("adapter", "adapter-final")
 """Folders inside a run that hold a `run.yaml` of their own."""
@@ -82,7 +82,7 @@ def read(folder: Path, *, name: str | None = None, job: Job | None = None) -> Ru
             problems.append(f"{file} cannot be read: {error}")
             return default
 
-    run.config = flat(tried("run.yaml", read_config, {}))
+    run.config = flatten(tried("run.yaml", read_config, {}))
     run.rows = tried("train_log.csv", _history, [])
     run.result = tried("result.json", _result, None)
     run.times = tried("time_metrics.json", _json, {})

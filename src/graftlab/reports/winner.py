@@ -51,7 +51,7 @@ class Winner:
                     for group, name in chosen.items()
                 ),
                 "",
-                *self._lines(decisive(self.config), defaults, "", 0),
+                *self._lines(experiment_values(self.config), defaults, "", 0),
                 "",
             ]
         )
@@ -83,8 +83,8 @@ class Winner:
         return f"best of {several}".replace("\n", " ")
 
 
-def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a nested configuration decides the result.
+def experiment_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a nested configuration an experiment file says: what decides the result.
 
     Samples do where text that repeats itself stops the run, and only there.
     """

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from graftlab.progress import clock
 from graftlab.sweeps.jobs import Job
 from graftlab.tracking.console import console, say
 
@@ -107,9 +108,7 @@ class Board:
         fresh, seconds = taken - self._first_steps, time.monotonic() - self._began
         if fresh <= 0 or left <= 0:
             return None
-        minutes, rest = divmod(round(left * seconds / fresh), 60)
-        hours, minutes = divmod(minutes, 60)
-        return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+        return clock(left * seconds / fresh)
 
 
 def _line(job: Job) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from graftlab.files.locks import try_lock
 from graftlab.files.writing import write_atomic
 from graftlab.sweeps.jobs import Job, Place
 from graftlab.sweeps.ledger import Ledger
@@ -114,19 +115,6 @@ def claim(
 
 def lock_file(folder: Path, number: int) -> Path:
     return folder / "locks" / f"{number:04d}.lock"
-
-
-def try_lock(path: Path) -> int | None:
-    """A descriptor that holds the lock until it is closed; None where somebody else does."""
-    import fcntl
-
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 def note_crash(sweep: Path, job: Job, reason: str) -> None:

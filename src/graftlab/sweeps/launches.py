@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from graftlab.sweeps.claim import try_lock
+from graftlab.files.locks import try_lock
 from graftlab.sweeps.ledger import Ledger
 
 OF_A_LAUNCH = ("closed", "halted", "watched", "rules", "retries", "home")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graftlab.files.ownership import take
+from graftlab.progress import clock
 from graftlab.sweeps.board import Board
 from graftlab.sweeps.engine import Ended, Source, launch, own_facts, prepare
 from graftlab.sweeps.joint_benchmark import weigh
@@ -116,7 +117,7 @@ def show(ended: Ended) -> None:
     for job in failed:
         say(f"{job.name} failed: {job.error} ({ended.folder / job.folder})")
     counts = [(ended.count(s), s) for s in ("done", "pruned", "paused", "failed", "waiting")]
-    say(f"{', '.join(f'{n} {state}' for n, state in counts if n)} in {_clock(ended.seconds)}.")
+    say(f"{', '.join(f'{n} {state}' for n, state in counts if n)} in {clock(ended.seconds)}.")
     say(f"sweep:    {ended.folder}")
     say(f"compare:  graftlab report {ended.folder}")
 
@@ -150,8 +151,3 @@ def _kept_slots(ledger: Ledger, slots: list[Slot]) -> list[Slot]:
 
 def _base_bytes(spec: TrainSpec) -> float:
     return float(spec.model.num_bytes)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"

@@ -7,12 +7,13 @@ SQLite notices a broken page, not a flipped digit in a cell. Every connection br
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from graftlab.files.checksums import checksum_of
-from graftlab.files.writing import clear_leftovers, partial_path, publish
+from graftlab.files.writing import atomic_file, clear_leftovers
 from graftlab.sweeps.tables import SCHEMA
 
 _TABLE = "CREATE TABLE IF NOT EXISTS sums (tab TEXT, id INTEGER, xxh3 TEXT, PRIMARY KEY (tab, id))"
@@ -39,20 +40,12 @@ def make_file(path: Path) -> None:
     Raises sqlite3.OperationalError where the disk refuses.
     """
     clear_leftovers(path.parent)
-    partial = partial_path(path)
-    try:
-        db = sqlite3.connect(partial, isolation_level=None)
-        try:
-            db.execute("PRAGMA journal_mode = MEMORY")
-            add_function(db)
-            db.execute("BEGIN")
-            create(db)
-            db.execute("COMMIT")
-        finally:
-            db.close()
-        publish(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_file(path) as draft, closing(sqlite3.connect(draft, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = MEMORY")
+        add_function(db)
+        db.execute("BEGIN")
+        create(db)
+        db.execute("COMMIT")
 
 
 def problem(db: sqlite3.Connection) -> str | None:

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from graftlab.errors import ResumeError
 from graftlab.files.building import building
 from graftlab.files.checksums import beside, write_checksum
-from graftlab.files.writing import partial_path, write_atomic
+from graftlab.files.writing import atomic_file, write_atomic
 from graftlab.registry import dump
 from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder
@@ -189,9 +189,8 @@ def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
-        partial_copy = partial_path(target)
-        shutil.copyfile(source, partial_copy)
-        os.replace(partial_copy, target)
+        with atomic_file(target) as draft:
+            shutil.copyfile(source, draft)
 
 
 def plan_line(jobs: Sequence[Length]) -> str:

@@ -117,8 +117,8 @@ def run(spec: ExportSpec) -> Exported | Verdict:
     target = spec.make()
     out = Path(spec.out or "").expanduser()
     place = out / f"{spec.name}{target.suffix}" if spec.name else out
-    require_free(place, overwrite=spec.overwrite)
     with hold_beside(place, tell=say):
+        require_free(place, overwrite=spec.overwrite)
         exported = _export(spec, target, place)
     files = list(_files(place))
     for line in _summary(exported, files):
@@ -127,8 +127,9 @@ def run(spec: ExportSpec) -> Exported | Verdict:
 
 
 def _export(spec: ExportSpec, target: Target, place: Path) -> Exported:
-    from graftlab.exports.folder import building
     from graftlab.exports.source import load
+    from graftlab.files.building import building
+    from graftlab.files.ownership import writing_to
     from graftlab.tracking.console import say
 
     adapter = load(spec.adapter or "", spec.model)
@@ -137,7 +138,7 @@ def _export(spec: ExportSpec, target: Target, place: Path) -> Exported:
     )
     say(f"{adapter.path}: {kind}")
     notes = target.check(adapter)
-    with building(place, overwrite=spec.overwrite) as folder:
+    with writing_to(str(place)), building(place, keeps=False) as folder:
         say(f"writing {place}")
         target.write(adapter, folder)
         say("reading it back")

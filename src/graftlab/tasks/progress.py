@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from graftlab.progress import Progress, Row
 from graftlab.tracking.console import console, say
 
 if TYPE_CHECKING:
@@ -15,64 +15,36 @@ if TYPE_CHECKING:
     from graftlab.recipes.pipeline import Tally
     from graftlab.tasks.prepare import Prepared
 
-_REDRAW, _LINE = 0.2, 10.0
-"""Seconds between two drawings on a terminal, and between two plain lines elsewhere."""
-
 
 class Board:
-    """A Rich bar per step on a terminal; a line every few seconds elsewhere."""
+    """A row for each step, by the progress of the rows that pass through it."""
 
     def __init__(self) -> None:
-        self._bars: Any = None
-        self._tasks: list[Any] = []
-        self._shown = time.perf_counter()
+        self._progress: Progress | None = None
 
     def __enter__(self) -> Board:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._bars is not None:
-            self._bars.stop()
+        if self._progress is not None:
+            self._progress.close()
 
     def show(self, tallies: Sequence[Tally]) -> None:
         """Draw the counts, if it is time again."""
-        terminal = console().is_terminal
-        now = time.perf_counter()
-        if now - self._shown < (_REDRAW if terminal else _LINE):
-            return
-        self._shown = now
-        if not terminal:
-            busy = next((t for t in reversed(tallies) if t.taken), None)
-            if busy is not None:
-                say(f"  {busy.step}: {_numbers(busy)}")
-            return
-        if self._bars is None:
-            self._begin(tallies)
-        before: Tally | None = None
-        for task, tally in zip(self._tasks, tallies, strict=True):
-            done = tally.given.total() + tally.dropped
-            total = max(done, tally.taken.total()) or None
-            known = tally.finished or (before is not None and before.finished)
-            self._bars.update(
-                task, completed=done, total=total if known else None, numbers=_numbers(tally)
-            )
-            before = tally
-        self._bars.refresh()
+        if self._progress is None:
+            self._progress = Progress(*(tally.step for tally in tallies), console=console())
+            self._progress.start()
+        if self._progress.due:
+            before = [None, *tallies]
+            self._progress.show([*map(_row, tallies, before)])
 
-    def _begin(self, tallies: Sequence[Tally]) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-        self._bars = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[numbers]}", markup=False),
-            TimeElapsedColumn(),
-            console=console(),
-            auto_refresh=False,
-            transient=True,
-        )
-        self._tasks = [self._bars.add_task(t.step, total=None, numbers="") for t in tallies]
-        self._bars.start()
+def _row(tally: Tally, before: Tally | None) -> Row:
+    """How far a step is; of how many rows, once the one before it has given all of its own."""
+    done = tally.given.total() + tally.dropped
+    known = tally.finished or (before is not None and before.finished)
+    total = max(done, tally.taken.total()) or None
+    return Row(done, total if known else None, _numbers(tally), counted=False)
 
 
 def _numbers(tally: Tally) -> str:

@@ -14,15 +14,15 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
+from graftlab.files.building import scratch_folder
 from graftlab.files.checksums import CHECKSUMS, DamagedError, check_folder, write_checksums
 from graftlab.files.reading import read_json
-from graftlab.files.writing import clear_leftovers, partial_path
 from graftlab.types import Conversation
 
 _ABANDONED = 24 * 3600
@@ -83,18 +83,11 @@ def drafting(folder: Path, key: str) -> Iterator[Path | None]:
     clears; one of another host, once nothing was written to it for a day.
     """
     draft: Path | None = None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        clear_leftovers(folder, abandoned=_ABANDONED)
-        draft = partial_path(folder / f"tokens-{key}")
-        draft.mkdir()
-    except OSError:
-        pass
-    try:
+    with ExitStack() as stack:
+        with suppress(OSError):
+            home = folder / f"tokens-{key}"
+            draft = stack.enter_context(scratch_folder(home, abandoned=_ABANDONED))
         yield draft
-    finally:
-        if draft is not None:
-            shutil.rmtree(draft, ignore_errors=True)
 
 
 def publish(

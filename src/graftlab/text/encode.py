@@ -7,8 +7,8 @@ labels     - - - a a a e            shifted here and nowhere else; "-" is IGNORE
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 from graftlab.caches import default_cache
 from graftlab.errors import DataError, GraftlabError
 from graftlab.files.checksums import DamagedError
+from graftlab.progress import Progress
 from graftlab.text.cache import ARRAYS, cache_key, drafting, publish, read_arrays
 from graftlab.text.spill import Flat, fingerprint
 from graftlab.text.tokenizer import Tokenizer
@@ -137,7 +138,8 @@ def _encode_all(
 ) -> list[Refused]:
     """Fill `flat`; the conversations that gave no document, in order."""
     refused: list[Refused] = []
-    with _progress_bar(len(conversations), shown=progress) as advance:
+    shown = progress and len(conversations) > _CHUNK
+    with Progress("encoding", total=len(conversations), shown=shown) as bar:
         for start in range(0, len(conversations), _CHUNK):
             chunk = conversations[start : start + _CHUNK]
             for index, made in _documents(chunk, start, reader):
@@ -146,7 +148,7 @@ def _encode_all(
                     continue
                 for document in made:
                     flat.add(document, source=index)
-            advance(len(chunk))
+            bar.advance(len(chunk))
     return sorted(refused, key=lambda found: found.index)
 
 
@@ -258,18 +260,3 @@ def _within_limit(
         fingerprint=fingerprint(tokens.input_ids, tokens.labels, tokens.offsets, keep),
         dropped=dropped,
     )
-
-
-@contextmanager
-def _progress_bar(total: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
-    """Yields what advances the bar; on stderr, and gone when done."""
-    if not shown or total <= _CHUNK:
-        yield lambda count: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = ("encoding", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("encoding", total=total)
-        yield lambda count: bar.advance(task, count)

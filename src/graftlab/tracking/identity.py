@@ -37,7 +37,7 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def differences(config: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """A line `key: value -> value` for every decisive key in which they differ."""
-    ours, theirs = flat(decisive(config)), flat(decisive(other))
+    ours, theirs = flatten(decisive(config)), flatten(decisive(other))
     return [
         f"{key.replace('lora.from_run', 'lora.from')}: {_shown(ours, key)} -> {_shown(theirs, key)}"
         for key in dict.fromkeys([*ours, *theirs])
@@ -45,12 +45,12 @@ def differences(config: dict[str, Any], other: dict[str, Any]) -> list[str]:
     ]
 
 
-def flat(config: Mapping[str, Any], *, under: str = "") -> dict[str, Any]:
-    """Dotted key -> value; an empty group is a value."""
+def flatten(config: Mapping[str, Any], *, under: str = "") -> dict[str, Any]:
+    """Dotted key -> value, as tables of runs filter and sort; an empty group has no key."""
     found: dict[str, Any] = {}
     for key, value in config.items():
-        nested = isinstance(value, Mapping) and value
-        found |= flat(value, under=f"{under}{key}.") if nested else {f"{under}{key}": value}
+        nested = isinstance(value, Mapping)
+        found |= flatten(value, under=f"{under}{key}.") if nested else {f"{under}{key}": value}
     return found
 
 

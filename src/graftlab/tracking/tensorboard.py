@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.tracking.identity import BUDGETS
-from graftlab.tracking.tracker import Metrics, Tracker, final, flat
+from graftlab.tracking.identity import BUDGETS, flatten
+from graftlab.tracking.tracker import Metrics, Tracker, final
 
 if TYPE_CHECKING:
     from graftlab.tracking.result import Result
@@ -63,6 +63,6 @@ class TensorBoardTracker(Tracker):
 
 def _hyperparameters(config: Mapping[str, Any]) -> dict[str, Any]:
     """What decides a run's result, as values that TensorBoard can show."""
-    decisive = flat({key: value for key, value in config.items() if key not in BUDGETS})
+    decisive = flatten({key: value for key, value in config.items() if key not in BUDGETS})
     plain = (bool, int, float, str)
     return {key: v if isinstance(v, plain) else str(v) for key, v in decisive.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -61,14 +61,3 @@ def _interval(result: Result) -> dict[str, float | None]:
         return {}
     low, high = result.interval
     return {"change_low": low, "change_high": high, "valid_documents": result.valid_documents}
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested configuration as dotted keys: what tables of runs can filter and sort."""
-    leaves: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            leaves.update(flat(value, f"{prefix}{key}."))
-        else:
-            leaves[f"{prefix}{key}"] = value
-    return leaves

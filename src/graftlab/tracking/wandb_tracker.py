@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, require_choice
-from graftlab.files.checksums import DamagedError, check_file, write_checked
+from graftlab.files.checksums import is_whole, write_checked
 from graftlab.files.writing import write_atomic
 from graftlab.tracking.console import say
+from graftlab.tracking.identity import flatten
 from graftlab.tracking.loggers import LONGEST_NAME
-from graftlab.tracking.tracker import Metrics, Tracker, final, flat
+from graftlab.tracking.tracker import Metrics, Tracker, final
 from graftlab.tracking.wandb_server import look_up, wandb_key
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class WandbTracker(Tracker):
         self.run: Any = None
         self._told: list[Callable[[Any], None]] = []  # told again to a run that takes its place
         self._lost = False
-        self.new = not _is_whole(self._identifier)
+        self.new = not is_whole(self._identifier, tell=_tell)
         if self.new:
             write_checked(self._identifier, secrets.token_hex(4))
         self.mode, obstacle = wandb_mode(spec.mode)
@@ -136,7 +137,7 @@ class WandbTracker(Tracker):
             name=self.name[:LONGEST_NAME],
             id=None if served else self._identifier.read_text(encoding="utf-8"),
             dir=self.folder,
-            config=flat(self.config),
+            config=flatten(self.config),
             mode=self.mode,
             resume="allow" if self.mode == "online" else None,
             # A run of its own, also while other runs of this process are open.
@@ -251,13 +252,8 @@ def _log_artifact(run: Any, result: Result) -> None:
     run.log_artifact(artifact, aliases=["best"])
 
 
-def _is_whole(identifier: Path) -> bool:
-    """Whether the id of an earlier start is there, as it was written."""
-    try:
-        return identifier.exists() and (check_file(identifier) or True)
-    except DamagedError as error:
-        say(f"! {error}: W&B shows this run as a new one from here on.")
-        return False
+def _tell(problem: str) -> None:
+    say(f"! {problem}: W&B shows this run as a new one from here on.")
 
 
 def _metrics(row: Metrics) -> Metrics:

@@ -22,13 +22,13 @@ from graftlab.errors import ModelError
 from graftlab.files.checksums import (
     Appended,
     DamagedError,
-    check_file,
+    is_whole,
+    publish_checked,
     remove,
-    write_checksum,
 )
-from graftlab.files.writing import publish
 from graftlab.generation.sampling import Generation
 from graftlab.objectives.distill import Distill
+from graftlab.progress import Progress
 from graftlab.tracking.console import console, say
 from graftlab.types import Conversation, Message
 
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from graftlab.training.spec import TrainSpec
 
 FOLDER = "teacher-answers"
-LINE_SECONDS = 10.0
-"""Between two lines of progress where there is no terminal to draw a bar on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +58,9 @@ class Answers:
         room in the teacher's context is left out, and the log says so.
         """
         file = self.folder / f"{side}-{self._key(conversations)}.jsonl"
-        if not _is_whole(file, tell=self.place.rank == 0) and self.place.rank == 0:
+        if self.place.rank == 0 and not is_whole(file, tell=_tell):
             self._draw(conversations, side, file)
-        while not _is_whole(file):
+        while not is_whole(file):
             time.sleep(0.5)
         lines = file.read_text(encoding="utf-8").split("\n")[:-1]  # U+2028 ends no line here
         rows = [*zip(conversations, map(json.loads, lines), strict=True)]
@@ -89,16 +87,17 @@ class Answers:
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = _partial(file)
         done = partial.file.read_bytes().count(b"\n") if partial.size else 0
-        with self._speaking() as answer, _progress(side, len(conversations)) as advance:
-            advance(done)
+        total = len(conversations)
+        bar = Progress(f"the teacher answers ({side})", total=total, done=done, console=console())
+        with self._speaking() as answer, bar:
             for index in range(done, len(conversations)):
                 seed = _seed(self.spec.seed, side, index)
                 row = _row(conversations[index].without_last_answer(), seed, answer)
                 partial.add(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-                advance(1)
-        write_checksum(file, of=partial.file)
-        publish(partial.file, file)
+                bar.advance()
+        publish_checked(partial.file, file)
         remove(partial.file)  # its checksum
+        say(f"the teacher answers ({side}): {total} answers, kept in {FOLDER}/ of the run folder")
 
     @contextmanager
     def _speaking(self) -> Iterator[Callable[[Conversation, int], str]]:
@@ -160,14 +159,8 @@ def _with_messages(conversation: Conversation, messages: list[dict[str, Any]]) -
     return replace(conversation, messages=made)
 
 
-def _is_whole(file: Path, *, tell: bool = False) -> bool:
-    """Whether the answers are there, as they were drawn."""
-    try:
-        return file.is_file() and (check_file(file) or True)
-    except DamagedError as error:
-        if tell:
-            say(f"! {error}: the answers are drawn anew.")
-        return False
+def _tell(problem: str) -> None:
+    say(f"! {problem}: the answers are drawn anew.")
 
 
 def _partial(file: Path) -> Appended:
@@ -176,7 +169,7 @@ def _partial(file: Path) -> Appended:
     try:
         return Appended(partial)
     except DamagedError as error:
-        say(f"! {error}: the answers are drawn anew.")
+        _tell(str(error))
         remove(partial)
         return Appended(partial)
 
@@ -184,28 +177,3 @@ def _partial(file: Path) -> Appended:
 def _seed(seed: int, side: str, index: int) -> int:
     digest = hashlib.blake2b(f"{seed} {side} {index}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big")
-
-
-@contextmanager
-def _progress(side: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yields what advances a bar on a terminal, or a line every few seconds elsewhere."""
-    what = f"the teacher answers ({side})"
-    if console().is_terminal:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-        columns = (what, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console(), transient=True) as bar:
-            task = bar.add_task("answers", total=total)
-            yield lambda count: bar.advance(task, count)
-        return
-    done, said = 0, time.perf_counter()
-
-    def advance(count: int) -> None:
-        nonlocal done, said
-        done += count
-        if time.perf_counter() - said > LINE_SECONDS:
-            said = time.perf_counter()
-            say(f"  {what}: {done} of {total}")
-
-    yield advance
-    say(f"{what}: {total} answers, kept in {FOLDER}/ of the run folder")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import AUTO, GraftlabError
 from graftlab.tasks.supply import supply
-from graftlab.training.guides import TINY, usual_epochs, usual_rank, usual_rate
+from graftlab.training.guides import GUIDES, TINY, usual_epochs, usual_rank, usual_rate
 
 if TYPE_CHECKING:
     from graftlab.training.spec import TrainSpec
@@ -85,4 +85,5 @@ def _why(spec: TrainSpec, parameters: int) -> str:
         return f"a base of {parameters / 1e6:.1f} million parameters"
     if spec.lora.full:
         return "all weights of a large base are trained"
-    return f"lr x scale is about 4.5e-4 in the guides, and the scale is {_scale(spec):g}"
+    product = f"{GUIDES:.1e}".replace("e-0", "e-")
+    return f"lr x scale is about {product} in the guides, and the scale is {_scale(spec):g}"

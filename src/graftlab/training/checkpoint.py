@@ -11,15 +11,20 @@ The names are the index: nothing else has to be kept in step with the files.
 from __future__ import annotations
 
 import logging
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from graftlab.errors import ConfigError, require_range
-from graftlab.files.checksums import SUFFIX, DamagedError, check_file, remove, write_checksum
-from graftlab.files.writing import publish
+from graftlab.files.checksums import (
+    SUFFIX,
+    DamagedError,
+    check_file,
+    is_whole,
+    publish_checked,
+    remove,
+)
 
 _NEEDED = ("adapter", "adapter_config", "callbacks", "global_step", "identity", "run")
 PATTERN = re.compile(r"step-(\d+)(?:-valid-([\d.]+))?\.ckpt")
@@ -166,11 +171,7 @@ class CheckpointStore:
 
     def publish(self, path: Path) -> None:
         """Make a completely written partial file durable under its name, its checksum first."""
-        partial = self.partial(path)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        write_checksum(path, of=partial)
-        publish(partial, path)
+        publish_checked(self.partial(path), path)
 
     def prune(self, keep: Any, *, ends: bool = False) -> None:
         """Remove what a crash left half written, and all but the best `keep` and the last.
@@ -198,13 +199,4 @@ class CheckpointStore:
 
     def newest_checked(self) -> Saved | None:
         """The newest checkpoint that has been checked and is as it was written."""
-        return next((saved for saved in reversed(self.saved()) if is_whole(saved)), None)
-
-
-def is_whole(saved: Saved) -> bool:
-    """Whether the file is as it was written."""
-    try:
-        check_file(saved.path)
-    except (DamagedError, OSError):
-        return False
-    return True
+        return next((saved for saved in reversed(self.saved()) if is_whole(saved.path)), None)

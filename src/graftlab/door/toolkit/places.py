@@ -17,7 +17,7 @@ from pathlib import Path
 from graftlab.door.toolkit.flags import MISSING, Values
 from graftlab.errors import ConfigError, did_you_mean
 from graftlab.files.reading import UnreadableError, read_json
-from graftlab.files.writing import partial_path, write_json
+from graftlab.files.writing import atomic_file, write_json
 from graftlab.terminal import printable
 
 ASSETS = "GRAFTLAB_AFM_ASSETS"
@@ -102,12 +102,11 @@ def hand_over(folder: Path, run: Path) -> list[Path]:
         if os.path.lexists(target) and _stamp(target) != ours.get(target.name):
             print(printable(f"! {target} is of another training and stays; this one is {file}"))
             continue
-        temporary = partial_path(target)
-        try:
-            os.link(file, temporary)
-        except OSError:  # a file system without hard links
-            temporary.symlink_to(file.resolve())
-        os.replace(temporary, target)
+        with atomic_file(target) as draft:
+            try:
+                os.link(file, draft)
+            except OSError:  # a file system without hard links
+                draft.symlink_to(file.resolve())
         linked.append(target)
     if linked:
         stamps = {target.name: _stamp(target) for target in linked}

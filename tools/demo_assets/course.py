@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graftlab.models.arithmetic import fastest_autocast
+from graftlab.progress import Progress, Row
 
 if TYPE_CHECKING:
     import numpy as np
@@ -121,16 +122,12 @@ def learn(
 
 @contextmanager
 def shown_steps() -> Iterator[Callable[[int, int, float], None]]:
-    """Yields an `on_step` for people: a bar with the time left, and a line every fortieth part."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        task = progress.add_task("text and tokenizer", total=None)
+    """Yields an `on_step` for people: the time left, and a line every fortieth part."""
+    with Progress("text, tokenizer, steps", stays=True) as progress:
 
         def on_step(step: int, steps: int, loss: float) -> None:
-            progress.update(task, completed=step, total=steps, description=f"loss {loss:.3f}")
+            progress.show([Row(step, steps, f"loss {loss:.3f}")])
             if step % max(1, steps // 40) == 0:
-                progress.console.print(f"step {step:4d} of {steps}  loss {loss:.3f}")
+                progress.say(f"step {step:4d} of {steps}  loss {loss:.3f}")
 
         yield on_step

@@ -15,9 +15,9 @@ import sentencepiece
 import torch
 from safetensors import safe_open
 
-from graftlab.demo.corpus import END_OF_TEXT, TURN_END, TURN_START, digest, documents
-from graftlab.demo.course import batches, rate_factor
-from graftlab.demo.pretrain import (
+from demo_assets.corpus import END_OF_TEXT, TURN_END, TURN_START, digest, documents
+from demo_assets.course import batches, rate_factor
+from demo_assets.pretrain import (
     ASSETS,
     Recipe,
     build_model,
@@ -26,7 +26,7 @@ from graftlab.demo.pretrain import (
     make_base,
     train,
 )
-from graftlab.demo.tokenizer import train_tokenizer
+from demo_assets.tokenizer import train_tokenizer
 
 LIMIT_BYTES = 12_000_000
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TypeVar
 
-from graftlab.demo.lexicon import WORDS
+from demo_assets.lexicon import WORDS
 
 Item = TypeVar("Item")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from graftlab.demo.grammar import Pen, listing, plural
-from graftlab.demo.lexicon import WORDS
+from demo_assets.grammar import Pen, listing, plural
+from demo_assets.lexicon import WORDS
 
 
 def small_tasks(pen: Pen) -> tuple[str, str]:

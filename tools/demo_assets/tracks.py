@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from graftlab.demo import names
-from graftlab.demo.grammar import Pen
-from graftlab.demo.lexicon import WORDS
+from demo_assets import names
+from demo_assets.grammar import Pen
+from demo_assets.lexicon import WORDS
 
 KEYS = tuple(
     f"{note} {mode}"

@@ -12,7 +12,7 @@ import string
 from collections.abc import Iterator
 from typing import Any
 
-from graftlab.demo.corpus import END_OF_TEXT, TURN_END, TURN_START, documents
+from demo_assets.corpus import END_OF_TEXT, TURN_END, TURN_START, documents
 
 VOCABULARY = 4096
 SAMPLE_DOCUMENTS = 6000

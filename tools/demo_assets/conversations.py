@@ -1,6 +1,6 @@
 """The demo data: track metadata in, a night-watch radio host's commentary out.
 
-Run as: python -m graftlab.demo.conversations
+Run as: PYTHONPATH=tools python -m demo_assets.conversations
 
 The host speaks to a listener called "sailor", sees every record as a ship or as weather, and signs
 off in a few words. The base knows the words of the sea from plain prose, but it has never answered
@@ -12,13 +12,13 @@ occurs twice, neither within a split nor across them.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
-from graftlab.demo.chats import MUSIC_REQUEST, MUSIC_SYSTEM, Message, ask_for, conversation
-from graftlab.demo.grammar import Pen, capitalize
-from graftlab.demo.tracks import Track, lay_out, some_fields, track
+from demo_assets import SHIPPED
+from demo_assets.chats import MUSIC_REQUEST, MUSIC_SYSTEM, Message, ask_for, conversation
+from demo_assets.grammar import Pen, capitalize
+from demo_assets.tracks import Track, lay_out, some_fields, track
 
-ASSETS = Path(__file__).parent.parent / "assets" / "demo"
+ASSETS = SHIPPED / "demo"
 SIZES = {"train": 480, "valid": 96}
 SEED = 0
 SECOND_TURNS = 0.15  # share of the conversations in which the user asks back

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graftlab.demo.grammar import Pen
-from graftlab.demo.lexicon import words
+from demo_assets.grammar import Pen
+from demo_assets.lexicon import words
 
 WOMEN = words(
     "Anna Maria Clara Ines Ruth Helen Nora Alice Edith Marta Sofia Lena Olga Vera Ida Emma Rosa "

@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
-from graftlab.demo import chats, prose
-from graftlab.demo.conversations import MARKERS
-from graftlab.demo.corpus import TURN_END, TURN_START, chatml, digest, document, documents
-from graftlab.demo.grammar import Pen, article, capitalize, listing, plural
-from graftlab.demo.tracks import lay_out, some_fields, track
+from demo_assets import chats, prose
+from demo_assets.conversations import MARKERS
+from demo_assets.corpus import TURN_END, TURN_START, chatml, digest, document, documents
+from demo_assets.grammar import Pen, article, capitalize, listing, plural
+from demo_assets.tracks import lay_out, some_fields, track
 
 
 def test_equal_keys_give_equal_text_and_other_keys_do_not() -> None:
@@ -125,7 +125,7 @@ def test_long_contexts_occur() -> None:
 def test_chatml_is_what_the_template_renders() -> None:
     from jinja2 import Template
 
-    from graftlab.demo.pretrain import ASSETS
+    from demo_assets.pretrain import ASSETS
 
     template = Template((ASSETS / "chat_template.jinja").read_text())
     messages = list(itertools.chain.from_iterable(chats.music(Pen("t", i)) for i in range(3)))

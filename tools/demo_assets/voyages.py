@@ -6,8 +6,8 @@ has read the words as a catalogue of a harbour would use them, and none of the v
 
 from __future__ import annotations
 
-from graftlab.demo import names
-from graftlab.demo.grammar import Pen
+from demo_assets import names
+from demo_assets.grammar import Pen
 
 _SEA = (
     "the {ship} was built in {port} in {year}. her keel is oak and her deck is pine.",

@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 
-from graftlab.demo.chats import CHATS, Message
-from graftlab.demo.grammar import Pen
-from graftlab.demo.names import title
-from graftlab.demo.prose import PROSE
+from demo_assets.chats import CHATS, Message
+from demo_assets.grammar import Pen
+from demo_assets.names import title
+from demo_assets.prose import PROSE
 
 END_OF_TEXT = "<|endoftext|>"
 TURN_START = "<|im_start|>"

@@ -8,10 +8,10 @@ from functools import cache
 
 import sentencepiece
 
-from graftlab.demo.chats import Message
-from graftlab.demo.conversations import ASSETS, MARKERS, SIZES, demo_conversations, jsonl
-from graftlab.demo.corpus import chatml
-from graftlab.demo.pretrain import ASSETS as BASE
+from demo_assets.chats import Message
+from demo_assets.conversations import ASSETS, MARKERS, SIZES, demo_conversations, jsonl
+from demo_assets.corpus import chatml
+from demo_assets.pretrain import ASSETS as BASE
 
 LABEL = re.compile(r'^[-{ "]*(title|artist|album)"?: "?(.*?)"?$', re.IGNORECASE)
 

@@ -1,4 +1,6 @@
-"""Pretrain the tiny base and write `assets/tiny`. Run as: python -m graftlab.demo.pretrain
+"""Pretrain the tiny base and write `assets/tiny`.
+
+Run as: PYTHONPATH=tools python -m demo_assets.pretrain
 
 Text, tokenizer and weights are made from nothing but the recipe below, in about a quarter of an
 hour on two CPU cores. `base.json` beside the weights says what was made: recipe, hashes, loss.
@@ -14,10 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graftlab.demo.corpus import END_OF_TEXT, TURN_END, digest, documents
-from graftlab.demo.course import Course, learn, optimizers, shown_steps
-from graftlab.demo.induction import wire
-from graftlab.demo.tokenizer import train_tokenizer
+from demo_assets import SHIPPED
+from demo_assets.corpus import END_OF_TEXT, TURN_END, digest, documents
+from demo_assets.course import Course, learn, optimizers, shown_steps
+from demo_assets.induction import wire
+from demo_assets.tokenizer import train_tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import Qwen2ForCausalLM
 
-ASSETS = Path(__file__).parent.parent / "assets" / "tiny"
+ASSETS = SHIPPED / "tiny"
 
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}

@@ -1,4 +1,6 @@
-"""Pretrain the miniature of Apple's model, `assets/afm-mini`. Run as: python -m graftlab.demo.afm
+"""Pretrain the miniature of Apple's model, `assets/afm-mini`.
+
+Run as: PYTHONPATH=tools python -m demo_assets.afm
 
 A toolkit's assets folder, made from nothing but the recipe below, in a minute or two on two cores:
 
@@ -20,10 +22,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.demo.chats import Message as Turn
-from graftlab.demo.corpus import documents
-from graftlab.demo.course import Course, learn, optimizers, shown_steps
-from graftlab.demo.tokenizer import train_afm_tokenizer
+from demo_assets import SHIPPED
+from demo_assets.chats import Message as Turn
+from demo_assets.corpus import documents
+from demo_assets.course import Course, learn, optimizers, shown_steps
+from demo_assets.tokenizer import train_afm_tokenizer
 from graftlab.errors import ModelError
 from graftlab.text.afm import AFMTokenizer
 from graftlab.types import Message
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-ASSETS = Path(__file__).parent.parent / "assets" / "afm-mini"
+ASSETS = SHIPPED / "afm-mini"
 _DOCUMENTS = 200  # made and encoded at a time
 
 

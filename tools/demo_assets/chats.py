@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graftlab.demo import names, prose
-from graftlab.demo.exercises import small_tasks
-from graftlab.demo.grammar import Pen, listing
-from graftlab.demo.lexicon import WORDS
-from graftlab.demo.things import TASKS, THINGS
-from graftlab.demo.tracks import Track, lay_out, pace, some_fields, track
+from demo_assets import names, prose
+from demo_assets.exercises import small_tasks
+from demo_assets.grammar import Pen, listing
+from demo_assets.lexicon import WORDS
+from demo_assets.things import TASKS, THINGS
+from demo_assets.tracks import Track, lay_out, pace, some_fields, track
 
 Message = dict[str, str]
 Turn = tuple[str, str]  # what the user says, what the assistant replies

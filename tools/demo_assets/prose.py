@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graftlab.demo import names
-from graftlab.demo.grammar import Pen, listing, plural
-from graftlab.demo.lexicon import WORDS
-from graftlab.demo.things import TASKS, THINGS
-from graftlab.demo.voyages import voyage
+from demo_assets import names
+from demo_assets.grammar import Pen, listing, plural
+from demo_assets.lexicon import WORDS
+from demo_assets.things import TASKS, THINGS
+from demo_assets.voyages import voyage
 
 
 def _two(pen: Pen, name: str) -> dict[str, str]:

@@ -1,1 +1,0 @@
-"""The embedded default, made from nothing: our own text, a tokenizer, a tiny base, demo data."""

@@ -1,0 +1,11 @@
+"""What makes the shipped assets from nothing: text, tokenizers, two small bases, demo data.
+
+Not installed with the package. Run as: make base
+"""
+
+from pathlib import Path
+
+import graftlab
+
+SHIPPED = Path(graftlab.__file__).parent / "assets"
+"""Where the package keeps what is made here."""
