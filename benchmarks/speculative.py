@@ -40,7 +40,8 @@ from graftlab.models.base import Base
 from graftlab.models.hf import HFModel
 from graftlab.models.tiny import TinyModel
 from graftlab.tasks.train import run
-from graftlab.text.tokenizer import Tokenizer, load_tokenizer
+from graftlab.text.load import load_tokenizer
+from graftlab.text.tokenizer import Tokenizer
 
 CPU = torch.device("cpu")
 SIZE = {"hidden": 768, "intermediate": 2048, "layers": 12}

@@ -16,7 +16,8 @@ from graftlab.generation.guide import SchemaGuide
 from graftlab.generation.schema import read_schema
 from graftlab.text.afm import AFMTokenizer
 from graftlab.text.json_schema import mismatch
-from graftlab.text.tokenizer import Tokenizer, load_tokenizer
+from graftlab.text.load import load_tokenizer
+from graftlab.text.tokenizer import Tokenizer
 from miniatures import CHATML, save_tokenizer
 from schemas import SCHEMAS, closed, random_logits
 from text_tokenizers import write_sentencepiece, write_tokenizer

@@ -19,7 +19,7 @@ from graftlab.models.draft import DraftModel
 from graftlab.models.probe import check_isolation
 from graftlab.models.shrink import shrink
 from graftlab.models.tiny import ASSET
-from graftlab.text.tokenizer import load_tokenizer
+from graftlab.text.load import load_tokenizer
 from miniatures import TRANSFORMERS
 
 CPU = torch.device("cpu")

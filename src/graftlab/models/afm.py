@@ -135,7 +135,7 @@ class AFMModel(ModelSpec):
 
     def load_tokenizer(self, folder: Path | None = None) -> Tokenizer:
         from graftlab.text.afm import load_afm
-        from graftlab.text.tokenizer import load_tokenizer
+        from graftlab.text.load import load_tokenizer
 
         if folder is not None:
             return load_tokenizer(folder)

@@ -193,7 +193,7 @@ class DraftModel(ModelSpec):
 
     def _build(self, pattern: Pattern, config: dict[str, Any], folder: Path) -> None:
         """Initial weights as the architecture draws them, config and tokenizer into `folder`."""
-        from graftlab.text.tokenizer import load_tokenizer
+        from graftlab.text.load import load_tokenizer
 
         if pattern.is_afm:
             from graftlab.models.afm_draft import build

@@ -113,7 +113,7 @@ class HFModel(ModelSpec):
         return sum(file.stat().st_size for file in self.folder().glob("*.safetensors"))
 
     def load_tokenizer(self, folder: Path | None = None) -> Tokenizer:
-        from graftlab.text.tokenizer import load_tokenizer
+        from graftlab.text.load import load_tokenizer
 
         trusted = self.trust_remote_code
         place, template = folder or self.folder(), None  # an adapter's is saved with its template
