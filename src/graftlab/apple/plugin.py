@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from graftlab.adapters import tamm
+from graftlab.adapters.attach import register_adapters
 from graftlab.models.afm import AFMModel
+from graftlab.models.afm_base import AFMBase
 from graftlab.models.afm_mini import AFMMini
 from graftlab.text.afm import recognise
 from graftlab.text.load import register_tokenizer
@@ -10,3 +13,4 @@ from graftlab.text.load import register_tokenizer
 __all__ = ["AFMMini", "AFMModel"]
 
 register_tokenizer(recognise)
+register_adapters(AFMModel, AFMBase, check=tamm.check, attach=tamm.attach, load=tamm.load_adapter)

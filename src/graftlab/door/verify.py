@@ -99,7 +99,9 @@ def check_parts(spec: Any) -> None:
         return
     model.check()
     if lora is not None and model.on_disk:
-        model.check_lora(lora)
+        from graftlab.adapters.attach import check_lora
+
+        check_lora(model, lora)
 
 
 def composed(door: Door, overrides: Sequence[str]) -> DictConfig:

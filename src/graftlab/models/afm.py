@@ -15,7 +15,6 @@ from graftlab.registry import choice
 if TYPE_CHECKING:
     import torch
 
-    from graftlab.adapters.lora import Lora
     from graftlab.models.afm_base import AFMBase
     from graftlab.models.afm_files import Assets
     from graftlab.text.tokenizer import Tokenizer
@@ -110,11 +109,6 @@ class AFMModel(ModelSpec):
         from graftlab.models.afm_files import find_assets
 
         return find_assets(self.folder())
-
-    def check_lora(self, lora: Lora) -> None:
-        from graftlab.adapters.tamm_targets import resolve_targets
-
-        resolve_targets(lora, num_layers=self.published.layers or 0)
 
     def fingerprint(self) -> str:
         from graftlab.models.afm_files import fingerprint

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from graftlab.errors import require_choice
 from graftlab.registry import group
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from graftlab.adapters.base import Adapter
-    from graftlab.adapters.lora import Lora
-    from graftlab.adapters.store import AdapterSource
     from graftlab.models.architecture import Architecture
     from graftlab.models.context import Context
     from graftlab.text.tokenizer import Tokenizer
@@ -67,10 +64,6 @@ class ModelSpec(ABC):
         """For people."""
 
     @abstractmethod
-    def check_lora(self, lora: Lora) -> None:
-        """Whether this base can carry such an adapter; weights are not read. Raises ConfigError."""
-
-    @abstractmethod
     def fingerprint(self) -> str:
         """16 hex digits that another or a finetuned model does not share. Raises ModelError."""
 
@@ -116,6 +109,16 @@ class Dimensions:
     """Width of all query heads together."""
 
 
+class AttachedAdapter(Protocol):
+    """What a base knows of the adapter that is on it."""
+
+    def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """Its trainable parameters, by name."""
+
+    def detach(self) -> None:
+        """Take it out of the base, which is then as it was."""
+
+
 class Base(ABC):
     """A frozen causal language model; an adapter is injected into it and taken out again.
 
@@ -138,7 +141,7 @@ class Base(ABC):
         self.source = source  # what its library loads it from: a hub id or an absolute folder
         self.folder = folder
         self.fingerprint = fingerprint
-        self.adapter: Adapter | None = None
+        self.adapter: AttachedAdapter | None = None
         self.lendings = 0  # how many jobs of this process it was lent to
         self.answers: dict[str, Any] = {}
         """What it said by itself, for the next job of this process that asks the same."""
@@ -150,37 +153,6 @@ class Base(ABC):
         model.requires_grad_(False)
         model.eval()
         _silence_dropout(model)
-
-    def attach(self, lora: Lora, *, seed: int, dtype: torch.dtype) -> Adapter:
-        """A new adapter on this base, its weights in `dtype`; with `lora.from_run`, that one's.
-
-        Initial values depend on the seed (`lora.seed`, else `seed`) and on each module's own name,
-        not on other modules, the device or any global random state. With `lora.full` it is the
-        base's own weights that are trained. Raises ConfigError.
-        """
-        if lora.full:
-            from graftlab.adapters import full
-
-            return full.attach(self, lora, dtype=dtype)
-        return self._attach(lora, seed=seed, dtype=dtype)
-
-    def load_adapter(self, source: AdapterSource, *, dtype: torch.dtype | None = None) -> Adapter:
-        """A trained adapter on this base, in `dtype` (default fp32). Raises ModelError."""
-        from graftlab.adapters.store import FULL
-
-        if source.config().get("format") == FULL:
-            from graftlab.adapters import full
-
-            return full.load(self, source, dtype=dtype)
-        return self._load_adapter(source, dtype=dtype)
-
-    @abstractmethod
-    def _attach(self, lora: Lora, *, seed: int, dtype: torch.dtype) -> Adapter:
-        """LoRA layers in the classes of the base's own library."""
-
-    @abstractmethod
-    def _load_adapter(self, source: AdapterSource, *, dtype: torch.dtype | None) -> Adapter:
-        """Trained LoRA layers in the classes of the base's own library."""
 
     @property
     @abstractmethod

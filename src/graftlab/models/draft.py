@@ -26,7 +26,6 @@ from graftlab.text.tokenizer import FILES, holds_tokenizer
 if TYPE_CHECKING:
     import torch
 
-    from graftlab.adapters.lora import Lora
     from graftlab.models.base import Base
     from graftlab.text.tokenizer import Tokenizer
 
@@ -118,9 +117,6 @@ class DraftModel(ModelSpec):
     @property
     def num_bytes(self) -> int:
         return self.made().num_bytes
-
-    def check_lora(self, lora: Lora) -> None:
-        self.made().check_lora(lora)
 
     def fingerprint(self) -> str:
         return self.made().fingerprint()

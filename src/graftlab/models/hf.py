@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from graftlab.adapters.lora import Lora
     from graftlab.models.hf_base import HFBase
     from graftlab.text.tokenizer import Tokenizer
 
@@ -95,11 +94,6 @@ class HFModel(ModelSpec):
             hint = did_you_mean(folder.name, siblings)
             raise ModelError(f"model.path={self.path}: there is no such folder.{hint}")
         return folder.resolve()
-
-    def check_lora(self, lora: Lora) -> None:
-        from graftlab.adapters.targets import check_targets
-
-        check_targets(self.folder(), lora)
 
     def fingerprint(self) -> str:
         from graftlab.models.fingerprint import fingerprint

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from graftlab.adapters.attach import attach
 from graftlab.errors import ConfigError, Paused
 from graftlab.models.cache import lend
 from graftlab.models.compile import compile_layers, plan_compile
@@ -164,7 +165,7 @@ def open_adapter(spec: TrainSpec, precision: Resolved, place: Place) -> Iterator
     """The base, lent, with the adapter in it; the base goes back as it came."""
     stored = precision.stored(trained=spec.lora.full)
     with lend(spec.model, dtype=stored, device=place.device) as base:
-        adapter = base.attach(spec.lora, seed=spec.seed, dtype=precision.adapter_dtype)
+        adapter = attach(base, spec.lora, seed=spec.seed, dtype=precision.adapter_dtype)
         base.set_checkpointing(spec.model.gradient_checkpointing)
         yield adapter
 

@@ -138,4 +138,6 @@ def load_onto(base: Base, source: AdapterSource | None, *, dtype: torch.dtype) -
             f"{base.name} ({base.fingerprint}): what it says there would mean nothing. Take the "
             "base it was trained on."
         )
-    return base.load_adapter(source, dtype=dtype)
+    from graftlab.adapters.attach import load_adapter
+
+    return load_adapter(base, source, dtype=dtype)
