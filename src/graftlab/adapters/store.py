@@ -3,25 +3,28 @@
 RUN/                          a run folder: its adapter/ is meant (the best one)
 RUN/adapter-final/            an adapter folder, ours or PEFT's
 RUN/checkpoints/last.ckpt     a checkpoint: keys "adapter", "adapter_config" and "run"
-adapter-final.pt              a checkpoint of Apple's adapter toolkit, a run's or anybody's
 
 Where all weights were trained (`lora=full`), RUN/adapter/ is a whole model; see `full.py`.
+Checkpoints of other makes are told by the endings of their names; see `register_checkpoint`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, ModelError, did_you_mean
+from graftlab.models.folder import model_in
+from graftlab.registry import load_rooms
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from graftlab.adapters.lora import Lora
-    from graftlab.models.base import Base
+    from graftlab.models.base import Base, ModelSpec
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -125,12 +128,15 @@ class ModelSource(FolderSource):
     """A folder with all weights of a model, trained from a base."""
 
     @property
-    def file(self) -> Path:
-        from graftlab.models import afm_files
-        from graftlab.models.weights import weight_files
+    def model(self) -> ModelSpec:
+        """The model that lies there. Raises ModelError where its own files are missing."""
+        if (found := model_in(self.path)) is None:
+            raise ModelError(f"{self.path} has a {TRAINED_FROM}, and no config of a model beside.")
+        return found
 
-        flat = self.path / afm_files.WEIGHTS
-        return flat if flat.is_file() else weight_files(self.path)[0]
+    @property
+    def file(self) -> Path:
+        return self.model.weight_files()[0]
 
     def config(self) -> dict[str, Any]:
         from graftlab.models.weights import read_json
@@ -138,14 +144,7 @@ class ModelSource(FolderSource):
         return read_json(self.path / TRAINED_FROM)
 
     def tensors(self) -> dict[str, Tensor]:
-        from safetensors.torch import load_file
-
-        from graftlab.models.afm_files import read_weights
-        from graftlab.models.weights import weight_files
-
-        if self.file.suffix == ".pt":
-            return read_weights(self.file)
-        return {name: t for file in weight_files(self.path) for name, t in load_file(file).items()}
+        return self.model.read_weights()
 
     def base_fingerprint(self) -> str | None:
         return self.config().get("base_fingerprint")
@@ -181,35 +180,12 @@ class CheckpointSource(FileSource):
         return (_checkpoint(self.path).get("identity") or {}).get("base")
 
 
-@dataclass(frozen=True, slots=True)
-class ToolkitSource(FileSource):
-    """A checkpoint of Apple's toolkit: tensors alone; what else is known says the run around it."""
+_CHECKPOINTS: dict[str, Callable[[Path], AdapterSource]] = {".ckpt": CheckpointSource}
 
-    def config(self) -> dict[str, Any]:
-        from graftlab.adapters.lora import Lora
-        from graftlab.adapters.tamm_targets import alpha_of, describe
 
-        try:
-            content = describe(self.tensors())
-        except ModelError as error:
-            raise ModelError(f"{self.path}: {error}") from error
-        lora = self.run().get("lora") or {}
-        if lora.get("rank") == content["rank"]:
-            said: dict[str, Any] = {k: lora.get(k) for k in ("rank", "alpha", "scale", "rslora")}
-            content["alpha"] = alpha_of(Lora(**said))
-        return content
-
-    def tensors(self) -> dict[str, Tensor]:
-        from graftlab.adapters.toolkit import read
-
-        return read(self.path)
-
-    def run(self) -> dict[str, Any]:
-        return FolderSource(self.folder.parent).run()
-
-    def base_fingerprint(self) -> str | None:
-        adapter = self.folder.parent / "adapter"
-        return FolderSource(adapter).base_fingerprint() if (adapter / WEIGHTS).is_file() else None
+def register_checkpoint(suffix: str, source: Callable[[Path], AdapterSource]) -> None:
+    """Files with this ending are adapters, which `source(path)` reads."""
+    _CHECKPOINTS[suffix] = source
 
 
 def find_adapter(path: str) -> AdapterSource:
@@ -226,13 +202,13 @@ def find_adapter(path: str) -> AdapterSource:
 def _find(path: str) -> AdapterSource:
     place = Path(path).expanduser()
     if place.is_file():
-        if place.suffix == ".ckpt":
-            return CheckpointSource(place.resolve())
-        if place.suffix == ".pt":
-            return ToolkitSource(place.resolve())
+        load_rooms()
+        if (kind := _CHECKPOINTS.get(place.suffix)) is not None:
+            return kind(place.resolve())
         if place.name in (CONFIG, WEIGHTS):
             return _find(str(place.parent))
-        raise ModelError(f"{path} is neither a folder nor a checkpoint (.ckpt, .pt).")
+        known = ", ".join(sorted(_CHECKPOINTS))
+        raise ModelError(f"{path} is neither a folder nor a checkpoint ({known}).")
     if not place.is_dir():
         siblings = [p.name for p in place.parent.iterdir()] if place.parent.is_dir() else []
         hint = did_you_mean(place.name, siblings)

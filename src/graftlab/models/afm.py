@@ -14,6 +14,7 @@ from graftlab.registry import choice
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from graftlab.models.afm_base import AFMBase
     from graftlab.models.afm_files import Assets
@@ -114,6 +115,16 @@ class AFMModel(ModelSpec):
         from graftlab.models.afm_files import fingerprint
 
         return fingerprint(self.assets())
+
+    def weight_files(self) -> list[Path]:
+        from graftlab.models.afm_files import WEIGHTS
+
+        return [self.folder() / WEIGHTS]
+
+    def read_weights(self) -> dict[str, Tensor]:
+        from graftlab.models.afm_files import read_weights
+
+        return read_weights(self.weight_files()[0])
 
     @property
     def num_bytes(self) -> int:

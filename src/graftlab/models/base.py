@@ -72,6 +72,14 @@ class ModelSpec(ABC):
     def num_bytes(self) -> int:
         """What its weights take on disk; 0 where they are not on this machine."""
 
+    @abstractmethod
+    def weight_files(self) -> list[Path]:
+        """The files that hold its weights, at least one. Raises ModelError where they are not."""
+
+    @abstractmethod
+    def read_weights(self) -> dict[str, Tensor]:
+        """All weights under their names in the files, on the CPU. Raises ModelError."""
+
     @property
     def published(self) -> Architecture | None:
         """What `graftlab plan` counts where the files are not Hugging Face's; None otherwise."""

@@ -25,6 +25,7 @@ from graftlab.text.tokenizer import FILES, holds_tokenizer
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from graftlab.models.base import Base
     from graftlab.text.tokenizer import Tokenizer
@@ -120,6 +121,12 @@ class DraftModel(ModelSpec):
 
     def fingerprint(self) -> str:
         return self.made().fingerprint()
+
+    def weight_files(self) -> list[Path]:
+        return self.made().weight_files()
+
+    def read_weights(self) -> dict[str, Tensor]:
+        return self.made().read_weights()
 
     def load_tokenizer(self, folder: Path | None = None) -> Tokenizer:
         return self.made().load_tokenizer(folder)

@@ -18,11 +18,12 @@ from graftlab.models.headers import (
 )
 from graftlab.models.trust import names_code, require_trust
 from graftlab.models.undamaged import require_undamaged
-from graftlab.models.weights import read_json
+from graftlab.models.weights import read_json, weight_files
 from graftlab.registry import choice
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
     from transformers import PreTrainedModel
 
     from graftlab.models.hf_base import HFBase
@@ -99,6 +100,15 @@ class HFModel(ModelSpec):
         from graftlab.models.fingerprint import fingerprint
 
         return fingerprint(self.folder())
+
+    def weight_files(self) -> list[Path]:
+        return weight_files(self.folder())
+
+    def read_weights(self) -> dict[str, Tensor]:
+        from safetensors.torch import load_file
+
+        files = self.weight_files()
+        return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
     @property
     def num_bytes(self) -> int:
