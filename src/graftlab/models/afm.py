@@ -138,6 +138,19 @@ class AFMModel(ModelSpec):
     def compile_obstacle(self) -> str | None:
         return "not on Apple's model: compiling tamm's layers takes longer than it can save"
 
+    def plan_draft(self, *, layers: int | None, hidden: int | None) -> dict[str, Any]:
+        from graftlab.models.afm_draft import plan
+
+        return plan(self.folder(), layers=layers, hidden=hidden)
+
+    def build_draft(
+        self, folder: Path, *, layers: int | None, hidden: int | None, seed: int, embedding: str
+    ) -> None:
+        from graftlab.models.afm_draft import build
+
+        sizes = {"layers": layers, "hidden": hidden}
+        build(self.folder(), folder, **sizes, seed=seed, embedding=embedding)
+
     def load_tokenizer(self, folder: Path | None = None) -> Tokenizer:
         from graftlab.text.afm import load_afm
         from graftlab.text.load import load_tokenizer

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from graftlab.errors import require_choice
+from graftlab.errors import ModelError, require_choice
 from graftlab.registry import group
 
 if TYPE_CHECKING:
@@ -84,6 +84,22 @@ class ModelSpec(ABC):
     def published(self) -> Architecture | None:
         """What `graftlab plan` counts where the files are not Hugging Face's; None otherwise."""
         return None
+
+    def plan_draft(self, *, layers: int | None, hidden: int | None) -> dict[str, Any]:
+        """What a small model after this one would be, in plain content: all but its weights.
+
+        None takes a share of its own. Weights are not read. Raises ModelError or ConfigError.
+        """
+        raise ModelError(f"{self.name} is of a kind after which no draft can be made.")
+
+    def build_draft(
+        self, folder: Path, *, layers: int | None, hidden: int | None, seed: int, embedding: str
+    ) -> None:
+        """Write such a model into `folder`, but for its tokenizer; `embedding` as `model=draft`.
+
+        Raises ModelError or ConfigError.
+        """
+        raise ModelError(f"{self.name} is of a kind after which no draft can be made.")
 
     @property
     def joint_obstacle(self) -> str | None:

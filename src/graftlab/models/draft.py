@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +14,13 @@ from graftlab.caches import default_cache, is_intact, made_alone
 from graftlab.errors import ConfigError, GraftlabError, ModelError, require_choice, require_range
 from graftlab.files.building import building
 from graftlab.files.checksums import write_checksums
-from graftlab.models.afm import AFMModel
 from graftlab.models.architecture import Architecture
 from graftlab.models.base import ModelSpec
 from graftlab.models.folder import model_in
 from graftlab.models.hf import HFModel
-from graftlab.models.shrink import shrink
 from graftlab.models.trust import without_trust
-from graftlab.models.weights import read_json
 from graftlab.registry import choice, restore
+from graftlab.text.load import load_tokenizer
 from graftlab.text.tokenizer import FILES, holds_tokenizer
 
 if TYPE_CHECKING:
@@ -40,15 +40,11 @@ TOKENIZER_FILES = (
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """What a draft is made after: a folder with the model, and one with the tokenizer."""
+    """What a draft is made after."""
 
     model: ModelSpec
-    config: Path
-    tokenizer: Path
-
-    @property
-    def is_afm(self) -> bool:
-        return isinstance(self.model, AFMModel)
+    tokenizer: Path | None = None
+    """The folder of the tokenizer that a run was trained with; None for the model's own."""
 
 
 @choice("draft")
@@ -95,7 +91,7 @@ class DraftModel(ModelSpec):
             with made_alone(home):
                 if not is_intact(home):  # else another process was first
                     with building(home) as made:
-                        self._build(pattern, plan, made)
+                        self._build(pattern, made)
                         write_checksums(made)
         return home
 
@@ -136,100 +132,50 @@ class DraftModel(ModelSpec):
         base.name = self.name
         return base
 
-    def _pattern(self) -> Pattern:
-        """Where config and tokenizer lie; weights are not needed. Raises ModelError."""
-        assert self.of is not None, "checked when it was built"
-        place = Path(self.of).expanduser()
+    @contextmanager
+    def _errors_named(self) -> Iterator[None]:
+        """Errors of what `of` is say so."""
         try:
-            model = model_in(place)
+            yield
+        except (ConfigError, ModelError) as error:
+            raise ModelError(f"model.of={self.of}: {error}") from error
+
+    def _pattern(self) -> Pattern:
+        """The model that it is made after; its weights are not needed. Raises ModelError."""
+        assert self.of is not None, "checked when it was built"
+        with self._errors_named():
+            model = model_in(Path(self.of).expanduser())
             if model is None:
                 return _pattern_of_run(self.of)
             model.template = self.template
-            return Pattern(model, model.folder(), model.folder())
-        except ModelError as error:
-            raise ModelError(f"model.of={self.of}: {error}") from error
+            return Pattern(model)
 
     def _plan(self, pattern: Pattern) -> dict[str, Any]:
         """What will be made, in plain content: all of it that the weights do not say."""
-        if pattern.is_afm:
-            return self._afm_plan(pattern)
-        return self._config(pattern)
+        with self._errors_named():
+            return pattern.model.plan_draft(layers=self.layers, hidden=self.hidden)
 
-    def _afm_plan(self, pattern: Pattern) -> dict[str, Any]:
-        from graftlab.models.afm_draft import sizes_of, toolkit_draft
-        from graftlab.models.afm_files import find_assets, read_config
-        from graftlab.models.fingerprint import file_digest
-
-        sized = self.layers is not None or self.hidden is not None
-        if (given := toolkit_draft(pattern.config)) is not None and not sized:
-            return {"toolkit": [file_digest(file) for file in given]}
-        config = read_config(find_assets(pattern.config).config)
-        try:
-            sizes = asdict(sizes_of(config, layers=self.layers, hidden=self.hidden))
-        except ConfigError as error:
-            raise ModelError(f"model.of={self.of}: {error}") from error
-        return {"afm": sizes, "vocabulary": int(config.vocab_size)}
-
-    def _config(self, pattern: Pattern) -> dict[str, Any]:
-        content = read_json(pattern.config / "config.json")
-        if "auto_map" in content:
-            raise ModelError(
-                f"model.of={self.of}: a draft is made of architectures that transformers knows; "
-                "this one brings code of its own. Give a small model with model=hf model.path=DIR."
-            )
-        try:
-            return shrink(content, layers=self.layers, hidden=self.hidden)
-        except ModelError as error:
-            raise ModelError(f"model.of={self.of}: {error}") from error
-
-    def _key(self, pattern: Pattern, config: dict[str, Any]) -> str:
+    def _key(self, pattern: Pattern, plan: dict[str, Any]) -> str:
         """Hash of all that decides the folder's content."""
-        said = [config, self.seed, pattern.model.template]
+        said = [plan, self.seed, pattern.model.template]
         if self.embedding == "projected":
             said.append(pattern.model.fingerprint())
         digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+        folder = pattern.tokenizer or pattern.model.description() or pattern.model.folder()
         for name in TOKENIZER_FILES:
-            if (pattern.tokenizer / name).is_file():
+            if (folder / name).is_file():
                 digest.update(f"\0{name}\0".encode())
-                digest.update((pattern.tokenizer / name).read_bytes())
+                digest.update((folder / name).read_bytes())
         return digest.hexdigest()[:16]
 
-    def _build(self, pattern: Pattern, config: dict[str, Any], folder: Path) -> None:
-        """Initial weights as the architecture draws them, config and tokenizer into `folder`."""
-        from graftlab.text.load import load_tokenizer
-
-        if pattern.is_afm:
-            from graftlab.models.afm_draft import build
-
-            size = {"layers": self.layers, "hidden": self.hidden}
-            build(pattern.config, folder, **size, seed=self.seed, embedding=self.embedding)
-        else:
-            self._build_hf(pattern, config, folder)
-        own = pattern.tokenizer == pattern.config
-        speaks = pattern.model.load_tokenizer() if own else load_tokenizer(pattern.tokenizer)
-        speaks.save(folder)
-
-    def _build_hf(self, pattern: Pattern, config: dict[str, Any], folder: Path) -> None:
-        import torch
-        from transformers import AutoConfig, AutoModelForCausalLM
-
-        from graftlab.models.project import project_embedding
-
-        fields = {key: value for key, value in config.items() if key != "model_type"}
-        try:
-            made = AutoConfig.for_model(config["model_type"], **fields)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.seed)
-                model = AutoModelForCausalLM.from_config(
-                    made, dtype=torch.float32, trust_remote_code=False
-                )
-        except (ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
-            raise ModelError(
-                f"model.of={self.of}: no draft of this shape can be made: {error}"
-            ) from error
-        if self.embedding == "projected":
-            project_embedding(model, pattern.model.folder())
-        model.save_pretrained(folder)
+    def _build(self, pattern: Pattern, folder: Path) -> None:
+        """Initial weights, config and tokenizer into `folder`."""
+        sizes = {"layers": self.layers, "hidden": self.hidden}
+        with self._errors_named():
+            pattern.model.build_draft(folder, **sizes, seed=self.seed, embedding=self.embedding)
+        saved = pattern.tokenizer
+        tokenizer = load_tokenizer(saved) if saved else pattern.model.load_tokenizer()
+        tokenizer.save(folder)
 
 
 def _pattern_of_run(path: str) -> Pattern:
@@ -238,16 +184,14 @@ def _pattern_of_run(path: str) -> Pattern:
 
     source = find_adapter(path)
     if (whole := model_in(source.folder)) is not None:
-        return Pattern(whole, source.folder, source.folder)
+        return Pattern(whole)
     described = source.run().get("model")
     model = _base(described) if described else _named(source.config())
     try:
-        config = model.folder() if isinstance(model, AFMModel) else model.description()
+        model.description()
     except GraftlabError as error:
         raise ModelError(f"its base is not here: {error}") from error
-    assert config is not None, "folders and hub ids have a description"
-    saved = holds_tokenizer(source.folder)
-    return Pattern(model, config, source.folder if saved else config)
+    return Pattern(model, source.folder if holds_tokenizer(source.folder) else None)
 
 
 def _base(described: dict[str, Any]) -> ModelSpec:

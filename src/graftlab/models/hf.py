@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, ModelError, did_you_mean
 from graftlab.models.architecture import Architecture
@@ -115,6 +115,19 @@ class HFModel(ModelSpec):
         if not self.on_disk:
             return 0
         return sum(file.stat().st_size for file in self.folder().glob("*.safetensors"))
+
+    def plan_draft(self, *, layers: int | None, hidden: int | None) -> dict[str, Any]:
+        from graftlab.models.shrink import plan
+
+        return plan(self.description() or self.folder(), layers=layers, hidden=hidden)
+
+    def build_draft(
+        self, folder: Path, *, layers: int | None, hidden: int | None, seed: int, embedding: str
+    ) -> None:
+        from graftlab.models.shrink import build
+
+        pattern = self.folder() if embedding == "projected" else None
+        build(self.plan_draft(layers=layers, hidden=hidden), folder, seed=seed, pattern=pattern)
 
     def load_tokenizer(self, folder: Path | None = None) -> Tokenizer:
         from graftlab.text.load import load_tokenizer
