@@ -128,13 +128,13 @@ def logits(run: Path, ids: torch.Tensor) -> torch.Tensor:
     """What the run's base answers with its adapter, in graftlab: (B, T) -> (B, T, V)."""
     import torch
 
-    from graftlab.adapters.store import find_adapter
+    from graftlab.adapters.artifact import find_artifact
     from graftlab.models.base import ModelSpec
     from graftlab.models.cache import lend
     from graftlab.registry import restore
     from graftlab.types import Batch
 
-    source = find_adapter(str(run))
+    source = find_artifact(str(run)).require_adapter()
     model = restore(ModelSpec, source.run()["model"])
     rows, length = ids.shape
     batch = Batch(

@@ -151,7 +151,7 @@ def _look_for(own: Group, name: str) -> None:
 
 @cache
 def load_rooms() -> None:
-    """Import what registers choices of other folders' groups: ours, and the user's in a worker."""
+    """Import what folders add to groups and tables of others: ours, and the user's in a worker."""
     for file in sorted(Path(__file__).parent.glob("*/plugin.py")):
         importlib.import_module(f"{__package__}.{file.parent.name}.plugin")
     load_plugins([name for name in os.environ.get(PLUGINS, "").split(",") if name])

@@ -7,10 +7,11 @@ import shutil
 import pytest
 import torch
 
+from graftlab.adapters.artifact import find_artifact
 from graftlab.adapters.attach import attach, load_adapter
 from graftlab.adapters.full import FullAdapter
 from graftlab.adapters.lora import Lora
-from graftlab.adapters.store import ModelSource, find_adapter
+from graftlab.adapters.store import ModelSource
 from graftlab.errors import ConfigError, ModelError
 from graftlab.models.hf import HFModel
 from miniatures import flat_batch
@@ -94,7 +95,7 @@ def test_what_is_saved_is_a_model_and_an_adapter(make_base, tmp_path, kind):
     )
     assert torch.equal(logits(alone), tuned)
     assert alone.num_parameters == base.num_parameters
-    source = find_adapter(str(tmp_path / "attached"))
+    source = find_artifact(str(tmp_path / "attached")).require_adapter()
     assert isinstance(source, ModelSource)
     assert source.base_fingerprint() == base.fingerprint
     again = load_adapter(base, source)
@@ -135,7 +136,7 @@ def test_weights_that_do_not_fit_leave_a_clean_base(make_base, tmp_path):
     shutil.copytree(tmp_path / "model", tmp_path / "other")
     smaller = make_base("qwen3")
     with pytest.raises(ModelError, match="does not fit"):
-        load_adapter(smaller, find_adapter(str(tmp_path / "other")))
+        load_adapter(smaller, find_artifact(str(tmp_path / "other")).require_adapter())
     assert smaller.adapter is None
     assert not any(p.requires_grad for p in smaller.model.parameters())
 

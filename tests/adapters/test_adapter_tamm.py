@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from afm_assets import config
+from graftlab.adapters.artifact import find_artifact
 from graftlab.adapters.attach import attach, check_lora, load_adapter
 from graftlab.adapters.lora import Lora
-from graftlab.adapters.store import find_adapter
 from graftlab.adapters.tamm_targets import ALL
 from graftlab.adapters.toolkit import read, write
 from graftlab.errors import ConfigError, ModelError
@@ -146,7 +146,7 @@ def test_dropout_is_a_function_of_seed_and_step(base):
 
 def test_saved_and_loaded(base, stirred, make_afm, tmp_path):
     stirred.save(tmp_path / "one")
-    source = find_adapter(str(tmp_path / "one"))
+    source = find_artifact(str(tmp_path / "one")).require_adapter()
     assert source.base_fingerprint() == base.fingerprint
     other = make_afm()
     again = load_adapter(other, source)
@@ -162,7 +162,8 @@ def test_a_toolkit_checkpoint_is_an_adapter(base, stirred, make_afm, tmp_path):
     """What the toolkit writes, a flat state dict, is loaded at its scale, and continued."""
     torch.save(stirred.state_dict(), tmp_path / "adapter-final.pt")
     other = make_afm()
-    adapter = load_adapter(other, find_adapter(str(tmp_path / "adapter-final.pt")))
+    source = find_artifact(str(tmp_path / "adapter-final.pt")).require_adapter()
+    adapter = load_adapter(other, source)
     assert torch.equal(hidden(other), hidden(base))
     adapter.detach()
     start = replace(LORA, from_run=str(tmp_path / "adapter-final.pt"))
@@ -186,7 +187,7 @@ def test_targets_and_layers(base, targets, layers, count, tmp_path):
         assert all("segment_1" in name for name, _ in adapter.named_parameters())
     adapter.save(tmp_path / "adapter")
     adapter.detach()
-    again = load_adapter(base, find_adapter(str(tmp_path / "adapter")))
+    again = load_adapter(base, find_artifact(str(tmp_path / "adapter")).require_adapter())
     assert len(again.named_parameters()) == 2 * count
 
 
@@ -234,9 +235,9 @@ def test_adapters_of_the_other_library_are_refused(base, make_base, stirred, tmp
     qwen.adapter.detach()
     stirred.detach()
     with pytest.raises(ModelError, match="is an adapter of LORA: .* takes those of tamm"):
-        load_adapter(base, find_adapter(str(tmp_path / "peft")))
+        load_adapter(base, find_artifact(str(tmp_path / "peft")).require_adapter())
     with pytest.raises(ModelError, match=r"not in PEFT's format \(tamm\)"):
-        load_adapter(qwen, find_adapter(str(tmp_path / "tamm")))
+        load_adapter(qwen, find_artifact(str(tmp_path / "tamm")).require_adapter())
 
 
 def test_a_checkpoint_that_does_not_fit_leaves_a_clean_base(base, stirred, tmp_path):
@@ -246,11 +247,11 @@ def test_a_checkpoint_that_does_not_fit_leaves_a_clean_base(base, stirred, tmp_p
     state.pop(next(iter(state)))
     write(state, tmp_path / "torn.pt")
     with pytest.raises(ModelError, match=r"torn\.pt does not fit .*is missing"):
-        load_adapter(base, find_adapter(str(tmp_path / "torn.pt")))
+        load_adapter(base, find_artifact(str(tmp_path / "torn.pt")).require_adapter())
     assert base.adapter is None
     assert torch.equal(hidden(base), before)
     odd = {name: t[:, :2] if "lora_0.a_tr" in name else t for name, t in state.items()}
     write(odd, tmp_path / "odd.pt")
     with pytest.raises(ModelError, match="no one rank"):
-        load_adapter(base, find_adapter(str(tmp_path / "odd.pt")))
+        load_adapter(base, find_artifact(str(tmp_path / "odd.pt")).require_adapter())
     assert read(Path(tmp_path / "odd.pt"))

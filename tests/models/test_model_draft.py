@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 
 from graftlab import caches
 from graftlab.adapters.attach import attach
+from graftlab.adapters.draft import DraftModel
 from graftlab.adapters.lora import Lora
 from graftlab.errors import ConfigError, ModelError
-from graftlab.models.draft import DraftModel
 from graftlab.models.probe import check_isolation
 from graftlab.models.shrink import shrink
 from graftlab.models.tiny import ASSET

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from graftlab.adapters.attach import attach
+from graftlab.adapters.draft import DraftModel
 from graftlab.adapters.lora import Lora
 from graftlab.data.demo import DemoData
-from graftlab.models.draft import DraftModel
 from graftlab.models.tiny import ASSET, TinyModel
 from graftlab.objectives.distill import Distill
 from graftlab.objectives.sft import CrossEntropy

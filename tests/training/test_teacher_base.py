@@ -27,6 +27,6 @@ def test_a_bare_checkpoint_teaches_with_the_base_it_is_given(make_afm, afm_folde
     assert teacher is not None
     assert isinstance(teacher.model, AFMModel)
     assert teacher.model.folder() == afm_folder
-    assert teacher.source is not None
-    assert teacher.source.path == file
+    assert teacher.adapter is not None
+    assert teacher.adapter.path == file
     assert teacher.fingerprint() == find(str(file), base=str(afm_folder)).fingerprint()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from graftlab.adapters import peft
 from graftlab.adapters.store import FULL
 from graftlab.adapters.targets import check_targets
+from graftlab.errors import ModelError
 from graftlab.models.base import Base, ModelSpec
 from graftlab.models.hf import HFModel
 from graftlab.models.hf_base import HFBase
@@ -21,6 +22,7 @@ from graftlab.registry import load_rooms
 if TYPE_CHECKING:
     import torch
 
+    from graftlab.adapters.artifact import TrainedModel
     from graftlab.adapters.base import Adapter
     from graftlab.adapters.lora import Lora
     from graftlab.adapters.store import AdapterSource
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 def check_lora(model: ModelSpec, lora: Lora) -> None:
     """Whether this base can carry such an adapter; weights are not read. Raises ConfigError."""
     load_rooms()
-    _check(model, lora)
+    _check(model.made(), lora)
 
 
 def attach(base: Base, lora: Lora, *, seed: int, dtype: torch.dtype) -> Adapter:
@@ -55,6 +57,24 @@ def load_adapter(base: Base, source: AdapterSource, *, dtype: torch.dtype | None
         return full.load(base, source, dtype=dtype)
     load_rooms()
     return _load(base, source, dtype=dtype)
+
+
+def load_trained(base: Base, trained: TrainedModel, *, dtype: torch.dtype) -> Adapter | None:
+    """The adapter of `trained` on `base`, which is its model loaded; None where it has none.
+
+    Raises ModelError where it was trained on another base than lies there now.
+    """
+    source = trained.adapter
+    if source is None:
+        return None
+    trained_on = source.base_fingerprint()
+    if trained_on not in (None, base.fingerprint):
+        raise ModelError(
+            f"{source.path} was trained on another base (fingerprint {trained_on}) than "
+            f"{base.name} ({base.fingerprint}): what it says there would mean nothing. Take the "
+            "base it was trained on."
+        )
+    return load_adapter(base, source, dtype=dtype)
 
 
 def register_adapters(

@@ -1,11 +1,8 @@
-"""Where adapters come from: wherever `adapter=` is taken, a run, an adapter folder or a checkpoint.
+"""A trained adapter on disk: a folder or one file; which of them a path means, says `artifact`.
 
-RUN/                          a run folder: its adapter/ is meant (the best one)
-RUN/adapter-final/            an adapter folder, ours or PEFT's
-RUN/checkpoints/last.ckpt     a checkpoint: keys "adapter", "adapter_config" and "run"
-
-Where all weights were trained (`lora=full`), RUN/adapter/ is a whole model; see `full.py`.
-Checkpoints of other makes are told by the endings of their names; see `register_checkpoint`.
+DIR/adapter_config.json, adapter_model.safetensors    ours or PEFT's; with run.yaml where it is ours
+DIR/trained_from.json beside a whole model            where all weights were trained (`full.py`)
+last.ckpt                                             keys "adapter", "adapter_config" and "run"
 """
 
 from __future__ import annotations
@@ -16,15 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.errors import ConfigError, ModelError, did_you_mean
+from graftlab.errors import ModelError
 from graftlab.models.folder import model_in
 from graftlab.registry import load_rooms
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from graftlab.adapters.lora import Lora
-    from graftlab.models.base import Base, ModelSpec
+    from graftlab.models.base import ModelSpec
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -188,52 +184,10 @@ def register_checkpoint(suffix: str, source: Callable[[Path], AdapterSource]) ->
     _CHECKPOINTS[suffix] = source
 
 
-def find_adapter(path: str) -> AdapterSource:
-    """The adapter meant by `path`, its files checked. Raises ModelError saying what was looked for,
-    or naming what is damaged.
-    """
-    from graftlab.models.undamaged import require_undamaged
-
-    source = _find(path)
-    require_undamaged(source.path)
-    return source
-
-
-def _find(path: str) -> AdapterSource:
-    place = Path(path).expanduser()
-    if place.is_file():
-        load_rooms()
-        if (kind := _CHECKPOINTS.get(place.suffix)) is not None:
-            return kind(place.resolve())
-        if place.name in (CONFIG, WEIGHTS):
-            return _find(str(place.parent))
-        known = ", ".join(sorted(_CHECKPOINTS))
-        raise ModelError(f"{path} is neither a folder nor a checkpoint ({known}).")
-    if not place.is_dir():
-        siblings = [p.name for p in place.parent.iterdir()] if place.parent.is_dir() else []
-        hint = did_you_mean(place.name, siblings)
-        raise ModelError(f"there is no adapter at {path}: no such file or folder.{hint}")
-    for folder in (place, place / "adapter"):
-        if (folder / CONFIG).is_file():
-            return FolderSource(folder.resolve())
-        if (folder / TRAINED_FROM).is_file():
-            return ModelSource(folder.resolve())
-    others = sorted(str(p.parent) for p in place.glob(f"*/{CONFIG}"))
-    others += sorted(str(p) for p in place.glob("**/*.ckpt"))
-    hint = f" It does hold: {', '.join(others[:4])}." if others else ""
-    raise ModelError(f"{path} holds neither {CONFIG} nor adapter/{CONFIG}.{hint}")
-
-
-def find_start(lora: Lora, base: Base) -> AdapterSource | None:
-    """The adapter that `lora.from` names, None without. Raises ConfigError for another base's."""
-    if lora.from_run is None:
-        return None
-    source = find_adapter(lora.from_run)
-    if source.base_fingerprint() not in (None, base.fingerprint):
-        raise ConfigError(
-            f"lora.from={lora.from_run} was trained on another base than {base.name}."
-        )
-    return source
+def checkpoint_kinds() -> dict[str, Callable[[Path], AdapterSource]]:
+    """Endings of the files that are adapters, and what reads each."""
+    load_rooms()
+    return dict(_CHECKPOINTS)
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:

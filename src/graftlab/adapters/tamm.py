@@ -36,7 +36,7 @@ def check(model: ModelSpec, lora: Lora) -> None:
 
 def attach(base: AFMBase, lora: Lora, *, seed: int, dtype: torch.dtype) -> TammAdapter:
     """A new adapter on `base`; see `adapters.attach`. Raises ConfigError."""
-    from graftlab.adapters.store import find_start
+    from graftlab.adapters.artifact import find_start
     from graftlab.adapters.tamm_adapter import initialise
 
     make = resolve_targets(lora, num_layers=len(base.layers))

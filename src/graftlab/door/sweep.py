@@ -15,6 +15,7 @@ from graftlab.door.space import as_typed, dimension_of, read_space, swept_texts
 from graftlab.door.verify import Door, built, check_parts, explained, verify
 from graftlab.door.words import Word
 from graftlab.errors import ConfigError, GraftlabError
+from graftlab.files.paths import absolute
 from graftlab.registry import dump, restore
 from graftlab.sweeps.identity import data_identity, job_identity, job_label
 from graftlab.sweeps.jobs import Draft
@@ -30,7 +31,6 @@ from graftlab.tasks.plan import refuse_sweep_over_budget
 from graftlab.tasks.sweep import Order
 from graftlab.tasks.train import TrainSpec
 from graftlab.tracking.console import say
-from graftlab.tracking.paths import absolute
 
 if TYPE_CHECKING:
     from graftlab.data.source import DataSpec

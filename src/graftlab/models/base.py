@@ -47,6 +47,10 @@ class ModelSpec(ABC):
     def folder(self) -> Path:
         """The local folder with config, weights and tokenizer. Raises ModelError if absent."""
 
+    def made(self) -> ModelSpec:
+        """The spec of its files, which are made now where it has none of its own."""
+        return self
+
     @property
     def on_disk(self) -> bool:
         """Whether `folder` finds a folder of this machine, without any download."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from graftlab.adapters.attach import attach
 from graftlab.errors import ConfigError, Paused
+from graftlab.files.paths import absolute
 from graftlab.models.cache import lend
 from graftlab.models.compile import compile_layers, plan_compile
 from graftlab.models.probe import check_isolation
@@ -27,7 +28,6 @@ from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.history import History
 from graftlab.tracking.identity import identity
-from graftlab.tracking.paths import absolute
 from graftlab.tracking.result import Result, forget_peak
 from graftlab.training.announce import announce
 from graftlab.training.callbacks.recorder import SCRIBE, Recorder

@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graftlab.adapters.artifact import base_of, find_artifact
+from graftlab.adapters.store import AdapterSource
 from graftlab.caches import default_cache, is_intact, made_alone
-from graftlab.errors import ConfigError, GraftlabError, ModelError, require_choice, require_range
+from graftlab.errors import ConfigError, ModelError, require_choice, require_range
 from graftlab.files.building import building
 from graftlab.files.checksums import write_checksums
 from graftlab.models.architecture import Architecture
 from graftlab.models.base import ModelSpec
 from graftlab.models.folder import model_in
-from graftlab.models.hf import HFModel
-from graftlab.models.trust import without_trust
-from graftlab.registry import choice, restore
+from graftlab.registry import choice
 from graftlab.text.load import load_tokenizer
-from graftlab.text.tokenizer import FILES, holds_tokenizer
+from graftlab.text.tokenizer import holds_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -30,11 +30,7 @@ if TYPE_CHECKING:
     from graftlab.models.base import Base
     from graftlab.text.tokenizer import Tokenizer
 
-TOKENIZER_FILES = (
-    *FILES,
-    *("vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json"),
-    *("chat_template.jinja", "afm_template.json"),
-)
+TOKENIZER_FILES = ("tokenizer*", "vocab.json", "merges.txt", "*tokens*.json", "*template*")
 """What a tokenizer with its template may consist of."""
 
 
@@ -96,7 +92,6 @@ class DraftModel(ModelSpec):
         return home
 
     def made(self) -> ModelSpec:
-        """The model that it is, once it is made."""
         spec = model_in(self.folder())
         assert spec is not None, "a model was made"
         spec.template, spec.attention = self.template, self.attention
@@ -144,11 +139,14 @@ class DraftModel(ModelSpec):
         """The model that it is made after; its weights are not needed. Raises ModelError."""
         assert self.of is not None, "checked when it was built"
         with self._errors_named():
-            model = model_in(Path(self.of).expanduser())
-            if model is None:
-                return _pattern_of_run(self.of)
-            model.template = self.template
-            return Pattern(model)
+            artifact = find_artifact(self.of)
+            if artifact.whole is not None:
+                artifact.whole.template = self.template
+                return Pattern(artifact.whole)
+            adapter = artifact.require_adapter()
+            base = _base(adapter)
+            saved = holds_tokenizer(adapter.folder)
+            return Pattern(base.made(), adapter.folder if saved else None)
 
     def _plan(self, pattern: Pattern) -> dict[str, Any]:
         """What will be made, in plain content: all of it that the weights do not say."""
@@ -162,10 +160,10 @@ class DraftModel(ModelSpec):
             said.append(pattern.model.fingerprint())
         digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
         folder = pattern.tokenizer or pattern.model.description() or pattern.model.folder()
-        for name in TOKENIZER_FILES:
-            if (folder / name).is_file():
-                digest.update(f"\0{name}\0".encode())
-                digest.update((folder / name).read_bytes())
+        for file in sorted({file for name in TOKENIZER_FILES for file in folder.glob(name)}):
+            if file.is_file():
+                digest.update(f"\0{file.name}\0".encode())
+                digest.update(file.read_bytes())
         return digest.hexdigest()[:16]
 
     def _build(self, pattern: Pattern, folder: Path) -> None:
@@ -178,34 +176,10 @@ class DraftModel(ModelSpec):
         tokenizer.save(folder)
 
 
-def _pattern_of_run(path: str) -> Pattern:
-    """What a run was trained on, and the tokenizer that it was trained with."""
-    from graftlab.adapters.store import find_adapter
-
-    source = find_adapter(path)
-    if (whole := model_in(source.folder)) is not None:
-        return Pattern(whole)
-    described = source.run().get("model")
-    model = _base(described) if described else _named(source.config())
-    try:
-        model.description()
-    except GraftlabError as error:
-        raise ModelError(f"its base is not here: {error}") from error
-    return Pattern(model, source.folder if holds_tokenizer(source.folder) else None)
-
-
-def _base(described: dict[str, Any]) -> ModelSpec:
-    """The spec of a run's base, as `run.yaml` holds it."""
-    model = without_trust(restore(ModelSpec, described, path="model"))  # type: ignore[type-abstract]
-    return model.made() if isinstance(model, DraftModel) else model
-
-
-def _named(config: dict[str, Any]) -> HFModel:
-    """The base that an adapter's own config names, where it is a folder."""
-    named = str(config.get("base_model_name_or_path"))
-    if not Path(named).is_dir():
-        raise ModelError(
-            f"it has no run.yaml that says which base it belongs to (its config names {named}): "
-            "give model.of=MODEL_FOLDER."
-        )
-    return HFModel(path=named)
+def _base(adapter: AdapterSource) -> ModelSpec:
+    """The base that an adapter's run names, or its own config by a folder; weights may be gone."""
+    named = adapter.config().get("base_model_name_or_path")
+    if named and not adapter.run() and (model := model_in(Path(str(named)))) is not None:
+        return model
+    advice = "give model.of=MODEL_FOLDER"
+    return base_of(adapter, advice=advice, check=lambda model: model.description())
