@@ -163,13 +163,14 @@ def our_steps(folder: Path, batches: Iterator[Batch]) -> Iterator[Tensor]:
     """A run's step, without what stands around it."""
     import torch
 
+    from graftlab.adapters.attach import attach
     from graftlab.adapters.lora import Lora
     from graftlab.models.arithmetic import fastest_autocast, has_bf16
     from graftlab.objectives.policy import Policy
 
     base = load_ours(folder, "bfloat16" if has_bf16(torch.device("cpu"))[0] else "float32")
     lora = Lora(rank=RANK, alpha=ALPHA, targets="all-linear")
-    adapter = base.attach(lora, seed=0, dtype=torch.float32)
+    adapter = attach(base, lora, seed=0, dtype=torch.float32)
     policy = Policy(base, adapter)
     assert base.backend, "chosen before the first pass"
     base.set_checkpointing(False)

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from graftlab.generation.form import Form
+from graftlab.generation.guide import make_guide
 from graftlab.models.tiny import TinyModel
 from graftlab.text.tokenizer import Tokenizer
 
@@ -74,7 +75,7 @@ def measure(form: Form, budget: int, replies: int) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {"mask": [], "accept": [], "worst": []}
     generator = torch.Generator().manual_seed(0)
     for _ in range(replies):
-        guide, worst = form.guide(budget, width=width), 0.0
+        guide, worst = make_guide(form, budget, width=width), 0.0
         while not guide.done and guide.budget > len(guide.steps):
             spent, taken = 0.0, False
             while not taken:

@@ -40,7 +40,8 @@ from graftlab.models.arithmetic import has_bf16
 from graftlab.models.base import Base
 from graftlab.models.hf import HFModel
 from graftlab.models.tiny import TinyModel
-from graftlab.text.tokenizer import Tokenizer, load_tokenizer
+from graftlab.text.load import load_tokenizer
+from graftlab.text.tokenizer import Tokenizer
 from graftlab.training.start import run
 
 CPU = torch.device("cpu")

@@ -79,7 +79,7 @@ class Workload:
         """The chats as graftlab encodes them: labels shifted, only replies labelled."""
         from graftlab.data.jsonl import JsonlData
         from graftlab.text.encode import encode
-        from graftlab.text.tokenizer import load_tokenizer
+        from graftlab.text.load import load_tokenizer
 
         tokenizer = load_tokenizer(self.base)
         data = JsonlData(train=str(self.chats), valid_fraction=0.0).load()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from afm_assets import make_assets
+from graftlab.adapters.attach import attach, load_adapter
 from graftlab.adapters.lora import Lora
 from graftlab.exports.layout import Layout
 from graftlab.registry import dump
@@ -105,7 +106,7 @@ def _trained(model: ModelSpec, lora: Lora, folder: Path) -> Adapter:
     from graftlab.models.cache import lend
 
     with lend(model, dtype=torch.float32, device=torch.device("cpu")) as base:
-        adapter = base.attach(lora, seed=1, dtype=torch.float32)
+        adapter = attach(base, lora, seed=1, dtype=torch.float32)
         generator = torch.Generator().manual_seed(2)
         with torch.no_grad():
             for _, parameter in adapter.named_parameters():
@@ -127,13 +128,13 @@ def logits(run: Path, ids: torch.Tensor) -> torch.Tensor:
     """What the run's base answers with its adapter, in graftlab: (B, T) -> (B, T, V)."""
     import torch
 
-    from graftlab.adapters.store import find_adapter
+    from graftlab.adapters.artifact import find_artifact
     from graftlab.models.base import ModelSpec
     from graftlab.models.cache import lend
     from graftlab.registry import restore
     from graftlab.types import Batch
 
-    source = find_adapter(str(run))
+    source = find_artifact(str(run)).require_adapter()
     model = restore(ModelSpec, source.run()["model"])
     rows, length = ids.shape
     batch = Batch(
@@ -144,7 +145,7 @@ def logits(run: Path, ids: torch.Tensor) -> torch.Tensor:
         step_units=ids.numel(),
     )
     with lend(model, dtype=torch.float32, device=torch.device("cpu")) as base, torch.no_grad():
-        base.load_adapter(source)
+        load_adapter(base, source)
         with base.evaluating():
             answer: torch.Tensor = base.logits(base.hidden(batch)[0])
         return answer.view(rows, length, -1).clone()

@@ -108,7 +108,7 @@ def choices(group: str) -> dict[str, type]:
         return {}
     for file in (conf_dir() / group).glob("*.yaml"):
         _look_for(_GROUPS[group], file.stem)
-    _load_rooms()
+    load_rooms()
     return dict(sorted(_GROUPS[group].classes.items()))
 
 
@@ -150,8 +150,8 @@ def _look_for(own: Group, name: str) -> None:
 
 
 @cache
-def _load_rooms() -> None:
-    """Import what registers choices of other folders' groups: ours, and the user's in a worker."""
+def load_rooms() -> None:
+    """Import what folders add to groups and tables of others: ours, and the user's in a worker."""
     for file in sorted(Path(__file__).parent.glob("*/plugin.py")):
         importlib.import_module(f"{__package__}.{file.parent.name}.plugin")
     load_plugins([name for name in os.environ.get(PLUGINS, "").split(",") if name])
@@ -245,7 +245,7 @@ def _chosen(cls: type, values: dict[str, Any], path: str) -> type:
     name = str(values.pop(MARK, None))
     _look_for(own, name)
     if name not in own.classes:
-        _load_rooms()
+        load_rooms()
     if name not in own.classes:
         known = choices(own.name)
         where = path or cls.__name__

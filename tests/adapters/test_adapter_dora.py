@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from graftlab.adapters.artifact import find_artifact
 from graftlab.adapters.lora import Lora
 from graftlab.adapters.peft import attach, load_adapter
-from graftlab.adapters.store import find_adapter
 from graftlab.errors import ModelError
 from graftlab.models.base import Base
 from graftlab.objectives.policy import Policy
@@ -113,5 +113,5 @@ def test_an_adapter_that_divides_zero_by_zero_is_refused(base: Base, tmp_path: P
     adapter.save(tmp_path)
     adapter.detach()
     with pytest.raises(ModelError, match=r"layers\.0\.self_attn\.q_proj.*64 rows.*zero"):
-        load_adapter(base, find_adapter(str(tmp_path)))
+        load_adapter(base, find_artifact(str(tmp_path)).require_adapter())
     assert base.adapter is None

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from graftlab.adapters.artifact import find_artifact
 from graftlab.adapters.base import CONFIG, WEIGHTS
 from graftlab.adapters.features import PLAIN
 from graftlab.adapters.lora import Lora
 from graftlab.adapters.peft import attach, load_adapter
-from graftlab.adapters.store import find_adapter
 from graftlab.errors import ConfigError, ModelError
 from graftlab.exports.source import load as load_for_export
 from graftlab.models.base import Base
@@ -86,7 +86,7 @@ def test_features_that_are_supported_have_pefts_logits(
     theirs = logits(made_by_peft(tmp_path, LoraConfig(**{**fields, **LOADED[name]})))
     base = make_base()
     alone = logits(base)
-    adapter = load_adapter(base, find_adapter(str(tmp_path)))
+    adapter = load_adapter(base, find_artifact(str(tmp_path)).require_adapter())
     assert (theirs - alone).abs().max() > 1e-2
     torch.testing.assert_close(logits(base), theirs, atol=3e-5, rtol=1e-4)
     adapter.detach()
@@ -155,7 +155,7 @@ def test_features_that_are_not_are_refused_by_name(
     made_by_peft(tmp_path, config())
     base = make_base()
     with pytest.raises(ModelError) as caught:
-        load_adapter(base, find_adapter(str(tmp_path)))
+        load_adapter(base, find_artifact(str(tmp_path)).require_adapter())
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
     assert base.adapter is None
@@ -173,7 +173,7 @@ def test_fields_of_a_later_peft(make_base: MakeBase, tmp_path: Path) -> None:
     theirs = logits(made_by_peft(tmp_path, _lora()()))
     rewrite(tmp_path, use_nothing=False, fancy_config=None)
     base = make_base()
-    load_adapter(base, find_adapter(str(tmp_path)))
+    load_adapter(base, find_artifact(str(tmp_path)).require_adapter())
     torch.testing.assert_close(logits(base), theirs, atol=3e-5, rtol=1e-4)
     base.reset()
     for fields, said in (
@@ -184,7 +184,7 @@ def test_fields_of_a_later_peft(make_base: MakeBase, tmp_path: Path) -> None:
     ):
         rewrite(tmp_path, **fields)
         with pytest.raises(ModelError, match=said):
-            load_adapter(base, find_adapter(str(tmp_path)))
+            load_adapter(base, find_artifact(str(tmp_path)).require_adapter())
 
 
 def test_a_resized_embedding_is_refused(make_base: MakeBase, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_resized_embedding_is_refused(make_base: MakeBase, tmp_path: Path) -> 
     for rows, said in ((403, "for tokens that were added"), (400, "of its own")):
         save_file({**tensors, name: torch.ones(rows, 64)}, tmp_path / WEIGHTS)
         with pytest.raises(ModelError, match=f"embed_tokens of .*{said}|embed_tokens {said}"):
-            load_adapter(base, find_adapter(str(tmp_path)))
+            load_adapter(base, find_artifact(str(tmp_path)).require_adapter())
 
 
 def test_patterns_are_not_dropped_when_training_goes_on(
@@ -211,7 +211,7 @@ def test_patterns_are_not_dropped_when_training_goes_on(
 def test_a_pickled_adapter_says_how_to_convert_it(make_base: MakeBase, tmp_path: Path) -> None:
     made_by_peft(tmp_path, _lora()())
     (tmp_path / WEIGHTS).rename(tmp_path / "adapter_model.bin")
-    source = find_adapter(str(tmp_path))
+    source = find_artifact(str(tmp_path)).require_adapter()
     for read in (source.tensors, source.base_fingerprint):
         with pytest.raises(ModelError, match="is a pickle"):
             read()

@@ -7,9 +7,11 @@ import shutil
 import pytest
 import torch
 
+from graftlab.adapters.artifact import find_artifact
+from graftlab.adapters.attach import attach, load_adapter
 from graftlab.adapters.full import FullAdapter
 from graftlab.adapters.lora import Lora
-from graftlab.adapters.store import ModelSource, find_adapter
+from graftlab.adapters.store import ModelSource
 from graftlab.errors import ConfigError, ModelError
 from graftlab.models.hf import HFModel
 from miniatures import flat_batch
@@ -37,7 +39,7 @@ def stir(adapter) -> None:
 def test_the_lent_weights_are_never_touched(make_base, dtype):
     base = make_base("qwen2", dtype)
     before, untrained = state(base), logits(base)
-    adapter = base.attach(FULL, seed=0, dtype=torch.float32)
+    adapter = attach(base, FULL, seed=0, dtype=torch.float32)
     assert adapter.num_trainable == base.num_parameters
     assert {p.dtype for _, p in adapter.named_parameters()} == {torch.float32}
     assert all(p.requires_grad for p in base.model.parameters())
@@ -62,7 +64,7 @@ def test_the_lent_weights_are_never_touched(make_base, dtype):
 
 def test_a_tied_weight_is_one_parameter_and_gets_both_gradients(make_base):
     base = make_base("qwen2")
-    adapter = base.attach(FULL, seed=0, dtype=torch.float32)
+    adapter = attach(base, FULL, seed=0, dtype=torch.float32)
     model = base.model
     assert model.lm_head.weight is model.model.embed_tokens.weight
     assert "lm_head.weight" not in dict(adapter.named_parameters())
@@ -71,14 +73,14 @@ def test_a_tied_weight_is_one_parameter_and_gets_both_gradients(make_base):
     unseen = sorted(set(range(400)) - set(batch.input_ids[0].tolist()))
     gradient = model.lm_head.weight.grad
     assert gradient[unseen].abs().max() > 0  # from the head, as no such token was read
-    untied = make_base("llama").attach(FULL, seed=0, dtype=torch.float32)
+    untied = attach(make_base("llama"), FULL, seed=0, dtype=torch.float32)
     assert "lm_head.weight" in dict(untied.named_parameters())
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "llama", "gemma2"])
 def test_what_is_saved_is_a_model_and_an_adapter(make_base, tmp_path, kind):
     base = make_base(kind)
-    adapter = base.attach(FULL, seed=0, dtype=torch.float32)
+    adapter = attach(base, FULL, seed=0, dtype=torch.float32)
     stir(adapter)
     tuned = logits(base)
     adapter.save(tmp_path / "attached")
@@ -93,10 +95,10 @@ def test_what_is_saved_is_a_model_and_an_adapter(make_base, tmp_path, kind):
     )
     assert torch.equal(logits(alone), tuned)
     assert alone.num_parameters == base.num_parameters
-    source = find_adapter(str(tmp_path / "attached"))
+    source = find_artifact(str(tmp_path / "attached")).require_adapter()
     assert isinstance(source, ModelSource)
     assert source.base_fingerprint() == base.fingerprint
-    again = base.load_adapter(source)
+    again = load_adapter(base, source)
     assert isinstance(again, FullAdapter)
     assert torch.equal(logits(base), tuned)
     with again.scaled(0.5):
@@ -107,34 +109,34 @@ def test_what_is_saved_is_a_model_and_an_adapter(make_base, tmp_path, kind):
 
 def test_going_on_from_another_run(make_base, make_miniature, tmp_path):
     base = make_base("qwen2")
-    adapter = base.attach(FULL, seed=0, dtype=torch.float32)
+    adapter = attach(base, FULL, seed=0, dtype=torch.float32)
     stir(adapter)
     tuned = logits(base)
     adapter.save(tmp_path / "model")
     adapter.detach()
-    lora = base.attach(Lora(rank=2), seed=0, dtype=torch.float32)
+    lora = attach(base, Lora(rank=2), seed=0, dtype=torch.float32)
     lora.save(tmp_path / "lora")
     lora.detach()
     from_run = str(tmp_path / "model")
-    again = base.attach(Lora(full=True, from_run=from_run), seed=0, dtype=torch.float32)
+    again = attach(base, Lora(full=True, from_run=from_run), seed=0, dtype=torch.float32)
     assert torch.equal(logits(base), tuned)
     again.detach()
     with pytest.raises(ConfigError, match="is an adapter; lora=full goes on"):
-        base.attach(Lora(full=True, from_run=str(tmp_path / "lora")), seed=0, dtype=torch.float32)
+        attach(base, Lora(full=True, from_run=str(tmp_path / "lora")), seed=0, dtype=torch.float32)
     with pytest.raises(ConfigError, match="another base"):
-        make_base("llama").attach(Lora(full=True, from_run=from_run), seed=0, dtype=torch.float32)
+        attach(make_base("llama"), Lora(full=True, from_run=from_run), seed=0, dtype=torch.float32)
     assert base.adapter is None
 
 
 def test_weights_that_do_not_fit_leave_a_clean_base(make_base, tmp_path):
     base = make_base("qwen2")
-    adapter = base.attach(FULL, seed=0, dtype=torch.float32)
+    adapter = attach(base, FULL, seed=0, dtype=torch.float32)
     adapter.save(tmp_path / "model")
     adapter.detach()
     shutil.copytree(tmp_path / "model", tmp_path / "other")
     smaller = make_base("qwen3")
     with pytest.raises(ModelError, match="does not fit"):
-        smaller.load_adapter(find_adapter(str(tmp_path / "other")))
+        load_adapter(smaller, find_artifact(str(tmp_path / "other")).require_adapter())
     assert smaller.adapter is None
     assert not any(p.requires_grad for p in smaller.model.parameters())
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from graftlab.adapters.artifact import find_artifact
 from graftlab.adapters.base import CONFIG, WEIGHTS, Adapter
 from graftlab.adapters.lora import Lora
 from graftlab.adapters.peft import attach, load_adapter
-from graftlab.adapters.store import find_adapter
 from graftlab.errors import ConfigError, ModelError
 from graftlab.models.base import Base
 from graftlab.objectives.policy import Policy
@@ -98,7 +98,7 @@ def test_the_folder_loads_in_plain_peft_with_the_same_logits(
     assert_same(ours, theirs)
     again = PeftModel.from_pretrained(build(kind), tmp_path)
     again.save_pretrained(tmp_path / "peft")
-    tensors = find_adapter(str(tmp_path / "peft")).tensors()
+    tensors = find_artifact(str(tmp_path / "peft")).require_adapter().tensors()
     assert set(tensors) == set(adapter.state_dict())
     assert all(torch.equal(tensors[n], t) for n, t in adapter.state_dict().items())
 
@@ -114,7 +114,7 @@ def test_saved_and_loaded_is_the_same_adapter(
     adapter.save(tmp_path / "run" / "adapter")
     first = (tmp_path / "run" / "adapter" / CONFIG).read_bytes()
     adapter.detach()
-    again = load_adapter(base, find_adapter(str(tmp_path / "run")))
+    again = load_adapter(base, find_artifact(str(tmp_path / "run")).require_adapter())
     assert torch.equal(logits(base), tuned)
     again.save(tmp_path / "again")
     assert (tmp_path / "again" / CONFIG).read_bytes() == first
@@ -255,7 +255,7 @@ def test_an_adapter_of_another_base_is_refused_and_leaves_no_trace(
     phi = make_base("phi3")
     before = logits(phi)
     with pytest.raises(ModelError, match="does not fit"):
-        load_adapter(phi, find_adapter(str(tmp_path)))
+        load_adapter(phi, find_artifact(str(tmp_path)).require_adapter())
     assert phi.adapter is None
     assert torch.equal(logits(phi), before)
 
@@ -282,8 +282,8 @@ def test_places_without_an_adapter_say_what_they_hold(tmp_path: Path) -> None:
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     (tmp_path / "run" / "checkpoints" / "last.ckpt").write_bytes(b"torn")
     with pytest.raises(ModelError, match=r"last\.ckpt"):
-        find_adapter(str(tmp_path / "run"))
+        find_artifact(str(tmp_path / "run"))
     with pytest.raises(ModelError, match="not a readable checkpoint"):
-        find_adapter(str(tmp_path / "run" / "checkpoints" / "last.ckpt")).tensors()
+        find_artifact(f"{tmp_path}/run/checkpoints/last.ckpt").require_adapter().tensors()
     with pytest.raises(ModelError, match="Did you mean `run`"):
-        find_adapter(str(tmp_path / "rum"))
+        find_artifact(str(tmp_path / "rum"))

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from afm_assets import config
+from graftlab.adapters.artifact import find_artifact
+from graftlab.adapters.attach import attach, check_lora, load_adapter
 from graftlab.adapters.lora import Lora
-from graftlab.adapters.store import find_adapter
 from graftlab.adapters.tamm_targets import ALL
 from graftlab.adapters.toolkit import read, write
 from graftlab.errors import ConfigError, ModelError
@@ -41,14 +42,14 @@ def base(make_afm):
 
 @pytest.fixture
 def stirred(base):
-    adapter = base.attach(LORA, seed=0, dtype=torch.float32)
+    adapter = attach(base, LORA, seed=0, dtype=torch.float32)
     stir(adapter)
     return adapter
 
 
 def test_a_fresh_adapter_changes_nothing(base):
     before = hidden(base)
-    base.attach(LORA, seed=0, dtype=torch.float32)
+    attach(base, LORA, seed=0, dtype=torch.float32)
     assert torch.equal(hidden(base), before)
 
 
@@ -72,7 +73,7 @@ def test_values_depend_on_seed_and_name_alone(make_afm):
     def drawn(lora, seed, stray):
         torch.manual_seed(stray)
         before = torch.get_rng_state()
-        state = make_afm().attach(lora, seed=seed, dtype=torch.float32).state_dict()
+        state = attach(make_afm(), lora, seed=seed, dtype=torch.float32).state_dict()
         assert torch.equal(torch.get_rng_state(), before)
         return state
 
@@ -92,7 +93,7 @@ def test_values_depend_on_seed_and_name_alone(make_afm):
 @pytest.mark.parametrize("init", ["gaussian", "orthogonal"])
 def test_other_inits_leave_the_base_as_it_was(base, init):
     before = hidden(base)
-    adapter = base.attach(replace(LORA, init=init), seed=0, dtype=torch.float32)
+    adapter = attach(base, replace(LORA, init=init), seed=0, dtype=torch.float32)
     assert (hidden(base) - before).abs().max() < 1e-5
     assert all(p.abs().max() > 0 for n, p in adapter.named_parameters() if "a_transpose" in n)
 
@@ -125,7 +126,7 @@ def test_detached_and_mounted(base, stirred):
 
 
 def test_dropout_is_a_function_of_seed_and_step(base):
-    adapter = base.attach(replace(LORA, dropout=0.5), seed=0, dtype=torch.float32)
+    adapter = attach(base, replace(LORA, dropout=0.5), seed=0, dtype=torch.float32)
     stir(adapter)
     base.set_checkpointing(False)
     batch = probe_batch(probe_documents(400, 1)[:2])
@@ -145,10 +146,10 @@ def test_dropout_is_a_function_of_seed_and_step(base):
 
 def test_saved_and_loaded(base, stirred, make_afm, tmp_path):
     stirred.save(tmp_path / "one")
-    source = find_adapter(str(tmp_path / "one"))
+    source = find_artifact(str(tmp_path / "one")).require_adapter()
     assert source.base_fingerprint() == base.fingerprint
     other = make_afm()
-    again = other.load_adapter(source)
+    again = load_adapter(other, source)
     assert torch.equal(hidden(other), hidden(base))
     again.save(tmp_path / "two")
     for name in ("adapter_model.safetensors", "adapter_config.json"):
@@ -161,11 +162,12 @@ def test_a_toolkit_checkpoint_is_an_adapter(base, stirred, make_afm, tmp_path):
     """What the toolkit writes, a flat state dict, is loaded at its scale, and continued."""
     torch.save(stirred.state_dict(), tmp_path / "adapter-final.pt")
     other = make_afm()
-    adapter = other.load_adapter(find_adapter(str(tmp_path / "adapter-final.pt")))
+    source = find_artifact(str(tmp_path / "adapter-final.pt")).require_adapter()
+    adapter = load_adapter(other, source)
     assert torch.equal(hidden(other), hidden(base))
     adapter.detach()
     start = replace(LORA, from_run=str(tmp_path / "adapter-final.pt"))
-    continued = other.attach(start, seed=9, dtype=torch.float32)
+    continued = attach(other, start, seed=9, dtype=torch.float32)
     assert torch.equal(hidden(other), hidden(base))
     continued.write_native(tmp_path / "out.pt")
     written = torch.load(tmp_path / "out.pt", weights_only=True)
@@ -178,33 +180,34 @@ def test_a_toolkit_checkpoint_is_an_adapter(base, stirred, make_afm, tmp_path):
 )
 def test_targets_and_layers(base, targets, layers, count, tmp_path):
     lora = Lora(rank=4, alpha=2, targets=targets, layers=layers)
-    adapter = base.attach(lora, seed=0, dtype=torch.float32)
+    adapter = attach(base, lora, seed=0, dtype=torch.float32)
     assert len(adapter.named_parameters()) == 2 * count
     assert len(adapter.notes) == 1
     if layers:
         assert all("segment_1" in name for name, _ in adapter.named_parameters())
     adapter.save(tmp_path / "adapter")
     adapter.detach()
-    again = base.load_adapter(find_adapter(str(tmp_path / "adapter")))
+    again = load_adapter(base, find_artifact(str(tmp_path / "adapter")).require_adapter())
     assert len(again.named_parameters()) == 2 * count
 
 
 def test_only_what_runs_on_a_device_goes_without_a_word(base):
-    proven = base.attach(Lora(rank=32, alpha=16, targets="all-linear"), seed=0, dtype=torch.float32)
+    everything = Lora(rank=32, alpha=16, targets="all-linear")
+    proven = attach(base, everything, seed=0, dtype=torch.float32)
     assert proven.notes == []
     proven.detach()
-    assert "rank 4" in base.attach(LORA, seed=0, dtype=torch.float32).notes[0]
+    assert "rank 4" in attach(base, LORA, seed=0, dtype=torch.float32).notes[0]
 
 
 def test_what_tamm_cannot_do_is_refused(afm_folder):
     spec = AFMModel(path=str(afm_folder))
     with pytest.raises(ConfigError, match=r"lora\.dora.*lora\.modules_to_save"):
-        spec.check_lora(Lora(dora=True, modules_to_save=["lm_head"]))
+        check_lora(spec, Lora(dora=True, modules_to_save=["lm_head"]))
     with pytest.raises(ConfigError, match=r"q_porj is no linear layer.*Did you mean `q_proj`"):
-        spec.check_lora(Lora(targets=["q_porj"]))
+        check_lora(spec, Lora(targets=["q_porj"]))
     with pytest.raises(ConfigError, match=r"lora\.layers=5: this model has 4 layers"):
-        spec.check_lora(Lora(layers=5))
-    spec.check_lora(Lora(layers=4, targets=list(ALL), rslora=True))
+        check_lora(spec, Lora(layers=5))
+    check_lora(spec, Lora(layers=4, targets=list(ALL), rslora=True))
 
 
 def test_another_make_is_not_continued(base, stirred, tmp_path):
@@ -212,7 +215,7 @@ def test_another_make_is_not_continued(base, stirred, tmp_path):
     stirred.detach()
     start = replace(LORA, rank=8, alpha=4, from_run=str(tmp_path / "adapter.pt"))
     with pytest.raises(ConfigError, match=r"lora\.rank: asked 8, it has 4"):
-        base.attach(start, seed=0, dtype=torch.float32)
+        attach(base, start, seed=0, dtype=torch.float32)
     assert base.adapter is None
 
 
@@ -220,20 +223,21 @@ def test_another_base_is_not_continued(stirred, make_afm, tmp_path):
     stirred.save(tmp_path / "adapter")
     other = make_afm()
     other.fingerprint = "another"
+    start = replace(LORA, from_run=str(tmp_path / "adapter"))
     with pytest.raises(ConfigError, match="was trained on another base"):
-        other.attach(replace(LORA, from_run=str(tmp_path / "adapter")), seed=0, dtype=torch.float32)
+        attach(other, start, seed=0, dtype=torch.float32)
 
 
 def test_adapters_of_the_other_library_are_refused(base, make_base, stirred, tmp_path):
     stirred.save(tmp_path / "tamm")
     qwen = make_base()
-    qwen.attach(Lora(), seed=0, dtype=torch.float32).save(tmp_path / "peft")
+    attach(qwen, Lora(), seed=0, dtype=torch.float32).save(tmp_path / "peft")
     qwen.adapter.detach()
     stirred.detach()
     with pytest.raises(ModelError, match="is an adapter of LORA: .* takes those of tamm"):
-        base.load_adapter(find_adapter(str(tmp_path / "peft")))
+        load_adapter(base, find_artifact(str(tmp_path / "peft")).require_adapter())
     with pytest.raises(ModelError, match=r"not in PEFT's format \(tamm\)"):
-        qwen.load_adapter(find_adapter(str(tmp_path / "tamm")))
+        load_adapter(qwen, find_artifact(str(tmp_path / "tamm")).require_adapter())
 
 
 def test_a_checkpoint_that_does_not_fit_leaves_a_clean_base(base, stirred, tmp_path):
@@ -243,11 +247,11 @@ def test_a_checkpoint_that_does_not_fit_leaves_a_clean_base(base, stirred, tmp_p
     state.pop(next(iter(state)))
     write(state, tmp_path / "torn.pt")
     with pytest.raises(ModelError, match=r"torn\.pt does not fit .*is missing"):
-        base.load_adapter(find_adapter(str(tmp_path / "torn.pt")))
+        load_adapter(base, find_artifact(str(tmp_path / "torn.pt")).require_adapter())
     assert base.adapter is None
     assert torch.equal(hidden(base), before)
     odd = {name: t[:, :2] if "lora_0.a_tr" in name else t for name, t in state.items()}
     write(odd, tmp_path / "odd.pt")
     with pytest.raises(ModelError, match="no one rank"):
-        base.load_adapter(find_adapter(str(tmp_path / "odd.pt")))
+        load_adapter(base, find_artifact(str(tmp_path / "odd.pt")).require_adapter())
     assert read(Path(tmp_path / "odd.pt"))

@@ -12,7 +12,7 @@ import torch
 
 import graftlab
 from chats import chats
-from graftlab.adapters.store import find_adapter
+from graftlab.adapters.artifact import find_artifact
 from graftlab.errors import ModelError, ResumeError
 from graftlab.files.checksums import DamagedError, beside
 from graftlab.recipes.teachers.ledger import Answer, AnswerFile
@@ -155,19 +155,21 @@ def test_a_run_goes_on_from_the_one_before(spec, finished, store, capsys):
 def test_an_adapter_in_a_damaged_checkpoint_is_refused_by_name(store):
     flip(store.last().path)
     with pytest.raises(ModelError, match=r"step-000004.*Copy it again"):
-        find_adapter(str(store.last().path))
+        find_artifact(str(store.last().path)).require_adapter()
 
 
 def test_a_card_may_be_edited_and_a_config_not_unseen(store):
     folder = store.folder.parent / "adapter"
     (folder / "card.md").write_text("mine")
-    assert find_adapter(str(folder)).tensors()
+    assert find_artifact(str(folder)).require_adapter().tensors()
     config = folder / "adapter_config.json"
     config.write_text(config.read_text().replace('"r": ', '"r":  '))
     with pytest.raises(ModelError, match=r"adapter_config.json.*checksums.json if the change"):
-        find_adapter(str(folder))
+        find_artifact(str(folder)).require_adapter()
     (folder / "checksums.json").unlink()
-    assert find_adapter(str(folder)).tensors(), "as the message says, and as others' folders are"
+    assert find_artifact(str(folder)).require_adapter().tensors(), (
+        "as the message says, and as others' folders are"
+    )
 
 
 def test_answers_that_were_paid_for_are_asked_for_again_where_damaged(tmp_path, capsys):

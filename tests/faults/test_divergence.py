@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from graftlab.adapters.artifact import find_artifact
 from graftlab.adapters.lora import Lora
-from graftlab.adapters.store import find_adapter
 from graftlab.config import build, compose
 from graftlab.errors import ConfigError, ModelError, NonFiniteError, require_range
 from graftlab.models.finite import describe_nonfinite
@@ -153,7 +153,7 @@ def test_a_damaged_adapter_is_named_by_its_weight(spec: TrainSpec, tmp_path: Pat
     name = sorted(tensors)[0]
     tensors[name].view(-1)[0] = float("inf")
     save_file(tensors, stranger / "adapter_model.safetensors")
-    assert find_adapter(str(stranger)).base_fingerprint() is None
+    assert find_artifact(str(stranger)).require_adapter().base_fingerprint() is None
     spec.lora, spec.run_dir = Lora(from_run=str(stranger)), str(tmp_path / "next")
     with pytest.raises(ModelError, match=r"stranger.*lora_A.*infinite"):
         run(spec)

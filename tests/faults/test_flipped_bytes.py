@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from chats import chats
-from graftlab.adapters.store import find_adapter
+from graftlab.adapters.artifact import find_artifact
 from graftlab.data.prepared import PreparedData
 from graftlab.errors import GraftlabError, Paused
 from graftlab.reports.gather import read
@@ -205,7 +205,7 @@ def seen(spec: TrainSpec, folder: Path) -> dict[str, Any]:
 
 
 def _adapter(place: Path) -> list[Any]:
-    source = find_adapter(str(place))
+    source = find_artifact(str(place)).require_adapter()
     tensors = {name: tensor.numpy().tobytes() for name, tensor in source.tensors().items()}
     config = source.run()
     config.pop("run_dir")

@@ -19,7 +19,8 @@ from graftlab.generation.sampling import Generation
 from graftlab.models.base import Base
 from graftlab.models.cache import lend
 from graftlab.models.hf import HFModel
-from graftlab.text.tokenizer import Tokenizer, load_tokenizer
+from graftlab.text.load import load_tokenizer
+from graftlab.text.tokenizer import Tokenizer
 from graftlab.types import Conversation, Message
 from miniatures import miniature
 

@@ -12,11 +12,12 @@ import torch
 from afm_chats import write_mini_tokenizer
 from graftlab.errors import ConfigError
 from graftlab.generation.form import Form, form_of
-from graftlab.generation.guide import SchemaGuide
+from graftlab.generation.guide import SchemaGuide, make_guide
 from graftlab.generation.schema import read_schema
 from graftlab.text.afm import AFMTokenizer
 from graftlab.text.json_schema import mismatch
-from graftlab.text.tokenizer import Tokenizer, load_tokenizer
+from graftlab.text.load import load_tokenizer
+from graftlab.text.tokenizer import Tokenizer
 from miniatures import CHATML, save_tokenizer
 from schemas import SCHEMAS, closed, random_logits
 from text_tokenizers import write_sentencepiece, write_tokenizer
@@ -77,7 +78,7 @@ def test_every_reply_follows_the_schema(
     for slack in SLACK:
         for _ in range(2):
             budget = form.least + slack
-            ids, again = write(form.guide(budget, width=tokenizer.vocab_size), generator)
+            ids, again = write(make_guide(form, budget, width=tokenizer.vocab_size), generator)
             text = tokenizer.decode(ids)
             assert mismatch(text, schema) is None, text
             assert len(ids) <= budget
@@ -93,7 +94,9 @@ def test_all_of_the_budget_may_be_used(tokenizers: dict[str, Tokenizer]) -> None
     schema = closed(text={"type": "string"})
     form = form_of(schema, tokenizers["bytes"])
     generator = torch.Generator().manual_seed(3)
-    lengths = [len(write(form.guide(30, width=form_width(form)), generator)[0]) for _ in range(20)]
+    lengths = [
+        len(write(make_guide(form, 30, width=form_width(form)), generator)[0]) for _ in range(20)
+    ]
     assert max(lengths) == 30
 
 
@@ -104,8 +107,8 @@ def form_width(form: Form) -> int:
 def test_too_few_tokens_are_refused_with_the_number(tokenizers: dict[str, Tokenizer]) -> None:
     form = form_of(read_schema(SCHEMAS["nested"]), tokenizers["bytes"])
     with pytest.raises(ConfigError, match=f"the shortest takes {form.least}. Raise"):
-        form.guide(form.least - 1, width=form_width(form))
-    assert form.guide(form.least, width=form_width(form)).end
+        make_guide(form, form.least - 1, width=form_width(form))
+    assert make_guide(form, form.least, width=form_width(form)).end
 
 
 def test_a_schema_of_which_no_reply_is_found(
@@ -124,7 +127,7 @@ def test_with_room_the_distribution_is_the_models_own(tokenizers: dict[str, Toke
     """Only the schema rules while the budget does not press: no draw is refused."""
     form = form_of(read_schema(SCHEMAS["numbers"]), tokenizers["bytes"])
     generator = torch.Generator().manual_seed(5)
-    again = [write(form.guide(2000, width=form_width(form)), generator)[1] for _ in range(20)]
+    again = [write(make_guide(form, 2000, width=form_width(form)), generator)[1] for _ in range(20)]
     assert sum(again) == 0
 
 
@@ -135,7 +138,7 @@ def test_masks_allow_all_that_the_schema_does_and_no_more(
     """Against the matcher itself, asked about each token; where text is forced, too."""
     tokenizer = tokenizers[kind]
     form = form_of(read_schema(SCHEMAS["nested"]), tokenizer)
-    guide = form.guide(form.least + 30, width=tokenizer.vocab_size)
+    guide = make_guide(form, form.least + 30, width=tokenizer.vocab_size)
     generator = torch.Generator().manual_seed(2)
     forced = 0
     while not guide.done:
@@ -154,7 +157,7 @@ def test_a_refused_token_is_masked_and_the_end_comes_at_last(
 ) -> None:
     tokenizer = tokenizers["bytes"]
     form = form_of(closed(text={"type": "string"}), tokenizer)
-    guide = form.guide(form.least, width=form_width(form))
+    guide = make_guide(form, form.least, width=form_width(form))
     for token in form.vocabulary.spell(b'{"text":"') or ():
         assert guide.accept(token)
     (letter,) = form.vocabulary.spell(b"a") or ()
@@ -175,8 +178,8 @@ def test_rollback(tokenizers: dict[str, Tokenizer]) -> None:
     generator = torch.Generator().manual_seed(9)
     for _ in range(5):
         budget = form.least + 10
-        ids, _ = write(form.guide(budget, width=form_width(form)), generator)
-        guide = form.guide(budget, width=form_width(form))
+        ids, _ = write(make_guide(form, budget, width=form_width(form)), generator)
+        guide = make_guide(form, budget, width=form_width(form))
         masks = []
         for token in ids:
             masks.append(guide.mask())
@@ -196,7 +199,7 @@ def test_a_reply_ends_with_its_last_brace_or_the_stop_token(
     tokenizers: dict[str, Tokenizer],
 ) -> None:
     tokenizer = tokenizers["bytes"]
-    guide = form_of({"type": "integer"}, tokenizer).guide(10, width=500)
+    guide = make_guide(form_of({"type": "integer"}, tokenizer), 10, width=500)
     assert not guide.mask()[list(tokenizer.stop_ids)].any()
     (digit,) = guide.form.vocabulary.spell(b"4") or ()
     assert guide.accept(digit)
@@ -208,7 +211,7 @@ def test_a_reply_ends_with_its_last_brace_or_the_stop_token(
     assert not guide.done
     assert guide.accept(digit)
     whole = form_of({"type": "object", "maxProperties": 0}, tokenizer)
-    guide = whole.guide(5, width=form_width(whole))
+    guide = make_guide(whole, 5, width=form_width(whole))
     for token in whole.vocabulary.spell(b"{}") or ():
         assert not guide.done
         assert guide.accept(token)
@@ -217,7 +220,7 @@ def test_a_reply_ends_with_its_last_brace_or_the_stop_token(
 
 def test_masks_are_as_wide_as_the_models_logits(tokenizers: dict[str, Tokenizer]) -> None:
     form = form_of({"type": "integer"}, tokenizers["bytes"])
-    narrow, wide = (form.guide(5, width=width).mask() for width in (form_width(form), 777))
+    narrow, wide = (make_guide(form, 5, width=width).mask() for width in (form_width(form), 777))
     assert wide.shape == (777,)
     assert torch.equal(wide[: len(narrow)], narrow)
     assert not wide[len(narrow) :].any()
@@ -228,7 +231,7 @@ def test_white_space_is_allowed_but_not_for_ever(tokenizers: dict[str, Tokenizer
     spell = form.vocabulary.spell
 
     def taken(text: str) -> bool:
-        guide = form.guide(10_000, width=form_width(form))
+        guide = make_guide(form, 10_000, width=form_width(form))
         return all(
             bool(guide.mask()[token]) and guide.accept(token)
             for byte in text.encode()
@@ -248,7 +251,7 @@ def test_the_line_end_of_apples_vocabulary_is_white_space_only(
     tokenizer = tokenizers["afm"]
     (line,) = tokenizer.encode_text(["\n"])[0]
     form = form_of(closed(a={"type": "string"}), tokenizer)
-    guide = form.guide(100, width=form_width(form))
+    guide = make_guide(form, 100, width=form_width(form))
     for token in form.vocabulary.spell(b"{") or ():
         assert guide.accept(token)
     assert guide.mask()[line]
@@ -265,7 +268,7 @@ def test_the_line_end_of_apples_vocabulary_is_white_space_only(
 
 def test_a_path_of_many_optional_properties_is_left_out(tokenizers: dict[str, Tokenizer]) -> None:
     form = form_of(read_schema(SCHEMAS["optional"]), tokenizers["bytes"])
-    assert form.text(form.guide(100, width=form_width(form)).end) == b'{"p5":"","p11":""}'
+    assert form.text(make_guide(form, 100, width=form_width(form)).end) == b'{"p5":"","p11":""}'
 
 
 def test_forms_and_vocabularies_are_built_once(

@@ -10,6 +10,7 @@ import torch
 from graftlab.errors import ConfigError
 from graftlab.generation.decode import Reply, generate, generate_batch
 from graftlab.generation.form import form_of
+from graftlab.generation.guide import make_guide
 from graftlab.generation.sampling import Generation
 from graftlab.generation.speculative import Draft
 from graftlab.models.base import Base
@@ -95,7 +96,7 @@ def test_the_likeliest_of_the_allowed_tokens_is_taken(base: Base, tokenizer: Tok
     form = form_of(SCHEMAS["enum"], tokenizer)
     ids = tokenizer.encode_text([generate(base, tokenizer, ASK, generation).text])[0]
     prompt = tokenizer.render(ASK.messages, generation_prompt=True)
-    guide = form.guide(generation.max_new_tokens, width=base.vocab_size)
+    guide = make_guide(form, generation.max_new_tokens, width=base.vocab_size)
     said: list[int] = []
     while not guide.done:
         with base.context() as context:
@@ -134,7 +135,7 @@ def exact(base: Base, tokenizer: Tokenizer, schema: dict[str, list[str]]) -> dic
     open_: list[tuple[list[int], float]] = [([], 1.0)]
     while open_:
         said, chance = open_.pop()
-        guide = form.guide(60, width=base.vocab_size)
+        guide = make_guide(form, 60, width=base.vocab_size)
         for token in said:
             assert guide.accept(token)
         if guide.done:

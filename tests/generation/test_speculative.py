@@ -20,7 +20,8 @@ from graftlab.generation.speculative import Draft, speculate
 from graftlab.generation.turn import Turn
 from graftlab.models.base import Base
 from graftlab.models.hf import HFModel
-from graftlab.text.tokenizer import Tokenizer, load_tokenizer
+from graftlab.text.load import load_tokenizer
+from graftlab.text.tokenizer import Tokenizer
 from graftlab.types import Conversation, Message
 from miniatures import HYBRIDS, SENTENCES, miniature
 from table_models import CPU, TableBase, table_base

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from afm_assets import config, make_assets
+from graftlab.adapters.attach import attach
 from graftlab.adapters.lora import Lora
 from graftlab.errors import ConfigError, LeakError, ModelError
 from graftlab.models.afm import AFMModel
@@ -58,8 +59,8 @@ def test_the_full_model_counts_as_published():
     full = AFMTextV7.Config(arch_optimizers={"kv_quant": KVQuantArchOptimizer()})
     names = {"name": "full", "source": "", "folder": Path(), "fingerprint": ""}
     base = AFMBase(create_on_meta(full), **names)
-    adapter = base.attach(
-        Lora(rank=32, alpha=16, targets="all-linear"), seed=0, dtype=torch.float32
+    adapter = attach(
+        base, Lora(rank=32, alpha=16, targets="all-linear"), seed=0, dtype=torch.float32
     )
     assert adapter.num_trainable == 66_633_728
     assert len(adapter.named_parameters()) == 700
@@ -98,7 +99,7 @@ def test_packing_is_that_of_tamm_with_segment_ids(afm_folder, theirs, attention)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_documents_are_isolated(make_afm, dtype):
     base = make_afm(dtype)
-    adapter = base.attach(LORA, seed=0, dtype=torch.float32)
+    adapter = attach(base, LORA, seed=0, dtype=torch.float32)
 
     def autocast():
         mixed = dtype == torch.bfloat16
@@ -124,7 +125,7 @@ def test_nothing_of_the_base_moves_in_training(make_afm):
     """Neither weights nor what the KV quantisers measured, whatever mode the model is put into."""
     base = make_afm()
     before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
-    adapter = base.attach(LORA, seed=0, dtype=torch.float32)
+    adapter = attach(base, LORA, seed=0, dtype=torch.float32)
     base.set_checkpointing(False)
     base.model.train()
     base.hidden(probe_batch(documents())).square().sum().backward()
@@ -143,7 +144,7 @@ def test_recomputation_changes_no_gradient(make_afm):
     found = []
     for on in (False, True):
         base = make_afm()
-        adapter = base.attach(Lora(rank=4, alpha=2, dropout=0.3), seed=0, dtype=torch.float32)
+        adapter = attach(base, Lora(rank=4, alpha=2, dropout=0.3), seed=0, dtype=torch.float32)
         for name, parameter in adapter.named_parameters():
             if name.endswith("b_transpose"):
                 torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))
@@ -184,7 +185,7 @@ def test_a_base_is_lent_as_fresh_as_it_was_loaded(afm_folder):
     with torch.no_grad():
         with lend(spec, **place) as first:
             expected = first.hidden(batch)
-            adapter = first.attach(LORA, seed=0, dtype=torch.float32)
+            adapter = attach(first, LORA, seed=0, dtype=torch.float32)
             first.set_checkpointing(True)
             for _, parameter in adapter.named_parameters():
                 parameter.fill_(0.1)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from afm_assets import make_assets
+from graftlab.adapters.attach import attach
 from graftlab.adapters.lora import Lora
 from graftlab.models.afm import AFMModel
 from graftlab.models.probe import probe_batch
@@ -43,7 +44,7 @@ def base(request, tmp_path_factory):
     folder = make_assets(tmp_path_factory.mktemp("afm") / "assets", **changes)
     spec = AFMModel(path=str(folder))
     base = spec.load(dtype=torch.float64, device=torch.device("cpu"))
-    adapter = base.attach(Lora(rank=4, alpha=2, dropout=0.5), seed=0, dtype=torch.float64)
+    adapter = attach(base, Lora(rank=4, alpha=2, dropout=0.5), seed=0, dtype=torch.float64)
     with torch.no_grad():
         for _, parameter in adapter.named_parameters():
             parameter.add_(0.05)

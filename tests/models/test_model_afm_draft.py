@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from graftlab.adapters.attach import attach
+from graftlab.adapters.draft import DraftModel
 from graftlab.adapters.lora import Lora
 from graftlab.errors import ModelError
 from graftlab.models.afm import AFMModel
 from graftlab.models.afm_base import AFMBase
 from graftlab.models.afm_draft import sizes_of
-from graftlab.models.draft import DraftModel
 from graftlab.models.folder import model_in
 
 CPU = torch.device("cpu")
@@ -67,7 +68,7 @@ def test_it_is_small_and_speaks_its_base_s_vocabulary(spec, afm_folder, tmp_path
 
 def test_all_of_it_is_trained_and_read_back(spec, tmp_path):
     base = load(spec)
-    adapter = base.attach(Lora(full=True), seed=0, dtype=torch.float32)
+    adapter = attach(base, Lora(full=True), seed=0, dtype=torch.float32)
     assert adapter.num_trainable == base.num_parameters
     with torch.no_grad():
         for _, parameter in adapter.named_parameters():

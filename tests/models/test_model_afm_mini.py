@@ -19,7 +19,7 @@ from graftlab.models.afm import AFMModel
 from graftlab.models.afm_mini import ASSET, AFMMini
 from graftlab.tasks.inspect import look
 from graftlab.text.afm import INSTRUCTIONS, AFMTokenizer
-from graftlab.text.tokenizer import load_tokenizer
+from graftlab.text.load import load_tokenizer
 from graftlab.types import Message
 
 pytest.importorskip("tamm")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from graftlab.adapters.attach import attach
 from graftlab.adapters.lora import Lora
 from graftlab.config import build, compose
 from graftlab.errors import ConfigError, ModelError
@@ -49,8 +50,6 @@ def test_trainable_parameters_equal_an_attached_adapter(
 ) -> None:
     import torch
 
-    from graftlab.adapters.peft import attach
-
     lora = ADAPTERS[name]
     spec = spec_of(make_miniature(kind), lora)
     shape = shape_of(describe(spec.model), spec, lora.rank)
@@ -77,7 +76,6 @@ def test_work_is_what_training_counts(make_miniature, make_base) -> None:
     import numpy as np
     import torch
 
-    from graftlab.adapters.peft import attach
     from graftlab.packing.plan import Packing
     from graftlab.planning.timing import work
     from graftlab.planning.workload import Documents, Schedule, lay_out
@@ -126,7 +124,7 @@ def test_a_plan_counts_the_files_of_apple_s_model(afm_folder, make_afm) -> None:
     found = describe(spec.model)
     shape = shape_of(found, spec, spec.lora.rank)
     base = make_afm()
-    adapter = base.attach(spec.lora, seed=0, dtype=torch.float32)
+    adapter = attach(base, spec.lora, seed=0, dtype=torch.float32)
     assert found.source == "counted from its config"
     assert shape.parameters == base.num_parameters
     assert shape.trainable == adapter.num_trainable

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from graftlab.objectives.ce import CrossEntropy
-from graftlab.tasks.described import shape_of
 from graftlab.tasks.reckon import settings_of
 from graftlab.training.optim import AdamW, CustomOptimizer
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -27,6 +26,7 @@ from graftlab.models.metadata import describe
 from graftlab.models.tiny import TinyModel
 from graftlab.objectives.policy import Policy
 from graftlab.packing.plan import Packing
+from graftlab.planning.inputs import shape_of
 from graftlab.planning.memory import Memory, Settings, reckon
 from graftlab.planning.shape import Shape
 from graftlab.planning.timing import work

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from graftlab.adapters.attach import attach
+from graftlab.adapters.draft import DraftModel
 from graftlab.adapters.lora import Lora
 from graftlab.data.demo import DemoData
-from graftlab.models.draft import DraftModel
 from graftlab.models.tiny import ASSET, TinyModel
 from graftlab.objectives.distill import Distill
 from graftlab.objectives.sft import CrossEntropy
@@ -37,7 +38,7 @@ def student() -> PlanSpec:
 def test_weights_of_student_and_teacher_are_counted(student: PlanSpec) -> None:
     plan = reckon_run(student)
     base = student.model.load(dtype=torch.float32, device=torch.device("cpu"))
-    adapter = base.attach(student.lora, seed=0, dtype=torch.float32)
+    adapter = attach(base, student.lora, seed=0, dtype=torch.float32)
     assert plan.shape.trainable == plan.shape.parameters == adapter.num_trainable
     terms = plan.memory.terms()
     assert terms["base"] == terms["adapter"] == 4 * adapter.num_trainable

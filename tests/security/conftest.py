@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from graftlab.adapters.attach import attach
 from hostile import Attack
 from kept_logging import kept_logging
 
@@ -27,7 +28,7 @@ def run_template(
     adapter = tmp_path_factory.mktemp("trained") / "adapter"
     spec = HFModel(path=str(qwen2_folder))
     base = spec.load(dtype=torch.float32, device=torch.device("cpu"))
-    base.attach(Lora(rank=2), seed=0, dtype=torch.float32).save(adapter)
+    attach(base, Lora(rank=2), seed=0, dtype=torch.float32).save(adapter)
     spec.load_tokenizer().save(adapter)
     (adapter / "run.yaml").write_text(yaml.safe_dump({"model": dump(spec)}), encoding="utf-8")
 

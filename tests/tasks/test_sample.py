@@ -384,7 +384,7 @@ def test_a_spec_that_cannot_be_is_refused(wrong: dict[str, Any], wanted: str) ->
 
 
 def test_missing_files_are_named(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no adapter at"):
+    with pytest.raises(ModelError, match="no adapter or model at"):
         run(spec(tmp_path / "none"))
     with pytest.raises(ConfigError, match="prompts="):
         run(spec(trained, prompts=str(tmp_path / "none.jsonl")))

@@ -25,6 +25,7 @@ from graftlab.door.sweep import read_sweep
 from graftlab.door.verify import Door
 from graftlab.door.words import read_words
 from graftlab.errors import ConfigError, DataError
+from graftlab.files.paths import absolute
 from graftlab.recipes.persona import Persona, default_frames
 from graftlab.recipes.sources import SourceSpec
 from graftlab.registry import conf_dir, dump, restore
@@ -34,7 +35,6 @@ from graftlab.tasks.prepare import PrepareSpec
 from graftlab.tasks.recipe_key import key_of
 from graftlab.tasks.supply import compose, supply
 from graftlab.text.frame import SHIPPED
-from graftlab.tracking.paths import absolute
 from kept_logging import kept_logging
 from recipe_rows import read_lines, sentence, turns, write_lines
 from sweep_runs import small_run

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from graftlab.text.tokenizer import Tokenizer, load_tokenizer
+from graftlab.text.load import load_tokenizer
+from graftlab.text.tokenizer import Tokenizer
 from text_tokenizers import TEMPLATES, write_sentencepiece, write_tokenizer
 
 

@@ -13,8 +13,8 @@ from graftlab.data.jsonl import JsonlData
 from graftlab.errors import ConfigError, DataError, ModelError
 from graftlab.text.afm import INSTRUCTIONS, AFMTokenizer, instruction_of
 from graftlab.text.encode import encode
+from graftlab.text.load import load_tokenizer
 from graftlab.text.spm import SentencePieceTokenizer
-from graftlab.text.tokenizer import load_tokenizer
 from graftlab.types import IGNORE, Conversation, Message
 from text_tokenizers import write_sentencepiece
 

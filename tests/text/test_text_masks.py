@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graftlab.text.tokenizer import Tokenizer, load_tokenizer
+from graftlab.text.load import load_tokenizer
+from graftlab.text.tokenizer import Tokenizer
 from graftlab.text.turns import Document, MaskProblem, TurnReader
 from graftlab.types import Conversation, Message
 from text_tokenizers import TEMPLATES, write_tokenizer

@@ -8,8 +8,9 @@ import pytest
 
 from graftlab.errors import ModelError
 from graftlab.text.hf import HFTokenizer
+from graftlab.text.load import load_tokenizer
 from graftlab.text.pieces import backend_bytes
-from graftlab.text.tokenizer import Tokenizer, load_tokenizer
+from graftlab.text.tokenizer import Tokenizer
 from miniatures import CHATML
 from text_tokenizers import write_sentencepiece, write_tokenizer
 

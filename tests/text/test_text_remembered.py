@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from graftlab.text.hf import HFTokenizer
+from graftlab.text.load import load_tokenizer
 from graftlab.text.remembered import RememberedTokenizer
-from graftlab.text.tokenizer import load_tokenizer
 from graftlab.types import Message
 from text_tokenizers import CHATML, QWEN25, write_tokenizer
 
@@ -22,7 +22,7 @@ CHAT = [Message("user", "Hi"), Message("assistant", TEXT)]
 SCRIPT = """
 import sys
 from pathlib import Path
-from graftlab.text.tokenizer import load_tokenizer
+from graftlab.text.load import load_tokenizer
 tokenizer = load_tokenizer(Path(sys.argv[1]))
 ids = [tokenizer.stop_ids[0], 40, 50]
 print(tokenizer.fingerprint, tokenizer.decode(ids), tokenizer.pieces(ids))

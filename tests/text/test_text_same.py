@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
+from graftlab.text.load import load_tokenizer
 from graftlab.text.same import vocabulary_difference
-from graftlab.text.tokenizer import load_tokenizer
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 from graftlab.data.jsonl import JsonlData
 from graftlab.errors import DataError
 from graftlab.text.encode import encode
-from graftlab.text.tokenizer import Tokenizer, load_tokenizer
+from graftlab.text.load import load_tokenizer
+from graftlab.text.tokenizer import Tokenizer
 from graftlab.types import Conversation, Message
 from text_tokenizers import CHATML, write_tokenizer
 

@@ -10,7 +10,8 @@ import pytest
 
 from graftlab.errors import DataError, ModelError
 from graftlab.text.encode import encode
-from graftlab.text.tokenizer import Tokenizer, load_tokenizer
+from graftlab.text.load import load_tokenizer
+from graftlab.text.tokenizer import Tokenizer
 from graftlab.types import IGNORE, Conversation, Message
 from text_tokenizers import CHATML, write_tokenizer
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from graftlab.errors import ConfigError, ModelError
-from graftlab.text.tokenizer import Tokenizer, load_tokenizer
+from graftlab.text.load import load_tokenizer
+from graftlab.text.tokenizer import Tokenizer
 from graftlab.types import Message
 from text_tokenizers import CHATML, TEMPLATES, write_tokenizer
 

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from chats import chats
+from graftlab.adapters.artifact import find_artifact
 from graftlab.adapters.lora import Lora
-from graftlab.adapters.store import find_adapter
 from graftlab.errors import ConfigError
 from graftlab.models.afm import AFMModel
 from graftlab.objectives.policy import Policy
@@ -198,7 +198,7 @@ def test_the_toolkits_files_are_left_behind(spec):
     content = json.loads((folder / "adapter" / "adapter_config.json").read_text())
     assert content["format"] == "tamm"
 
-    source = find_adapter(str(folder / "checkpoints" / "adapter-final.pt"))
+    source = find_artifact(str(folder / "checkpoints" / "adapter-final.pt")).require_adapter()
     assert source.run()["model"]["path"] == spec.model.path
     assert source.base_fingerprint() == spec.model.fingerprint()
     assert source.config()["alpha"] == 2

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from graftlab.adapters.draft import DraftModel
 from graftlab.adapters.lora import Lora
 from graftlab.errors import ConfigError, ModelError, Paused, ResumeError
 from graftlab.generation.sampling import Generation
 from graftlab.models.cache import forget
-from graftlab.models.draft import DraftModel
 from graftlab.models.hf import HFModel
 from graftlab.objectives.distill import Distill
 from graftlab.objectives.policy import Policy

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from graftlab.adapters.store import find_adapter
+from graftlab.adapters.artifact import base_of, find_artifact
 from graftlab.data.jsonl import JsonlData
 from graftlab.errors import ConfigError, GraftlabError, Interrupted, ResumeError
 from graftlab.models.hf import HFModel
@@ -24,7 +24,6 @@ from graftlab.training.callbacks.watchers import Stopper
 from graftlab.training.checkpoint import Checkpointing
 from graftlab.training.observer import Observer
 from graftlab.training.start import run
-from graftlab.training.trained import base_of
 from graftlab.training.watch import Callbacks, Samples, Validation
 from graftlab.types import Message
 from left_behind import left_behind
@@ -149,7 +148,9 @@ def test_another_configuration_is_told_by_its_keys_before_anything_is_read(
     assert "\n  lora.rank: 16 -> 4" in told
     assert len([line for line in told.splitlines() if " -> " in line and line[0] == " "]) == 2
     start = told.partition("lora.from=")[2].split()[0]
-    assert find_adapter(start).base_fingerprint() is not None  # the way on is one
+    assert (
+        find_artifact(start).require_adapter().base_fingerprint() is not None
+    )  # the way on is one
 
 
 def test_paths_are_found_again_from_elsewhere(spec, root, tmp_path, monkeypatch):
@@ -180,7 +181,7 @@ def test_paths_are_found_again_from_elsewhere(spec, root, tmp_path, monkeypatch)
     assert found is not None
     assert found.path == folder.path
     run(there)
-    adapter = find_adapter(str(folder.path))
+    adapter = find_artifact(str(folder.path)).require_adapter()
     assert adapter.run()["model"]["path"] == str(project / "files" / "base")
     monkeypatch.chdir("/")
     assert base_of(adapter, advice="").folder() == project / "files" / "base"
@@ -210,7 +211,7 @@ def test_a_project_that_was_moved_knows_its_runs(spec, root, tmp_path, monkeypat
     result = run(replace(typed, run_dir=str(moved / "outputs" / "run")))
     assert result.steps == 10
     monkeypatch.chdir("/")
-    adapter = find_adapter(str(moved / "outputs" / "run"))
+    adapter = find_artifact(str(moved / "outputs" / "run")).require_adapter()
     assert base_of(adapter, advice="").folder() == moved / "files" / "base"
 
 

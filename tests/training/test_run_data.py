@@ -9,7 +9,7 @@ from typing import Any
 
 from graftlab.data.jsonl import JsonlData
 from graftlab.models.hf import HFModel
-from graftlab.text.tokenizer import load_tokenizer
+from graftlab.text.load import load_tokenizer
 from graftlab.training.answers import Answers
 from graftlab.training.place import Place
 from graftlab.training.setup import read_data

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from graftlab.adapters.attach import attach
 from graftlab.adapters.lora import Lora
 from graftlab.errors import ModelError
 from graftlab.models.afm import AFMModel
@@ -17,7 +18,7 @@ from graftlab.training.teacher import asked, find
 def test_a_bare_checkpoint_teaches_with_the_base_it_is_given(make_afm, afm_folder, tmp_path: Path):
     file = tmp_path / "theirs" / "adapter-final.pt"
     lora = Lora(rank=32, alpha=16, targets="all-linear")
-    make_afm().attach(lora, seed=0, dtype=torch.float32).write_native(file)
+    attach(make_afm(), lora, seed=0, dtype=torch.float32).write_native(file)
     with pytest.raises(ModelError, match=r"objective\.base=FOLDER"):
         find(str(file))
     with pytest.raises(ModelError, match=r"objective\.base=nowhere is no model folder"):
@@ -26,6 +27,6 @@ def test_a_bare_checkpoint_teaches_with_the_base_it_is_given(make_afm, afm_folde
     assert teacher is not None
     assert isinstance(teacher.model, AFMModel)
     assert teacher.model.folder() == afm_folder
-    assert teacher.source is not None
-    assert teacher.source.path == file
+    assert teacher.adapter is not None
+    assert teacher.adapter.path == file
     assert teacher.fingerprint() == find(str(file), base=str(afm_folder)).fingerprint()

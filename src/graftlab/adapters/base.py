@@ -16,19 +16,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from graftlab.adapters.store import CONFIG, WEIGHTS
 from graftlab.errors import ModelError, listed
+from graftlab.models.finite import describe_nonfinite
 from graftlab.models.weights import misfits
 
 if TYPE_CHECKING:
     from graftlab.adapters.store import AdapterSource
     from graftlab.models.base import Base
 
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
-
 
 class Adapter(ABC):
-    """Trainable parameters injected into `base`; made by `Base.attach` or `Base.load_adapter`."""
+    """Trainable parameters injected into `base`; made by `attach` or `load_adapter`."""
 
     base: Base
     notes: Sequence[str] = ()
@@ -65,8 +64,6 @@ class Adapter(ABC):
 
     def fill(self, source: AdapterSource) -> None:
         """Take over the weights in `source`; else leave a clean base and raise ModelError."""
-        from graftlab.models.finite import describe_nonfinite
-
         tensors = source.tensors()
         if (found := describe_nonfinite(tensors.items())) is not None:
             self.detach()

@@ -134,7 +134,7 @@ def attach(base: Base, lora: Lora, *, dtype: torch.dtype) -> FullAdapter:
 
     Raises ConfigError where that run is another base's, or trained an adapter only.
     """
-    from graftlab.adapters.store import find_start
+    from graftlab.adapters.artifact import find_start
 
     source = find_start(lora, base)
     if source is not None and source.config().get("format") != FULL:

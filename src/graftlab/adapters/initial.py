@@ -19,7 +19,6 @@ from graftlab.adapters.peft_adapter import NAME, base_norms
 
 if TYPE_CHECKING:
     from graftlab.adapters.peft_adapter import PeftAdapter
-    from graftlab.adapters.tamm_adapter import TammAdapter
 
 
 @torch.no_grad()
@@ -32,7 +31,7 @@ def initialise(adapter: PeftAdapter, kind: str, *, seed: int) -> None:
     for name, layer in adapter.layers.items():
         generator = torch.Generator().manual_seed(name_seed(seed, name))
         lora_a, lora_b = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
-        first, second = _draw(kind, lora_a.shape, lora_b.shape, generator)
+        first, second = draw(kind, lora_a.shape, lora_b.shape, generator)
         lora_a.copy_(first)
         lora_b.copy_(second)
         if NAME in layer.lora_magnitude_vector:
@@ -40,22 +39,6 @@ def initialise(adapter: PeftAdapter, kind: str, *, seed: int) -> None:
             _give_direction(lora_b, norms == 0, generator)
             magnitude = layer.lora_magnitude_vector[NAME].weight
             magnitude.data = norms.to(magnitude.dtype)
-
-
-@torch.no_grad()
-def initialise_tamm(adapter: TammAdapter, kind: str, *, seed: int) -> None:
-    """The same for tamm's LoRA; its own default draws A normal with variance 1 / fan-in, B zero."""
-    for name, lora in adapter.loras.items():
-        generator = torch.Generator().manual_seed(name_seed(seed, name))
-        down, up = lora.a_transpose, lora.b_transpose
-        if kind == "default":
-            first = torch.empty(down.T.shape)
-            nn.init.normal_(first, std=down.shape[0] ** -0.5, generator=generator)
-            second = torch.zeros(up.T.shape)
-        else:
-            first, second = _draw(kind, down.T.shape, up.T.shape, generator)
-        down.copy_(first.T)
-        up.copy_(second.T)
 
 
 def _give_direction(lora_b: Tensor, empty: Tensor, generator: torch.Generator) -> None:
@@ -71,7 +54,7 @@ def name_seed(seed: int, name: str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def _draw(
+def draw(
     kind: str, shape_a: torch.Size, shape_b: torch.Size, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """A of shape (rank, in) and B of shape (out, rank), fp32 on the CPU."""

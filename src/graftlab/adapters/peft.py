@@ -25,8 +25,8 @@ def attach(base: HFBase, lora: Lora, *, seed: int, dtype: torch.dtype) -> PeftAd
     on other modules, the device or any global random state. Raises ConfigError when the targets
     match nothing or the adapter to continue is of another make.
     """
+    from graftlab.adapters.artifact import find_start
     from graftlab.adapters.initial import initialise
-    from graftlab.adapters.store import find_start
 
     source = find_start(lora, base)
     config = peft_config(base, lora)

@@ -1,27 +1,26 @@
-"""Where adapters come from: wherever `adapter=` is taken, a run, an adapter folder or a checkpoint.
+"""A trained adapter on disk: a folder or one file; which of them a path means, says `artifact`.
 
-RUN/                          a run folder: its adapter/ is meant (the best one)
-RUN/adapter-final/            an adapter folder, ours or PEFT's
-RUN/checkpoints/last.ckpt     a checkpoint: keys "adapter", "adapter_config" and "run"
-adapter-final.pt              a checkpoint of Apple's adapter toolkit, a run's or anybody's
-
-Where all weights were trained (`lora=full`), RUN/adapter/ is a whole model; see `full.py`.
+DIR/adapter_config.json, adapter_model.safetensors    ours or PEFT's; with run.yaml where it is ours
+DIR/trained_from.json beside a whole model            where all weights were trained (`full.py`)
+last.ckpt                                             keys "adapter", "adapter_config" and "run"
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.errors import ConfigError, ModelError, did_you_mean
+from graftlab.errors import ModelError
+from graftlab.models.folder import model_in
+from graftlab.registry import load_rooms
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from graftlab.adapters.lora import Lora
-    from graftlab.models.base import Base
+    from graftlab.models.base import ModelSpec
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -125,12 +124,15 @@ class ModelSource(FolderSource):
     """A folder with all weights of a model, trained from a base."""
 
     @property
-    def file(self) -> Path:
-        from graftlab.models import afm_files
-        from graftlab.models.weights import weight_files
+    def model(self) -> ModelSpec:
+        """The model that lies there. Raises ModelError where its own files are missing."""
+        if (found := model_in(self.path)) is None:
+            raise ModelError(f"{self.path} has a {TRAINED_FROM}, and no config of a model beside.")
+        return found
 
-        flat = self.path / afm_files.WEIGHTS
-        return flat if flat.is_file() else weight_files(self.path)[0]
+    @property
+    def file(self) -> Path:
+        return self.model.weight_files()[0]
 
     def config(self) -> dict[str, Any]:
         from graftlab.models.weights import read_json
@@ -138,14 +140,7 @@ class ModelSource(FolderSource):
         return read_json(self.path / TRAINED_FROM)
 
     def tensors(self) -> dict[str, Tensor]:
-        from safetensors.torch import load_file
-
-        from graftlab.models.afm_files import read_weights
-        from graftlab.models.weights import weight_files
-
-        if self.file.suffix == ".pt":
-            return read_weights(self.file)
-        return {name: t for file in weight_files(self.path) for name, t in load_file(file).items()}
+        return self.model.read_weights()
 
     def base_fingerprint(self) -> str | None:
         return self.config().get("base_fingerprint")
@@ -181,83 +176,18 @@ class CheckpointSource(FileSource):
         return (_checkpoint(self.path).get("identity") or {}).get("base")
 
 
-@dataclass(frozen=True, slots=True)
-class ToolkitSource(FileSource):
-    """A checkpoint of Apple's toolkit: tensors alone; what else is known says the run around it."""
-
-    def config(self) -> dict[str, Any]:
-        from graftlab.adapters.lora import Lora
-        from graftlab.adapters.tamm_targets import alpha_of, describe
-
-        try:
-            content = describe(self.tensors())
-        except ModelError as error:
-            raise ModelError(f"{self.path}: {error}") from error
-        lora = self.run().get("lora") or {}
-        if lora.get("rank") == content["rank"]:
-            said: dict[str, Any] = {k: lora.get(k) for k in ("rank", "alpha", "scale", "rslora")}
-            content["alpha"] = alpha_of(Lora(**said))
-        return content
-
-    def tensors(self) -> dict[str, Tensor]:
-        from graftlab.adapters.toolkit import read
-
-        return read(self.path)
-
-    def run(self) -> dict[str, Any]:
-        return FolderSource(self.folder.parent).run()
-
-    def base_fingerprint(self) -> str | None:
-        adapter = self.folder.parent / "adapter"
-        return FolderSource(adapter).base_fingerprint() if (adapter / WEIGHTS).is_file() else None
+_CHECKPOINTS: dict[str, Callable[[Path], AdapterSource]] = {".ckpt": CheckpointSource}
 
 
-def find_adapter(path: str) -> AdapterSource:
-    """The adapter meant by `path`, its files checked. Raises ModelError saying what was looked for,
-    or naming what is damaged.
-    """
-    from graftlab.models.undamaged import require_undamaged
-
-    source = _find(path)
-    require_undamaged(source.path)
-    return source
+def register_checkpoint(suffix: str, source: Callable[[Path], AdapterSource]) -> None:
+    """Files with this ending are adapters, which `source(path)` reads."""
+    _CHECKPOINTS[suffix] = source
 
 
-def _find(path: str) -> AdapterSource:
-    place = Path(path).expanduser()
-    if place.is_file():
-        if place.suffix == ".ckpt":
-            return CheckpointSource(place.resolve())
-        if place.suffix == ".pt":
-            return ToolkitSource(place.resolve())
-        if place.name in (CONFIG, WEIGHTS):
-            return _find(str(place.parent))
-        raise ModelError(f"{path} is neither a folder nor a checkpoint (.ckpt, .pt).")
-    if not place.is_dir():
-        siblings = [p.name for p in place.parent.iterdir()] if place.parent.is_dir() else []
-        hint = did_you_mean(place.name, siblings)
-        raise ModelError(f"there is no adapter at {path}: no such file or folder.{hint}")
-    for folder in (place, place / "adapter"):
-        if (folder / CONFIG).is_file():
-            return FolderSource(folder.resolve())
-        if (folder / TRAINED_FROM).is_file():
-            return ModelSource(folder.resolve())
-    others = sorted(str(p.parent) for p in place.glob(f"*/{CONFIG}"))
-    others += sorted(str(p) for p in place.glob("**/*.ckpt"))
-    hint = f" It does hold: {', '.join(others[:4])}." if others else ""
-    raise ModelError(f"{path} holds neither {CONFIG} nor adapter/{CONFIG}.{hint}")
-
-
-def find_start(lora: Lora, base: Base) -> AdapterSource | None:
-    """The adapter that `lora.from` names, None without. Raises ConfigError for another base's."""
-    if lora.from_run is None:
-        return None
-    source = find_adapter(lora.from_run)
-    if source.base_fingerprint() not in (None, base.fingerprint):
-        raise ConfigError(
-            f"lora.from={lora.from_run} was trained on another base than {base.name}."
-        )
-    return source
+def checkpoint_kinds() -> dict[str, Callable[[Path], AdapterSource]]:
+    """Endings of the files that are adapters, and what reads each."""
+    load_rooms()
+    return dict(_CHECKPOINTS)
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:

@@ -25,19 +25,26 @@ if TYPE_CHECKING:
     from graftlab.adapters.store import AdapterSource
     from graftlab.adapters.tamm_adapter import TammAdapter
     from graftlab.models.afm_base import AFMBase
+    from graftlab.models.base import ModelSpec
+
+
+def check(model: ModelSpec, lora: Lora) -> None:
+    """Raise ConfigError unless Apple's model of this size can carry such an adapter."""
+    architecture = model.published
+    resolve_targets(lora, num_layers=(architecture.layers if architecture else None) or 0)
 
 
 def attach(base: AFMBase, lora: Lora, *, seed: int, dtype: torch.dtype) -> TammAdapter:
-    """A new adapter on `base`; see `Base.attach`. Raises ConfigError."""
-    from graftlab.adapters.initial import initialise_tamm
-    from graftlab.adapters.store import find_start
+    """A new adapter on `base`; see `adapters.attach`. Raises ConfigError."""
+    from graftlab.adapters.artifact import find_start
+    from graftlab.adapters.tamm_adapter import initialise
 
     make = resolve_targets(lora, num_layers=len(base.layers))
     source = find_start(lora, base)
     if source is not None:
         _require_same_make(lora, make, source)
     adapter = _inject(base, make, dtype=dtype)
-    initialise_tamm(adapter, lora.init, seed=seed if lora.seed is None else lora.seed)
+    initialise(adapter, lora.init, seed=seed if lora.seed is None else lora.seed)
     if source is not None:
         adapter.fill(source)
     return adapter

@@ -13,9 +13,13 @@ import pickle
 import warnings
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graftlab.adapters.lora import Lora
+from graftlab.adapters.store import WEIGHTS, FileSource, FolderSource
+from graftlab.adapters.tamm_targets import alpha_of, describe
 from graftlab.errors import ModelError, listed
 from graftlab.files.checksums import checked_file
 from graftlab.files.writing import clear_leftovers
@@ -26,6 +30,32 @@ if TYPE_CHECKING:
 SUFFIX = ".pt"
 MARK = "adapter"
 """What the name of every tensor of an adapter holds, and of no other."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolkitSource(FileSource):
+    """A checkpoint of Apple's toolkit: tensors alone; what else is known says the run around it."""
+
+    def config(self) -> dict[str, Any]:
+        try:
+            content = describe(self.tensors())
+        except ModelError as error:
+            raise ModelError(f"{self.path}: {error}") from error
+        lora = self.run().get("lora") or {}
+        if lora.get("rank") == content["rank"]:
+            said: dict[str, Any] = {k: lora.get(k) for k in ("rank", "alpha", "scale", "rslora")}
+            content["alpha"] = alpha_of(Lora(**said))
+        return content
+
+    def tensors(self) -> dict[str, Tensor]:
+        return read(self.path)
+
+    def run(self) -> dict[str, Any]:
+        return FolderSource(self.folder.parent).run()
+
+    def base_fingerprint(self) -> str | None:
+        adapter = self.folder.parent / "adapter"
+        return FolderSource(adapter).base_fingerprint() if (adapter / WEIGHTS).is_file() else None
 
 
 def read(path: Path) -> dict[str, Tensor]:

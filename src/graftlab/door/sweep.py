@@ -15,6 +15,7 @@ from graftlab.door.space import as_typed, dimension_of, read_space, swept_texts
 from graftlab.door.verify import Door, built, check_parts, explained, verify
 from graftlab.door.words import Word
 from graftlab.errors import ConfigError, GraftlabError
+from graftlab.files.paths import absolute
 from graftlab.planning.budget import refuse_sweep_over_budget
 from graftlab.registry import dump, restore
 from graftlab.sweeps.identity import data_identity, job_identity, job_label
@@ -29,7 +30,6 @@ from graftlab.sweeps.step_counts import lengths_apart
 from graftlab.sweeps.trunk import plan_line, plan_trunks
 from graftlab.tasks.train import TrainCommand
 from graftlab.tracking.console import say
-from graftlab.tracking.paths import absolute
 from graftlab.training.auto import settle_auto
 from graftlab.training.spec import TrainSpec
 

@@ -109,14 +109,16 @@ def check_parts(spec: Any) -> None:
     if data is not None:
         data.check()
     if lora is not None and lora.from_run:
-        from graftlab.adapters.store import find_adapter
+        from graftlab.adapters.artifact import find_artifact
 
-        find_adapter(lora.from_run)
+        find_artifact(lora.from_run).require_adapter()
     if model is None:
         return
     model.check()
     if lora is not None and model.on_disk:
-        model.check_lora(lora)
+        from graftlab.adapters.attach import check_lora
+
+        check_lora(model, lora)
 
 
 def composed(door: Door, overrides: Sequence[str], *, hydra: bool = False) -> DictConfig:

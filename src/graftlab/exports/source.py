@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graftlab.adapters.artifact import base_of, find_artifact
 from graftlab.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from graftlab.adapters.store import AdapterSource
     from graftlab.models.base import ModelSpec
 
 TOOLKIT_SCALE = 0.5
@@ -90,25 +92,15 @@ def load(adapter: str, model: ModelSpec | None = None) -> Trained:
     weights, and a model folder, give a whole model.
     """
     from graftlab.adapters.features import refuse_features
-    from graftlab.adapters.store import find_adapter
-    from graftlab.models.undamaged import require_undamaged
 
-    path = Path(adapter).expanduser()
-    if (whole := model_folder(path)) is not None:
-        require_undamaged(whole)
-        return Trained(path, {}, whole=whole)
-    source = find_adapter(adapter)
+    found = find_artifact(adapter)
+    if found.whole is not None:
+        return Trained(Path(adapter).expanduser(), {}, whole=found.place)
+    source = found.require_adapter()
     config = source.config()
     if "peft_type" in config:
         refuse_features(config, source.folder)
-    return Trained(source.path, source.tensors(), config, _base(source.run().get("model"), model))
-
-
-def model_folder(path: Path) -> Path | None:
-    """The folder of a whole model that `path` means, a run or a folder; None for an adapter's."""
-    from graftlab.models.folder import model_in
-
-    return next((f for f in (path, path / "adapter") if model_in(f) is not None), None)
+    return Trained(source.path, source.tensors(), config, _base(source, model))
 
 
 def draft_state(path: Path) -> dict[str, Tensor]:
@@ -117,19 +109,21 @@ def draft_state(path: Path) -> dict[str, Tensor]:
     Raises ModelError for another model and for a missing or damaged file.
     """
     from graftlab.models.afm_files import find_assets, read_weights
-    from graftlab.models.undamaged import require_undamaged
 
     if path.is_file():
         return read_weights(path)  # of others: ours are folders
-    folder = model_folder(path)
-    if folder is None:
+    try:
+        found = find_artifact(str(path))
+    except ModelError as error:
+        raise ModelError(f"draft={path}: {error}") from error
+    if found.whole is None:
         raise ModelError(f"draft={path}: there is no model, as a run with lora=full leaves it.")
+    folder = found.place
     if (folder / "config.json").is_file():
         raise ModelError(
             f"draft={path} is a model of transformers, and Apple's runtime takes drafts of Apple's "
             "architecture alone. target=mlpackage takes it."
         )
-    require_undamaged(folder)
     return read_weights(find_assets(folder).weights)
 
 
@@ -151,20 +145,12 @@ def heads_of(base: Path | None) -> int | None:
     return None if content is None else int(content.get("num_heads", 16))
 
 
-def _base(described: Any, given: ModelSpec | None) -> Path | None:
+def _base(source: AdapterSource, given: ModelSpec | None) -> Path | None:
     """The base's folder; None when it is not known or not there."""
-    from graftlab.models.base import ModelSpec
-    from graftlab.models.trust import without_trust
-    from graftlab.registry import restore
-
     if given is not None:
         given.check()
         return given.folder()
-    if described is None:
-        return None
     try:
-        spec = without_trust(restore(ModelSpec, described, path="model"))  # type: ignore[type-abstract]
-        spec.check()
-        return spec.folder()
+        return base_of(source, advice="give model=hf model.path=DIR").folder()
     except (ConfigError, ModelError):
         return None

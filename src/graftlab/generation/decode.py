@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from graftlab.errors import ModelError
 from graftlab.generation.draw import Guide, Sampler
-from graftlab.generation.form import guide_of
-from graftlab.generation.guide import is_valid
+from graftlab.generation.guide import guide_of, is_valid
 from graftlab.generation.loop import decode
 from graftlab.generation.sampling import Generation
 from graftlab.generation.speculative import Draft, Speculated, speculate

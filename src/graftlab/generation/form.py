@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError
 from graftlab.generation.closing import Closer, Place
-from graftlab.generation.guide import SchemaGuide
 from graftlab.generation.sampling import ROW
 from graftlab.generation.schema import raise_error, read_schema
 from graftlab.generation.vocabulary import vocabulary_of
@@ -26,7 +24,7 @@ KEPT = 32
 
 
 class Form:
-    """A schema in a tokenizer's vocabulary: makes a guide for each reply. Made by `form_of`."""
+    """A schema in a tokenizer's vocabulary, for the guides of all replies. Made by `form_of`."""
 
     def __init__(self, schema: dict[str, Any], tokenizer: Tokenizer) -> None:
         self.schema = schema
@@ -34,19 +32,19 @@ class Form:
         writable = {byte for data in self.vocabulary.ids_of for byte in data}
         rules = grammar(schema)
         self.closer = Closer(schema, rules, writable=writable)
-        self._matcher = require_llguidance().LLMatcher(self.vocabulary.ll, rules, log_level=0)
-        raise_error(self._matcher)
-        self._whole = self.end(self.closer.start(), Place(), 2**20)
+        self.matcher: Any = require_llguidance().LLMatcher(self.vocabulary.ll, rules, log_level=0)
+        raise_error(self.matcher)
+        self.whole = self.end(self.closer.start(), Place(), 2**20)
 
     @property
     def least(self) -> int:
         """Tokens that the shortest reply takes. Raises ConfigError when no reply can be written."""
-        if self._whole is None:
+        if self.whole is None:
             raise ConfigError(
                 "generation.schema: no reply was found that follows it and that this tokenizer can "
                 "write. Make patterns and lengths in it simpler."
             )
-        return len(self._whole)
+        return len(self.whole)
 
     def check(self, budget: int) -> None:
         """Raise ConfigError unless a reply of this form fits into `budget` tokens."""
@@ -56,21 +54,6 @@ class Form:
                 f"takes {self.least}. Raise generation.max_new_tokens; if that is high enough, "
                 "the prompt leaves no more room in the model's context."
             )
-
-    def guide(self, budget: int, *, width: int) -> SchemaGuide:
-        """A guide for one reply of at most `budget` tokens under masks of (width,).
-
-        Raises ConfigError when no reply fits.
-        """
-        self.check(budget)
-        return SchemaGuide(
-            form=self,
-            budget=budget,
-            width=width,
-            matcher=self._matcher.deep_copy(),
-            bytewise=self.closer.start(),
-            end=list(self._whole or ()),
-        )
 
     def fits(self, text: str) -> bool:
         """Whether `text` follows the schema, as the package jsonschema sees it."""
@@ -114,17 +97,6 @@ def form_for(
         except ConfigError as error:
             raise ConfigError(f"{conversation.where}: response_format: {error}") from None
     return None if schema is None else form_of(schema, tokenizer)
-
-
-def guide_of(
-    generation: Generation, conversation: Conversation, tokenizer: Tokenizer, *, width: int
-) -> Callable[[int], SchemaGuide] | None:
-    """What makes the guide of a reply, given how many tokens it may have; None when it is free.
-
-    Raises ConfigError for a schema that replies cannot be held to.
-    """
-    form = form_for(generation, conversation, tokenizer)
-    return None if form is None else partial(form.guide, width=width)
 
 
 def check_forms(

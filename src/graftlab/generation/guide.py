@@ -10,18 +10,22 @@ reply whole from where it is, and takes no token after which no end would fit an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from graftlab.generation.closing import Place
+from graftlab.generation.form import Form, form_for
 from graftlab.generation.schema import raise_error
 
 if TYPE_CHECKING:
-    from graftlab.generation.form import Form
+    from graftlab.generation.sampling import Generation
+    from graftlab.text.tokenizer import Tokenizer
+    from graftlab.types import Conversation
 
 DRAWS = 4
 """Tokens that may be refused in one place before the end is written instead."""
@@ -40,7 +44,7 @@ class _Step:
 class SchemaGuide:
     """One reply under one schema within `budget` tokens: the guide that the decode loop asks.
 
-    Made by `Form.guide`. A token that `mask` allows may still be refused by `accept`, once it is
+    Made by `make_guide`. A token that `mask` allows may still be refused by `accept`, once it is
     clear that no end fits behind it: whoever draws asks for a new mask then, and draws anew.
     """
 
@@ -159,6 +163,33 @@ class SchemaGuide:
         allowed = torch.zeros(self.width, dtype=torch.bool)
         allowed[list(ids)] = True
         return allowed
+
+
+def make_guide(form: Form, budget: int, *, width: int) -> SchemaGuide:
+    """A guide for one reply of at most `budget` tokens under masks of (width,).
+
+    Raises ConfigError when no reply fits.
+    """
+    form.check(budget)
+    return SchemaGuide(
+        form=form,
+        budget=budget,
+        width=width,
+        matcher=form.matcher.deep_copy(),
+        bytewise=form.closer.start(),
+        end=list(form.whole or ()),
+    )
+
+
+def guide_of(
+    generation: Generation, conversation: Conversation, tokenizer: Tokenizer, *, width: int
+) -> Callable[[int], SchemaGuide] | None:
+    """What makes the guide of a reply, given how many tokens it may have; None when it is free.
+
+    Raises ConfigError for a schema that replies cannot be held to.
+    """
+    form = form_for(generation, conversation, tokenizer)
+    return None if form is None else partial(make_guide, form, width=width)
 
 
 def is_valid(guide: object, text: str) -> bool | None:

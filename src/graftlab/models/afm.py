@@ -14,8 +14,8 @@ from graftlab.registry import choice
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
-    from graftlab.adapters.lora import Lora
     from graftlab.models.afm_base import AFMBase
     from graftlab.models.afm_files import Assets
     from graftlab.text.tokenizer import Tokenizer
@@ -111,15 +111,20 @@ class AFMModel(ModelSpec):
 
         return find_assets(self.folder())
 
-    def check_lora(self, lora: Lora) -> None:
-        from graftlab.adapters.tamm_targets import resolve_targets
-
-        resolve_targets(lora, num_layers=self.published.layers or 0)
-
     def fingerprint(self) -> str:
         from graftlab.models.afm_files import fingerprint
 
         return fingerprint(self.assets())
+
+    def weight_files(self) -> list[Path]:
+        from graftlab.models.afm_files import WEIGHTS
+
+        return [self.folder() / WEIGHTS]
+
+    def read_weights(self) -> dict[str, Tensor]:
+        from graftlab.models.afm_files import read_weights
+
+        return read_weights(self.weight_files()[0])
 
     @property
     def num_bytes(self) -> int:
@@ -133,9 +138,22 @@ class AFMModel(ModelSpec):
     def compile_obstacle(self) -> str | None:
         return "not on Apple's model: compiling tamm's layers takes longer than it can save"
 
+    def plan_draft(self, *, layers: int | None, hidden: int | None) -> dict[str, Any]:
+        from graftlab.models.afm_draft import plan
+
+        return plan(self.folder(), layers=layers, hidden=hidden)
+
+    def build_draft(
+        self, folder: Path, *, layers: int | None, hidden: int | None, seed: int, embedding: str
+    ) -> None:
+        from graftlab.models.afm_draft import build
+
+        sizes = {"layers": layers, "hidden": hidden}
+        build(self.folder(), folder, **sizes, seed=seed, embedding=embedding)
+
     def load_tokenizer(self, folder: Path | None = None) -> Tokenizer:
         from graftlab.text.afm import load_afm
-        from graftlab.text.tokenizer import load_tokenizer
+        from graftlab.text.load import load_tokenizer
 
         if folder is not None:
             return load_tokenizer(folder)

@@ -1,4 +1,4 @@
-"""Apple's on-device model as a base: tamm's module with our packed attention and its adapters."""
+"""Apple's on-device model as a base: tamm's module with our packed attention."""
 
 from __future__ import annotations
 
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from graftlab.adapters.lora import Lora
-    from graftlab.adapters.store import AdapterSource
-    from graftlab.adapters.tamm_adapter import TammAdapter
     from graftlab.models.afm_context import AFMContext
     from graftlab.models.afm_files import Assets
     from graftlab.packing.attention_tamm import PackedSDPA
@@ -47,16 +44,6 @@ class AFMBase(Base):
         quantizers: list[Any] = [m for m in model.modules() if hasattr(m, "is_observer_enabled")]
         for quantizer in quantizers:
             quantizer.is_observer_enabled = False
-
-    def _attach(self, lora: Lora, *, seed: int, dtype: torch.dtype) -> TammAdapter:
-        from graftlab.adapters.tamm import attach
-
-        return attach(self, lora, seed=seed, dtype=dtype)
-
-    def _load_adapter(self, source: AdapterSource, *, dtype: torch.dtype | None) -> TammAdapter:
-        from graftlab.adapters.tamm import load_adapter
-
-        return load_adapter(self, source, dtype=dtype)
 
     def save_model(self, folder: Path) -> None:
         from graftlab.models.afm_files import find_assets, write_assets
@@ -119,7 +106,8 @@ class AFMBase(Base):
     def context(self, *, padding: Tensor | None = None, rewind: bool = False) -> AFMContext:
         from graftlab.models.afm_context import AFMContext
 
-        return AFMContext(self, padding=padding)  # it can always be cropped
+        # It can always be cropped.
+        return AFMContext(self, self.num_regular_layers, padding=padding)
 
     def set_checkpointing(self, on: bool) -> None:
         for layer in self.layers:

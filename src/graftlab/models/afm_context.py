@@ -20,7 +20,7 @@ from torch import Tensor
 from graftlab.models.context import Context
 
 if TYPE_CHECKING:
-    from graftlab.models.afm_base import AFMBase
+    from graftlab.models.base import Base
 
 ROOM = 256
 """Tokens a fresh cache has room for."""
@@ -92,12 +92,15 @@ class Cache:
 class AFMContext(Context):
     """Rows read through `Cache`, in tamm's own attention under a mask of causality and padding."""
 
-    def __init__(self, base: AFMBase, *, padding: Tensor | None = None) -> None:
-        """`padding` (B,) counts the left padding of each row; see `Base.context`."""
+    def __init__(self, base: Base, num_layers: int, *, padding: Tensor | None = None) -> None:
+        """`padding` (B,) counts the left padding of each row; see `Base.context`.
+
+        `num_layers` have keys and values of their own.
+        """
         self.length = 0
         self.limit = base.max_length
         self._base = base
-        self._cache = Cache(base.num_regular_layers)
+        self._cache = Cache(num_layers)
         padded = padding is not None and bool(padding.any())
         self._start = padding.to(base.device) if padding is not None and padded else None
         self._open = ExitStack()

@@ -8,12 +8,13 @@ reuse keys and values in the base's proportion, and nothing of it is quantised.
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from graftlab.errors import ConfigError
 from graftlab.models.afm_files import CONFIG, WEIGHTS, find_assets, read_config, read_weights
+from graftlab.models.fingerprint import file_digest
 
 DRAFT, DRAFT_CONFIG = "draft-model.pt", "draft-model-config.json"
 WIDTH, DEPTH = 8, 4
@@ -52,6 +53,16 @@ def sizes_of(config: Any, *, layers: int | None, hidden: int | None) -> Sizes:
     shared = max(1, config.num_heads // (config.num_kv_heads or config.num_heads))
     key_heads = heads // shared if heads % shared == 0 else 1
     return Sizes(width, depth, reused, heads, key_heads)
+
+
+def plan(assets: Path, *, layers: int | None, hidden: int | None) -> dict[str, Any]:
+    """What `build` would write, in plain content. Raises ModelError or ConfigError."""
+    given = toolkit_draft(assets) if layers is None and hidden is None else None
+    if given is not None:
+        return {"toolkit": [file_digest(file) for file in given]}
+    config = read_config(find_assets(assets).config)
+    sizes = asdict(sizes_of(config, layers=layers, hidden=hidden))
+    return {"afm": sizes, "vocabulary": int(config.vocab_size)}
 
 
 def build(

@@ -7,18 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from graftlab.errors import require_choice
+from graftlab.errors import ModelError, require_choice
 from graftlab.registry import group
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from graftlab.adapters.base import Adapter
-    from graftlab.adapters.lora import Lora
-    from graftlab.adapters.store import AdapterSource
     from graftlab.models.architecture import Architecture
     from graftlab.models.context import Context
     from graftlab.text.tokenizer import Tokenizer
@@ -50,6 +47,10 @@ class ModelSpec(ABC):
     def folder(self) -> Path:
         """The local folder with config, weights and tokenizer. Raises ModelError if absent."""
 
+    def made(self) -> ModelSpec:
+        """The spec of its files, which are made now where it has none of its own."""
+        return self
+
     @property
     def on_disk(self) -> bool:
         """Whether `folder` finds a folder of this machine, without any download."""
@@ -67,10 +68,6 @@ class ModelSpec(ABC):
         """For people."""
 
     @abstractmethod
-    def check_lora(self, lora: Lora) -> None:
-        """Whether this base can carry such an adapter; weights are not read. Raises ConfigError."""
-
-    @abstractmethod
     def fingerprint(self) -> str:
         """16 hex digits that another or a finetuned model does not share. Raises ModelError."""
 
@@ -79,10 +76,34 @@ class ModelSpec(ABC):
     def num_bytes(self) -> int:
         """What its weights take on disk; 0 where they are not on this machine."""
 
+    @abstractmethod
+    def weight_files(self) -> list[Path]:
+        """The files that hold its weights, at least one. Raises ModelError where they are not."""
+
+    @abstractmethod
+    def read_weights(self) -> dict[str, Tensor]:
+        """All weights under their names in the files, on the CPU. Raises ModelError."""
+
     @property
     def published(self) -> Architecture | None:
         """What `graftlab plan` counts where the files are not Hugging Face's; None otherwise."""
         return None
+
+    def plan_draft(self, *, layers: int | None, hidden: int | None) -> dict[str, Any]:
+        """What a small model after this one would be, in plain content: all but its weights.
+
+        None takes a share of its own. Weights are not read. Raises ModelError or ConfigError.
+        """
+        raise ModelError(f"{self.name} is of a kind after which no draft can be made.")
+
+    def build_draft(
+        self, folder: Path, *, layers: int | None, hidden: int | None, seed: int, embedding: str
+    ) -> None:
+        """Write such a model into `folder`, but for its tokenizer; `embedding` as `model=draft`.
+
+        Raises ModelError or ConfigError.
+        """
+        raise ModelError(f"{self.name} is of a kind after which no draft can be made.")
 
     @property
     def joint_obstacle(self) -> str | None:
@@ -116,6 +137,16 @@ class Dimensions:
     """Width of all query heads together."""
 
 
+class AttachedAdapter(Protocol):
+    """What a base knows of the adapter that is on it."""
+
+    def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """Its trainable parameters, by name."""
+
+    def detach(self) -> None:
+        """Take it out of the base, which is then as it was."""
+
+
 class Base(ABC):
     """A frozen causal language model; an adapter is injected into it and taken out again.
 
@@ -138,7 +169,7 @@ class Base(ABC):
         self.source = source  # what its library loads it from: a hub id or an absolute folder
         self.folder = folder
         self.fingerprint = fingerprint
-        self.adapter: Adapter | None = None
+        self.adapter: AttachedAdapter | None = None
         self.lendings = 0  # how many jobs of this process it was lent to
         self.answers: dict[str, Any] = {}
         """What it said by itself, for the next job of this process that asks the same."""
@@ -150,37 +181,6 @@ class Base(ABC):
         model.requires_grad_(False)
         model.eval()
         _silence_dropout(model)
-
-    def attach(self, lora: Lora, *, seed: int, dtype: torch.dtype) -> Adapter:
-        """A new adapter on this base, its weights in `dtype`; with `lora.from_run`, that one's.
-
-        Initial values depend on the seed (`lora.seed`, else `seed`) and on each module's own name,
-        not on other modules, the device or any global random state. With `lora.full` it is the
-        base's own weights that are trained. Raises ConfigError.
-        """
-        if lora.full:
-            from graftlab.adapters import full
-
-            return full.attach(self, lora, dtype=dtype)
-        return self._attach(lora, seed=seed, dtype=dtype)
-
-    def load_adapter(self, source: AdapterSource, *, dtype: torch.dtype | None = None) -> Adapter:
-        """A trained adapter on this base, in `dtype` (default fp32). Raises ModelError."""
-        from graftlab.adapters.store import FULL
-
-        if source.config().get("format") == FULL:
-            from graftlab.adapters import full
-
-            return full.load(self, source, dtype=dtype)
-        return self._load_adapter(source, dtype=dtype)
-
-    @abstractmethod
-    def _attach(self, lora: Lora, *, seed: int, dtype: torch.dtype) -> Adapter:
-        """LoRA layers in the classes of the base's own library."""
-
-    @abstractmethod
-    def _load_adapter(self, source: AdapterSource, *, dtype: torch.dtype | None) -> Adapter:
-        """Trained LoRA layers in the classes of the base's own library."""
 
     @property
     @abstractmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, ModelError, did_you_mean
 from graftlab.models.architecture import Architecture
@@ -18,14 +18,14 @@ from graftlab.models.headers import (
 )
 from graftlab.models.trust import names_code, require_trust
 from graftlab.models.undamaged import require_undamaged
-from graftlab.models.weights import read_json
+from graftlab.models.weights import read_json, weight_files
 from graftlab.registry import choice
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
     from transformers import PreTrainedModel
 
-    from graftlab.adapters.lora import Lora
     from graftlab.models.hf_base import HFBase
     from graftlab.text.tokenizer import Tokenizer
 
@@ -96,15 +96,19 @@ class HFModel(ModelSpec):
             raise ModelError(f"model.path={self.path}: there is no such folder.{hint}")
         return folder.resolve()
 
-    def check_lora(self, lora: Lora) -> None:
-        from graftlab.adapters.targets import check_targets
-
-        check_targets(self.folder(), lora)
-
     def fingerprint(self) -> str:
         from graftlab.models.fingerprint import fingerprint
 
         return fingerprint(self.folder())
+
+    def weight_files(self) -> list[Path]:
+        return weight_files(self.folder())
+
+    def read_weights(self) -> dict[str, Tensor]:
+        from safetensors.torch import load_file
+
+        files = self.weight_files()
+        return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
     @property
     def num_bytes(self) -> int:
@@ -112,8 +116,21 @@ class HFModel(ModelSpec):
             return 0
         return sum(file.stat().st_size for file in self.folder().glob("*.safetensors"))
 
+    def plan_draft(self, *, layers: int | None, hidden: int | None) -> dict[str, Any]:
+        from graftlab.models.shrink import plan
+
+        return plan(self.description() or self.folder(), layers=layers, hidden=hidden)
+
+    def build_draft(
+        self, folder: Path, *, layers: int | None, hidden: int | None, seed: int, embedding: str
+    ) -> None:
+        from graftlab.models.shrink import build
+
+        pattern = self.folder() if embedding == "projected" else None
+        build(self.plan_draft(layers=layers, hidden=hidden), folder, seed=seed, pattern=pattern)
+
     def load_tokenizer(self, folder: Path | None = None) -> Tokenizer:
-        from graftlab.text.tokenizer import load_tokenizer
+        from graftlab.text.load import load_tokenizer
 
         trusted = self.trust_remote_code
         place, template = folder or self.folder(), None  # an adapter's is saved with its template

@@ -1,4 +1,4 @@
-"""A base of Hugging Face transformers, and its adapters in PEFT's classes."""
+"""A base of Hugging Face transformers."""
 
 from __future__ import annotations
 
@@ -14,13 +14,9 @@ from graftlab.models.base import Base, Dimensions
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import torch
     from torch import Tensor, nn
 
-    from graftlab.adapters.lora import Lora
-    from graftlab.adapters.peft_adapter import PeftAdapter
-    from graftlab.adapters.store import AdapterSource
-    from graftlab.models.context import HFContext
+    from graftlab.models.hf_context import HFContext
     from graftlab.types import Batch
 
 
@@ -28,16 +24,6 @@ class HFBase(Base):
     """A `PreTrainedModel` whose attention is `packing.attention`."""
 
     model: Any
-
-    def _attach(self, lora: Lora, *, seed: int, dtype: torch.dtype) -> PeftAdapter:
-        from graftlab.adapters.peft import attach
-
-        return attach(self, lora, seed=seed, dtype=dtype)
-
-    def _load_adapter(self, source: AdapterSource, *, dtype: torch.dtype | None) -> PeftAdapter:
-        from graftlab.adapters.peft import load_adapter
-
-        return load_adapter(self, source, dtype=dtype)
 
     def save_model(self, folder: Path) -> None:
         self.model.save_pretrained(folder)
@@ -129,9 +115,9 @@ class HFBase(Base):
         self.model.train()
 
     def context(self, *, padding: Tensor | None = None, rewind: bool = False) -> HFContext:
-        from graftlab.models.context import HFContext
+        from graftlab.models.hf_context import HFContext
 
-        return HFContext(self, padding=padding, rewind=rewind)
+        return HFContext(self, stock=self.plain, padding=padding, rewind=rewind)
 
     @contextmanager
     def plain(self) -> Iterator[None]:

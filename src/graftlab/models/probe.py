@@ -17,9 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graftlab.adapters.base import Adapter
 from graftlab.errors import LeakError
-from graftlab.models.base import Base
+from graftlab.models.base import AttachedAdapter, Base
 from graftlab.models.finite import check_outputs
 from graftlab.types import IGNORE, Batch
 
@@ -39,7 +38,7 @@ class _Seen:
 @torch.no_grad()
 def check_isolation(
     base: Base,
-    adapter: Adapter | None,
+    adapter: AttachedAdapter | None,
     *,
     autocast: Callable[[], AbstractContextManager[object]],
     seed: int = 0,
@@ -118,7 +117,7 @@ def distance(ours: Tensor, theirs: Tensor) -> float:
 
 
 @contextmanager
-def _stirred(adapter: Adapter | None, seed: int) -> Iterator[None]:
+def _stirred(adapter: AttachedAdapter | None, seed: int) -> Iterator[None]:
     """Every adapter weight moved by a little noise; the very same tensors come back."""
     if adapter is None:
         yield

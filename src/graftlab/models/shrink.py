@@ -1,4 +1,5 @@
-"""A smaller model of the same architecture: its `config.json`, with everything that must agree.
+"""A smaller model of the same architecture: its `config.json`, with everything that must agree,
+and fresh weights as the architecture draws them.
 
 width    hidden size d, heads of the same width (d / head of them), key heads in proportion
 MLP      in proportion to the hidden size, in whole sixteens
@@ -9,9 +10,11 @@ head     tied to the embedding, which is most of a small model
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from graftlab.errors import ConfigError, ModelError
+from graftlab.models.weights import read_json
 
 SHARE = 4
 """By default a quarter as wide and a quarter as deep: about a 64th of the decoder's weights."""
@@ -19,6 +22,43 @@ NARROWEST = 16
 """The narrowest head that is made to fit a hidden size."""
 FEED_FORWARD = ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size")
 NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+
+
+def plan(folder: Path, *, layers: int | None, hidden: int | None) -> dict[str, Any]:
+    """`shrink` of the config.json in `folder`. Raises ModelError or ConfigError."""
+    content = read_json(folder / "config.json")
+    if "auto_map" in content:
+        raise ModelError(
+            "a draft is made of architectures that transformers knows; this one brings code of its "
+            "own. Give a small model with model=hf model.path=DIR."
+        )
+    return shrink(content, layers=layers, hidden=hidden)
+
+
+def build(config: Mapping[str, Any], folder: Path, *, seed: int, pattern: Path | None) -> None:
+    """A model of this config in `folder`, its weights drawn from the seed.
+
+    With `pattern`, a model folder, its embedding is that one's on the principal directions. Raises
+    ModelError.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from graftlab.models.project import project_embedding
+
+    fields = {key: value for key, value in config.items() if key != "model_type"}
+    try:
+        made = AutoConfig.for_model(config["model_type"], **fields)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = AutoModelForCausalLM.from_config(
+                made, dtype=torch.float32, trust_remote_code=False
+            )
+    except (ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
+        raise ModelError(f"no draft of this shape can be made: {error}") from error
+    if pattern is not None:
+        project_embedding(model, pattern)
+    model.save_pretrained(folder)
 
 
 def shrink(config: Mapping[str, Any], *, layers: int | None, hidden: int | None) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def _tokenizer(spec: TrainSpec, folder: Path) -> Any:
         tokenizer = spec.model.load_tokenizer()
         tokenizer.date = spec.date
         return tokenizer
-    from graftlab.text.tokenizer import load_tokenizer
+    from graftlab.text.load import load_tokenizer
 
     trusted = bool(getattr(spec.model, "trust_remote_code", False))
     return load_tokenizer(folder, template=spec.model.template, trust_remote_code=trusted)

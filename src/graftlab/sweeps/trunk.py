@@ -31,12 +31,12 @@ from typing import TYPE_CHECKING, Any
 from graftlab.errors import ResumeError
 from graftlab.files.building import building
 from graftlab.files.checksums import beside, write_checksum
+from graftlab.files.paths import absolute
 from graftlab.files.writing import atomic_file, write_atomic
 from graftlab.registry import dump
 from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.identity import identity
-from graftlab.tracking.paths import absolute
 from graftlab.training.checkpoint import CheckpointStore, Saved
 
 if TYPE_CHECKING:

@@ -14,24 +14,24 @@ from graftlab.errors import GraftlabError, ModelError
 if TYPE_CHECKING:
     import torch
 
+    from graftlab.adapters.artifact import TrainedModel
     from graftlab.generation.speculative import Draft
     from graftlab.models.base import Base
     from graftlab.text.tokenizer import Tokenizer
-    from graftlab.training.trained import Trained
 
 
-def find_draft(path: str) -> Trained:
+def find_draft(path: str) -> TrainedModel:
     """The draft meant by `path`. Raises ModelError saying what was looked for."""
-    from graftlab.training.trained import find_trained
+    from graftlab.adapters.artifact import find_artifact
 
     try:
-        return find_trained(path, advice="give the folder of a whole model")
+        return find_artifact(path).standing_alone(advice="give the folder of a whole model")
     except GraftlabError as error:
         raise ModelError(f"draft={path}: {error}") from error
 
 
 def load_draft(
-    found: Trained | None,
+    found: TrainedModel | None,
     base: Base,
     tokenizer: Tokenizer,
     *,
@@ -42,10 +42,10 @@ def load_draft(
 
     Raises ModelError when its vocabulary is not that of `tokenizer`.
     """
+    from graftlab.adapters.attach import load_trained
     from graftlab.generation.speculative import Draft
     from graftlab.text.same import piece_difference
     from graftlab.tracking.console import say
-    from graftlab.training.trained import load_onto
 
     if found is None:
         return None
@@ -55,7 +55,7 @@ def load_draft(
             "base's tokenizer; one made of it by distillation does."
         )
     small = found.model.load(dtype=dtypes[0], device=base.device)
-    load_onto(small, found.source, dtype=dtypes[1])
+    load_trained(small, found, dtype=dtypes[1])
     times = base.num_parameters / small.num_parameters
     say(f"draft: {found.path}, {times:.0f} times smaller, {num_tokens} tokens a round")
     return Draft(small, num_tokens)

@@ -87,12 +87,10 @@ class ExportSpec:
 
     def check(self) -> None:
         """Look for what is named, before anything heavy is loaded. Raises GraftlabError."""
-        from graftlab.adapters.store import find_adapter
-        from graftlab.exports.source import model_folder
+        from graftlab.adapters.artifact import find_artifact
 
         if self.verify is None:
-            if model_folder(Path(self.adapter or "").expanduser()) is None:
-                find_adapter(self.adapter or "")
+            find_artifact(self.adapter or "")
             if self.model is not None:
                 self.model.check()
             for key in ("draft", "draft_template"):

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab import __version__
+from graftlab.files.paths import portable
 from graftlab.recipes.sources import fingerprint
-from graftlab.tracking.paths import portable
 
 if TYPE_CHECKING:
     from graftlab.tasks.prepare import PrepareSpec
@@ -78,11 +78,12 @@ def _teaching(spec: PrepareSpec) -> dict[str, Any]:
 
 
 def _model(teacher: Any) -> dict[str, Any]:
-    from graftlab.adapters.store import find_adapter
+    from graftlab.adapters.artifact import find_artifact
     from graftlab.models.fingerprint import fingerprint as of_model
 
     folder = Path(teacher.model).expanduser() if teacher.model else None
-    adapter = find_adapter(teacher.adapter) if teacher.adapter else None
+    named = teacher.adapter
+    adapter = find_artifact(named).require_adapter() if named else None
     weights = sorted(path for path in adapter.path.glob("*") if path.is_file()) if adapter else []
     if adapter is not None and adapter.path.is_file():
         weights = [adapter.path]

@@ -21,6 +21,7 @@ from graftlab.tasks.drafting import find_draft
 from graftlab.training.precision import Precision
 
 if TYPE_CHECKING:
+    from graftlab.adapters.artifact import TrainedModel
     from graftlab.adapters.base import Adapter
     from graftlab.adapters.store import AdapterSource
     from graftlab.generation.prompts import Prompt
@@ -98,9 +99,10 @@ def run(spec: SampleSpec) -> list[Answer]:
     Raises ConfigError, ModelError or DataError with the fix: a missing file, an adapter that was
     trained on another base, rows that cannot be asked, a prompt too long for the model.
     """
-    source, model = found(spec)  # first of all: a wrong path is answered before torch is loaded
+    trained = found(spec)  # first of all: a wrong path is answered before torch is loaded
     draft_found = find_draft(spec.draft) if spec.draft is not None else None
 
+    from graftlab.adapters.attach import load_trained
     from graftlab.generation.form import check_forms
     from graftlab.generation.show import Screen, speculation_line
     from graftlab.models.cache import lend
@@ -109,17 +111,16 @@ def run(spec: SampleSpec) -> list[Answer]:
     from graftlab.tracking.console import console, say
     from graftlab.training.device import pick_device
     from graftlab.training.precision import resolve
-    from graftlab.training.trained import load_onto, load_tokenizer
 
-    tokenizer = load_tokenizer(model, source)
-    prompts = _prompts(spec, source, reserved=tokenizer.reserved)
+    tokenizer = trained.load_tokenizer()
+    prompts = _prompts(spec, trained.adapter, reserved=tokenizer.reserved)
     check_forms(spec.generation, [prompt.conversation for prompt in prompts], tokenizer)
     device = pick_device(spec.device, key="device")
     precision = resolve(spec.precision, device)
     dtypes = precision.base_dtype, precision.adapter_dtype
     given = []
-    with _jsonl(spec.out) as write, lend(model, dtype=dtypes[0], device=device) as base:
-        adapter = load_onto(base, source, dtype=dtypes[1])
+    with _jsonl(spec.out) as write, lend(trained.model, dtype=dtypes[0], device=device) as base:
+        adapter = load_trained(base, trained, dtype=dtypes[1])
         who = f"{base.name} with {spec.adapter}" if adapter else base.name
         say(f"{who}, {precision.name} on {device.type}")
         draft = load_draft(
@@ -157,34 +158,33 @@ def record(answer: Answer, *, scale: float) -> dict[str, Any]:
     }
 
 
-def found(spec: SampleSpec) -> tuple[AdapterSource | None, ModelSpec]:
-    """The adapter and the base, once every file that `spec` names is there."""
-    from graftlab.adapters.store import find_adapter
+def found(spec: SampleSpec) -> TrainedModel:
+    """The base with the adapter, once every file that `spec` names is there."""
+    from graftlab.adapters.artifact import TrainedModel, find_artifact
     from graftlab.data.files import locate
     from graftlab.text.frame import load_frame
-    from graftlab.training.trained import base_of
 
     check_out(spec.out)
     if spec.prompts is not None:
         locate("prompts", spec.prompts)
     if spec.frame is not None:
         load_frame(spec.frame)
-    source = find_adapter(spec.adapter) if spec.adapter else None
-    if spec.model is not None:
-        spec.model.check()
-        return source, spec.model
-    assert source is not None, "a spec without adapter has a model"
-    return source, base_of(source, advice="give model=hf model.path=DIR")
+    if spec.adapter:
+        advice = "give model=hf model.path=DIR"
+        return find_artifact(spec.adapter).on_base(spec.model, advice=advice)
+    assert spec.model is not None, "a spec without adapter has a model"
+    spec.model.check()
+    return TrainedModel(spec.model.name, spec.model, None)
 
 
 def _prompts(
-    spec: SampleSpec, source: AdapterSource | None, *, reserved: frozenset[str]
+    spec: SampleSpec, adapter: AdapterSource | None, *, reserved: frozenset[str]
 ) -> list[Prompt]:
     """The questions: framed if asked, with the system prompt the adapter saw in training."""
     from graftlab.generation.prompts import read_prompts, text_prompt, with_system
     from graftlab.text.frame import load_frame
 
-    data = source.run().get("data") if source else None
+    data = adapter.run().get("data") if adapter else None
     data = data if isinstance(data, dict) else {}
     if spec.prompts is not None:
         ignore = data.get("ignore_keys") or ()

@@ -28,19 +28,19 @@ def speaking(teacher: LocalTeacher) -> Iterator[Generate]:
     spec = SampleSpec(
         model=_model(teacher), adapter=teacher.adapter, prompt="unused", generation=generation
     )
-    source, model = found(spec)
+    trained = found(spec)
 
+    from graftlab.adapters.attach import load_trained
     from graftlab.generation.decode import generate
     from graftlab.models.cache import lend
     from graftlab.training.device import pick_device
     from graftlab.training.precision import resolve
-    from graftlab.training.trained import load_onto, load_tokenizer
 
-    tokenizer = load_tokenizer(model, source)
+    tokenizer = trained.load_tokenizer()
     device = pick_device("auto", key="device")
     precision = resolve(spec.precision, device)
-    with lend(model, dtype=precision.base_dtype, device=device) as base:
-        load_onto(base, source, dtype=precision.adapter_dtype)
+    with lend(trained.model, dtype=precision.base_dtype, device=device) as base:
+        load_trained(base, trained, dtype=precision.adapter_dtype)
 
         def answers(conversations: list[Conversation]) -> list[str]:
             with precision.autocast():

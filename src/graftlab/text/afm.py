@@ -193,6 +193,15 @@ def load_afm(
     return AFMTokenizer(folder / "tokenizer.model", locale=locale, instruction=instruction)
 
 
+def recognise(folder: Path) -> AFMTokenizer | None:
+    """The tokenizer in `folder`, if a bare SentencePiece model of Apple's kind is all of it."""
+    others = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+    file = folder / "tokenizer.model"
+    if not file.is_file() or any((folder / name).exists() for name in others):
+        return None
+    return load_afm(folder) if is_afm(file) else None
+
+
 def is_afm(file: Path) -> bool:
     """Whether a SentencePiece model has the markers of the template AFM v6."""
     pieces = {piece.piece for piece in read_proto(file).pieces if piece.type == _USER_DEFINED}

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, ModelError, did_you_mean
+from graftlab.files.paths import TEMPLATES
 from graftlab.text.limit import in_time, require_finite
 from graftlab.types import Message
 
 if TYPE_CHECKING:
     from jinja2.ext import Extension
 
-KNOWN = ("chatml",)
 CHATML_END = "<|im_end|>"
 DATE_FUNCTION = "strftime_now"
 """What a template calls that writes the date; a tokenizer gives its own (`Tokenizer.date`)."""
@@ -43,8 +43,8 @@ def template_text(name: str, *, markers: Callable[[str], bool]) -> str:
     if path.is_file():
         return path.read_text("utf-8")
     raise ConfigError(
-        f"model.template={name} is neither a known name ({', '.join(KNOWN)}) nor a file."
-        f"{did_you_mean(name, KNOWN)}"
+        f"model.template={name} is neither a known name ({', '.join(TEMPLATES)}) nor a file."
+        f"{did_you_mean(name, TEMPLATES)}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What every tokenizer can do, and how one is loaded from a folder."""
+"""What every tokenizer can do; `text.load` finds the one in a folder."""
 
 from __future__ import annotations
 
@@ -178,35 +178,3 @@ def fingerprint_of(*parts: object) -> str:
 def holds_tokenizer(folder: Path) -> bool:
     """Whether a tokenizer lies in `folder`."""
     return any((folder / name).is_file() for name in FILES)
-
-
-def load_tokenizer(
-    folder: Path, *, template: str | None = None, trust_remote_code: bool = False
-) -> Tokenizer:
-    """The tokenizer that lies in `folder` (or a bare SentencePiece `.model` file).
-
-    `template` is a known name (`chatml`) or a Jinja file; None takes the folder's own.
-    Raises ModelError when there is no tokenizer, no template, or one without a stop token.
-    """
-    if folder.is_file():
-        from graftlab.text.spm import SentencePieceTokenizer
-
-        return SentencePieceTokenizer(folder, template=template)
-    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
-    if names & {"tokenizer.json", "tokenizer_config.json"}:
-        from graftlab.text.remembered import hf_tokenizer
-
-        return hf_tokenizer(folder, template=template, trust_remote_code=trust_remote_code)
-    if "tokenizer.model" in names:
-        from graftlab.text.afm import is_afm, load_afm
-        from graftlab.text.spm import SentencePieceTokenizer
-
-        plain = template is None and "chat_template.jinja" not in names
-        if plain and is_afm(folder / "tokenizer.model"):
-            return load_afm(folder)
-        return SentencePieceTokenizer(folder / "tokenizer.model", template=template)
-    state = "holds no" if folder.is_dir() else "does not exist, so there is no"
-    raise ModelError(
-        f"{folder} {state} tokenizer: expected tokenizer.json, tokenizer_config.json or "
-        "tokenizer.model there."
-    )

@@ -36,11 +36,11 @@ from graftlab.files.checksums import (
 )
 from graftlab.files.locks import hold
 from graftlab.files.ownership import LOCK, kind_of, mark, take, unwritable
+from graftlab.files.paths import absolute, relocated
 from graftlab.files.reading import UnreadableError, read_json, read_yaml
 from graftlab.files.writing import clear_leftovers, write_atomic
 from graftlab.tracking.console import say
 from graftlab.tracking.identity import differences, identity
-from graftlab.tracking.paths import absolute, relocated
 
 if TYPE_CHECKING:
     from graftlab.tracking.result import Result

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from graftlab.tracking.paths import portable, without_paths
+from graftlab.files.paths import portable, without_paths
 
 BUDGETS = (
     *("run_dir", "resume", "logger", "max_minutes", "name"),

@@ -13,13 +13,13 @@ import yaml
 from graftlab.errors import GraftlabError
 from graftlab.files.building import building
 from graftlab.files.checksums import write_checksums
+from graftlab.files.paths import absolute
 from graftlab.files.writing import write_atomic, write_json
 from graftlab.registry import dump
 from graftlab.terminal import printable
 from graftlab.tracking.card import card
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.history import PREFIX
-from graftlab.tracking.paths import absolute
 from graftlab.tracking.result import Result, peak_rss_mb, show_result
 from graftlab.training.callbacks.native import write_final
 from graftlab.training.checkpoint import Saved

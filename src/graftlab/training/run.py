@@ -16,7 +16,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from graftlab.adapters.attach import attach
 from graftlab.errors import ConfigError, Paused
+from graftlab.files.paths import absolute
 from graftlab.models.cache import lend
 from graftlab.models.compile import compile_layers, plan_compile
 from graftlab.models.probe import check_isolation
@@ -26,7 +28,6 @@ from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.history import History
 from graftlab.tracking.identity import identity
-from graftlab.tracking.paths import absolute
 from graftlab.tracking.result import Result, forget_peak
 from graftlab.training.announce import announce
 from graftlab.training.callbacks.recorder import SCRIBE, Recorder
@@ -164,7 +165,7 @@ def open_adapter(spec: TrainSpec, precision: Resolved, place: Place) -> Iterator
     """The base, lent, with the adapter in it; the base goes back as it came."""
     stored = precision.stored(trained=spec.lora.full)
     with lend(spec.model, dtype=stored, device=place.device) as base:
-        adapter = base.attach(spec.lora, seed=spec.seed, dtype=precision.adapter_dtype)
+        adapter = attach(base, spec.lora, seed=spec.seed, dtype=precision.adapter_dtype)
         base.set_checkpointing(spec.model.gradient_checkpointing)
         yield adapter
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from graftlab.adapters.attach import check_lora
 from graftlab.data.source import refused_row, write_rejects
 from graftlab.errors import ConfigError
 from graftlab.text.encode import encode
@@ -63,7 +64,7 @@ def settle(spec: TrainSpec, folder: RunFolder, *, prompts: int | None = None) ->
     """
     place = Place.settle(spec)
     precision = resolve(spec.precision, place.device)
-    spec.model.check_lora(spec.lora)
+    check_lora(spec.model, spec.lora)
     if prompts is None:
         prompts = spec.callbacks.samples.prompts
     data = read_data(spec, folder, prompts=prompts, place=place)
@@ -78,7 +79,7 @@ def settle_like(first: Setup, spec: TrainSpec, folder: RunFolder) -> Setup:
     Its loaders are those of `first`: only one of the two may be iterated at a time. Raises
     ConfigError where the targets match nothing.
     """
-    spec.model.check_lora(spec.lora)
+    check_lora(spec.model, spec.lora)
     check_validation(spec, first.data, tell=False)
     rejects = first.folder.path / "rejects.jsonl"
     if rejects.exists() and folder.path != first.folder.path:

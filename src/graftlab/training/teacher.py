@@ -11,10 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graftlab.adapters.artifact import TrainedModel, find_artifact
+from graftlab.adapters.attach import load_trained
 from graftlab.errors import ConfigError, ModelError
-from graftlab.training.trained import Trained, find_trained, load_onto
+from graftlab.models.folder import model_in
 
 if TYPE_CHECKING:
     import torch
@@ -28,18 +31,21 @@ ROLE = "teacher"
 """Under which a teacher's base rests between the jobs of a process, beside the students'."""
 
 
-def find(path: str, *, base: str | None = None) -> Trained:
+def find(path: str, *, base: str | None = None) -> TrainedModel:
     """The teacher meant by `objective.teacher`. Raises ModelError naming the key.
 
     `base` is the model folder under an adapter whose run is not known.
     """
     try:
-        return find_trained(path, base=base, advice="give objective.base=FOLDER")
+        given = None if base is None else model_in(Path(base).expanduser())
+        if base is not None and given is None:
+            raise ModelError(f"objective.base={base} is no model folder.")
+        return find_artifact(path).standing_alone(given, advice="give objective.base=FOLDER")
     except (ModelError, ConfigError) as error:
         raise ModelError(f"objective.teacher={path}: {error}") from error
 
 
-def asked(objective: Objective) -> Trained | None:
+def asked(objective: Objective) -> TrainedModel | None:
     """The teacher that an objective asks; None where it asks none. Raises ModelError."""
     path = objective.asks()
     return None if path is None else find(path, base=getattr(objective, "base", None))
@@ -79,7 +85,7 @@ def check_pair(objective: Objective, tokenizer: Tokenizer) -> None:
             f"model=draft model.of={path}."
         )
     if tokenizer.template != theirs.template:
-        folder = teacher.source.folder if teacher.source else teacher.model.folder()
+        folder = teacher.adapter.folder if teacher.adapter else teacher.model.folder()
         template = folder / "chat_template.jinja"
         fix = (
             f"model.template={template}" if template.is_file() else "its template (model.template)"
@@ -107,7 +113,7 @@ def opened(
         return
     with lend(teacher.model, dtype=precision.base_dtype, device=device, role=ROLE) as base:
         try:
-            adapter = load_onto(base, teacher.source, dtype=precision.adapter_dtype)
+            adapter = load_trained(base, teacher, dtype=precision.adapter_dtype)
         except ModelError as error:
             raise ModelError(f"objective.teacher={teacher.path}: {error}") from error
         base.model.requires_grad_(False)
@@ -126,6 +132,6 @@ def num_weights(objective: Objective) -> int:
         shapes = [*published.tensors().values()]
     else:
         shapes = [tensor.shape for tensor in stored_tensors(teacher.model.folder()).values()]
-    if teacher.source is not None and teacher.source.file.suffix == ".safetensors":
-        shapes += [tensor.shape for tensor in file_tensors(teacher.source.file).values()]
+    if teacher.adapter is not None and teacher.adapter.file.suffix == ".safetensors":
+        shapes += [tensor.shape for tensor in file_tensors(teacher.adapter.file).values()]
     return sum(map(math.prod, shapes))

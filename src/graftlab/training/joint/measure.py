@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from graftlab.adapters.attach import attach
 from graftlab.models.cache import lend
 from graftlab.models.compile import SAVED_SECONDS, SAVED_SECONDS_PER_PARAMETER
 from graftlab.objectives.policy import Policy
@@ -125,7 +126,7 @@ def measure(
 
 
 def _detached(shared: Setup, base: Base, spec: TrainSpec) -> Adapter:
-    adapter = base.attach(spec.lora, seed=spec.seed, dtype=shared.precision.adapter_dtype)
+    adapter = attach(base, spec.lora, seed=spec.seed, dtype=shared.precision.adapter_dtype)
     adapter.detach()
     require_stackable(adapter)
     return adapter

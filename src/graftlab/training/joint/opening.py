@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from graftlab.adapters.attach import attach
 from graftlab.errors import GraftlabError
 from graftlab.registry import dump
 from graftlab.tracking.result import Result
@@ -96,7 +97,7 @@ class Host:
     def _seat(self, job: Job, *, index: int, resumed: Saved | None, began: float) -> Seat:
         spec, precision = job.spec, self.shared.precision
         setup = settle_like(self.shared, spec, job.folder)
-        adapter = self.base.attach(spec.lora, seed=spec.seed, dtype=precision.adapter_dtype)
+        adapter = attach(self.base, spec.lora, seed=spec.seed, dtype=precision.adapter_dtype)
         require_stackable(adapter)
         policy = SlicePolicy(self.base, adapter)
         drawn = json.dumps(dump(spec.generation), sort_keys=True)

@@ -13,8 +13,6 @@ from glob import has_magic, iglob
 from pathlib import Path
 from typing import Any
 
-from graftlab.text.template import KNOWN
-
 KEYS = frozenset(
     {
         *("path", "of", "template", "train", "valid", "corpus", "files", "against"),
@@ -22,6 +20,9 @@ KEYS = frozenset(
     }
 )
 """Last parts of the keys that may hold a path, a glob or a list of them."""
+
+TEMPLATES = ("chatml",)
+"""Chat templates with a name: what `template` may say beside a path."""
 
 
 def absolute(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def _walked(config: Mapping[str, Any], change: Callable[[str], str]) -> dict[str
             return {k: value_of(k, v) for k, v in value.items()}
         if isinstance(value, list):
             return [value_of(key, item) for item in value]
-        is_path = key in KEYS and isinstance(value, str) and value not in KNOWN
+        is_path = key in KEYS and isinstance(value, str) and value not in TEMPLATES
         return change(value) if is_path else value
 
     return {key: value_of(key, value) for key, value in config.items()}

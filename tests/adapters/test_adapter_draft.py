@@ -13,13 +13,14 @@ import torch
 from safetensors.torch import load_file
 
 from graftlab import caches
+from graftlab.adapters.attach import attach
+from graftlab.adapters.draft import DraftModel
 from graftlab.adapters.lora import Lora
 from graftlab.errors import ConfigError, ModelError
-from graftlab.models.draft import DraftModel
 from graftlab.models.probe import check_isolation
 from graftlab.models.shrink import shrink
 from graftlab.models.tiny import ASSET
-from graftlab.text.tokenizer import load_tokenizer
+from graftlab.text.load import load_tokenizer
 from miniatures import TRANSFORMERS
 
 CPU = torch.device("cpu")
@@ -79,7 +80,7 @@ def test_every_architecture_makes_a_draft_that_packs(make_miniature, kind):
     assert (base.config.hidden_size, base.config.num_hidden_layers) == (32, 1)
     assert base.model.get_output_embeddings().weight is base.model.get_input_embeddings().weight
     assert spec.load_tokenizer().fingerprint == load_tokenizer(teacher).fingerprint
-    adapter = base.attach(Lora(full=True), seed=0, dtype=torch.float32)
+    adapter = attach(base, Lora(full=True), seed=0, dtype=torch.float32)
     assert "isolated" in check_isolation(base, adapter, autocast=nullcontext)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from graftlab.tracking.paths import relocated
+from graftlab.files.paths import relocated
 
 
 def project(folder: Path) -> Path:
