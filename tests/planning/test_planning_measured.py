@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from graftlab.objectives.ce import CrossEntropy
-from graftlab.tasks.reckon import settings_of
-from graftlab.training.optim import AdamW, CustomOptimizer
+from graftlab.training.optim import CustomOptimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -25,13 +23,16 @@ from graftlab.models.hf import HFModel
 from graftlab.models.metadata import describe
 from graftlab.models.tiny import TinyModel
 from graftlab.objectives.policy import Policy
+from graftlab.objectives.sft import CrossEntropy
 from graftlab.packing.plan import Packing
+from graftlab.planning.estimate import settings_of
 from graftlab.planning.inputs import shape_of
 from graftlab.planning.memory import Memory, Settings, reckon
 from graftlab.planning.shape import Shape
 from graftlab.planning.timing import work
 from graftlab.planning.workload import Documents, Schedule, Workload, lay_out
 from graftlab.tasks.plan import PlanSpec
+from graftlab.training.optimizers.adamw import AdamW
 from graftlab.training.precision import Precision, Resolved, resolve
 from graftlab.types import IGNORE, Batch
 from miniatures import flat_batch, miniature

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from graftlab.planning.limits import Limits
 from rich.console import Console
 
 from graftlab.machine import Device, Rates
@@ -16,6 +15,7 @@ from graftlab.planning.changes import Knobs
 from graftlab.planning.memory import Memory, Settings, reckon
 from graftlab.planning.plan import Plan, Probe, Question, answer, bill_of
 from graftlab.planning.show import bar, gib, show, show_total
+from graftlab.training.budget import Limits
 from plan_figures import GIB, GPU, MIB, SHAPE, a_load
 
 

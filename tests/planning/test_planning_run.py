@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from graftlab.tasks.reckon import reckon_run
 from safetensors.torch import load_file
 
 from chats import chats
+from graftlab.planning.estimate import reckon_run
 from graftlab.training.checkpoint import Checkpointing
 from graftlab.training.module import AdapterModule
 from graftlab.training.spec import TrainSpec

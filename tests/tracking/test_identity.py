@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from graftlab.tracking.identity import BUDGETS, decisive, differences, flat, identity
+from graftlab.tracking.identity import BUDGETS, decisive, differences, flatten, identity
 
 
 def sha(text: str) -> str:
@@ -68,6 +68,6 @@ def test_differences_are_told_by_their_keys() -> None:
 
 def test_flat_keys() -> None:
     nested = {"a": {"b": {"c": 1}, "d": {}}, "e": None, "f": [{"g": 1}]}
-    assert flat(nested) == {"a.b.c": 1, "a.d": {}, "e": None, "f": [{"g": 1}]}
-    assert flat({"b": 1}, under="a.") == {"a.b": 1}
-    assert flat({}) == {}
+    assert flatten(nested) == {"a.b.c": 1, "a.d": {}, "e": None, "f": [{"g": 1}]}
+    assert flatten({"b": 1}, under="a.") == {"a.b": 1}
+    assert flatten({}) == {}
