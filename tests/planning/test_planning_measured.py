@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from graftlab.training.optim import CustomOptimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -33,6 +32,7 @@ from graftlab.planning.timing import work
 from graftlab.planning.workload import Documents, Schedule, Workload, lay_out
 from graftlab.tasks.plan import PlanSpec
 from graftlab.training.optimizers.adamw import AdamW
+from graftlab.training.optimizers.custom import CustomOptimizer
 from graftlab.training.precision import Precision, Resolved, resolve
 from graftlab.types import IGNORE, Batch
 from miniatures import flat_batch, miniature

@@ -68,6 +68,6 @@ def test_differences_are_told_by_their_keys() -> None:
 
 def test_flat_keys() -> None:
     nested = {"a": {"b": {"c": 1}, "d": {}}, "e": None, "f": [{"g": 1}]}
-    assert flatten(nested) == {"a.b.c": 1, "a.d": {}, "e": None, "f": [{"g": 1}]}
+    assert flatten(nested) == {"a.b.c": 1, "e": None, "f": [{"g": 1}]}
     assert flatten({"b": 1}, under="a.") == {"a.b": 1}
     assert flatten({}) == {}

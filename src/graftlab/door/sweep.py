@@ -16,7 +16,6 @@ from graftlab.door.verify import Door, built, check_parts, explained, verify
 from graftlab.door.words import Word
 from graftlab.errors import ConfigError, GraftlabError
 from graftlab.files.paths import absolute
-from graftlab.planning.budget import refuse_sweep_over_budget
 from graftlab.registry import dump, restore
 from graftlab.sweeps.identity import data_identity, job_identity, job_label
 from graftlab.sweeps.jobs import Draft
@@ -190,6 +189,8 @@ def order_of(line: SweepLine) -> Order:
 def _refuse_over_budget(line: SweepLine, drafts: Sequence[Draft]) -> None:
     """Raise ConfigError where all jobs together pass the budget; what is done is paid already."""
     if line.base.budget.given:
+        from graftlab.planning.budget import refuse_sweep_over_budget
+
         specs = [restore(TrainSpec, {**draft.spec, "resume": "auto"}) for draft in drafts]
         refuse_sweep_over_budget(specs, home=line.folder)
 
