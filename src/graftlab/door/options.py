@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,9 +23,9 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult
 from omegaconf import OmegaConf
 
-from graftlab.config import VERBS
 from graftlab.errors import ConfigError
 from graftlab.files.reading import UnreadableError, load_yaml, read_text
+from graftlab.registry import conf_dir
 
 HARMLESS = {"run": {"dir"}, "sweep": {"dir"}}
 """What of Hydra's node an option file may hold: where a run or a sweep lies."""
@@ -32,8 +33,6 @@ RESOLVERS = {"now", "oc.select"}
 """What may be computed in an option file, beside plain references such as ${seed}."""
 INSTANTIATE = {"_target_", "_args_", "_partial_", "_recursive_", "_convert_"}
 """Keys by which Hydra imports and calls things."""
-OURS = {*VERBS, "_hydra", "_no_folder", "_training"}
-"""What lies beside the groups in our `conf/`; no folder of a user's is asked for it."""
 RESERVED = {"hydra", "schema"}
 """Groups that are Hydra's and ours, not a user's."""
 HOSTS = {"localhost", "127.0.0.1", "::1", "api.openai.com"}
@@ -66,7 +65,7 @@ class FileConfigSource(file_config_source.FileConfigSource):
             why = " ".join(str(error).split())
             raise ConfigError(f"{file} is no option file: {why}") from error
         header = self._get_header_dict(text[:512])
-        if config_path not in OURS:
+        if config_path not in _ours():
             content = OmegaConf.to_container(config, resolve=False)
             problems = list(problems_of(config_path, header.get("package"), content))
             if problems:
@@ -82,6 +81,12 @@ class FileConfigSource(file_config_source.FileConfigSource):
         """The options of a group; a file whose name begins with _ is what options share."""
         found = super().list(config_path, results_filter)
         return [name for name in found if not name.startswith("_")]
+
+
+@cache
+def _ours() -> frozenset[str]:
+    """What lies beside the groups in our `conf/`; no folder of a user's is asked for it."""
+    return frozenset(file.stem for file in conf_dir().glob("*.yaml"))
 
 
 def install() -> None:
