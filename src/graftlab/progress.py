@@ -1,10 +1,12 @@
 """The progress of work that is counted: a bar on a terminal, a plain line now and then elsewhere.
 
-with Progress("encoding", total=500, console=console()) as progress:
-    progress.advance(10, note="3 dropped")
+    with Progress("encoding", total=500, console=console()) as progress:
+        progress.advance(10, note="3 dropped")
 
-terminal      encoding ━━━━━━━━━━━━━━━━━━━━━━━━ 10/500  3 dropped 0:00:04 left 03:12
-elsewhere       encoding 10/500  3 dropped, 3:12 left
+    terminal     encoding ━━━━━━━━━━━━━━━━━━━━━━━━ 10/500  3 dropped 0:00:04 left 03:12
+    elsewhere      encoding 10/500  3 dropped, 3:12 left
+
+Elsewhere is a pipe, a file or a log: nothing is drawn there, and nothing said twice.
 """
 
 from __future__ import annotations

@@ -60,9 +60,9 @@ def built(*overrides: str, verb: str = "train") -> Any:
 
 def test_all_options_are_known() -> None:
     assert len(OPTIONS) >= 58
-    groups = {path.parent.name for path in OPTIONS}
+    folders = {path.parent.name for path in OPTIONS}
     offered = {group for verb in VERBS for group in menu(verb, [CONF]).groups}
-    assert groups ^ offered <= {"sweep"}  # spaces, which only the engine of sweeps offers
+    assert folders ^ offered <= {"sweep"}  # spaces, which only the engine of sweeps offers
     for group in groups():
         assert set(choices(group)) <= {path.stem for path in OPTIONS if path.parent.name == group}
 
