@@ -63,13 +63,6 @@ def test_checkpointing_and_dora_take_longer(make_shape, make_load) -> None:
     assert work(make_shape(dora=True), load, checkpointing=False).micro_batch > 0
 
 
-def test_money_and_energy(make_shape, make_load) -> None:
-    device, load = shelf()["h100"], make_load(processes=2)
-    found = bill(work(make_shape(), load, checkpointing=False), load, device, flops=1e9)
-    assert found.cost == pytest.approx(found.hours * device.price * 2)
-    assert found.kwh == pytest.approx(found.hours * device.watts / 1000 * 2)
-
-
 def test_a_processor_takes_a_share_of_its_measured_peak() -> None:
     device = shelf()["cpu"]
     assert rate(device, "bf16") is None

@@ -51,10 +51,11 @@ def name_of(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_nothing_that_is_read_can_run(path: Path) -> None:
-    name = name_of(path)
-    for called, call in calls(path):
+def test_nothing_that_is_read_can_run() -> None:
+    found = [(path, called, call) for path in FILES for called, call in calls(path)]
+    assert len(found) > 5_000
+    for path, called, call in found:
+        name = name_of(path)
         where = f"{name}:{call.lineno}: {called}"
         assert called not in ("eval", "exec", "compile", "__import__"), where
         if called == "torch.load":

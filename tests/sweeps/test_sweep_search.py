@@ -49,11 +49,13 @@ def searched(
     return history
 
 
-@pytest.mark.parametrize(("method", "trials"), [("random", 9), ("tpe", 18), ("gp", 13)])
+@pytest.mark.parametrize(("method", "trials"), [("random", 7), ("tpe", 16), ("gp", 11)])
 def test_a_search_goes_on_as_if_it_had_not_been_killed(method: str, trials: int) -> None:
     """In another process, with other hashes, from the record alone."""
-    history = searched(method, trials)
-    kept, number = history[:-2], len(history) - 2
+    # What a Gaussian process learns from may come from anywhere; each of its points takes a second.
+    kept = searched("random" if method == "gp" else method, trials)
+    number = len(kept)
+    wanted = propose(SPACE, kept, method=method, seed=0, number=number)
     written = [
         {"point": t.point, "score": t.score, "state": t.state, "losses": list(t.losses.items())}
         for t in kept
@@ -76,10 +78,10 @@ def test_a_search_goes_on_as_if_it_had_not_been_killed(method: str, trials: int)
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == history[number].point
+    assert json.loads(done.stdout) == wanted
     np.random.seed(1)  # nor does anybody else's use of the global generators matter
     again = propose(SPACE, kept, method=method, seed=0, number=number)
-    assert again == history[number].point
+    assert again == wanted
     if method != "gp":  # whose best guess is one and the same, however it is searched for
         assert propose(SPACE, kept, method=method, seed=1, number=number) != again
         assert propose(SPACE, kept, method=method, seed=0, number=number + 9) != again

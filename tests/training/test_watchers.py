@@ -305,12 +305,18 @@ def run_to(made: Any, last: int) -> int | None:
 
 
 def test_samples_are_drawn_when_due_and_warn() -> None:
-    made, told = a_sampler([(0.0, 0.5)], [(0.5, 0.75), (0.25, 0.6)], [(0.0, 0.0)])
+    made, told = a_sampler([(0.0, 0.5)], [(0.25, 0.75), (0.5, 0.6)], [(0.0, 0.0)])
     assert run_to(made, 6) is None
     assert made.book.steps == [2, 4, 6]
     assert len(told) == 1  # half is no more than the threshold
-    start = "step 4: 75% of a sampled reply repeats itself (of the base's own reply: 50%)"
+    start = "step 4: 75% of a sampled reply repeats itself (of the base's own reply: 25%)"
     assert told[0].startswith(start)
+
+
+def test_samples_are_drawn_by_epochs() -> None:
+    made, _ = a_sampler([], [], samples=Samples(prompts=2, every_epochs=1))
+    assert run_to(made, 12) is None
+    assert made.book.steps == [5, 10]
 
 
 def test_a_complaint_ends_the_run_where_that_is_asked_for() -> None:
