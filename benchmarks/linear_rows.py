@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from graftlab.recipes.tidy import tidied
+
 from graftlab.data.answers import answer_problems
 from graftlab.data.files import read_rows
 from graftlab.data.jsonl import JsonlData
@@ -29,7 +31,6 @@ from graftlab.recipes.markdown import structured
 from graftlab.recipes.record import Record
 from graftlab.recipes.report.signs import signs_in
 from graftlab.recipes.sentences import sentences_of
-from graftlab.recipes.tidy import tidied
 from graftlab.text.encode import encode
 from graftlab.text.turns import TurnReader
 from graftlab.types import Conversation, Message

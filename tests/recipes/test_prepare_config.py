@@ -21,9 +21,9 @@ from graftlab.recipes.decontaminate import Decontaminate
 from graftlab.recipes.dedupe import Dedupe
 from graftlab.recipes.mix import Mix
 from graftlab.recipes.sources import SourceSpec
+from graftlab.recipes.spec import PrepareSpec
 from graftlab.recipes.split import Split
 from graftlab.registry import conf_dir, dump, restore
-from graftlab.tasks.prepare import PrepareSpec
 from kept_logging import kept_logging
 from recipe_rows import read_lines, sentence, turns, write_lines
 
