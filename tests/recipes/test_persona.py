@@ -106,6 +106,21 @@ def test_a_rewriter_that_refuses_is_not_believed() -> None:
     assert persona.REFUSED in drops.rows[0][2]
 
 
+def test_a_rewriter_that_talks_about_its_task_is_not_believed() -> None:
+    text = MESSY.read_text(encoding="utf-8").split("\n\n")[6:12]
+    book = " ".join(text)
+    told = ["The passage is written in plain, neutral English.", " ".join(book.split()[::4]) + "."]
+
+    def rewrite(texts: Sequence[str]) -> list[str | Miss]:
+        return [told.pop(0) for _ in texts]
+
+    step = Persona(variations=["neutral"]).with_rewriter(rewrite)
+    out, drops = run_step(step, [text_record(book), text_record(book, line=2)])
+    assert drops.reasons == {persona.NOTHING: 1}
+    assert persona.OFF_TOPIC in drops.rows[0][2]
+    assert [record.origin for record in out] == ["book.txt:2"]
+
+
 def test_rewriters_are_asked_in_batches() -> None:
     echo = Echo()
     records = [text_record(f"Text {n}.", line=n) for n in range(1, BATCH + 6)]

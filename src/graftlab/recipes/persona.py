@@ -18,6 +18,7 @@ from graftlab.recipes.record import Drop, Record
 from graftlab.recipes.refusals import refusal_in
 from graftlab.recipes.rewriters.base import Miss, Rewrite, asked
 from graftlab.recipes.tagging import require_tagger
+from graftlab.recipes.words import words_of
 from graftlab.text.frame import Frame, load_frame
 
 NEUTRAL = "neutral"
@@ -30,7 +31,12 @@ BATCH = 32
 NOT_TEXT = "not plain text"
 NOTHING = "no variation could be made"
 REFUSED = "the rewriter refused"
+OFF_TOPIC = "not about the text"
 NO_NOUN = "no noun or verb"
+
+_LONG, _FEWEST, _LEAST = 5, 20, 0.05
+"""A rewrite holds so small a share at least of its text's words of so many letters, if those are so
+many; a small model may talk about its task instead."""
 
 
 def default_frames() -> dict[str, str]:
@@ -118,7 +124,7 @@ class Pairs:
         """One input or Miss for each text."""
         if variation == NEUTRAL:
             assert self.rewrite is not None, "left out without a rewriter"
-            return [_checked(found) for found in self.rewrite(texts)]
+            return [_checked(t, r) for t, r in zip(texts, self.rewrite(texts), strict=True)]
         return [
             outline(text, aggression=self.parameters.aggression, abstract=variation == "abstract")
             or Miss(NO_NOUN)
@@ -153,8 +159,18 @@ class Pairs:
             yield replace(record, kind="chat", body={"messages": [*turns, answer]}, labels=labels)
 
 
-def _checked(found: str | Miss) -> str | Miss:
-    """A rewrite that is none: a model which talks about itself."""
-    if isinstance(found, str) and (said := refusal_in(found)):
+def _checked(text: str, found: str | Miss) -> str | Miss:
+    """`found`, unless it is no rewrite: a model that talks about itself, or about its task."""
+    if isinstance(found, Miss):
+        return found
+    if said := refusal_in(found):
         return Miss(REFUSED, said)
+    words, kept = _long_words(text), _long_words(found)
+    share = len(words & kept) / max(1, len(words))
+    if len(words) >= _FEWEST and share < _LEAST:
+        return Miss(OFF_TOPIC, f"{share:.0%} of its long words: {found[:60]!r}")
     return found
+
+
+def _long_words(text: str) -> set[str]:
+    return {word for word in words_of(text) if len(word) >= _LONG}
