@@ -17,10 +17,13 @@ import pytest
 import yaml
 
 from graftlab.cli import main
+from graftlab.config import build
+from graftlab.config import compose as compose_verb
 from graftlab.data.prepared import PreparedData
 from graftlab.data.source import DataSpec
 from graftlab.door.keys import check_words
 from graftlab.door.menu import menu
+from graftlab.door.recipe import recipe_words
 from graftlab.door.sweep import read_sweep
 from graftlab.door.verify import Door
 from graftlab.door.words import read_words
@@ -30,6 +33,7 @@ from graftlab.recipes import dataset as module
 from graftlab.recipes.dataset import compose, ensure_dataset
 from graftlab.recipes.key import key_of
 from graftlab.recipes.persona import Persona, default_frames
+from graftlab.recipes.rewriters.local import LocalRewriter
 from graftlab.recipes.sources import SourceSpec
 from graftlab.recipes.spec import PrepareSpec
 from graftlab.registry import conf_dir, dump, restore
@@ -204,6 +208,16 @@ def composed(folder: Path, **rest: Any) -> PreparedData:
     source = SourceSpec(files=data.corpus)
     compose(data, PrepareSpec(corpus=data.corpus, sources={"core": source}))
     return data
+
+
+def test_an_option_and_its_keys_are_both_heard() -> None:
+    typed = ["data.prepare.rewriter.model=a, b", "data.prepare.rewriter=local", "lr=1"]
+    words = read_words([*RECIPE, *typed], "train")
+    data = build(compose_verb("train", [word.hydra for word in words])).data
+    told = recipe_words(data, menu("prepare", [conf_dir()]))
+    assert [word.hydra for word in told[-2:]] == ["rewriter='local'", "rewriter.model='a, b'"]
+    spec = build(compose_verb("prepare", [word.hydra for word in told]))
+    assert spec.rewriter == LocalRewriter(model="a, b")
 
 
 def test_a_specification_read_back_finds_the_same_folder(knock: Knock, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from graftlab.config import MASKED
+from graftlab.registry import MARK
 
 TEXT = frozenset({"author", "description", "prompt", "system"})
 """Keys whose value is text to the last character; even `null` is a word."""
@@ -104,7 +105,17 @@ def read_words(arguments: Sequence[str], verb: str) -> list[Word]:
     if key in LISTS and plain:
         listed = ",".join(map(quote, plain))
         return [Word(" ".join(plain), key, f"{key}=[{listed}]"), *words]
-    return [*(Word(path, str(key), f"{key}={quote(path)}") for path in plain), *words]
+    words = [*(Word(path, str(key), f"{key}={quote(path)}") for path in plain), *words]
+    return [_beside_its_keys(word, words) for word in words]
+
+
+def _beside_its_keys(word: Word, words: Sequence[Word]) -> Word:
+    """An option below `data.prepare` that is given keys as well: in one tree they share a node."""
+    keys = any(other.key.startswith(f"{word.key}.") for other in words)
+    if not word.key.startswith(INNER) or not keys:
+        return word
+    marked = word.hydra.replace(f"{word.key}=", f"{word.key}.{MARK}=", 1)
+    return Word(word.typed, word.key, marked)
 
 
 def quote(text: str, *, interpolate: bool = False) -> str:
