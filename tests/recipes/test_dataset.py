@@ -211,9 +211,10 @@ def composed(folder: Path, **rest: Any) -> PreparedData:
 
 
 def test_an_option_and_its_keys_are_both_heard() -> None:
-    typed = ["data.prepare.rewriter.model=a, b", "data.prepare.rewriter=local", "lr=1"]
-    words = read_words([*RECIPE, *typed], "train")
-    data = build(compose_verb("train", [word.hydra for word in words])).data
+    typed = ["data.prepare.rewriter.model=a, b", "data.prepare.rewriter=local"]
+    words = read_words(["model=tiny", *RECIPE, *typed], "inspect")
+    words = check_words(words, menu("inspect", [conf_dir()]), multirun=False)
+    data = build(compose_verb("inspect", [word.hydra for word in words])).data
     told = recipe_words(data, menu("prepare", [conf_dir()]))
     assert [word.hydra for word in told[-2:]] == ["rewriter='local'", "rewriter.model='a, b'"]
     spec = build(compose_verb("prepare", [word.hydra for word in told]))

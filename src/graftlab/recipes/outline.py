@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from graftlab.recipes.sentences import sentences_of
 from graftlab.recipes.tagging import Word, tag_sentence
@@ -40,7 +40,8 @@ def outline(text: str, *, aggression: float = 0.0, abstract: bool = False) -> st
 def _line(sentence: str, aggression: float, abstract: bool) -> str:
     items = _items(tag_sentence(sentence))
     kept = len(items) - math.floor(len(items) * aggression)
-    places = sorted(range(len(items)), key=lambda place: _lot(sentence, place))
+    seed = sentence.encode("utf-8", "surrogatepass")
+    places = sorted(range(len(items)), key=_draw(seed))
     chosen = sorted(places[: max(1, kept)])
     said = ", ".join(_said(items[place], abstract) for place in chosen)
     return f"- {said}" if said else ""
@@ -68,7 +69,13 @@ def _said(item: Sequence[Word], abstract: bool) -> str:
     return first.text.lower()
 
 
-def _lot(sentence: str, place: int) -> bytes:
-    """What decides which items go first: drawn, but the same on every machine."""
-    said = f"{place} {sentence}".encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(said, digest_size=8).digest()
+def _draw(seed: bytes) -> Callable[[int], bytes]:
+    """Ranks places: which go first is drawn, but the same on every machine."""
+    start = hashlib.blake2b(seed, digest_size=8)
+
+    def rank(place: int) -> bytes:
+        drawn = start.copy()
+        drawn.update(str(place).encode())
+        return drawn.digest()
+
+    return rank

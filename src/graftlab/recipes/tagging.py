@@ -16,6 +16,9 @@ from typing import Any
 
 from graftlab.errors import ConfigError
 
+_LETTERS, _WORDS = 40, 400
+"""Letters of a word and words of a sentence that the tagger sees at a time: its work grows faster
+than they do."""
 INSTALL = "pip install 'graftlab[prepare]'"
 
 _TOKEN = re.compile(
@@ -59,15 +62,17 @@ def tag_sentence(sentence: str) -> list[Word]:
 
 def tag_words(words: Sequence[str]) -> list[Word]:
     """Words of one sentence, told apart already, with their tags. Raises as `tag_sentence`."""
-    found = _tagger().tag_sent(list(words)) if words else []
-    tagged: list[Word] = []
+    asked = [word[:_LETTERS] for word in words]
+    parts = (asked[start : start + _WORDS] for start in range(0, len(asked), _WORDS))
+    found = [tagged for part in parts for tagged in _tagger().tag_sent(part)]
+    told: list[Word] = []
     for text, (_, _, tag) in zip(words, found, strict=True):
         word = Word(text, str(tag) if text[0].isalpha() else "PUN")
-        within = tagged and tagged[-1].text[0].isalnum()
+        within = told and told[-1].text[0].isalnum()
         if within and text[0].isupper() and (word.is_noun or word.is_verb):
             word = Word(text, "NP0")  # "Sentinel Hill", "the Fryes": a capital within a sentence
-        tagged.append(word)
-    return tagged
+        told.append(word)
+    return told
 
 
 def require_tagger() -> None:
