@@ -33,7 +33,7 @@ class Echo:
 
 
 def test_each_text_becomes_one_chat_per_variation() -> None:
-    texts = ["The dogs bark.", "A cold wind came."]
+    texts = ["The dogs barked.", "A cold wind came."]
     records = [text_record(text, line=n, chunk=str(n)) for n, text in enumerate(texts)]
     out, drops = run_step(Persona().with_rewriter(Echo()), records)
     assert [record.labels for record in out] == [
@@ -41,7 +41,7 @@ def test_each_text_becomes_one_chat_per_variation() -> None:
     ]
     assert drops.rows == []
     wanted = [
-        *("Told: The dogs bark.", "- dogs, bark", "- [THINGS], bark"),
+        *("Told: The dogs barked.", "- dogs, barked", "- [THINGS], barked"),
         *("Told: A cold wind came.", "- wind, came", "- [THING], came"),
     ]
     for record, said in zip(out, wanted, strict=True):
@@ -55,7 +55,7 @@ def test_each_text_becomes_one_chat_per_variation() -> None:
 
 
 def test_without_a_rewriter_there_are_two() -> None:
-    out, drops = run_step(Persona(), [text_record("The dogs bark.")])
+    out, drops = run_step(Persona(), [text_record("The dogs barked.")])
     assert [row.labels["variation"] for row in out] == ["dropout", "abstract"]
     assert drops.rows == []
     with pytest.raises(ConfigError, match="needs a rewriter: rewriter=http"):
