@@ -26,10 +26,10 @@ from graftlab.recipes.curate import read_book
 from graftlab.recipes.dedupe import Dedupe
 from graftlab.recipes.guards import Guards
 from graftlab.recipes.markdown import structured
+from graftlab.recipes.outline import outline
 from graftlab.recipes.record import Record
 from graftlab.recipes.report.signs import signs_in
 from graftlab.recipes.sentences import sentences_of
-from graftlab.recipes.tidy import tidied
 from graftlab.text.encode import encode
 from graftlab.text.turns import TurnReader
 from graftlab.types import Conversation, Message
@@ -119,7 +119,8 @@ PATHS: dict[str, tuple[int, Callable[[int], Work]]] = {
     "curate: pages of one paragraph": (5_000, book(lambda n: "and then it went on\n\f\n" * n)),
     "curate: headings": (10_000, book(lambda n: "Contents\n\n" + "The Tale\n\n" * n)),
     "sentences: initials": (50_000, lambda n: lambda: sentences_of("He met " + "A. " * n)),
-    "tidy: brackets": (200_000, lambda n: lambda: tidied("He said " + "(" * n)),
+    "outline: a word": (200_000, lambda n: lambda: outline("He saw " + "a" * n)),
+    "outline: words": (2_000, lambda n: lambda: outline("dogs bark and " * n)),
     "markdown: line ends": (200_000, lambda n: lambda: structured("How?", "\n" * n + "a.")),
     "markdown: words": (50_000, lambda n: lambda: structured("How?", words(n))),
     "data: an array's only row, turns": (10_000, reading),

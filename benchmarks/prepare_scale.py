@@ -78,8 +78,9 @@ def prepare(folder: Path, rows: int) -> dict[str, Any]:
     """The whole of `graftlab prepare`, with the span of every step."""
     from graftlab.recipes.folder import building
     from graftlab.recipes.mix import Mix
+    from graftlab.recipes.prepare import pipeline, write_manifest
     from graftlab.recipes.sources import SourceSpec
-    from graftlab.tasks.prepare import PrepareSpec, _write_manifest, pipeline
+    from graftlab.recipes.spec import PrepareSpec
 
     spec = PrepareSpec(
         sources={name: SourceSpec(files=str(folder / f"{name}.jsonl")) for name in SOURCES},
@@ -99,7 +100,7 @@ def prepare(folder: Path, rows: int) -> dict[str, Any]:
     walk.watch = look
     with building(folder / "made") as draft:
         found = walk.run(draft, sides=["train", "valid"])
-        _write_manifest(spec, walk.tallies, found, draft)
+        write_manifest(spec, walk.tallies, found, draft)
     steps = [
         {
             "step": tally.step,

@@ -32,7 +32,7 @@ ORDER = [
         )
     ),
     *({"data"}, {"packing"}, {"models", "adapters"}, {"objectives"}, {"generation"}),
-    *({"tracking"}, {"training"}, {"exports"}, {"planning"}, {"recipes"}, {"sweeps"}),
+    *({"tracking"}, {"recipes"}, {"training"}, {"exports"}, {"planning"}, {"sweeps"}),
     *({"reports"}, {"apple"}, {"tasks"}, {"config", "door", "cli", "__main__"}),
 ]
 """Lower rooms never import from higher ones (at run time; type hints may look anywhere)."""

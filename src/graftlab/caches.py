@@ -1,4 +1,4 @@
-"""Where things are kept that can be made again: tokens, prepared data sets, a teacher's answers."""
+"""Where things are kept that can be made again: tokens, prepared data, a rewriter's answers."""
 
 from __future__ import annotations
 

@@ -14,11 +14,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graftlab.recipes.spec import PrepareSpec
 from graftlab.registry import choices, conf_dir, dump, groups, require_finite
 from graftlab.tasks.export import ExportSpec
 from graftlab.tasks.inspect import InspectSpec
 from graftlab.tasks.plan import PlanSpec
-from graftlab.tasks.prepare import PrepareSpec
 from graftlab.tasks.report import ReportSpec
 from graftlab.tasks.sample import SampleSpec
 from graftlab.tasks.train import TrainCommand

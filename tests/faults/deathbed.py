@@ -29,7 +29,12 @@ NEEDED = (
     *("transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto"),
     *("transformers.models.qwen2.modeling_qwen2", "transformers.models.qwen2.tokenization_qwen2"),
     *("graftlab.adapters.peft", "graftlab.exports.verify", "graftlab.models.hf_base"),
-    *("graftlab.pages", "graftlab.tasks.export", "graftlab.tasks.prepare", "graftlab.training.run"),
+    *(
+        "graftlab.pages",
+        "graftlab.tasks.export",
+        "graftlab.recipes.prepare",
+        "graftlab.training.run",
+    ),
 )
 """What a child needs is imported once, before it is forked."""
 NOT_OURS = ("/dev", "/proc")
@@ -49,10 +54,10 @@ def joint(root: Path, folder: Path) -> None:
 
 
 def prepare(root: Path, folder: Path) -> None:
+    from graftlab.recipes.prepare import prepare as make
     from graftlab.recipes.sources import SourceSpec
+    from graftlab.recipes.spec import PrepareSpec
     from graftlab.recipes.split import Split
-    from graftlab.tasks.prepare import PrepareSpec
-    from graftlab.tasks.prepare import prepare as make
 
     source = SourceSpec(files=str(root / "train.jsonl"))
     make(

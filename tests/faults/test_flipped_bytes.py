@@ -23,10 +23,11 @@ from chats import chats
 from graftlab.adapters.artifact import find_artifact
 from graftlab.data.prepared import PreparedData
 from graftlab.errors import GraftlabError, Paused
+from graftlab.recipes.prepare import prepare
+from graftlab.recipes.spec import PrepareSpec
 from graftlab.reports.gather import read
 from graftlab.reports.ledgers import known_jobs
 from graftlab.sweeps.ledger import Ledger
-from graftlab.tasks.prepare import PrepareSpec, prepare
 from graftlab.text.encode import encode
 from graftlab.tracking.folder import find_runs
 from graftlab.training.checkpoint import Checkpointing

@@ -45,15 +45,15 @@ def test_a_copied_answer_is_dropped_with_its_numbers() -> None:
     text = " ".join(NUMBERS) + "."
     _, drops = run_step(Guards(), [chat_record(f"Rewrite: {text}", text)])
     assert drops.reasons == {guards.LEAKAGE: 1}
-    assert drops.rows[0][2] == "100% of 4-grams (at most 50%), longest run 40 words (at most 30)"
+    assert drops.rows[0][2] == "100% of 4-grams (at most 50%), longest run 40 words (a leak from 8)"
 
 
 def test_one_long_run_leaks_even_where_most_is_new() -> None:
     answer = " ".join([*NUMBERS[:31], *(f"new{n}" for n in range(300))]) + "."
     record = chat_record(" ".join(NUMBERS), answer)
     assert run_step(Guards(), [record])[1].reasons == {guards.LEAKAGE: 1}
-    assert run_step(Guards(max_run=31), [record])[0] == [record]
-    assert run_step(Guards(max_run=None), [record])[0] == [record]
+    assert run_step(Guards(leak_run=32), [record])[0] == [record]
+    assert run_step(Guards(leak_run=None), [record])[0] == [record]
 
 
 def test_case_and_punctuation_hide_no_copy() -> None:

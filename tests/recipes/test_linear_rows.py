@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 
-from graftlab.recipes import lines, marks, sentences, tidy
+from graftlab.recipes import lines, marks, sentences
 from graftlab.recipes.curate import read_book
 from graftlab.recipes.debris import Book
 from graftlab.recipes.guards import Guards
 from graftlab.recipes.lines import Vocabulary, join_lines
+from graftlab.recipes.outline import outline
 from graftlab.recipes.overlap import longest_run
 from graftlab.recipes.record import Record
 from graftlab.recipes.report.signs import SIGNS, signs_in
@@ -67,14 +68,8 @@ def book_of(*texts: str) -> Callable[[], None]:
     return read
 
 
-def brackets() -> None:
-    tidy.tidied("He said " + "(" * SIZE + " nothing.")
-
-
-def spaces() -> None:
-    from graftlab.recipes.lexicon import lexicon
-
-    lexicon().spell("So" + " " * SIZE + "it was.")
+def outlined() -> None:
+    assert outline(f"Dogs saw {WORD} " + "(" * (SIZE // 20) + " " * SIZE + "men.").endswith(", men")
 
 
 WORK: dict[str, Callable[[], None]] = {
@@ -89,8 +84,7 @@ WORK: dict[str, Callable[[], None]] = {
     "titles": book_of("Preface\n\n" * 50_000, "Appendix\n\n" + "Some words here\n\n" * 50_000),
     "contents": book_of("Contents\n\n" + "The Tale\n\n" * 50_000),
     "initials": lambda: assert_single("He met " + "A. " * (SIZE // 3) + "and left"),
-    "brackets": brackets,
-    "spaces": spaces,
+    "outlines": outlined,
 }
 
 
@@ -152,11 +146,6 @@ FORMER: list[tuple[str, Callable[[str], Any], Callable[[str], Any]]] = [
         "ab1-\n",
         lambda text: lines._HALVES.sub("|", text),
         lambda text: re.sub(r"[^\W\d_]+-\n\s*[^\W\d_]+", "|", text),
-    ),
-    (
-        "a(),[ ",
-        lambda text: tidy._REPAIRS[13][0].sub(tidy._REPAIRS[13][1], text),
-        lambda text: re.sub(r"\((?:[^\w\[]*)\)", "", text),
     ),
 ]
 

@@ -21,9 +21,9 @@ from graftlab.recipes.decontaminate import Decontaminate
 from graftlab.recipes.dedupe import Dedupe
 from graftlab.recipes.mix import Mix
 from graftlab.recipes.sources import SourceSpec
+from graftlab.recipes.spec import PrepareSpec
 from graftlab.recipes.split import Split
 from graftlab.registry import conf_dir, dump, restore
-from graftlab.tasks.prepare import PrepareSpec
 from kept_logging import kept_logging
 from recipe_rows import read_lines, sentence, turns, write_lines
 
@@ -181,3 +181,28 @@ def test_unknown_parts_are_refused_when_restored() -> None:
     data["sources"]["core"]["fils"] = 1
     with pytest.raises(ConfigError, match=r"`sources\.core\.fils`.*Did you mean `files`"):
         restore(PrepareSpec, data)
+
+
+def test_two_inputs_without_a_rewriter_and_how_to_get_the_third(knock: Knock) -> None:
+    line = (
+        "The ship came in from the grey sea, and men with lanterns ran along the old harbour wall. "
+    )
+    Path("book.txt").write_text("\n\n".join(f"{line * 4}Number {n}." for n in range(12)))
+    words = ("recipe=systems-theologian", "corpus=book.txt", "out=made", "dedupe=none")
+    words = (*words, "curate.max_length=80", "split=none")
+    code, out, err = knock(*words)
+    assert (code, err) == (0, "")
+    told = [said for said in out.splitlines() if "rewriter=http" in said]
+    assert len(told) == 1
+    assert "Inputs made of each text: dropout, abstract." in told[0]
+    assert "rewriter=local rewriter.model=DIR" in told[0]
+    rows = read_lines(Path("made/train.jsonl"))
+    assert len(rows) == 24
+    assert {row["labels"]["variation"] for row in rows} == {"dropout", "abstract"}
+    assert json.loads(Path("made/manifest.json").read_text())["rewriter"] is None
+    code, out, _ = knock(*words, "persona.variations=[dropout]")
+    assert code == 0
+    assert "rewriter" not in out  # nothing is missing
+    code, _, err = knock(*words, "persona.variations=[neutral]")
+    assert code == 2
+    assert "needs a rewriter" in err

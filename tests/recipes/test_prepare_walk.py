@@ -26,10 +26,12 @@ from graftlab.recipes.decontaminate import Decontaminate
 from graftlab.recipes.dedupe import Dedupe
 from graftlab.recipes.mix import Mix
 from graftlab.recipes.pipeline import Branch, Pipeline
+from graftlab.recipes.prepare import Prepared, prepare
 from graftlab.recipes.record import Drop, Record
 from graftlab.recipes.sources import SourceSpec
+from graftlab.recipes.spec import PrepareSpec
 from graftlab.recipes.split import Split
-from graftlab.tasks.prepare import Prepared, PrepareSpec, prepare, run
+from graftlab.tasks.prepare import run
 from recipe_rows import chat, many, read_lines, sentence, turns, write_lines
 
 
@@ -318,7 +320,8 @@ def test_a_killed_one_leaves_no_folder_that_looks_whole(tmp_path: Path) -> None:
 import os, signal
 from graftlab.recipes import manifest
 from graftlab.recipes.sources import SourceSpec
-from graftlab.tasks.prepare import PrepareSpec, prepare
+from graftlab.recipes.prepare import prepare
+from graftlab.recipes.spec import PrepareSpec
 manifest.write = lambda *a: os.kill(os.getpid(), signal.SIGKILL)
 prepare(PrepareSpec(sources={{"core": SourceSpec(files={file!r})}}, out={str(tmp_path / "out")!r}))
 """

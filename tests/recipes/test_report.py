@@ -17,15 +17,16 @@ from hypothesis import strategies as st
 
 from graftlab.recipes import report
 from graftlab.recipes.mix import Mix
+from graftlab.recipes.prepare import prepare
 from graftlab.recipes.report import phrases, survey, write_report
 from graftlab.recipes.report.losses import CLIP, Losses
-from graftlab.recipes.report.lots import lines, turns_in
 from graftlab.recipes.report.page import SECTIONS
+from graftlab.recipes.report.row_sampling import lines, turns_in
 from graftlab.recipes.report.signs import SIGNS, signs_in
 from graftlab.recipes.report.survey import Survey
 from graftlab.recipes.sources import SourceSpec
+from graftlab.recipes.spec import PrepareSpec
 from graftlab.recipes.split import Split
-from graftlab.tasks.prepare import PrepareSpec, prepare
 from recipe_rows import sentence, turns, write_lines
 
 EMPTY = {"area", "base", "br", "col", "img", "input", "link", "meta"}

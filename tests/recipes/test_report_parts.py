@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from graftlab.pages.html import esc, percent
 from graftlab.recipes.report.charts import edges, histogram
 from graftlab.recipes.report.language import guess
-from graftlab.recipes.report.lots import Lowest, turns_in
 from graftlab.recipes.report.phrases import Frequent, Phrases
+from graftlab.recipes.report.row_sampling import Lowest, turns_in
 from graftlab.recipes.report.signs import mostly_symbols, signs_in
 from recipe_rows import sentence
 

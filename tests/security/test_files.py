@@ -103,8 +103,8 @@ def test_a_schema_is_read_within_limits(attack: Attack) -> None:
     )
 
 
-def test_a_teachers_answer_is_read_within_limits() -> None:
-    from graftlab.recipes.teachers.endpoint import Again, Endpoint
+def test_a_rewriters_answer_is_read_within_limits() -> None:
+    from graftlab.recipes.rewriters.endpoint import Again, Endpoint
 
     endpoint = Endpoint("http://127.0.0.1:1/v1", key=None, timeout=1.0)
     assert isinstance(endpoint._read(DEEP_JSON.encode()), Again)

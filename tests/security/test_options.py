@@ -66,8 +66,8 @@ def use(attack: Attack, content: str, *words: str, name: str = "experiment/evil.
         ("name: ${hydra:job.env_copy}\n", "hydra"),
         ("name: ${${way}.env:OPENAI_API_KEY}\n", "${way}.env"),
         ("data: {train: ['${oc.env:OPENAI_API_KEY}']}\n", "data.train[0]"),
-        ("teacher: {url: 'https://evil.example/v1'}\n", "teacher.url"),
-        ("teacher: {key_env: AWS_SECRET_ACCESS_KEY}\n", "teacher.key_env"),
+        ("rewriter: {url: 'https://evil.example/v1'}\n", "rewriter.url"),
+        ("rewriter: {key_env: AWS_SECRET_ACCESS_KEY}\n", "rewriter.key_env"),
     ],
 )
 def test_an_experiment_is_refused_by_key_and_file(
@@ -111,9 +111,9 @@ def test_other_verbs_judge(attack: Attack) -> None:
 
 
 def test_a_recipe_is_judged(attack: Attack) -> None:
-    attack.write("options/recipe/evil.yaml", GLOBAL + "persona: {teacher: {_target_: os.system}}\n")
+    attack.write("options/recipe/evil.yaml", GLOBAL + "rewriter: {_target_: os.system}\n")
     line = ["prepare", "--config-dir", "options", "recipe=evil", "out=made"]
-    attack.refused(*line, saying="recipe/evil.yaml: `persona.teacher._target_`")
+    attack.refused(*line, saying="recipe/evil.yaml: `rewriter._target_`")
 
 
 def test_what_is_harmless_is_taken(attack: Attack) -> None:

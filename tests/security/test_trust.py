@@ -101,12 +101,12 @@ def test_export_of_a_whole_model_runs_no_code(attack: Attack, coded_base: Path) 
     assert knock.code == 2, knock.err
 
 
-def test_a_teacher_of_prepare_runs_no_code(attack: Attack, hostile: Path) -> None:
+def test_a_rewriter_runs_no_code(attack: Attack, hostile: Path) -> None:
     from graftlab.errors import ModelError
-    from graftlab.recipes.teachers.local import LocalTeacher
-    from graftlab.tasks.teacher import speaking
+    from graftlab.recipes.rewriters.local import LocalRewriter
 
-    with pytest.raises(ModelError, match="auto_map"), speaking(LocalTeacher(adapter=str(hostile))):
+    rewriter = LocalRewriter(adapter=str(hostile))
+    with pytest.raises(ModelError, match="auto_map"), rewriter.opened():
         pass
     assert not attack.marker.exists()
 

@@ -147,7 +147,7 @@ def test_data_is_supplied_before_it_is_read(worker, monkeypatch) -> None:
         for index in range(len(jobs)):
             yield Ended(index=index)
 
-    monkeypatch.setattr(company, "supply", lambda data: told.append(data.train))
+    monkeypatch.setattr(company, "ensure_dataset", lambda data: told.append(data.train))
     monkeypatch.setattr(joint, "execute_together", train)
     assert worker.work() == 0
     assert told == [worker.plain(worker.ledger.jobs()[0]).data.train, "trained"]

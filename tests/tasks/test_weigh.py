@@ -77,12 +77,12 @@ def test_a_search_is_not_measured(ledger, monkeypatch) -> None:
 def test_data_is_supplied_before_anything_is_measured(ledger, monkeypatch) -> None:
     told = []
 
-    def supply(data):
+    def ensure_dataset(data):
         told.append(data.train)
         if len(told) == 1:
             raise DataError("the recipe has no rows")
 
-    monkeypatch.setattr(module, "supply", supply)
+    monkeypatch.setattr(module, "ensure_dataset", ensure_dataset)
     measured(monkeypatch, FINDS)
     together, why = weigh(ledger, "a", SLOT, at_once=2)
     assert not together

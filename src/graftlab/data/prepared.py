@@ -4,7 +4,7 @@ data.path=DIR                      a folder that is there
 data.recipe=NAME data.corpus=FILE  the recipe is run when its result is not there yet
 
 The door composes the recipe in full and gives the result a key, the hash of all that decides it.
-The task makes the folder before anything reads it (tasks/supply.py): this room knows no recipes.
+The task makes the folder before anything reads it (recipes/dataset.py): this room knows no recipes.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class PreparedData(DataSpec):
             return Path(self.path).expanduser()
         if self.key is None:
             raise ConfigError(
-                f"data.recipe={self.recipe} is not composed: graftlab.tasks.supply.compose does it."
+                f"data.recipe={self.recipe} is not composed: recipes.dataset.compose does it."
             )
         return default_cache() / f"prepared-{self.key}"
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from graftlab.data.prepared import MANIFEST
 from graftlab.errors import ConfigError
-from graftlab.tasks.prepare import PrepareSpec
+from graftlab.recipes.spec import PrepareSpec
 from graftlab.tasks.sample import SampleSpec
 
 _LONGEST = 100

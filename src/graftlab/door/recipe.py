@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from graftlab.door.keys import check_words
 from graftlab.door.menu import Menu
 from graftlab.door.words import Word, quote
+from graftlab.registry import MARK
 
 if TYPE_CHECKING:
     from graftlab.data.prepared import PreparedData
@@ -30,6 +31,9 @@ def _leaves(node: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any
     """(dotted key, value) of everything in a tree of keys, options of groups first."""
     for name, value in sorted(node.items(), key=lambda item: isinstance(item[1], Mapping)):
         if isinstance(value, Mapping) and value:
+            if MARK in value:
+                yield f"{start}{name}", value[MARK]
+                value = {key: below for key, below in value.items() if key != MARK}
             yield from _leaves(value, f"{start}{name}.")
         else:
             yield f"{start}{name}", value

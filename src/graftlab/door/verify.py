@@ -157,8 +157,8 @@ def built(door: Door, cfg: DictConfig, *, tell: Callable[[str], None] = _nobody)
         settle_key(spec.objective)
     data = getattr(spec, "data", None)
     if isinstance(data, PreparedData) and data.recipe is not None:
-        from graftlab.tasks.supply import compose as take
-        from graftlab.tasks.supply import named
+        from graftlab.recipes.dataset import compose as take
+        from graftlab.recipes.dataset import named
 
         folders = [door.conf, *([door.extra] if door.extra else [])]
         kitchen = Door(menu("prepare", folders), door.conf, door.extra)

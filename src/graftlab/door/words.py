@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from graftlab.config import MASKED
+from graftlab.registry import MARK
 
 TEXT = frozenset({"author", "description", "prompt", "system"})
 """Keys whose value is text to the last character; even `null` is a word."""
@@ -39,10 +40,6 @@ PATHS = frozenset(
         "logger.wandb.group",
         "logger.wandb.project",
         "lora.from_run",
-        "persona.teacher.adapter",
-        "persona.teacher.cache",
-        "persona.teacher.model",
-        "persona.teacher.url",
         "model.hub",
         "model.of",
         "model.path",
@@ -54,6 +51,11 @@ PATHS = frozenset(
         "out",
         "prompts",
         "resume",
+        "rewriter.adapter",
+        "rewriter.cache",
+        "rewriter.model",
+        "rewriter.prompt",
+        "rewriter.url",
         "signature",
         "verify",
         "write",
@@ -103,7 +105,17 @@ def read_words(arguments: Sequence[str], verb: str) -> list[Word]:
     if key in LISTS and plain:
         listed = ",".join(map(quote, plain))
         return [Word(" ".join(plain), key, f"{key}=[{listed}]"), *words]
-    return [*(Word(path, str(key), f"{key}={quote(path)}") for path in plain), *words]
+    words = [*(Word(path, str(key), f"{key}={quote(path)}") for path in plain), *words]
+    return [_beside_its_keys(word, words) for word in words]
+
+
+def _beside_its_keys(word: Word, words: Sequence[Word]) -> Word:
+    """An option below `data.prepare` that is given keys as well: in one tree they share a node."""
+    keys = any(other.key.startswith(f"{word.key}.") for other in words)
+    if not word.key.startswith(INNER) or not keys:
+        return word
+    marked = word.hydra.replace(f"{word.key}=", f"{word.key}.{MARK}=", 1)
+    return Word(word.typed, word.key, marked)
 
 
 def quote(text: str, *, interpolate: bool = False) -> str:

@@ -11,7 +11,7 @@ from graftlab.adapters.targets import adapted_modules, modules_in, targets_in
 from graftlab.models.metadata import Described
 from graftlab.planning.shape import Adapted, Shape, measure
 from graftlab.planning.workload import Documents, guess_documents
-from graftlab.tasks.supply import supply
+from graftlab.recipes.dataset import ensure_dataset
 from graftlab.training.spec import TrainSpec
 from graftlab.training.teacher import num_weights
 
@@ -41,7 +41,7 @@ def read_documents(spec: TrainSpec, base: Described) -> tuple[Documents, int, li
     """
     from graftlab.text.encode import encode
 
-    supply(spec.data, tell=False)
+    ensure_dataset(spec.data, tell=False)
     if not spec.data.has_files:
         lengths, labels = spec.data.profile.lengths()
         text = "assumed: data.profile, as there is no data.train"

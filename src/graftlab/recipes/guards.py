@@ -46,8 +46,8 @@ class Guards:
     """Length in words of the runs that max_overlap counts."""
     max_overlap: float | None = 0.5
     """Leakage: largest share of the answer's n-grams that the question may hold; null for any."""
-    max_run: int | None = 30
-    """Leakage: longest stretch of words that question and answer may share; null for any."""
+    leak_run: int | None = 8
+    """Leakage: so many words in a row that question and answer share; null for any."""
     refusals: bool = True
     """Drop answers in which a language model speaks of itself or declines."""
     cut_off: bool = True
@@ -57,7 +57,7 @@ class Guards:
         require_range("guards.min_words", self.min_words, least=0)
         require_range("guards.ngram", self.ngram, least=1)
         require_range("guards.max_overlap", self.max_overlap, least=0, most=1)
-        require_range("guards.max_run", self.max_run, least=1)
+        require_range("guards.leak_run", self.leak_run, least=1)
         if self.max_words is not None and self.max_words < max(1, self.min_words):
             raise ConfigError(
                 f"guards.max_words={self.max_words} is below guards.min_words={self.min_words}."
@@ -92,12 +92,12 @@ class Guards:
         shared = shared_ngrams(asked, answered, self.ngram)
         run = longest_run(asked, answered)
         over = self.max_overlap is not None and shared > self.max_overlap
-        long = self.max_run is not None and run > self.max_run
+        long = self.leak_run is not None and run >= self.leak_run
         if not over and not long:
             return None
         return LEAKAGE, (
             f"{shared:.0%} of {self.ngram}-grams (at most {_limit(self.max_overlap, '.0%')}), "
-            f"longest run {run} words (at most {_limit(self.max_run, 'd')})"
+            f"longest run {run} words (a leak from {_limit(self.leak_run, 'd')})"
         )
 
 

@@ -25,13 +25,15 @@ def manifest(
     seed: int,
     inputs: Mapping[str, Sequence[Path]],
     sources: Mapping[str, SourceSpec],
+    rewriter: Mapping[str, Any] | None,
     tallies: Sequence[Tally],
     rows: Mapping[str, Counter[str]],
     folder: Path,
 ) -> dict[str, Any]:
     """The manifest of the files in `folder`; `inputs` are the files that each source read.
 
-    `key` is the hash of all that decides the result, by which it is found again.
+    `key` is the hash of all that decides the result, by which it is found again;
+    `rewriter` is who was asked for neutral inputs, as written to a file.
     """
     return {
         "graftlab": __version__,
@@ -42,6 +44,7 @@ def manifest(
             {"source": name} | fingerprint(path) for name, paths in inputs.items() for path in paths
         ],
         "sources": {name: dataclasses.asdict(spec) for name, spec in sources.items()},
+        "rewriter": rewriter,
         "steps": [_step(tally) for tally in tallies],
         "result": {
             side: {"rows": counts.total(), "sources": dict(sorted(counts.items()))}

@@ -20,10 +20,10 @@ from types import FrameType
 
 from graftlab.errors import GraftlabError
 from graftlab.parent_watch import leave_with_parent
+from graftlab.recipes.dataset import ensure_dataset
 from graftlab.registry import restore
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.slots import Slot
-from graftlab.tasks.supply import supply
 from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder
 from graftlab.training.joint.groups import Job, group
@@ -62,7 +62,9 @@ def _measured(ledger: Ledger, launch: str, slot: Slot, *, at_once: int) -> tuple
     if len(largest) < 2:
         return None, "every worker has one job at most"
     try:
-        supply(restore(TrainSpec, ledger.spec(largest[0])).data)  # here, so that people see it
+        ensure_dataset(
+            restore(TrainSpec, ledger.spec(largest[0])).data
+        )  # here, so that people see it
     except GraftlabError as error:
         return None, f"training jointly cannot be measured: {error}"
     say(

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graftlab.errors import Interrupted
+from graftlab.recipes.dataset import ensure_dataset
 from graftlab.registry import restore
 from graftlab.sweeps.claim import Accepts, Claim, anyone, claim, claimable, worker_name
 from graftlab.sweeps.heart import beating
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.watcher import watch_job
 from graftlab.sweeps.worker import Worker, leave_if_broken, output_to, told
-from graftlab.tasks.supply import supply
 from graftlab.terminal import printable
 from graftlab.tracking.folder import RunFolder
 from graftlab.training.joint.groups import Job, group, unfit
@@ -159,7 +159,7 @@ class Company:
         """All to their ends. Raises Interrupted after a signal, when all are let go of."""
         from graftlab.training.joint.run import execute_together
 
-        supply(self.worker.plain(self.first).data)
+        ensure_dataset(self.worker.plain(self.first).data)
         stopped: Interrupted | None = None
         jobs = self._prepared(self._begin)
         together = execute_together(jobs, signals=signals, joiners=self.joiners) if jobs else ()

@@ -12,7 +12,7 @@ from graftlab.data.source import DataSpec
 from graftlab.errors import require_range
 from graftlab.models.base import ModelSpec
 from graftlab.packing.plan import Packing
-from graftlab.tasks.supply import supply
+from graftlab.recipes.dataset import ensure_dataset
 from graftlab.tracking.console import console as terminal
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def run(spec: InspectSpec, *, console: Console | None = None) -> Inspection:
     which are counted.
     """
     spec.data.check()
-    supply(spec.data)
+    ensure_dataset(spec.data)
     found = look(spec)
     show(found, console or terminal())
     return found

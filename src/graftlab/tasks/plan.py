@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from graftlab.tasks.supply import supply
+from graftlab.recipes.dataset import ensure_dataset
 from graftlab.tasks.train import TrainCommand
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def run(spec: PlanSpec) -> Plan:
     from graftlab.tracking.console import console
 
     spec.check()
-    supply(spec.data)
+    ensure_dataset(spec.data)
     plan = reckon_run(spec, probed=spec.probe)
     show(plan, console())
     return plan

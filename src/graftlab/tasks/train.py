@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from graftlab.recipes.dataset import ensure_dataset
 from graftlab.sweeps.launchers.base import Launcher
 from graftlab.sweeps.spec import Sweep
-from graftlab.tasks.supply import supply
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.result import Result
 from graftlab.training.auto import resolve_auto
@@ -48,7 +48,7 @@ def _keep_within_budget(spec: TrainSpec) -> None:
     folder = RunFolder(Path(spec.run_dir))
     if folder.finished:
         return
-    supply(spec.data)
+    ensure_dataset(spec.data)
     resolve_auto(spec)
     last = CheckpointStore(folder.checkpoints).last()
     refuse_over_budget(spec, done_steps=last.step if last and spec.resume else 0)

@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import AUTO, GraftlabError
-from graftlab.tasks.supply import supply
+from graftlab.recipes.dataset import ensure_dataset
 from graftlab.training.guides import GUIDES, TINY, usual_epochs, usual_rank, usual_rate
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def settle_auto(spec: TrainSpec) -> list[str]:
     """
     said = resolve_auto(spec)
     if AUTO in (spec.epochs, spec.lora.rank, spec.lr):
-        supply(spec.data)
+        ensure_dataset(spec.data)
         said += resolve_auto(spec)
     return said
 

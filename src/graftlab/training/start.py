@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from graftlab.errors import ConfigError
 from graftlab.files.disk import disk_told
 from graftlab.process import prepare_process
+from graftlab.recipes.dataset import ensure_dataset
 from graftlab.registry import dump
-from graftlab.tasks.supply import supply
 from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder, time_limit
 from graftlab.tracking.result import Result
@@ -58,7 +58,7 @@ def _run(spec: TrainSpec, observer: Observer | None) -> Result:
 
 def _train(spec: TrainSpec, folder: RunFolder, observer: Observer | None) -> Result:
     settle_date(spec, folder)
-    supply(spec.data, tell=LAUNCHED not in os.environ)
+    ensure_dataset(spec.data, tell=LAUNCHED not in os.environ)
     resolve_auto(spec)  # by the documents of a recipe that is made only now
     if spec.trainer.needs_launch:
         from graftlab.training.ranks import launch

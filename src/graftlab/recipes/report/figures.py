@@ -8,7 +8,7 @@ from typing import Any
 
 from graftlab.pages.html import bar, count, esc, percent, section, table
 from graftlab.recipes.report.charts import edges, histogram
-from graftlab.recipes.report.lots import PARTS
+from graftlab.recipes.report.row_sampling import PARTS
 from graftlab.recipes.report.survey import Lengths, Survey, merged
 
 _CHARTED = 12

@@ -7,8 +7,8 @@ from collections import Counter
 from graftlab.pages.html import bar, count, esc, folded, percent, section, table
 from graftlab.recipes.report.language import SHORT, script
 from graftlab.recipes.report.losses import Losses
-from graftlab.recipes.report.lots import PARTS
 from graftlab.recipes.report.phrases import NGRAM, OPENING
+from graftlab.recipes.report.row_sampling import PARTS
 from graftlab.recipes.report.signs import SIGNS
 from graftlab.recipes.report.survey import SAMPLE, Sighting, Survey
 from graftlab.recipes.report.turns import place, turns

@@ -11,7 +11,7 @@ from typing import Any
 
 from graftlab.recipes.pieces import PIECE
 from graftlab.recipes.record import Record
-from graftlab.recipes.report.lots import Lowest, lines, turns_in
+from graftlab.recipes.report.row_sampling import Lowest, lines, turns_in
 from graftlab.recipes.words import jaccard, shingles, texts_in
 
 NEAR = "near duplicate"

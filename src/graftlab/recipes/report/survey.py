@@ -11,8 +11,8 @@ from typing import Any
 
 from graftlab.recipes.report.language import BEYOND_ASCII, guess
 from graftlab.recipes.report.losses import Twin, clipped
-from graftlab.recipes.report.lots import Line, Lowest, Spot, lines, read_at, turns_in
 from graftlab.recipes.report.phrases import Phrases
+from graftlab.recipes.report.row_sampling import Line, Lowest, Spot, lines, read_at, turns_in
 from graftlab.recipes.report.signs import Span, signs_in
 
 SAMPLE = 20_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from graftlab.pages.html import esc
-from graftlab.recipes.report.lots import PARTS
+from graftlab.recipes.report.row_sampling import PARTS
 
 
 def turns(said: Iterable[tuple[str, str]]) -> str:

@@ -1,0 +1,128 @@
+"""Making the data set that a spec describes: its walk into a folder that appears whole."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from graftlab.errors import DataError
+from graftlab.recipes.spec import JOINT, PrepareSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from graftlab.recipes.pipeline import Branch, Pipeline, Tally
+    from graftlab.recipes.record import Drop, Record
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What was made, and where it lies."""
+
+    folder: Path
+    rows: dict[str, Counter[str]]
+    """Side (train, valid, test) -> source -> rows."""
+    tallies: list[Tally]
+    """What every step did, in the order of the walk."""
+
+
+class Display(Protocol):
+    """What shows the counts while records pass."""
+
+    def show(self, tallies: Sequence[Tally]) -> None:
+        """Called often; draws when it is time again."""
+
+
+def prepare(
+    spec: PrepareSpec, *, display: Display | None = None, key: str | None = None
+) -> Prepared:
+    """Make the data set that `spec` describes; nothing is printed. The folder appears whole.
+
+    `key` is the one that the result must have (key.py). Raises ConfigError, ModelError,
+    RewriterError or DataError.
+    """
+    from graftlab.files.checksums import write_checksums
+    from graftlab.files.locks import hold_beside
+    from graftlab.recipes.folder import building, check_out
+    from graftlab.recipes.report import write_report
+    from graftlab.tracking.console import say
+
+    spec.check()
+    target = check_out(spec.out)
+    with hold_beside(target, tell=say), _steps(spec) as steps, building(target) as folder:
+        walk = pipeline(spec, steps)
+        if display is not None:
+            walk.watch = lambda: display.show(walk.tallies)
+        rows = walk.run(folder, sides=["train", "valid", *(["test"] if spec.split.test else [])])
+        if not rows["train"].total():
+            raise DataError("No row is left to train on: every one was dropped or held out.")
+        found = write_manifest(spec, walk.tallies, rows, folder)
+        if key not in (None, found):
+            raise DataError("The inputs changed while they were being read: start again.")
+        write_report(folder)
+        write_checksums(folder)
+    return Prepared(target, rows, walk.tallies)
+
+
+@contextmanager
+def _steps(spec: PrepareSpec) -> Iterator[dict[str, Any]]:
+    """The sources' steps; the persona's with a rewriter that is at hand meanwhile."""
+    steps = spec.steps()
+    if not spec.makes_pairs:
+        yield steps
+        return
+    rewriter = spec.asked_rewriter
+    with rewriter.opened() if rewriter is not None else nullcontext() as rewrite:
+        yield steps | {"persona": spec.persona.with_rewriter(rewrite)}
+
+
+def pipeline(spec: PrepareSpec, steps: dict[str, Any] | None = None) -> Pipeline:
+    """The walk that the spec describes, not yet begun; `steps` in place of the spec's own."""
+    from graftlab.recipes.pipeline import Pipeline
+
+    joint = [(name, getattr(spec, name)) for name in JOINT]
+    own = spec.steps() if steps is None else steps
+    return Pipeline([_branch(spec, name, own) for name in spec.sources], joint, spec.mix)
+
+
+def _branch(spec: PrepareSpec, name: str, steps: dict[str, Any]) -> Branch:
+    from graftlab.recipes.pipeline import Branch
+    from graftlab.recipes.sources import read_source
+
+    source, metadata = spec.sources[name], set[str]()
+
+    def read(drop: Drop) -> Iterator[Record]:
+        if source.make is not None:
+            made: Iterator[Record] = spec.makers()[source.make].records()
+            return made
+        return read_source(name, source, drop, metadata=metadata)
+
+    own = [(step, steps[step]) for step in source.steps]
+    return Branch(name, read, own, made=source.make is not None, metadata=metadata)
+
+
+def write_manifest(
+    spec: PrepareSpec, tallies: list[Tally], rows: dict[str, Counter[str]], folder: Path
+) -> str:
+    """Write the manifest of `folder`; returns the key of the result, which it holds."""
+    from graftlab.recipes.key import key_of
+    from graftlab.recipes.manifest import manifest, write
+    from graftlab.registry import dump
+
+    key = key_of(spec)
+    content = manifest(
+        key=key,
+        seed=spec.seed,
+        inputs=spec.inputs(),
+        sources=spec.sources,
+        rewriter=dump(spec.asked_rewriter),
+        tallies=tallies,
+        rows=rows,
+        folder=folder,
+    )
+    write(folder, content)
+    return key

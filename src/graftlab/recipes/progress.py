@@ -1,0 +1,108 @@
+"""What `prepare` shows: a line per step while rows pass, and a table of what became of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from graftlab.progress import Progress, Row
+from graftlab.tracking.console import console, say
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from graftlab.recipes.pipeline import Tally
+    from graftlab.recipes.prepare import Prepared
+
+
+class StepProgress:
+    """A row for each step, by the progress of the rows that pass through it."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> StepProgress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._progress is not None:
+            self._progress.close()
+
+    def show(self, tallies: Sequence[Tally]) -> None:
+        """Draw the counts, if it is time again."""
+        if self._progress is None:
+            self._progress = Progress(*(tally.step for tally in tallies), console=console())
+            self._progress.start()
+        if self._progress.due:
+            before = [None, *tallies]
+            self._progress.show([*map(_row, tallies, before)])
+
+
+def _row(tally: Tally, before: Tally | None) -> Row:
+    """How far a step is; of how many rows, once the one before it has given all of its own."""
+    done = tally.given.total() + tally.dropped
+    known = tally.finished or (before is not None and before.finished)
+    total = max(done, tally.taken.total()) or None
+    return Row(done, total if known else None, _numbers(tally), counted=False)
+
+
+def _numbers(tally: Tally) -> str:
+    if not tally.taken:
+        return ""
+    dropped = f", {tally.dropped:,} dropped" if tally.dropped else ""
+    return f"{tally.taken.total():,} in{dropped}, {tally.given.total():,} out"
+
+
+def briefly(made: Prepared) -> None:
+    """Print counts per step and side, and where the report lies: on the way to something else."""
+    console().print(_table(made.tallies))
+    _say_repeats(made.tallies)
+    sides = ", ".join(f"{side} {counts.total():,} rows" for side, counts in made.rows.items())
+    say(f"{sides}; to be looked at: {made.folder / 'report.html'}")
+
+
+def summary(made: Prepared) -> None:
+    """Print counts per step, reasons, and where everything lies."""
+    console().print(_table(made.tallies))
+    for side, counts in made.rows.items():
+        parts = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+        note = f" ({parts})" if len(counts) > 1 else ""
+        say(f"{made.folder / f'{side}.jsonl'}: {counts.total():,} rows{note}")
+    _say_repeats(made.tallies)
+    rejects = sum(tally.dropped for tally in made.tallies)
+    say(f"{made.folder / 'rejects.jsonl'}: {rejects:,} dropped rows, each with its reason")
+    say(f"{made.folder / 'manifest.json'}: inputs, parameters and counts")
+    say(f"{made.folder / 'report.html'}: counts, lengths, oddities and examples, to be read first")
+    say(f"Train on it: python train.py data=prepared data.path={made.folder}")
+
+
+def _say_repeats(tallies: Sequence[Tally]) -> None:
+    """Rows that the mix takes often; the mix is the last step."""
+    mix = tallies[-1]
+    for line in mix.parameters.repeats(mix.taken, mix.given):
+        say(line)
+
+
+def _table(tallies: Sequence[Tally]) -> Table:
+    from rich.table import Table
+
+    table = Table("step", box=None, pad_edge=False)
+    for name in ("in", "kept", "dropped", "out"):
+        table.add_column(name, justify="right")
+    table.add_column("why")
+    for tally in tallies:
+        counts = (tally.taken.total(), tally.kept, tally.dropped, tally.given.total())
+        why = [_listed(tally.reasons)] if tally.reasons else []
+        why += [f"of their text: {_listed(tally.parts)}"] if tally.parts else []
+        why += [f"metadata left behind: {_names(tally.metadata)}"] if tally.metadata else []
+        table.add_row(tally.step, *(f"{count:,}" for count in counts), "\n".join(why))
+    return table
+
+
+def _names(keys: Iterable[str]) -> str:
+    return ", ".join(sorted(keys))
+
+
+def _listed(reasons: Counter[str]) -> str:
+    return ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common())
