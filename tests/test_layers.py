@@ -14,28 +14,12 @@ PACKAGE = ROOT / "src" / "graftlab"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = [
-    *(
-        {name}
-        for name in ("errors", "types", "terminal", "progress", "process", "parent_watch", "files")
-    ),
-    *(
-        {name}
-        for name in (
-            "parent_watch",
-            "files",
-            "caches",
-            "registry",
-            "machine",
-            "statistics",
-            "pages",
-            "text",
-        )
-    ),
-    *({"data"}, {"packing"}, {"models", "adapters"}, {"objectives"}, {"generation"}),
-    *({"tracking"}, {"recipes"}, {"training"}, {"exports"}, {"planning"}, {"sweeps"}),
-    *({"reports"}, {"apple"}, {"tasks"}, {"config", "door", "cli", "__main__"}),
+    *("errors", "types", "terminal", "progress", "process", "parent_watch", "files", "caches"),
+    *("registry", "machine", "statistics", "pages", "text", "data", "packing", "models"),
+    *("adapters", "objectives", "generation", "tracking", "recipes", "training", "exports"),
+    *("planning", "sweeps", "reports", "apple", "tasks", "config", "door", "cli", "__main__"),
 ]
-"""Lower rooms never import from higher ones (at run time; type hints may look anywhere)."""
+"""Rooms from the ground up: each imports from those before it alone, type hints included."""
 
 ONLY_IN = {
     "lightning": ("training/",),
@@ -44,7 +28,7 @@ ONLY_IN = {
     "wandb": ("tracking/wandb_server.py", "tracking/wandb_tracker.py"),
     "submitit": ("sweeps/launchers/slurm.py", "sweeps/station.py"),
     "ray": ("sweeps/launchers/ray.py",),
-    "optuna": ("reports/", "sweeps/study.py"),
+    "optuna": ("reports/", "sweeps/study.py", "sweeps/search.py"),
     "llguidance": ("text/json_schema.py",),
     "jsonschema": ("text/json_schema.py", "text/json_patterns.py"),
     "plotly": ("reports/page/",),
@@ -66,51 +50,74 @@ LIGHT = [
 """Modules whose import loads nothing heavy."""
 
 
-def room(module: str) -> int:
-    name = module.split(".")[1] if "." in module else "types"
-    return next(index for index, rooms in enumerate(ORDER) if name in rooms)
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in FILES
+}
 
 
-def imports(path: Path) -> list[str]:
-    """Modules imported anywhere in a file but under TYPE_CHECKING."""
-    found: list[str] = []
-
-    def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            return
+def imports(path: Path) -> set[str]:
+    """Every module that a file names: imported anywhere, for types alone, or to be started."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found.extend(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            found.append(node.module)
-        for child in ast.iter_child_nodes(node):
-            visit(child)
-
-    visit(ast.parse(path.read_text(encoding="utf-8")))
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)}: a relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Constant) and node.value in MODULES:
+            found.add(str(node.value))  # python -m graftlab.training
     return found
+
+
+def files_named(path: Path) -> set[str]:
+    """The modules of graftlab among `imports`, without the package itself and names in them."""
+    own = {name for name, file in MODULES.items() if file == path}
+    found = set()
+    for module in imports(path):
+        while module and module not in MODULES:
+            module = module.rpartition(".")[0]
+        found.add(module)
+    return found - own - {"", "graftlab"}
 
 
 def name_of(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
 
 
+def room(module: str) -> int:
+    return ORDER.index(module.split(".")[1])
+
+
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_imports_point_downwards(path):
-    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-    own = 0 if parts[1] == "__init__" else room(".".join(parts))
+    own = next(name for name, file in MODULES.items() if file == path)
+    for module in files_named(path):
+        assert own == "graftlab" or room(module) <= room(own), f"{own} names {module}, above it"
     for module in imports(path):
-        if module.startswith("graftlab."):
-            assert room(module) <= own, f"{name_of(path)} imports {module}, which stands above it"
         for package, places in ONLY_IN.items():
             if module.split(".")[0] == package:
                 assert name_of(path).startswith(places), f"{package} in {name_of(path)}"
 
 
+def test_no_files_import_each_other():
+    """Not even inside functions or for type hints: any file can be read before those it serves."""
+    left = {name: files_named(path) for name, path in MODULES.items()}
+    before = len(left) + 1
+    while len(left) < before:  # without those that need, or serve, none of the others
+        before = len(left)
+        needed = {other for others in left.values() for other in others}
+        left = {n: others & left.keys() for n, others in left.items() if n in needed}
+        left = {n: others for n, others in left.items() if others}
+    assert not left, f"circles among {left}"
+
+
 def test_the_rooms_are_all_there():
-    """Guards the test above: a new folder must be given its place."""
-    rooms = {name for rooms in ORDER for name in rooms}
-    present = {p.stem if p.suffix else p.name for p in PACKAGE.iterdir()}
-    assert present - {"__init__", "__pycache__", "assets", "py"} - rooms == set()
-    assert len(FILES) > 60
+    """Guards the tests above: a new folder must be given its place."""
+    present = {name.split(".")[1] for name in MODULES if "." in name}
+    assert present == set(ORDER)
+    assert len(ORDER) == len(set(ORDER))
+    assert sum(len(files_named(path)) for path in FILES) > 1000
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
