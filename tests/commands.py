@@ -14,7 +14,7 @@ BEGIN = """
 import os, signal, sys, threading, warnings
 import graftlab.tasks.{verb} as task
 from graftlab.cli import main
-from graftlab.tracking.console import console, say
+from graftlab.console import console, say
 
 def run(spec, **more):
 {body}

@@ -14,8 +14,18 @@ PACKAGE = ROOT / "src" / "graftlab"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = [
-    *("errors", "types", "terminal", "progress", "process", "parent_watch", "files", "caches"),
-    *("registry", "machine", "statistics", "pages", "text", "data", "packing", "models"),
+    *(
+        "errors",
+        "types",
+        "terminal",
+        "console",
+        "progress",
+        "process",
+        "parent_watch",
+        "files",
+        "caches",
+    ),
+    *("caches", "registry", "machine", "statistics", "pages", "text", "data", "packing", "models"),
     *("adapters", "objectives", "generation", "tracking", "recipes", "training", "exports"),
     *("planning", "sweeps", "reports", "apple", "tasks", "config", "door", "cli", "__main__"),
 ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from graftlab.console import say
 from graftlab.terminal import printable
-from graftlab.tracking.console import say
 
 
 def test_control_characters_are_shown_as_escapes():

@@ -106,7 +106,7 @@ def test_streams_that_were_closed_before_are_given_to_no_file(folder: Path) -> N
     inner = (
         "import sys; from graftlab.cli import main; import graftlab.tasks.train as task\n"
         "def run(spec):\n"
-        "    from graftlab.tracking.console import say\n"
+        "    from graftlab.console import say\n"
         "    say('hello'); number = open('file', 'w').fileno(); open('number', 'w').write("
         "str(number))\n"
         "task.run = run\n"
@@ -146,7 +146,7 @@ def test_a_progress_bar_is_not_copied_to_the_log(tmp_path: Path) -> None:
     from io import StringIO
 
     from graftlab import terminal
-    from graftlab.tracking.console import _kind
+    from graftlab.console import _kind
 
     log = StringIO()
     screen = _kind()(file=StringIO(), force_terminal=True, width=80)

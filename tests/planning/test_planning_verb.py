@@ -30,7 +30,7 @@ def door(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Door]:
     """Runs a command in an empty folder; what it prints is wide enough not to wrap."""
-    from graftlab.tracking import console
+    from graftlab import console
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")

@@ -75,7 +75,7 @@ def test_a_run_yaml_in_a_message(attack: Attack, run_template: Callable[[Path], 
 def test_a_table_shows_texts_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     from rich.table import Table
 
-    from graftlab.tracking.console import console
+    from graftlab.console import console
 
     table = Table(EVIL, title=EVIL)
     table.add_row(EVIL)

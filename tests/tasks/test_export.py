@@ -42,7 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     text = io.StringIO()
     fake = Console(file=text, width=120, color_system=None)
-    monkeypatch.setattr("graftlab.tracking.console.console", lambda: fake)
+    monkeypatch.setattr("graftlab.console.console", lambda: fake)
     return text
 
 

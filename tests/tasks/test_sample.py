@@ -68,7 +68,7 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> Callable[..., io.StringIO]:
     def install(*, terminal: bool = False, width: int = 120) -> io.StringIO:
         text = io.StringIO()
         fake = Console(file=text, force_terminal=terminal, width=width, color_system=None)
-        monkeypatch.setattr("graftlab.tracking.console.console", lambda: fake)
+        monkeypatch.setattr("graftlab.console.console", lambda: fake)
         return text
 
     return install

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.config import initialized, register
+from graftlab.console import say
 from graftlab.door.jobs import place_job
 from graftlab.door.verify import Door, built, composed, sweep_values, verified
 from graftlab.door.words import Word
@@ -25,7 +26,6 @@ from graftlab.errors import ConfigError, GraftlabError, Interrupted
 from graftlab.files.ownership import kind_of, unwritable
 from graftlab.registry import dump
 from graftlab.terminal import keep_log, printable, tell_traceback
-from graftlab.tracking.console import say
 from graftlab.tracking.folder import LOG, RunFolder, adopt, find_run
 from graftlab.tracking.identity import identity
 

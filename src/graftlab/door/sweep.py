@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graftlab.config import Composer
+from graftlab.console import say
 from graftlab.data.prepared import PreparedData
 from graftlab.door.place import folder_of
 from graftlab.door.space import as_typed, dimension_of, read_space, swept_texts
@@ -28,7 +29,6 @@ from graftlab.sweeps.space import check as check_dimensions
 from graftlab.sweeps.step_counts import lengths_apart
 from graftlab.sweeps.trunk import plan_line, plan_trunks
 from graftlab.tasks.train import TrainCommand
-from graftlab.tracking.console import say
 from graftlab.training.auto import settle_auto
 from graftlab.training.spec import TrainSpec
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.config import build, compose
+from graftlab.console import say
 from graftlab.data.prepared import PreparedData
 from graftlab.door.explain import explain, optional_parents, switched_off
 from graftlab.door.jobs import place_job
@@ -18,7 +19,6 @@ from graftlab.door.recipe import recipe_words
 from graftlab.door.space import dimension_of, swept_texts
 from graftlab.door.words import Word, quote
 from graftlab.errors import ConfigError, GraftlabError
-from graftlab.tracking.console import say
 from graftlab.training.auto import resolve_auto
 from graftlab.training.optimizers.custom import CustomOptimizer
 from graftlab.training.spec import TrainSpec

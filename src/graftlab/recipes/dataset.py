@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.caches import tell_damage
+from graftlab.console import say
 from graftlab.data.prepared import MANIFEST, WHOLE, PreparedData
 from graftlab.data.source import DataSpec
 from graftlab.errors import ConfigError, DataError, GraftlabError
@@ -27,7 +28,6 @@ from graftlab.recipes.prepare import prepare
 from graftlab.recipes.progress import StepProgress, briefly
 from graftlab.recipes.spec import PrepareSpec
 from graftlab.registry import dump, restore
-from graftlab.tracking.console import say
 
 
 def compose(data: PreparedData, recipe: PrepareSpec) -> None:

@@ -45,11 +45,11 @@ def prepare(
     `key` is the one that the result must have (key.py). Raises ConfigError, ModelError,
     RewriterError or DataError.
     """
+    from graftlab.console import say
     from graftlab.files.checksums import write_checksums
     from graftlab.files.locks import hold_beside
     from graftlab.recipes.folder import building, check_out
     from graftlab.recipes.report import write_report
-    from graftlab.tracking.console import say
 
     spec.check()
     target = check_out(spec.out)

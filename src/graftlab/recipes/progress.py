@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from graftlab.console import console, say
 from graftlab.progress import Progress, Row
-from graftlab.tracking.console import console, say
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from graftlab.console import console, say
 from graftlab.progress import clock
 from graftlab.sweeps.jobs import Job
-from graftlab.tracking.console import console, say
 
 if TYPE_CHECKING:
     from rich.table import Table

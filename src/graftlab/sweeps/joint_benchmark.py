@@ -18,13 +18,13 @@ import tempfile
 from pathlib import Path
 from types import FrameType
 
+from graftlab.console import say
 from graftlab.errors import GraftlabError
 from graftlab.parent_watch import leave_with_parent
 from graftlab.recipes.dataset import ensure_dataset
 from graftlab.registry import restore
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.slots import Slot
-from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder
 from graftlab.training.joint.groups import Job, group
 from graftlab.training.spec import TrainSpec

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from graftlab.console import console, say
 from graftlab.files.ownership import take
 from graftlab.progress import clock
 from graftlab.sweeps.board import Board
@@ -19,7 +20,6 @@ from graftlab.sweeps.launchers.joint import JointLauncher
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.slots import Slot
 from graftlab.sweeps.spec import Sweep
-from graftlab.tracking.console import console, say
 from graftlab.tracking.result import Result, few_documents
 
 if TYPE_CHECKING:

@@ -28,13 +28,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graftlab.console import say
 from graftlab.errors import ResumeError
 from graftlab.files.building import building
 from graftlab.files.checksums import beside, write_checksum
 from graftlab.files.paths import absolute
 from graftlab.files.writing import atomic_file, write_atomic
 from graftlab.registry import dump
-from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.identity import identity
 from graftlab.training.checkpoint import CheckpointStore, Saved

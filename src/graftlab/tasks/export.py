@@ -108,9 +108,9 @@ def run(spec: ExportSpec) -> Exported | Verdict:
     """
     if spec.verify is not None:
         return _verify(Path(spec.verify).expanduser())
+    from graftlab.console import say
     from graftlab.exports.folder import require_free
     from graftlab.files.locks import hold_beside
-    from graftlab.tracking.console import say
 
     target = spec.make()
     out = Path(spec.out or "").expanduser()
@@ -125,10 +125,10 @@ def run(spec: ExportSpec) -> Exported | Verdict:
 
 
 def _export(spec: ExportSpec, target: Target, place: Path) -> Exported:
+    from graftlab.console import say
     from graftlab.exports.source import load
     from graftlab.files.building import building
     from graftlab.files.ownership import writing_to
-    from graftlab.tracking.console import say
 
     adapter = load(spec.adapter or "", spec.model)
     kind = (
@@ -161,8 +161,8 @@ def _files(place: Path) -> Iterator[tuple[str, int]]:
 
 def _verify(path: Path) -> Verdict:
     """Check a package and say what it is. Raises ModelError naming every broken rule."""
+    from graftlab.console import say
     from graftlab.exports.verify import verify
-    from graftlab.tracking.console import say
 
     verdict = verify(path)
     if verdict.broken:

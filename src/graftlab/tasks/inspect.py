@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from graftlab.console import console as terminal
 from graftlab.data.source import DataSpec
 from graftlab.errors import require_range
 from graftlab.models.base import ModelSpec
 from graftlab.packing.plan import Packing
 from graftlab.recipes.dataset import ensure_dataset
-from graftlab.tracking.console import console as terminal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

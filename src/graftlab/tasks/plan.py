@@ -36,9 +36,9 @@ def run(spec: PlanSpec) -> Plan:
 
     Raises ConfigError, DataError or ModelError saying what is missing and how to give it.
     """
+    from graftlab.console import console
     from graftlab.planning.estimate import reckon_run
     from graftlab.planning.show import show
-    from graftlab.tracking.console import console
 
     spec.check()
     ensure_dataset(spec.data)
@@ -49,8 +49,8 @@ def run(spec: PlanSpec) -> Plan:
 
 def summarise(plans: Sequence[Plan], spec: PlanSpec) -> None:
     """What the jobs of a sweep take together, against the budget; the door calls it after -m."""
+    from graftlab.console import console, say
     from graftlab.planning.show import show_total, totals
-    from graftlab.tracking.console import console, say
 
     show_total(plans, console())
     hours, _, cost = totals(plans)

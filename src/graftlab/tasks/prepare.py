@@ -15,8 +15,8 @@ def run(spec: PrepareSpec) -> Prepared:
 
     Raises ConfigError, DataError or RewriterError with the fix.
     """
+    from graftlab.console import say
     from graftlab.recipes.progress import StepProgress, summary
-    from graftlab.tracking.console import say
 
     if (line := spec.advice()) is not None:
         say(line)

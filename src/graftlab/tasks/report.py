@@ -52,6 +52,7 @@ def run(spec: ReportSpec) -> Comparison:
     Raises ConfigError for folders without runs, a file that cannot be written, or an upload that
     cannot be.
     """
+    from graftlab.console import console, say
     from graftlab.files.locks import hold_beside
     from graftlab.reports.compare import Comparison
     from graftlab.reports.export import CSV
@@ -60,7 +61,6 @@ def run(spec: ReportSpec) -> Comparison:
     from graftlab.reports.ledgers import known_jobs
     from graftlab.reports.ours import refuse_foreign
     from graftlab.reports.table import show
-    from graftlab.tracking.console import console, say
 
     folders = [Path(name).expanduser() for name in spec.dirs or []]
     if not folders:

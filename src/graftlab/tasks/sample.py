@@ -15,18 +15,18 @@ from typing import IO, TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, require_choice, require_range
 from graftlab.files.reading import UnreadableError, load_json
+from graftlab.generation.draft_model import find_draft
 from graftlab.generation.sampling import Generation
 from graftlab.models.base import ModelSpec
-from graftlab.tasks.drafting import find_draft
 from graftlab.training.precision import Precision
 
 if TYPE_CHECKING:
     from graftlab.adapters.artifact import TrainedModel
     from graftlab.adapters.base import Adapter
     from graftlab.adapters.store import AdapterSource
+    from graftlab.generation.answering import Voice
     from graftlab.generation.prompts import Prompt
     from graftlab.generation.show import Answer
-    from graftlab.tasks.answering import Voice
 
 
 _LONGEST_ROW = 2**24
@@ -103,12 +103,12 @@ def run(spec: SampleSpec) -> list[Answer]:
     draft_found = find_draft(spec.draft) if spec.draft is not None else None
 
     from graftlab.adapters.attach import load_trained
+    from graftlab.console import console, say
+    from graftlab.generation.answering import Asked, answers, with_draft
+    from graftlab.generation.draft_model import load_draft
     from graftlab.generation.form import check_forms
     from graftlab.generation.show import Screen, speculation_line
     from graftlab.models.cache import lend
-    from graftlab.tasks.answering import Asked, answers, with_draft
-    from graftlab.tasks.drafting import load_draft
-    from graftlab.tracking.console import console, say
     from graftlab.training.device import pick_device
     from graftlab.training.precision import resolve
 
@@ -200,7 +200,7 @@ def _prompts(
 
 def _voices(spec: SampleSpec, adapter: Adapter | None) -> list[Voice]:
     """Who answers, in order."""
-    from graftlab.tasks.answering import Voice
+    from graftlab.generation.answering import Voice
 
     if adapter is None:
         return [Voice("base", nullcontext)]
@@ -244,8 +244,8 @@ def _jsonl(out: str | None) -> Iterator[Callable[[dict[str, Any]], None]]:
     if out is None:
         yield lambda row: None
         return
+    from graftlab.console import say
     from graftlab.files.locks import hold_beside
-    from graftlab.tracking.console import say
 
     path = Path(out).expanduser()
     with hold_beside(path, tell=say), _opened(path, out) as file:

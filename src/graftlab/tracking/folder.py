@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from graftlab.console import say
 from graftlab.errors import ResumeError
 from graftlab.files.building import recover
 from graftlab.files.checksums import (
@@ -39,7 +40,6 @@ from graftlab.files.ownership import LOCK, kind_of, mark, take, unwritable
 from graftlab.files.paths import absolute, relocated
 from graftlab.files.reading import UnreadableError, read_json, read_yaml
 from graftlab.files.writing import clear_leftovers, write_atomic
-from graftlab.tracking.console import say
 from graftlab.tracking.identity import differences, identity
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from graftlab.console import console
 from graftlab.files.checksums import DamagedError, check_member
 from graftlab.files.reading import read_json
 from graftlab.files.writing import write_atomic
-from graftlab.tracking.console import console
 
 ENOUGH_DOCUMENTS = 30
 """Fewer validation documents than this are called few."""

@@ -15,10 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graftlab.console import say
 from graftlab.errors import ConfigError, require_choice
 from graftlab.files.checksums import is_whole, write_checked
 from graftlab.files.writing import write_atomic
-from graftlab.tracking.console import say
 from graftlab.tracking.identity import flatten
 from graftlab.tracking.loggers import LONGEST_NAME
 from graftlab.tracking.tracker import Metrics, Tracker, final

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from graftlab.tracking.console import console, say
+from graftlab.console import console, say
 from graftlab.training.device import device_name
 
 if TYPE_CHECKING:

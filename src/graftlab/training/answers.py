@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graftlab.console import console, say
 from graftlab.errors import ModelError
 from graftlab.files.checksums import (
     Appended,
@@ -29,7 +30,6 @@ from graftlab.files.checksums import (
 from graftlab.generation.sampling import Generation
 from graftlab.objectives.distill import Distill
 from graftlab.progress import Progress
-from graftlab.tracking.console import console, say
 from graftlab.types import Conversation, Message
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from graftlab.console import say
 from graftlab.errors import NonFiniteError
 from graftlab.models.finite import describe_base
-from graftlab.tracking.console import say
 from graftlab.tracking.folder import is_longer
 from graftlab.training.callbacks.checkpointer import Checkpointer
 from graftlab.training.callbacks.native import EpochFiles

@@ -24,13 +24,13 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from graftlab.console import say
 from graftlab.errors import CrashError, GraftlabError, Interrupted, Paused
 from graftlab.files.locks import hold
 from graftlab.files.reading import UnreadableError, read_json
 from graftlab.files.writing import write_json
 from graftlab.process import one_more_signal, signals_to
 from graftlab.registry import dump
-from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.identity import identity
 from graftlab.training.checkpoint import CheckpointStore

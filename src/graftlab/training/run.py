@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from graftlab.adapters.attach import attach
+from graftlab.console import say
 from graftlab.errors import ConfigError, Paused
 from graftlab.files.paths import absolute
 from graftlab.models.cache import lend
@@ -24,7 +25,6 @@ from graftlab.models.compile import compile_layers, plan_compile
 from graftlab.models.probe import check_isolation
 from graftlab.objectives.policy import Policy
 from graftlab.registry import dump
-from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.history import History
 from graftlab.tracking.identity import identity

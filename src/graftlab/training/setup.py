@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from graftlab.adapters.attach import check_lora
+from graftlab.console import say
 from graftlab.data.source import refused_row, write_rejects
 from graftlab.errors import ConfigError
 from graftlab.text.encode import encode
-from graftlab.tracking.console import say
 from graftlab.training.answers import answers_of
 from graftlab.training.place import Place
 from graftlab.training.plan import StepPlan, plan_steps

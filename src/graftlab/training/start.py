@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from graftlab.console import say
 from graftlab.errors import ConfigError
 from graftlab.files.disk import disk_told
 from graftlab.process import prepare_process
 from graftlab.recipes.dataset import ensure_dataset
 from graftlab.registry import dump
-from graftlab.tracking.console import say
 from graftlab.tracking.folder import RunFolder, time_limit
 from graftlab.tracking.result import Result
 from graftlab.training.auto import resolve_auto, settle_auto

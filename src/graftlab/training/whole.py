@@ -10,9 +10,9 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from graftlab.console import say
 from graftlab.errors import ResumeError
 from graftlab.files.checksums import DamagedError, beside
-from graftlab.tracking.console import say
 
 if TYPE_CHECKING:
     from graftlab.training.checkpoint import CheckpointStore, Saved

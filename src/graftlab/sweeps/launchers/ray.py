@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from graftlab.console import say
 from graftlab.errors import GraftlabError, require_range
 from graftlab.registry import choice
 from graftlab.sweeps.cluster import Cluster
@@ -17,7 +18,6 @@ from graftlab.sweeps.launchers.base import Launcher, Work
 from graftlab.sweeps.pool import KILLED, LONGEST_STOP
 from graftlab.sweeps.slots import Slot
 from graftlab.sweeps.station import Station
-from graftlab.tracking.console import say
 
 if TYPE_CHECKING:
     from graftlab.sweeps.workers import Workers

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from graftlab.console import say
 from graftlab.errors import GraftlabError, require_choice, require_range
 from graftlab.registry import choice
 from graftlab.sweeps.cluster import Cluster
 from graftlab.sweeps.launchers.base import Launcher, Work
 from graftlab.sweeps.slots import Slot
-from graftlab.tracking.console import say
 
 if TYPE_CHECKING:
     from graftlab.sweeps.workers import Workers

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from lightning.pytorch import LightningModule, Trainer
 
+from graftlab.console import console, say
 from graftlab.progress import Progress, Row
-from graftlab.tracking.console import console, say
 from graftlab.training.callbacks.base import StepCallback
 from graftlab.training.callbacks.recorder import Recorder
 

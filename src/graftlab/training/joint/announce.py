@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from graftlab.tracking.console import console
+from graftlab.console import console
 from graftlab.training.announce import warn_of_length
 from graftlab.training.device import device_name
 

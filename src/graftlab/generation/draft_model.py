@@ -43,9 +43,9 @@ def load_draft(
     Raises ModelError when its vocabulary is not that of `tokenizer`.
     """
     from graftlab.adapters.attach import load_trained
+    from graftlab.console import say
     from graftlab.generation.speculative import Draft
     from graftlab.text.same import piece_difference
-    from graftlab.tracking.console import say
 
     if found is None:
         return None
