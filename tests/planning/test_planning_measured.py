@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from graftlab.adapters.lora import Lora
-from graftlab.data.source import DemoData
+from graftlab.data.demo import DemoData
 from graftlab.models.hf import HFModel
 from graftlab.models.metadata import describe
 from graftlab.models.tiny import TinyModel
