@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from graftlab.adapters.attach import attach
 from graftlab.adapters.lora import Lora
 from graftlab.data.demo import DemoData
 from graftlab.models.hf import HFModel
@@ -81,7 +82,7 @@ def set_up(
     lora = lora or Lora(rank=RANK)
     resolved = resolve(Precision(name=precision), CPU)
     base = HFModel(path=str(folder)).load(dtype=resolved.base_dtype, device=CPU)
-    adapter = base.attach(lora, seed=0, dtype=resolved.adapter_dtype)
+    adapter = attach(base, lora, seed=0, dtype=resolved.adapter_dtype)
     base.set_checkpointing(checkpointing)
     base.model.train()
     model = HFModel(path=str(folder), gradient_checkpointing=checkpointing)
@@ -96,7 +97,7 @@ def set_up(
         Schedule(batch_size=1, accumulate=1, epochs=1, max_steps=None),
     )
     assert (load.batch_tokens, load.batch_labels) == (batch.num_tokens, sum(labels))
-    shape = shape_of(describe(spec), spec, lora.rank)
+    shape = shape_of(describe(spec.model), spec, lora.rank)
     return Setup(Policy(base, adapter), resolved, batch, shape, load, settings_of(spec, []))
 
 
