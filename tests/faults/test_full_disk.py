@@ -89,20 +89,22 @@ def test_nothing_goes_through_the_temporary_folder(
 
 
 def test_records_lie_beside_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from graftlab.recipes.folder import building
+    from graftlab.files.building import building
+    from graftlab.recipes.folder import writing_result
     from graftlab.recipes.record import Record
-    from graftlab.recipes.spool import Spool
+    from graftlab.recipes.spool import Spool, spooling_in
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     record = Record("text", {"text": "x" * 50_000}, "file:1")
-    with building(tmp_path / "out") as draft, Spool() as spool:
+    with building(tmp_path / "out") as draft, spooling_in(draft), Spool() as spool:
         spool.add(record)
         assert spool[0] == record
         (draft / "train.jsonl").write_text("row\n")
     assert (tmp_path / "out" / "train.jsonl").is_file()
 
     def overflows() -> None:
-        with building(tmp_path / "other"), Spool() as spool:
+        out = tmp_path / "other"
+        with writing_result(out), building(out) as draft, spooling_in(draft), Spool() as spool:
             spool.add(record)
             spool[0]
 

@@ -11,7 +11,6 @@ import pytest
 
 from graftlab.files.building import building, recover
 from graftlab.files.writing import partial_path
-from graftlab.recipes.folder import building as preparing
 from graftlab.text.cache import drafting
 from graftlab.tracking.folder import RunFolder
 
@@ -71,10 +70,9 @@ def test_killed_at_any_operation_the_old_or_the_new_folder_is_there(tmp_path):
     assert found == {"old", "new"}
 
 
-@pytest.mark.parametrize("make", [building, preparing])
-def test_a_block_that_fails_leaves_nothing(tmp_path, make):
+def test_a_block_that_fails_leaves_nothing(tmp_path):
     def fail() -> None:
-        with make(tmp_path / "deep" / "out") as folder:
+        with building(tmp_path / "deep" / "out") as folder:
             (folder / "part").write_text("x")
             raise KeyboardInterrupt
 
@@ -83,8 +81,7 @@ def test_a_block_that_fails_leaves_nothing(tmp_path, make):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("make", [building, preparing])
-def test_the_dead_are_cleared_up_after_and_the_living_are_not(tmp_path, make):
+def test_the_dead_are_cleared_up_after_and_the_living_are_not(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     living = partial_path(tmp_path / "out")
@@ -92,7 +89,7 @@ def test_the_dead_are_cleared_up_after_and_the_living_are_not(tmp_path, make):
     for folder in (living, gone):
         folder.mkdir()
         (folder / "part").write_text("x")
-    with make(tmp_path / "out") as folder:
+    with building(tmp_path / "out") as folder:
         (folder / "whole").write_text("x")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([living.name, "out"])
 

@@ -17,8 +17,7 @@ from graftlab.exports.folder import require_free
 from graftlab.files.building import building
 from graftlab.files.ownership import kind_of
 from graftlab.files.writing import partial_path
-from graftlab.recipes.folder import building as preparing
-from graftlab.recipes.folder import check_out
+from graftlab.recipes.folder import OURS, check_out
 from graftlab.tasks.report import ReportSpec
 from graftlab.tasks.report import run as report
 from graftlab.tasks.sample import check_out as check_replies
@@ -162,7 +161,7 @@ def test_a_data_set_replaces_its_own_files_and_keeps_others(tmp_path, here):
     (out / "test.jsonl").write_text("of the earlier result")
     (out / "notes.md").write_text("mine")
     assert check_out(str(out)) == out
-    with preparing(out) as folder:
+    with building(out, replaces=OURS) as folder:
         (folder / "train.jsonl").write_text("{}")
     assert sorted(path.name for path in out.iterdir()) == ["notes.md", "train.jsonl"]
     with pytest.raises(ConfigError, match="no folder of its own"):

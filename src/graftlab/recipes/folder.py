@@ -16,12 +16,10 @@ from pathlib import Path
 
 from graftlab.data.prepared import MANIFEST
 from graftlab.errors import ConfigError, GraftlabError
-from graftlab.files.building import building as build
 from graftlab.files.checksums import CHECKSUMS, SUFFIX
 from graftlab.files.disk import FULL
 from graftlab.files.ownership import is_everybodys, unwritable
 from graftlab.files.reading import UnreadableError, read_json
-from graftlab.recipes.spool import spooling_in
 
 OURS = (
     *("train.jsonl", "valid.jsonl", "test.jsonl", "rejects.jsonl", MANIFEST, "report.html"),
@@ -65,14 +63,13 @@ def _holds(file: Path, keys: set[str]) -> bool:
 
 
 @contextmanager
-def building(target: Path) -> Iterator[Path]:
-    """A folder to fill; on success it takes the place of `target`, an earlier result included.
+def writing_result(target: Path) -> Iterator[None]:
+    """What the system says of a result that cannot be written, as an error for people.
 
-    What people have put beside the earlier result is kept. A full disk raises GraftlabError.
+    A full disk raises GraftlabError, a folder that cannot be made ConfigError.
     """
     try:
-        with build(target, replaces=OURS) as draft, spooling_in(draft):
-            yield draft
+        yield
     except OSError as error:
         if error.errno in FULL:
             raise GraftlabError(

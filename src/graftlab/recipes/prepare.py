@@ -46,14 +46,22 @@ def prepare(
     RewriterError or DataError.
     """
     from graftlab.console import say
+    from graftlab.files.building import building
     from graftlab.files.checksums import write_checksums
     from graftlab.files.locks import hold_beside
-    from graftlab.recipes.folder import building, check_out
+    from graftlab.recipes.folder import OURS, check_out, writing_result
     from graftlab.recipes.report import write_report
+    from graftlab.recipes.spool import spooling_in
 
     spec.check()
     target = check_out(spec.out)
-    with hold_beside(target, tell=say), _steps(spec) as steps, building(target) as folder:
+    with (
+        hold_beside(target, tell=say),
+        _steps(spec) as steps,
+        writing_result(target),
+        building(target, replaces=OURS) as folder,
+        spooling_in(folder),
+    ):
         walk = pipeline(spec, steps)
         if display is not None:
             walk.watch = lambda: display.show(walk.tallies)
