@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from graftlab.adapters.attach import attach
 from graftlab.adapters.lora import Lora
 from graftlab.data.demo import DemoData
 from graftlab.models.hf import HFModel
@@ -81,7 +82,7 @@ def set_up(
     lora = lora or Lora(rank=RANK)
     resolved = resolve(Precision(name=precision), CPU)
     base = HFModel(path=str(folder)).load(dtype=resolved.base_dtype, device=CPU)
-    adapter = base.attach(lora, seed=0, dtype=resolved.adapter_dtype)
+    adapter = attach(base, lora, seed=0, dtype=resolved.adapter_dtype)
     base.set_checkpointing(checkpointing)
     base.model.train()
     model = HFModel(path=str(folder), gradient_checkpointing=checkpointing)
