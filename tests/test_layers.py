@@ -14,10 +14,11 @@ PACKAGE = ROOT / "src" / "graftlab"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = [
-    *("errors", "types", "terminal", "progress", "process", "parent_watch", "files", "caches"),
-    *("registry", "machine", "statistics", "pages", "text", "data", "packing", "models"),
-    *("adapters", "objectives", "generation", "tracking", "recipes", "training", "exports"),
-    *("planning", "sweeps", "reports", "apple", "tasks", "config", "door", "cli", "__main__"),
+    *("errors", "types", "columns", "terminal", "progress", "process", "parent_watch", "files"),
+    *("caches", "registry", "commands", "machine", "statistics", "pages", "text", "data"),
+    *("packing", "models", "adapters", "objectives", "generation", "tracking", "recipes"),
+    *("training", "exports", "planning", "sweeps", "reports", "apple"),
+    *("tasks", "config", "door", "cli", "__main__"),
 ]
 """Rooms from the ground up: each imports from those before it alone, type hints included."""
 
@@ -34,7 +35,7 @@ ONLY_IN = {
     "plotly": ("reports/page/",),
     "mlx": ("exports/mlx.py",),
     "mlx_lm": ("exports/mlx.py",),
-    "coremltools": ("exports/",),
+    "coremltools": ("apple/exports/",),
 }
 """Where a package may be imported at all."""
 
@@ -45,7 +46,7 @@ LIGHT = [
     *("graftlab.cli", "graftlab.tasks.train", "graftlab.tasks.report", "graftlab.registry"),
     *("graftlab.reports.gather", "graftlab.reports.compare", "graftlab.reports.page"),
     *("graftlab.sweeps.search", "graftlab.door.sweep", "graftlab.sweeps.run"),
-    "graftlab.door.toolkit.answer",
+    "graftlab.apple.toolkit.answer",
 ]
 """Modules whose import loads nothing heavy."""
 

@@ -54,8 +54,8 @@ def reference(folder: Path, ids: torch.Tensor) -> torch.Tensor:
 
         stock = AutoModelForCausalLM.from_pretrained(str(folder), attn_implementation="eager")
         return stock(input_ids=ids).logits
-    from graftlab.models.afm_base import load_model
-    from graftlab.models.afm_files import find_assets
+    from graftlab.apple.base import load_model
+    from graftlab.apple.files import find_assets
 
     model = load_model(find_assets(folder), dtype=torch.float32, device=torch.device("cpu"))
     return model.eval()(ids).logits

@@ -37,8 +37,8 @@ def test_an_afm_adapter_in_plain_peft_gives_tamms_logits(lora, tmp_path):
     pytest.importorskip("tamm")
     from peft import PeftModel
 
+    from graftlab.apple.model import AFMModel
     from graftlab.exports.plain import PlainAFM
-    from graftlab.models.afm import AFMModel
 
     run = afm_run(tmp_path / "made", **lora)
     folder = exported(run, tmp_path / "peft")

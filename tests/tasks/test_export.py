@@ -17,13 +17,13 @@ from safetensors import SafetensorError
 
 from afm_adapters import afm_run, hf_run
 from chats import chats
-from graftlab.adapters import toolkit
 from graftlab.adapters.lora import Lora
+from graftlab.apple import checkpoints as toolkit
+from graftlab.apple.model import AFMModel
 from graftlab.cli import main
 from graftlab.errors import ConfigError, GraftlabError, ModelError
 from graftlab.exports import blob
 from graftlab.exports.layout import Layout, layout_of
-from graftlab.models.afm import AFMModel
 from graftlab.tasks.export import Exported, ExportSpec, run
 from training_spec import small_spec
 

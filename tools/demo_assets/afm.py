@@ -27,8 +27,8 @@ from demo_assets.chats import Message as Turn
 from demo_assets.corpus import documents
 from demo_assets.course import Course, learn, optimizers, shown_steps
 from demo_assets.tokenizer import train_afm_tokenizer
+from graftlab.apple.tokenizer import AFMTokenizer
 from graftlab.errors import ModelError
-from graftlab.text.afm import AFMTokenizer
 from graftlab.types import Message
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 def check(adapter: Trained) -> None:
     """Raise ModelError unless the base can be written."""
-    from graftlab.models.afm_files import find_assets
+    from graftlab.apple.files import find_assets
 
     assert adapter.base is not None
     if adapter.is_afm:
@@ -86,7 +86,7 @@ def verify(adapter: Trained, folder: Path) -> list[str]:
 
 
 def _afm_weights(base: Path) -> dict[str, Tensor]:
-    from graftlab.models.afm_files import find_assets, read_weights
+    from graftlab.apple.files import find_assets, read_weights
 
     state = read_weights(find_assets(base).weights)
     return {name: tensor.contiguous() for name, tensor in afm7.base_weights(state)}

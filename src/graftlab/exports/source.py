@@ -108,7 +108,7 @@ def draft_state(path: Path) -> dict[str, Tensor]:
 
     Raises ModelError for another model and for a missing or damaged file.
     """
-    from graftlab.models.afm_files import find_assets, read_weights
+    from graftlab.apple.files import find_assets, read_weights
 
     if path.is_file():
         return read_weights(path)  # of others: ours are folders
@@ -129,7 +129,7 @@ def draft_state(path: Path) -> dict[str, Tensor]:
 
 def described(base: Path | None) -> dict[str, Any] | None:
     """What a folder of toolkit assets tells tamm of its model; None when it is no such folder."""
-    from graftlab.models.afm_files import find_assets, read_plain
+    from graftlab.apple.files import find_assets, read_plain
 
     if base is None:
         return None

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from chats import chats
 from graftlab.adapters.artifact import find_artifact
 from graftlab.adapters.lora import Lora
+from graftlab.apple.model import AFMModel
 from graftlab.errors import ConfigError
-from graftlab.models.afm import AFMModel
 from graftlab.objectives.policy import Policy
 from graftlab.packing.loader import PackedLoader
 from graftlab.packing.plan import Packing, plan_rows

@@ -13,10 +13,10 @@ from afm_assets import config
 from graftlab.adapters.artifact import find_artifact
 from graftlab.adapters.attach import attach, check_lora, load_adapter
 from graftlab.adapters.lora import Lora
-from graftlab.adapters.tamm_targets import ALL
-from graftlab.adapters.toolkit import read, write
+from graftlab.apple.checkpoints import read, write
+from graftlab.apple.model import AFMModel
+from graftlab.apple.targets import ALL
 from graftlab.errors import ConfigError, ModelError
-from graftlab.models.afm import AFMModel
 from graftlab.models.probe import probe_batch, probe_documents
 
 LORA = Lora(rank=4, alpha=2, targets="all-linear")
@@ -169,7 +169,7 @@ def test_a_toolkit_checkpoint_is_an_adapter(base, stirred, make_afm, tmp_path):
     start = replace(LORA, from_run=str(tmp_path / "adapter-final.pt"))
     continued = attach(other, start, seed=9, dtype=torch.float32)
     assert torch.equal(hidden(other), hidden(base))
-    continued.write_native(tmp_path / "out.pt")
+    write(continued.state_dict(), tmp_path / "out.pt")
     written = torch.load(tmp_path / "out.pt", weights_only=True)
     assert list(written) == [name for name, _ in stirred.named_parameters()]
 
@@ -211,7 +211,7 @@ def test_what_tamm_cannot_do_is_refused(afm_folder):
 
 
 def test_another_make_is_not_continued(base, stirred, tmp_path):
-    stirred.write_native(tmp_path / "adapter.pt")
+    write(stirred.state_dict(), tmp_path / "adapter.pt")
     stirred.detach()
     start = replace(LORA, rank=8, alpha=4, from_run=str(tmp_path / "adapter.pt"))
     with pytest.raises(ConfigError, match=r"lora\.rank: asked 8, it has 4"):

@@ -10,10 +10,10 @@ import torch
 from graftlab.adapters.attach import attach
 from graftlab.adapters.draft import DraftModel
 from graftlab.adapters.lora import Lora
+from graftlab.apple.base import AFMBase
+from graftlab.apple.draft import sizes_of
+from graftlab.apple.model import AFMModel
 from graftlab.errors import ModelError
-from graftlab.models.afm import AFMModel
-from graftlab.models.afm_base import AFMBase
-from graftlab.models.afm_draft import sizes_of
 from graftlab.models.folder import model_in
 
 CPU = torch.device("cpu")

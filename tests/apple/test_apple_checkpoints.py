@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from graftlab.adapters import toolkit
+from graftlab.apple import checkpoints as toolkit
 from graftlab.errors import ModelError
 
 WRITTEN = {"adapter-final.pt", "adapter-final.pt.xxh3"}

@@ -15,10 +15,10 @@ import torch
 from afm_assets import config, make_assets
 from graftlab.adapters.attach import attach
 from graftlab.adapters.lora import Lora
+from graftlab.apple.base import AFMBase
+from graftlab.apple.files import create_on_meta
+from graftlab.apple.model import AFMModel
 from graftlab.errors import ConfigError, LeakError, ModelError
-from graftlab.models.afm import AFMModel
-from graftlab.models.afm_base import AFMBase
-from graftlab.models.afm_files import create_on_meta
 from graftlab.models.cache import forget, lend
 from graftlab.models.probe import check_isolation, probe_batch, probe_documents
 from tolerance import assert_same

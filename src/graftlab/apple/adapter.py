@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -12,13 +12,13 @@ import tamm.adapters
 import torch
 from torch import nn
 
-from graftlab.adapters.base import Adapter
+from graftlab.adapters.base import Adapter, CheckpointWriter
 from graftlab.adapters.dropout import DropoutStreams, KeyedDropout
-from graftlab.adapters.tamm_targets import Make, plain_config
-from graftlab.adapters.toolkit import SUFFIX, write
+from graftlab.apple.epoch_files import EpochFiles
+from graftlab.apple.targets import Make, plain_config
 
 if TYPE_CHECKING:
-    from graftlab.models.afm_base import AFMBase
+    from graftlab.apple.base import AFMBase
 
 ADAPTER_ID = "base_adapter"
 """The name that the toolkit gives the one adapter there is; part of every tensor's name."""
@@ -26,8 +26,6 @@ ADAPTER_ID = "base_adapter"
 
 class TammAdapter(Adapter):
     """`modules` are tamm's layer adapters by the name of the layer each is put into."""
-
-    native = SUFFIX
 
     def __init__(
         self, base: AFMBase, make: Make, modules: Mapping[str, nn.Module], *, dtype: torch.dtype
@@ -100,8 +98,8 @@ class TammAdapter(Adapter):
         finally:
             self._remove()
 
-    def write_native(self, path: Path) -> None:
-        write(self.state_dict(), path)
+    def checkpoint_writers(self, folder: Path) -> Sequence[CheckpointWriter]:
+        return [EpochFiles(self, folder)]
 
     def _layers(self) -> list[Any]:
         return [self.base.model.get_submodule(name) for name in self._modules]

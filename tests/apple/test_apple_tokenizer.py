@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from afm_chats import by_tamm, conversation, write_mini_tokenizer
+from graftlab.apple.tokenizer import INSTRUCTIONS, AFMTokenizer, instruction_of
 from graftlab.data.jsonl import JsonlData
 from graftlab.errors import ConfigError, DataError, ModelError
-from graftlab.text.afm import INSTRUCTIONS, AFMTokenizer, instruction_of
 from graftlab.text.encode import encode
 from graftlab.text.load import load_tokenizer
 from graftlab.text.spm import SentencePieceTokenizer

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from graftlab.models.afm_context import AFMContext
-    from graftlab.models.afm_files import Assets
-    from graftlab.packing.attention_tamm import PackedSDPA
+    from graftlab.apple.attention import PackedSDPA
+    from graftlab.apple.context import AFMContext
+    from graftlab.apple.files import Assets
     from graftlab.types import Batch
 
 CONTEXT = 4096
@@ -35,8 +35,8 @@ class AFMBase(Base):
     model: Any
 
     def __init__(self, model: nn.Module, **names: Any) -> None:
-        from graftlab.packing.attention_tamm import pack
-        from graftlab.packing.rotary_tamm import turn_faster
+        from graftlab.apple.attention import pack
+        from graftlab.apple.rotary import turn_faster
 
         super().__init__(model, **names)
         turn_faster(model)
@@ -46,7 +46,7 @@ class AFMBase(Base):
             quantizer.is_observer_enabled = False
 
     def save_model(self, folder: Path) -> None:
-        from graftlab.models.afm_files import find_assets, write_assets
+        from graftlab.apple.files import find_assets, write_assets
 
         write_assets(folder, self.model.state_dict(), config=find_assets(self.folder).config)
 
@@ -93,7 +93,7 @@ class AFMBase(Base):
         outputs = self.model(
             batch.input_ids,
             positions=batch.positions,
-            attention_mask=batch.boundaries,  # see packing.attention_tamm
+            attention_mask=batch.boundaries,  # see apple.attention
             mode="SKIP_OUTPUT_LAYER",
         )
         hidden: Tensor = outputs.last_hidden_state
@@ -104,7 +104,7 @@ class AFMBase(Base):
         return logits
 
     def context(self, *, padding: Tensor | None = None, rewind: bool = False) -> AFMContext:
-        from graftlab.models.afm_context import AFMContext
+        from graftlab.apple.context import AFMContext
 
         # It can always be cropped.
         return AFMContext(self, self.num_regular_layers, padding=padding)
@@ -124,7 +124,7 @@ def load_model(assets: Assets, *, dtype: torch.dtype, device: torch.device) -> n
     The model is made without memory and takes each tensor over as it is read, so there is never a
     second copy. Raises ModelError naming the tensors that do not fit the config.
     """
-    from graftlab.models.afm_files import create_on_meta, read_config, read_weights
+    from graftlab.apple.files import create_on_meta, read_config, read_weights
     from graftlab.models.pages import MappedFile
 
     model: nn.Module = create_on_meta(read_config(assets.config))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from graftlab.adapters.tamm_targets import (
+from graftlab.apple.targets import (
     Make,
     kind_of,
     layer_of,
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from graftlab.adapters.lora import Lora
     from graftlab.adapters.store import AdapterSource
-    from graftlab.adapters.tamm_adapter import TammAdapter
-    from graftlab.models.afm_base import AFMBase
+    from graftlab.apple.adapter import TammAdapter
+    from graftlab.apple.base import AFMBase
     from graftlab.models.base import ModelSpec
 
 
@@ -37,7 +37,7 @@ def check(model: ModelSpec, lora: Lora) -> None:
 def attach(base: AFMBase, lora: Lora, *, seed: int, dtype: torch.dtype) -> TammAdapter:
     """A new adapter on `base`; see `adapters.attach`. Raises ConfigError."""
     from graftlab.adapters.artifact import find_start
-    from graftlab.adapters.tamm_adapter import initialise
+    from graftlab.apple.adapter import initialise
 
     make = resolve_targets(lora, num_layers=len(base.layers))
     source = find_start(lora, base)
@@ -80,7 +80,7 @@ def _make_of(source: AdapterSource) -> Make:
 
 
 def _inject(base: AFMBase, make: Make, *, dtype: torch.dtype) -> TammAdapter:
-    from graftlab.adapters.tamm_adapter import TammAdapter
+    from graftlab.apple.adapter import TammAdapter
 
     assert base.adapter is None, "this base already carries an adapter; detach it first"
     return TammAdapter(base, make, _create(base, make), dtype=dtype)

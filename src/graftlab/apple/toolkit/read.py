@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from graftlab.door.toolkit.command import Command
-from graftlab.door.toolkit.commands import COMMANDS
-from graftlab.door.toolkit.flags import WANTED, Flag, Values
+from graftlab.apple.toolkit.command import Command
+from graftlab.apple.toolkit.commands import COMMANDS
+from graftlab.apple.toolkit.flags import WANTED, Flag, Values
 from graftlab.errors import ConfigError, did_you_mean
 
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from graftlab.door.toolkit.flags import MISSING
-from graftlab.door.toolkit.helps import command_help, overview
-from graftlab.door.toolkit.places import hand_over
-from graftlab.door.toolkit.read import Read, command_of, read
+from graftlab.apple.toolkit.flags import MISSING
+from graftlab.apple.toolkit.helps import command_help, overview
+from graftlab.apple.toolkit.places import hand_over
+from graftlab.apple.toolkit.read import Read, command_of, read
+from graftlab.commands import Run
 from graftlab.errors import ConfigError
 from graftlab.terminal import printable
-
-Run = Callable[[list[str], str], int]
-"""The door: arguments with the verb in front, and what it is called in messages -> exit code."""
 
 
 def answer(arguments: Sequence[str], run: Run) -> int:

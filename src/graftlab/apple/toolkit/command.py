@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from graftlab.door.toolkit.flags import Flag, Values
-from graftlab.door.toolkit.more import MODELS, Said
+from graftlab.apple.toolkit.flags import Flag, Values
+from graftlab.apple.toolkit.more import MODELS, Said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

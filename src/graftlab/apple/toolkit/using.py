@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from graftlab.door.toolkit.command import MODEL_FLAGS, Command
-from graftlab.door.toolkit.flags import Flag, number, precision, whole
-from graftlab.door.toolkit.more import (
+from graftlab.apple.toolkit.command import MODEL_FLAGS, Command
+from graftlab.apple.toolkit.flags import Flag, number, precision, whole
+from graftlab.apple.toolkit.more import (
     adapter_words,
     draft_words,
     drawing_words,

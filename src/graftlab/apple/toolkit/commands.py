@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from graftlab.door.toolkit.training import TRAIN_ADAPTER, TRAIN_DRAFT_MODEL
-from graftlab.door.toolkit.using import EXPORT_FMADAPTER, GENERATE
+from graftlab.apple.toolkit.training import TRAIN_ADAPTER, TRAIN_DRAFT_MODEL
+from graftlab.apple.toolkit.using import EXPORT_FMADAPTER, GENERATE
 
 COMMANDS = {
     command.name: command

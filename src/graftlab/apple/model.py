@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from graftlab.models.afm_base import AFMBase
-    from graftlab.models.afm_files import Assets
+    from graftlab.apple.base import AFMBase
+    from graftlab.apple.files import Assets
     from graftlab.text.tokenizer import Tokenizer
 
 SIZES: dict[str, Any] = {
@@ -48,7 +48,7 @@ class AFMModel(ModelSpec):
     def __post_init__(self) -> None:
         ModelSpec.__post_init__(self)
         if self.locale is not None:
-            from graftlab.text.afm import instruction_of
+            from graftlab.apple.tokenizer import instruction_of
 
             instruction_of(self.locale)
         if self.template is not None and (self.locale or self.instruction is not None):
@@ -71,7 +71,7 @@ class AFMModel(ModelSpec):
     @property
     def published(self) -> Architecture:
         """By its config, or as published; layers under their usual names."""
-        from graftlab.models.afm_files import find_assets, read_plain
+        from graftlab.apple.files import find_assets, read_plain
 
         config = (read_plain(find_assets(self.folder()).config) or {}) if self.on_disk else {}
         known = {**SIZES, **{key: value for key, value in config.items() if key in SIZES}}
@@ -107,22 +107,22 @@ class AFMModel(ModelSpec):
 
     def assets(self) -> Assets:
         """Its files. Raises ModelError naming all that are missing."""
-        from graftlab.models.afm_files import find_assets
+        from graftlab.apple.files import find_assets
 
         return find_assets(self.folder())
 
     def fingerprint(self) -> str:
-        from graftlab.models.afm_files import fingerprint
+        from graftlab.apple.files import fingerprint
 
         return fingerprint(self.assets())
 
     def weight_files(self) -> list[Path]:
-        from graftlab.models.afm_files import WEIGHTS
+        from graftlab.apple.files import WEIGHTS
 
         return [self.folder() / WEIGHTS]
 
     def read_weights(self) -> dict[str, Tensor]:
-        from graftlab.models.afm_files import read_weights
+        from graftlab.apple.files import read_weights
 
         return read_weights(self.weight_files()[0])
 
@@ -139,20 +139,20 @@ class AFMModel(ModelSpec):
         return "not on Apple's model: compiling tamm's layers takes longer than it can save"
 
     def plan_draft(self, *, layers: int | None, hidden: int | None) -> dict[str, Any]:
-        from graftlab.models.afm_draft import plan
+        from graftlab.apple.draft import plan
 
         return plan(self.folder(), layers=layers, hidden=hidden)
 
     def build_draft(
         self, folder: Path, *, layers: int | None, hidden: int | None, seed: int, embedding: str
     ) -> None:
-        from graftlab.models.afm_draft import build
+        from graftlab.apple.draft import build
 
         sizes = {"layers": layers, "hidden": hidden}
         build(self.folder(), folder, **sizes, seed=seed, embedding=embedding)
 
     def load_tokenizer(self, folder: Path | None = None) -> Tokenizer:
-        from graftlab.text.afm import load_afm
+        from graftlab.apple.tokenizer import load_afm
         from graftlab.text.load import load_tokenizer
 
         if folder is not None:
@@ -162,7 +162,7 @@ class AFMModel(ModelSpec):
         return load_afm(self.folder(), locale=self.locale, instruction=self.instruction)
 
     def load(self, *, dtype: torch.dtype, device: torch.device) -> AFMBase:
-        from graftlab.models.afm_base import AFMBase, load_model
+        from graftlab.apple.base import AFMBase, load_model
 
         assets = self.assets()
         require_undamaged(self.folder())

@@ -13,12 +13,12 @@ import torch
 
 from demo_assets.afm import MiniRecipe, build_assets, heldout_loss, model_config
 from demo_assets.tokenizer import train_afm_tokenizer
+from graftlab.apple.mini import ASSET, AFMMini
+from graftlab.apple.model import AFMModel
+from graftlab.apple.tokenizer import INSTRUCTIONS, AFMTokenizer
 from graftlab.config import build, compose
 from graftlab.errors import ConfigError
-from graftlab.models.afm import AFMModel
-from graftlab.models.afm_mini import ASSET, AFMMini
 from graftlab.tasks.inspect import look
-from graftlab.text.afm import INSTRUCTIONS, AFMTokenizer
 from graftlab.text.load import load_tokenizer
 from graftlab.types import Message
 

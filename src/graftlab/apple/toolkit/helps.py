@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from graftlab.door.columns import table
-from graftlab.door.toolkit.command import Command
-from graftlab.door.toolkit.commands import COMMANDS
+from graftlab.apple.toolkit.command import Command
+from graftlab.apple.toolkit.commands import COMMANDS
+from graftlab.columns import table
 
 SUMMARY = "The words of Apple's adapter toolkit, said in graftlab's and run."
 PLAIN = {

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from graftlab.apple.files import CONFIG, WEIGHTS, find_assets, read_config, read_weights
 from graftlab.errors import ConfigError
-from graftlab.models.afm_files import CONFIG, WEIGHTS, find_assets, read_config, read_weights
 from graftlab.models.fingerprint import file_digest
 
 DRAFT, DRAFT_CONFIG = "draft-model.pt", "draft-model-config.json"

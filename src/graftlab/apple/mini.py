@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from graftlab.apple.model import AFMModel
 from graftlab.errors import ConfigError, ModelError
-from graftlab.models.afm import AFMModel
 from graftlab.registry import choice
 
 ASSET = Path(__file__).parent.parent / "assets" / "afm-mini"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.adapters.lora import Lora
 from graftlab.adapters.store import WEIGHTS, FileSource, FolderSource
-from graftlab.adapters.tamm_targets import alpha_of, describe
+from graftlab.apple.targets import alpha_of, describe
 from graftlab.errors import ModelError, listed
 from graftlab.files.checksums import checked_file
 from graftlab.files.writing import clear_leftovers

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from graftlab.door.toolkit.flags import MISSING, Values
+from graftlab.apple.toolkit.flags import MISSING, Values
 from graftlab.errors import ConfigError, did_you_mean
 from graftlab.files.reading import UnreadableError, read_json
 from graftlab.files.writing import atomic_file, write_json

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from graftlab.door.toolkit.flags import MISSING, Values
-from graftlab.door.toolkit.places import (
+from graftlab.apple.toolkit.flags import MISSING, Values
+from graftlab.apple.toolkit.places import (
     ADAPTER_RUN,
     DRAFT_RUN,
     adapter_at,

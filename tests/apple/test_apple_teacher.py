@@ -9,8 +9,9 @@ import torch
 
 from graftlab.adapters.attach import attach
 from graftlab.adapters.lora import Lora
+from graftlab.apple.checkpoints import write
+from graftlab.apple.model import AFMModel
 from graftlab.errors import ModelError
-from graftlab.models.afm import AFMModel
 from graftlab.objectives.distill import Distill
 from graftlab.training.teacher import asked, find
 
@@ -18,7 +19,7 @@ from graftlab.training.teacher import asked, find
 def test_a_bare_checkpoint_teaches_with_the_base_it_is_given(make_afm, afm_folder, tmp_path: Path):
     file = tmp_path / "theirs" / "adapter-final.pt"
     lora = Lora(rank=32, alpha=16, targets="all-linear")
-    attach(make_afm(), lora, seed=0, dtype=torch.float32).write_native(file)
+    write(attach(make_afm(), lora, seed=0, dtype=torch.float32).state_dict(), file)
     with pytest.raises(ModelError, match=r"objective\.base=FOLDER"):
         find(str(file))
     with pytest.raises(ModelError, match=r"objective\.base=nowhere is no model folder"):

@@ -6,9 +6,9 @@ test says so.
 
 from __future__ import annotations
 
-from graftlab.door.toolkit.command import MODEL_FLAGS, Command
-from graftlab.door.toolkit.flags import Flag, number, precision, whole
-from graftlab.door.toolkit.more import draft_run_words, model_words, run_words, student_words
+from graftlab.apple.toolkit.command import MODEL_FLAGS, Command
+from graftlab.apple.toolkit.flags import Flag, number, precision, whole
+from graftlab.apple.toolkit.more import draft_run_words, model_words, run_words, student_words
 
 INSTRUCTION = "A conversation between a user and a helpful assistant."
 """What the base was tuned with in front of every system prompt."""

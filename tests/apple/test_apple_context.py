@@ -9,7 +9,7 @@ from torch import Tensor
 from afm_assets import make_assets
 from graftlab.adapters.attach import attach
 from graftlab.adapters.lora import Lora
-from graftlab.models.afm import AFMModel
+from graftlab.apple.model import AFMModel
 from graftlab.models.probe import probe_batch
 from reading import assert_padding_is_not_read, close, tokens
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tamm.layers import rope
 
-from graftlab.packing.rotary_tamm import rotate
+from graftlab.apple.rotary import rotate
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -35,7 +35,7 @@ def test_turned_as_tamm_turns(dtype):
 def test_every_layer_turns_this_way(make_afm):
     from tamm.layers.attention import RoPETransform
 
-    from graftlab.packing.rotary_tamm import Rotary
+    from graftlab.apple.rotary import Rotary
 
     modules = list(make_afm().model.modules())
     assert sum(isinstance(module, Rotary) for module in modules) == 4
