@@ -11,7 +11,7 @@ from afm_assets import make_assets
 from graftlab.adapters.attach import attach, load_adapter
 from graftlab.adapters.lora import Lora
 from graftlab.apple.checkpoints import write
-from graftlab.exports.layout import Layout
+from graftlab.apple.exports.layout import Layout
 from graftlab.registry import dump
 
 if TYPE_CHECKING:

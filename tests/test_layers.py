@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,36 @@ def test_no_files_import_each_other():
         left = {n: others & left.keys() for n, others in left.items() if n in needed}
         left = {n: others for n, others in left.items() if others}
     assert not left, f"circles among {left}"
+
+
+APPLE = re.compile(r"(?<![a-z])(apple|afm|tamm|fmadapter|toolkit)", re.IGNORECASE)
+ALLOWED = {
+    "exports/mlx.py": ["Apple silicon"],  # a processor
+    "pages/style.css": ["-apple-system"],  # a typeface
+}
+"""Lines outside apple/ that may name what lies in it."""
+
+
+def test_apples_model_is_named_by_nobody():
+    """What lies in apple/ registers itself; no other room, and no word elsewhere, speaks of it."""
+    found, kept = [], set()
+    for path in sorted(PACKAGE.rglob("*")):
+        name = name_of(path)
+        if path.suffix not in (".py", ".css", ".js", ".html", ".yaml", ".jinja", ".json"):
+            continue
+        if name.startswith("apple/"):
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if APPLE.search(line) is None:
+                continue
+            if any(words in line for words in ALLOWED.get(name, [])):
+                kept.add(name)
+            else:
+                found.append(f"{name}:{number}: {line.strip()}")
+    assert not found, "\n".join(found)
+    assert kept == ALLOWED.keys(), "the list above is no longer than it must be"
+    inside = [path for path in FILES if name_of(path).startswith("apple/")]
+    assert sum(APPLE.search(path.read_text(encoding="utf-8")) is not None for path in inside) > 20
 
 
 def test_the_rooms_are_all_there():

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from graftlab.registry import load_rooms
+
+load_rooms()
+
 
 @pytest.fixture(autouse=True)
 def strangers() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from graftlab.apple.toolkit.commands import COMMANDS
+from graftlab.apple.toolkit.table import COMMANDS
 
 if TYPE_CHECKING:
     from pathlib import Path

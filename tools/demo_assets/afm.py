@@ -1,4 +1,4 @@
-"""Pretrain the miniature of Apple's model, `assets/afm-mini`.
+"""Pretrain the miniature of Apple's model, `apple/assets`.
 
 Run as: PYTHONPATH=tools python -m demo_assets.afm
 
@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from demo_assets import SHIPPED
+from demo_assets import PACKAGE
 from demo_assets.chats import Message as Turn
 from demo_assets.corpus import documents
 from demo_assets.course import Course, learn, optimizers, shown_steps
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-ASSETS = SHIPPED / "afm-mini"
+ASSETS = PACKAGE / "apple" / "assets"
 _DOCUMENTS = 200  # made and encoded at a time
 
 

@@ -10,7 +10,7 @@ from graftlab.apple.model import AFMModel
 from graftlab.errors import ConfigError, ModelError
 from graftlab.registry import choice
 
-ASSET = Path(__file__).parent.parent / "assets" / "afm-mini"
+ASSET = Path(__file__).parent / "assets"
 
 
 @choice("afm-mini")

@@ -8,15 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from graftlab.errors import ConfigError, ModelError, require_choice
 from graftlab.exports.target import Target
-from graftlab.exports.targets import TARGETS, make_target
+from graftlab.exports.targets import make_target, targets
 from graftlab.models.base import ModelSpec
-
-if TYPE_CHECKING:
-    from graftlab.exports.verify import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +71,7 @@ class ExportSpec:
             raise ConfigError(
                 "Give adapter=RUN, target=TARGET and out=DIR, or verify=PATH to check an export."
             )
-        require_choice("target", self.target, list(TARGETS))
+        require_choice("target", self.target, list(targets()))
         self.make()
 
     def make(self) -> Target:
@@ -101,13 +97,14 @@ class ExportSpec:
             raise ConfigError(f"verify={self.verify}: there is no such file or folder.")
 
 
-def run(spec: ExportSpec) -> Exported | Verdict:
+def run(spec: ExportSpec) -> Exported | None:
     """Check that the adapter fits, write the export, read it back, and say what it is.
 
     Raises ConfigError or ModelError with the fix; then nothing is left where it was to be written.
     """
     if spec.verify is not None:
-        return _verify(Path(spec.verify).expanduser())
+        _verify(Path(spec.verify).expanduser())
+        return None
     from graftlab.exports.folder import require_free
     from graftlab.files.locks import hold_beside
     from graftlab.tracking.console import say
@@ -159,23 +156,12 @@ def _files(place: Path) -> Iterator[tuple[str, int]]:
             yield str(file.relative_to(place)), file.stat().st_size
 
 
-def _verify(path: Path) -> Verdict:
-    """Check a package and say what it is. Raises ModelError naming every broken rule."""
-    from graftlab.exports.verify import verify
+def _verify(path: Path) -> None:
+    """Check an export and say what it is. Raises ModelError naming every broken rule."""
     from graftlab.tracking.console import say
 
-    verdict = verify(path)
-    if verdict.broken:
-        problems = "\n".join(str(problem) for problem in verdict.broken)
-        raise ModelError(f"{path} breaks rules of its format:\n{problems}")
-    layout = verdict.layout
-    say(f"{path} keeps every rule of the format: {verdict.identifier}")
-    if layout is not None:
-        say(
-            f"  rank {layout.rank}, {verdict.records} tensors for {layout.layers} layers of width "
-            f"{layout.hidden}, {verdict.num_bytes:,} bytes"
-        )
-    say(f"  {'with' if verdict.has_draft else 'without'} a draft model")
-    for note in verdict.notes:
-        say(f"  note: {note}")
-    return verdict
+    known = {cls.suffix: cls for cls in targets().values() if cls.inspects}
+    if path.suffix not in known:
+        raise ModelError(f"{path} is no export that can be checked: {', '.join(known)}.")
+    for line in known[path.suffix].inspect(path):
+        say(line)

@@ -6,10 +6,8 @@
 
 The third line is printed, copyable, and then run as if it had been typed.
 
-flags      one flag: what it is called there, which keys it sets here
-command    one word of the toolkit: its flags, and the verb it is here
-training   train-adapter and train-draft-model, as tables
-using      generate and export-fmadapter, as tables
+table      every word with its flags, and what each is here
+flags      what the table is made of
 more       words that depend on several flags, or on what lies on the disk
 read       a command line into values, all mistakes told at once
 places     where the toolkit's assets are, and which adapter a checkpoint's name means

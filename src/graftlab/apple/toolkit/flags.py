@@ -1,12 +1,15 @@
-"""One flag of the toolkit: its name, its default, and the graftlab words it becomes."""
+"""What the table is made of: a flag with the graftlab words it becomes, a word with its flags."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import KW_ONLY, dataclass
 
 Values = dict[str, str]
 """Flag -> its text, for those that were given or have a default; "" for a switch that is on."""
+
+Said = Collection[str]
+"""Keys that plain words set, which need not be found out."""
 
 MISSING = "may be missing"
 """Among the values, though no flag: the line is only printed, and its files need not be there."""
@@ -58,16 +61,17 @@ WANTED: dict[Callable[[str], str], str] = {
 """How a value is read -> what it has to be, for people."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Flag:
     """One flag, and what is said to graftlab for it."""
 
     name: str
     """As the toolkit spells it, with hyphens and without the leading two."""
     meaning: str
-    words: tuple[str, ...] = ()
-    """The graftlab words; {} stands for the value."""
-    otherwise: tuple[str, ...] = ()
+    words: str = ""
+    """The graftlab words, with blanks between them; {} stands for the value."""
+    _: KW_ONLY
+    otherwise: str = ""
     """The words where the flag is not given."""
     keys: str = ""
     """What it is here, where the words depend on more than this flag."""
@@ -92,10 +96,24 @@ class Flag:
         """The graftlab keys that it sets, for help."""
         if self.keys or self.note:
             return self.keys or "(nothing to set here)"
-        return " ".join(word.removesuffix("={}") for word in self.words)
+        return " ".join(word.removesuffix("={}") for word in self.words.split())
 
     def translated(self, values: Values) -> list[str]:
         """The graftlab words for this flag."""
         if self.name not in values:
-            return list(self.otherwise)
-        return [word.replace("{}", values[self.name]) for word in self.words]
+            return self.otherwise.split()
+        return [word.replace("{}", values[self.name]) for word in self.words.split()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One script of the toolkit."""
+
+    name: str
+    verb: str
+    meaning: str
+    fixed: tuple[str, ...]
+    """Words that are always said."""
+    flags: tuple[Flag, ...]
+    more: tuple[Callable[[Values, Said], list[str]], ...]
+    """Words that depend on several flags, or on what lies on the disk; they come first."""

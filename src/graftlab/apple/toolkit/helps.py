@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from graftlab.apple.toolkit.command import Command
-from graftlab.apple.toolkit.commands import COMMANDS
+from graftlab.apple.toolkit.flags import Command
+from graftlab.apple.toolkit.table import COMMANDS
 from graftlab.columns import table
 
 SUMMARY = "The words of Apple's adapter toolkit, said in graftlab's and run."

@@ -5,10 +5,9 @@ Each function takes the values of the flags and the keys that plain words have s
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 
-from graftlab.apple.toolkit.flags import MISSING, Values
+from graftlab.apple.toolkit.flags import MISSING, Said, Values
 from graftlab.apple.toolkit.places import (
     ADAPTER_RUN,
     DRAFT_RUN,
@@ -22,8 +21,6 @@ from graftlab.errors import ConfigError
 
 MODELS = ("afm-3b", "afm-mini")
 """The base, and the miniature that needs no assets."""
-Said = Collection[str]
-"""Keys that plain words set, which need not be found out."""
 
 
 def model_words(values: Values, said: Said) -> list[str]:

@@ -6,9 +6,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from graftlab.apple.toolkit.command import Command
-from graftlab.apple.toolkit.commands import COMMANDS
-from graftlab.apple.toolkit.flags import WANTED, Flag, Values
+from graftlab.apple.toolkit.flags import WANTED, Command, Flag, Values
+from graftlab.apple.toolkit.table import COMMANDS
 from graftlab.errors import ConfigError, did_you_mean
 
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from graftlab.apple.exports import package
+from graftlab.apple.exports.draftpair import Pair, pair_of
+from graftlab.apple.exports.layout import Layout, layout_of
+from graftlab.apple.exports.package import PROVEN_RANK, SCALE, SIGNATURE_26_0, Metadata
+from graftlab.apple.exports.source import TrainedAFM, draft_state, heads_of
+from graftlab.apple.exports.verify import verify
 from graftlab.errors import ConfigError, ModelError
-from graftlab.exports import package
-from graftlab.exports.draftpair import Pair, pair_of
-from graftlab.exports.layout import Layout, layout_of
-from graftlab.exports.package import PROVEN_RANK, SCALE, SIGNATURE_26_0, Metadata
-from graftlab.exports.source import draft_state, heads_of
 from graftlab.exports.target import Target, compare
-from graftlab.exports.verify import verify
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +38,7 @@ class FMAdapter(Target):
 
     suffix: ClassVar[str] = package.SUFFIX
     needs_name: ClassVar[bool] = True
+    inspects: ClassVar[bool] = True
 
     name: str
     signature: str | None = None
@@ -62,7 +63,13 @@ class FMAdapter(Target):
         )
 
     def check(self, adapter: Trained) -> list[str]:
-        adapter.require_afm("fmadapter")
+        adapter.require_adapter("fmadapter")
+        if not isinstance(adapter, TrainedAFM):
+            base = adapter.config.get("base_model_name_or_path") or "a Hugging Face model"
+            raise ModelError(
+                f"{adapter.path} was trained on {base}, and target=fmadapter is for adapters of "
+                "Apple's foundation model alone. target=peft and target=mlx take it."
+            )
         layout = _layout(adapter)
         notes = [RUNTIME]
         if self.signature is None:
@@ -121,6 +128,21 @@ class FMAdapter(Target):
         if self.draft:
             facts.append(f"draft: {self._pair(adapter).verify(folder)} weights read back equal")
         return facts + verdict.notes
+
+    @classmethod
+    def inspect(cls, path: Path) -> list[str]:
+        verdict = verify(path)
+        if verdict.broken:
+            problems = "\n".join(str(problem) for problem in verdict.broken)
+            raise ModelError(f"{path} breaks rules of its format:\n{problems}")
+        lines = [f"{path} keeps every rule of the format: {verdict.identifier}"]
+        if (layout := verdict.layout) is not None:
+            lines.append(
+                f"  rank {layout.rank}, {verdict.records} tensors for {layout.layers} layers of "
+                f"width {layout.hidden}, {verdict.num_bytes:,} bytes"
+            )
+        lines.append(f"  {'with' if verdict.has_draft else 'without'} a draft model")
+        return lines + [f"  note: {note}" for note in verdict.notes]
 
 
 def _layout(adapter: Trained) -> Layout:

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graftlab.apple.exports import blob
+from graftlab.apple.exports.layout import Layout, Slot
 from graftlab.errors import ConfigError, ModelError
-from graftlab.exports import blob
-from graftlab.exports.layout import Layout, Slot
 
 if TYPE_CHECKING:
     import numpy as np

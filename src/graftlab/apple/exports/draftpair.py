@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from graftlab.apple.exports import blob
+from graftlab.apple.exports.afm7 import COUNT, HEAD
+from graftlab.apple.exports.package import DRAFT, DRAFT_WEIGHTS
 from graftlab.errors import ModelError, listed
-from graftlab.exports import blob
-from graftlab.exports.afm7 import COUNT, HEAD
-from graftlab.exports.package import DRAFT, DRAFT_WEIGHTS
 
 if TYPE_CHECKING:
     import numpy as np

@@ -4,7 +4,7 @@ tamm computes q, k and v in one fused product and keeps adapters beside it; PEFT
 plain linear layers. So here the fused layer is seen as three that share its memory:
 
     from peft import PeftModel
-    from graftlab.exports.plain import PlainAFM
+    from graftlab.apple.exports.plain import PlainAFM
 
     model = PeftModel.from_pretrained(PlainAFM(config.create_model()), "EXPORT")
     logits = model(ids).logits

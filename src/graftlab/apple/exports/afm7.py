@@ -15,8 +15,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from graftlab.apple.exports.layout import place_of
 from graftlab.errors import ModelError
-from graftlab.exports.layout import place_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from afm_adapters import MINI, REAL, random_state, tamm_model
+from graftlab.apple.exports.layout import layout_of, layout_of_sizes
 from graftlab.errors import ModelError
-from graftlab.exports.layout import layout_of, layout_of_sizes
 
 
 @pytest.mark.parametrize("layout", [MINI, REAL], ids=["mini", "real"])

@@ -56,8 +56,8 @@ def load_whole(folder: Path, *, length: int) -> Logits:
     if (folder / "config.json").is_file():
         return _hugging_face(folder, length=length).eval()
     from graftlab.apple.base import load_model
+    from graftlab.apple.exports.plain import PlainAFM
     from graftlab.apple.files import find_assets
-    from graftlab.exports.plain import PlainAFM
 
     device = torch.device("cpu")
     model = load_model(find_assets(folder), dtype=torch.float32, device=device)

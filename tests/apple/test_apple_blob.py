@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graftlab.exports import blob
+from graftlab.apple.exports import blob
 
 
 def arrays() -> list[np.ndarray]:

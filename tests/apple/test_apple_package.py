@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 
 from afm_adapters import MINI, REAL, random_state, tamm_model
+from graftlab.apple.exports import blob
+from graftlab.apple.exports import package as fmadapter
+from graftlab.apple.exports.package import Metadata, join_halves, split_halves
+from graftlab.apple.exports.verify import verify
 from graftlab.errors import ConfigError, ModelError
-from graftlab.exports import blob
-from graftlab.exports import package as fmadapter
-from graftlab.exports.package import Metadata, join_halves, split_halves
-from graftlab.exports.verify import verify
 from tolerance import assert_same
 
 META = Metadata("ficino_music", rank=4)

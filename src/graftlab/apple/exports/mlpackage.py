@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from graftlab.apple.exports import blob
 from graftlab.errors import ConfigError, ModelError, require_choice, require_range
-from graftlab.exports import blob
 from graftlab.exports.target import Target
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from graftlab.apple.exports.whole import Logits
     from graftlab.exports.source import Trained
-    from graftlab.exports.whole import Logits
 
 INSTALL = "pip install 'graftlab[coreml]'"
 BITS, LENGTH = 4, 256
@@ -68,7 +68,7 @@ class MLPackage(Target):
         ]
 
     def write(self, adapter: Trained, folder: Path) -> None:
-        from graftlab.exports.whole import load_whole
+        from graftlab.apple.exports.whole import load_whole
 
         assert adapter.whole is not None
         length = self.length or LENGTH
@@ -76,7 +76,7 @@ class MLPackage(Target):
         convert(model, length=length, bits=self.bits or BITS).save(str(folder))
 
     def verify(self, adapter: Trained, folder: Path) -> list[str]:
-        from graftlab.exports.whole import load_whole
+        from graftlab.apple.exports.whole import load_whole
 
         assert adapter.whole is not None
         state = load_whole(adapter.whole, length=self.length or LENGTH).state_dict()

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from afm_adapters import MINI, REAL, random_state
-from graftlab.exports import blob
-from graftlab.exports import package as fmadapter
-from graftlab.exports.package import Metadata
-from graftlab.exports.verify import verify
+from graftlab.apple.exports import blob
+from graftlab.apple.exports import package as fmadapter
+from graftlab.apple.exports.package import Metadata
+from graftlab.apple.exports.verify import verify
 
 PROGRAM = """program(1.3)
 {

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graftlab.exports import blob
-from graftlab.exports.layout import Layout, layout_of_sizes
-from graftlab.exports.package import (
+from graftlab.apple.exports import blob
+from graftlab.apple.exports.layout import Layout, layout_of_sizes
+from graftlab.apple.exports.package import (
     DRAFT,
     DRAFT_WEIGHTS,
     METADATA,

@@ -11,11 +11,11 @@ import torch
 
 from afm_adapters import hf_run
 from afm_assets import make_assets
+from graftlab.apple.exports import blob
+from graftlab.apple.exports.mlpackage import MLPackage
+from graftlab.apple.exports.whole import load_whole
 from graftlab.errors import ConfigError, ModelError
-from graftlab.exports import blob
-from graftlab.exports.mlpackage import MLPackage
 from graftlab.exports.source import Trained, load
-from graftlab.exports.whole import load_whole
 from miniatures import miniature
 from tolerance import assert_same
 
@@ -89,7 +89,7 @@ def test_a_draft_becomes_a_palettised_package(kind, tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_a_package_of_other_weights_is_not_kept(tmp_path, monkeypatch):
     pytest.importorskip("coremltools")
-    from graftlab.exports import mlpackage
+    from graftlab.apple.exports import mlpackage
 
     adapter = load(str(whole_model(QWEN, tmp_path)))
     target = MLPackage(name="draft", length=16)
@@ -133,7 +133,7 @@ def test_an_adapter_is_no_model(tmp_path):
 
 
 def test_a_model_is_no_adapter(tmp_path):
-    from graftlab.exports.fmadapter import FMAdapter
+    from graftlab.apple.exports.fmadapter import FMAdapter
     from graftlab.exports.mlx import MLX
     from graftlab.exports.peft import Peft
 

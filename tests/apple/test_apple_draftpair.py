@@ -12,11 +12,11 @@ import torch
 
 from afm_adapters import afm_run
 from afm_assets import make_assets
+from graftlab.apple.exports import blob
+from graftlab.apple.exports.draftpair import cluster, pair_of, read_program
+from graftlab.apple.exports.source import draft_state
+from graftlab.apple.exports.verify import verify
 from graftlab.errors import ConfigError, ModelError
-from graftlab.exports import blob
-from graftlab.exports.draftpair import cluster, pair_of, read_program
-from graftlab.exports.source import draft_state
-from graftlab.exports.verify import verify
 from graftlab.tasks.export import Exported, ExportSpec, run
 
 FP16, UINT4 = 1, 11
