@@ -1,6 +1,6 @@
 """The verb `export`: a trained adapter in another runtime's format, read back and compared.
 
-Run as: graftlab export adapter=RUN target=fmadapter name=ficino_music out=DIR
+Run as: graftlab export adapter=RUN target=peft out=DIR
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ class ExportSpec:
     """`graftlab export adapter=RUN target=TARGET out=DIR`, or `graftlab export verify=PATH`."""
 
     adapter: str | None = None
-    """A run folder, adapter folder or checkpoint, also one of Apple's toolkit; a draft's run."""
+    """A run folder, adapter folder or checkpoint, also of another make; a draft's run."""
     target: str | None = None
-    """The format: fmadapter, mlpackage, mlx or peft."""
+    """The format, such as peft."""
     out: str | None = None
-    """The folder that NAME.fmadapter is written into; without a name, the export itself."""
+    """The folder that an export with a name is written into; without one, the export itself."""
     name: str | None = None
-    """What it is called; letters, digits and underscores for Apple's framework."""
+    """What it is called, where the format has names."""
     verify: str | None = None
-    """Check a .fmadapter that is there, and write nothing."""
+    """Check an export that is there, and write nothing."""
     model: ModelSpec | None = None
     """The base, where the run does not say it or it lies elsewhere now."""
     draft: str | None = None
     """The run of a draft model for speculative decoding."""
     draft_template: str | None = None
-    """Folder with the toolkit's draft.mil and weights template; null takes the base's folder."""
+    """Folder with the program and weights that a draft is put into; null takes the base's."""
     signature: str | None = None
     """The base model's signature; null takes that of OS 26.0."""
     author: str | None = None
-    """Whom metadata.json names; null is what the toolkit writes."""
+    """Whom the export names as its author; null is what the format has for none."""
     description: str | None = None
     """What metadata.json says of the adapter."""
     with_base: bool | None = None
