@@ -126,7 +126,7 @@ def load_naively(folder: Path) -> nn.Module:
 def load_ours(folder: Path, dtype: str) -> Any:
     import torch
 
-    from graftlab.models.afm import AFMModel
+    from graftlab.apple.model import AFMModel
 
     spec = AFMModel(path=str(folder))
     return spec.load(dtype=getattr(torch, dtype), device=torch.device("cpu"))
@@ -191,7 +191,7 @@ def measured(what: str, way: str, folder: Path, *, steps: int, length: int) -> d
     import tamm.models.afm_text  # noqa: F401  imports are not what is measured
     import torch
 
-    import graftlab.models.afm_base  # noqa: F401
+    import graftlab.apple.base  # noqa: F401
     from graftlab.models.allocator import tune_allocator
     from graftlab.tracking.result import forget_peak, peak_rss_mb, resident_mb
 

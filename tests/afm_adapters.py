@@ -10,7 +10,8 @@ import yaml
 from afm_assets import make_assets
 from graftlab.adapters.attach import attach, load_adapter
 from graftlab.adapters.lora import Lora
-from graftlab.exports.layout import Layout
+from graftlab.apple.checkpoints import write
+from graftlab.apple.exports.layout import Layout
 from graftlab.registry import dump
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def dimensions(layout: Layout) -> dict[str, Any]:
 
 def afm_run(folder: Path, **lora: Any) -> Path:
     """A run on a miniature of Apple's model as training leaves it, a toolkit checkpoint in it."""
-    from graftlab.models.afm import AFMModel
+    from graftlab.apple.model import AFMModel
 
     model = AFMModel(path=str(make_assets(folder / "assets")))
     keys = {"rank": 4, "alpha": 2.0, "targets": "all-linear", **lora}
@@ -85,7 +86,7 @@ def afm_run(folder: Path, **lora: Any) -> Path:
     (folder / "run" / "run.yaml").write_text(
         yaml.safe_dump({"model": dump(model), "lora": dump(Lora(**keys))}), encoding="utf-8"
     )
-    adapter.write_native(folder / "run" / "checkpoints" / "adapter-final.pt")
+    write(adapter.state_dict(), folder / "run" / "checkpoints" / "adapter-final.pt")
     return folder / "run"
 
 

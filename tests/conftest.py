@@ -105,7 +105,7 @@ def make_afm(afm_folder: Path) -> Callable[..., Base]:
     """`make_afm()` loads that miniature anew: fp32 on the CPU unless told otherwise."""
     import torch
 
-    from graftlab.models.afm import AFMModel
+    from graftlab.apple.model import AFMModel
 
     def base(dtype: torch.dtype = torch.float32) -> Base:
         spec = AFMModel(path=str(afm_folder), template="chatml")

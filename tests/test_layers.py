@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,20 +15,11 @@ PACKAGE = ROOT / "src" / "graftlab"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = [
-    *(
-        "errors",
-        "types",
-        "terminal",
-        "console",
-        "progress",
-        "process",
-        "parent_watch",
-        "files",
-        "caches",
-    ),
-    *("caches", "registry", "machine", "statistics", "pages", "text", "data", "packing", "models"),
-    *("adapters", "objectives", "generation", "tracking", "recipes", "training", "exports"),
-    *("planning", "sweeps", "reports", "apple", "tasks", "config", "door", "cli", "__main__"),
+    *("errors", "types", "columns", "terminal", "console", "progress", "process", "parent_watch"),
+    *("files", "caches", "registry", "commands", "machine", "statistics", "pages", "text", "data"),
+    *("packing", "models", "adapters", "objectives", "generation", "tracking", "recipes"),
+    *("training", "exports", "planning", "sweeps", "reports", "apple"),
+    *("tasks", "config", "door", "cli", "__main__"),
 ]
 """Rooms from the ground up: each imports from those before it alone, type hints included."""
 
@@ -44,7 +36,7 @@ ONLY_IN = {
     "plotly": ("reports/page/",),
     "mlx": ("exports/mlx.py",),
     "mlx_lm": ("exports/mlx.py",),
-    "coremltools": ("exports/",),
+    "coremltools": ("apple/exports/",),
 }
 """Where a package may be imported at all."""
 
@@ -55,7 +47,7 @@ LIGHT = [
     *("graftlab.cli", "graftlab.tasks.train", "graftlab.tasks.report", "graftlab.registry"),
     *("graftlab.reports.gather", "graftlab.reports.compare", "graftlab.reports.page"),
     *("graftlab.sweeps.search", "graftlab.door.sweep", "graftlab.sweeps.run"),
-    "graftlab.door.toolkit.answer",
+    "graftlab.apple.toolkit.answer",
 ]
 """Modules whose import loads nothing heavy."""
 
@@ -120,6 +112,36 @@ def test_no_files_import_each_other():
         left = {n: others & left.keys() for n, others in left.items() if n in needed}
         left = {n: others for n, others in left.items() if others}
     assert not left, f"circles among {left}"
+
+
+APPLE = re.compile(r"(?<![a-z])(apple|afm|tamm|fmadapter|toolkit)", re.IGNORECASE)
+ALLOWED = {
+    "exports/mlx.py": ["Apple silicon"],  # a processor
+    "pages/style.css": ["-apple-system"],  # a typeface
+}
+"""Lines outside apple/ that may name what lies in it."""
+
+
+def test_apples_model_is_named_by_nobody():
+    """What lies in apple/ registers itself; no other room, and no word elsewhere, speaks of it."""
+    found, kept = [], set()
+    for path in sorted(PACKAGE.rglob("*")):
+        name = name_of(path)
+        if path.suffix not in (".py", ".css", ".js", ".html", ".yaml", ".jinja", ".json"):
+            continue
+        if name.startswith("apple/"):
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if APPLE.search(line) is None:
+                continue
+            if any(words in line for words in ALLOWED.get(name, [])):
+                kept.add(name)
+            else:
+                found.append(f"{name}:{number}: {line.strip()}")
+    assert not found, "\n".join(found)
+    assert kept == ALLOWED.keys(), "the list above is no longer than it must be"
+    inside = [path for path in FILES if name_of(path).startswith("apple/")]
+    assert sum(APPLE.search(path.read_text(encoding="utf-8")) is not None for path in inside) > 20
 
 
 def test_the_rooms_are_all_there():

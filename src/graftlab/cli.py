@@ -18,10 +18,12 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from graftlab import __version__
+from graftlab.commands import commands
 from graftlab.config import VERBS
 from graftlab.door.keys import check_words
 from graftlab.door.launch import Outcome, run_each, run_once, through_hydra
@@ -34,12 +36,9 @@ from graftlab.process import prepare_process, second_signal_ends
 from graftlab.registry import conf_dir
 from graftlab.terminal import go_on_without_stdout, printable, steady_streams, tell_traceback
 
-TOOLKIT = "toolkit"
 WORK = ("train", "prepare", "export")
 """Verbs whose product lies in a folder, as does that of any verb with `out`: they go on without a
 stdout. Of the others, the output is what was asked for."""
-WORDS = (*VERBS, TOOLKIT)
-"""What may follow `graftlab`: the verbs, and the word that speaks another tool's language."""
 WITH_VALUE = ("-c", "--cfg", "-p", "--package", "-cd", "--config-dir")
 """Flags that are followed by a value."""
 
@@ -51,9 +50,16 @@ def main(argv: Sequence[str] | None = None, *, call: str | None = None) -> int:
     """
     prepare_process()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    name = call or " ".join(["graftlab", *(verb for verb in arguments[:1] if verb in WORDS)])
+    name = call or " ".join(["graftlab", *filter(_is_known, arguments[:1])])
     with steady_streams(), second_signal_ends():
         return _answered(arguments, name)
+
+
+def _is_known(word: str) -> bool:
+    """Whether `word` may follow `graftlab`."""
+    with suppress(GraftlabError):  # a plug-in that is missing; it is told when it is asked for
+        return word in VERBS or word in commands()
+    return False
 
 
 def _answered(arguments: list[str], name: str) -> int:
@@ -83,10 +89,8 @@ def _answered(arguments: list[str], name: str) -> int:
 
 
 def _answer(arguments: list[str], call: str) -> int:
-    if arguments[:1] == [TOOLKIT]:
-        from graftlab.door.toolkit.answer import answer
-
-        return answer(arguments[1:], _answer)
+    if arguments and arguments[0] not in VERBS and arguments[0] in commands():
+        return commands()[arguments[0]].answer(arguments[1:], _answer)
     verb, rest = _verb(arguments)
     if verb is None:
         return 0
@@ -193,7 +197,8 @@ def _verb(arguments: list[str]) -> tuple[str | None, list[str]]:
     elif (place := _verb_behind_flags(arguments)) is not None:
         return arguments[place], [*arguments[:place], *arguments[place + 1 :]]
     else:
-        hint = did_you_mean(first, WORDS) or f" Verbs: {', '.join(WORDS)}."
+        words = [*VERBS, *commands()]
+        hint = did_you_mean(first, words) or f" Verbs: {', '.join(words)}."
         raise ConfigError(f"`{first}` is not a verb.{hint}")
     return None, []
 
@@ -214,13 +219,11 @@ def _complete(arguments: list[str]) -> tuple[str | None, list[str]]:
     verb, gap, tail = rest.lstrip().partition(" ")
     if not any(word.startswith("query=") for word in arguments):
         return "train", arguments
-    if verb == TOOLKIT and gap:
-        from graftlab.door.toolkit.helps import completions
-
-        print(" ".join(completions(tail)))
+    if gap and verb not in VERBS and verb in commands():
+        print(" ".join(commands()[verb].completions(tail)))
         return None, []
     if verb not in VERBS or not gap:
-        print(" ".join(name for name in WORDS if name.startswith(verb)))
+        print(" ".join(name for name in [*VERBS, *commands()] if name.startswith(verb)))
         return None, []
     os.environ["COMP_LINE"] = f"{program} {tail}"
     return verb, arguments

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from graftlab import __version__
-from graftlab.cli import WORDS
+from graftlab.commands import commands
 from graftlab.config import VERBS
 from graftlab.door.menu import menu
 from graftlab.registry import conf_dir, field_types
@@ -25,7 +25,7 @@ def test_the_verbs(doors: Doors) -> None:
     for arguments in ([], ["--help"], ["-h"]):
         seen = doors.knock(*arguments)
         assert seen.code == 0
-        assert all(f"  {word}" in seen.out for word in WORDS)
+        assert all(f"  {word}" in seen.out for word in [*VERBS, *commands()])
     assert doors.knock("--version").out == f"graftlab {__version__}\n"
 
 
@@ -71,7 +71,7 @@ def test_cfg_job_with_values_and_references(doors: Doors) -> None:
     ("line", "expected"),
     [
         ("graftlab tr", {"train"}),
-        ("graftlab ", set(WORDS)),
+        ("graftlab ", {*VERBS, *commands()}),
         ("graftlab to", {"toolkit"}),
         ("graftlab train precision=bf", {"precision=bf16", "precision=bf16-mixed"}),
         ("graftlab train lora.ra", {"lora.rank="}),

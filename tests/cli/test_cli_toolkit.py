@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from graftlab.door.toolkit.commands import COMMANDS
+from graftlab.apple.toolkit.table import COMMANDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -223,7 +223,7 @@ def test_checkpoints_are_handed_over(doors: Doors, monkeypatch: pytest.MonkeyPat
             leave(doors.folder, f"out/adapter/checkpoints/adapter-epoch{number}.pt")
         raise KeyboardInterrupt
 
-    from graftlab.door.toolkit.answer import answer
+    from graftlab.apple.toolkit.answer import answer
 
     leave(doors.folder, "out/adapter-epoch2.pt", "out/notes.pt")
     with pytest.raises(KeyboardInterrupt):

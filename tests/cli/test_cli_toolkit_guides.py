@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from composing import composed, flat
-from graftlab.door.toolkit.answer import translated
-from graftlab.door.toolkit.read import read
+from graftlab.apple.toolkit.answer import translated
+from graftlab.apple.toolkit.read import read
 
 if TYPE_CHECKING:
     from pathlib import Path

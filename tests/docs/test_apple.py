@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from composing import composed
+from graftlab.apple.toolkit.answer import translated
+from graftlab.apple.toolkit.read import read
 from graftlab.cli import main
-from graftlab.door.toolkit.answer import translated
-from graftlab.door.toolkit.read import read
 
 PAGE = (Path(__file__).parents[2] / "docs" / "apple.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)

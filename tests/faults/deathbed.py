@@ -28,7 +28,7 @@ NEEDED = (
     *("lightning.pytorch", "peft", "rensa", "sweep_runs"),
     *("transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto"),
     *("transformers.models.qwen2.modeling_qwen2", "transformers.models.qwen2.tokenization_qwen2"),
-    *("graftlab.adapters.peft", "graftlab.exports.verify", "graftlab.models.hf_base"),
+    *("graftlab.adapters.peft", "graftlab.apple.exports.verify", "graftlab.models.hf_base"),
     *(
         "graftlab.pages",
         "graftlab.tasks.export",

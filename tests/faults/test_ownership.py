@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from graftlab.apple.toolkit.places import hand_over
 from graftlab.cli import main
-from graftlab.door.toolkit.places import hand_over
 from graftlab.errors import ConfigError
 from graftlab.exports.folder import require_free
 from graftlab.files.building import building

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from afm_chats import write_mini_tokenizer
+from graftlab.apple.tokenizer import AFMTokenizer
 from graftlab.errors import ConfigError
 from graftlab.generation.form import Form, form_of
 from graftlab.generation.guide import SchemaGuide, make_guide
 from graftlab.generation.schema import read_schema
-from graftlab.text.afm import AFMTokenizer
 from graftlab.text.json_schema import mismatch
 from graftlab.text.load import load_tokenizer
 from graftlab.text.tokenizer import Tokenizer

@@ -115,7 +115,7 @@ def test_a_rewriters_answer_is_read_within_limits() -> None:
 @pytest.mark.parametrize("kind", ["evil:models:X", "tokenizers:X", "tamm:model_repo:X"])
 def test_a_model_config_makes_models_alone(tmp_path: Path, kind: str) -> None:
     pytest.importorskip("tamm")
-    from graftlab.models.afm_files import read_config
+    from graftlab.apple.files import read_config
 
     file = tmp_path / "base-model-config.json"
     file.write_text(json.dumps({"__tamm_type__": "models:X", "a": [{"__tamm_type__": kind}]}))

@@ -19,7 +19,7 @@ OWN_JSON = {
     "adapters/base.py": "the header of a file that was just written",
     "adapters/peft_adapter.py": "what json.dumps gave",
     "data/answers.py": "a text that was read within the limits before",
-    "models/afm_files.py": "tamm's reader, after ours has judged the file",
+    "apple/files.py": "tamm's reader, after ours has judged the file",
     "recipes/report/lots.py": "rows that prepare has written",
     "sweeps/watcher.py": "words of a launcher to its process",
     "sweeps/step_counts.py": "words between two processes of one command",

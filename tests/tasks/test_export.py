@@ -17,13 +17,14 @@ from safetensors import SafetensorError
 
 from afm_adapters import afm_run, hf_run
 from chats import chats
-from graftlab.adapters import toolkit
 from graftlab.adapters.lora import Lora
+from graftlab.apple import checkpoints as toolkit
+from graftlab.apple.exports import blob
+from graftlab.apple.exports.layout import Layout, layout_of
+from graftlab.apple.exports.verify import verify
+from graftlab.apple.model import AFMModel
 from graftlab.cli import main
 from graftlab.errors import ConfigError, GraftlabError, ModelError
-from graftlab.exports import blob
-from graftlab.exports.layout import Layout, layout_of
-from graftlab.models.afm import AFMModel
 from graftlab.tasks.export import Exported, ExportSpec, run
 from training_spec import small_spec
 
@@ -68,7 +69,7 @@ SOURCES = {
 def test_every_source_gives_the_same_package(source, made, tmp_path, screen):
     done = export(made / SOURCES[source], "fmadapter", tmp_path, name="ficino_music")
     assert done.path == tmp_path / "ficino_music.fmadapter"
-    assert run(ExportSpec(verify=str(done.path))).broken == []
+    assert verify(done.path).broken == []
     reference = export(made / "run", "fmadapter", tmp_path / "again", name="ficino_music")
     for file in ("adapter_weights.bin", "metadata.json"):
         assert (done.path / file).read_bytes() == (reference.path / file).read_bytes()
@@ -212,7 +213,7 @@ def test_a_full_disk_leaves_nothing(target, made, tmp_path, screen, monkeypatch)
         told = "Error while serializing: I/O error: No space left on device (os error 28)"
         raise SafetensorError(told)
 
-    monkeypatch.setattr("graftlab.exports.blob.write", full)
+    monkeypatch.setattr("graftlab.apple.exports.blob.write", full)
     monkeypatch.setattr("safetensors.torch.save_file", full_in_rust)
     with pytest.raises(ConfigError, match="written: No space left on device"):
         export(made / "run", target, tmp_path / "out" / "deep", name="one")
@@ -242,7 +243,7 @@ def test_what_cannot_be_read_back_is_not_kept(made, tmp_path, screen, monkeypatc
         file.write(b"\x00\x01")
         return records
 
-    monkeypatch.setattr("graftlab.exports.blob.write", lossy)
+    monkeypatch.setattr("graftlab.apple.exports.blob.write", lossy)
     with pytest.raises(ModelError, match="was not read back as it was written"):
         export(made / "run", "fmadapter", tmp_path / "out", name="one")
     assert not (tmp_path / "out").exists()
@@ -283,9 +284,9 @@ def test_a_run_that_was_trained_goes_everywhere(afm_folder, tmp_path, screen):
     trained = tmp_path / "trained"
     train(replace(small_spec(tmp_path), model=model, lora=lora, epochs=1, run_dir=str(trained)))
     package = export(trained, "fmadapter", tmp_path / "out", name="one").path
-    assert run(ExportSpec(verify=str(package))).notes == [
-        "rank 4: only 32 is known to load on a device"
-    ], "trained, so that not every B is zero"
+    assert verify(package).notes == ["rank 4: only 32 is known to load on a device"], (
+        "trained, so that not every B is zero"
+    )
     final = trained / "checkpoints" / "adapter-final.pt"
     again = export(final, "fmadapter", tmp_path / "again", name="one").path
     kept = toolkit.read(final)

@@ -21,10 +21,10 @@ from pathlib import Path
 
 
 def child(spec_data: dict, command: dict, report: Path) -> None:
+    import graftlab.apple.base
     import graftlab.files.building as building
     import graftlab.files.checksums as checksums
     import graftlab.files.writing as writing
-    import graftlab.models.afm_base
     import graftlab.models.hf_base
     from graftlab.errors import Interrupted
     from graftlab.registry import restore
@@ -49,7 +49,7 @@ def child(spec_data: dict, command: dict, report: Path) -> None:
 
         return call
 
-    for base in (graftlab.models.hf_base.HFBase, graftlab.models.afm_base.AFMBase):
+    for base in (graftlab.models.hf_base.HFBase, graftlab.apple.base.AFMBase):
         base.hidden = watched(base.hidden, "forward")
     renamed, counted = writing.publish, watched(writing.publish, "publish", "published")
 

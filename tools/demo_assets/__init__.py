@@ -7,5 +7,6 @@ from pathlib import Path
 
 import graftlab
 
-SHIPPED = Path(graftlab.__file__).parent / "assets"
+PACKAGE = Path(graftlab.__file__).parent
+SHIPPED = PACKAGE / "assets"
 """Where the package keeps what is made here."""

@@ -1,4 +1,4 @@
-"""Pretrain the miniature of Apple's model, `assets/afm-mini`.
+"""Pretrain the miniature of Apple's model, `apple/assets`.
 
 Run as: PYTHONPATH=tools python -m demo_assets.afm
 
@@ -22,20 +22,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from demo_assets import SHIPPED
+from demo_assets import PACKAGE
 from demo_assets.chats import Message as Turn
 from demo_assets.corpus import documents
 from demo_assets.course import Course, learn, optimizers, shown_steps
 from demo_assets.tokenizer import train_afm_tokenizer
+from graftlab.apple.tokenizer import AFMTokenizer
 from graftlab.errors import ModelError
-from graftlab.text.afm import AFMTokenizer
 from graftlab.types import Message
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-ASSETS = SHIPPED / "afm-mini"
+ASSETS = PACKAGE / "apple" / "assets"
 _DOCUMENTS = 200  # made and encoded at a time
 
 

@@ -26,14 +26,28 @@ if TYPE_CHECKING:
     from graftlab.models.base import Base
 
 
+class CheckpointWriter(ABC):
+    """Writes checkpoints of another make while an adapter is trained; `training` says when."""
+
+    @abstractmethod
+    def after_epoch(self, epoch: int, losses: Mapping[int, float], *, keep: int | None) -> None:
+        """An epoch has ended, counted from 1; `losses` has the validation loss of each by then.
+
+        At most `keep` files of epochs are kept, the best; None keeps all. Raises ModelError where a
+        file cannot be written.
+        """
+
+    @abstractmethod
+    def after_run(self) -> None:
+        """The run has ended, and its adapter is that of the last step. Raises ModelError."""
+
+
 class Adapter(ABC):
     """Trainable parameters injected into `base`; made by `attach` or `load_adapter`."""
 
     base: Base
     notes: Sequence[str] = ()
     """Lines for the log."""
-    native: str | None = None
-    """Ending of the checkpoints of the base's own toolkit, where there is one."""
 
     @property
     def num_trainable(self) -> int:
@@ -92,9 +106,9 @@ class Adapter(ABC):
         text = json.dumps(self.config_dict(), indent=2)
         (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 
-    def write_native(self, path: Path) -> None:
-        """Write a checkpoint as the base's own toolkit does. Raises ModelError if it cannot."""
-        raise AssertionError("only where `native` says so")
+    def checkpoint_writers(self, folder: Path) -> Sequence[CheckpointWriter]:
+        """Writers into `folder` of checkpoints that other tools for the base read, beside ours."""
+        return ()
 
     @abstractmethod
     def disabled(self) -> AbstractContextManager[None]:

@@ -53,7 +53,7 @@ class DraftModel(ModelSpec):
     layers: int | None = None
     """Decoder layers; null takes a quarter of the teacher's."""
     hidden: int | None = None
-    """Hidden size; null takes a quarter of the teacher's (an eighth for Apple's model). Heads and
+    """Hidden size; null takes a quarter of the teacher's, or what its kind of model says. Heads and
     MLP follow in proportion."""
     seed: int = 0
     """Seed of the initial weights."""

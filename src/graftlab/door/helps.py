@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from graftlab import __version__
+from graftlab.columns import table
+from graftlab.commands import commands
 from graftlab.config import VERBS
-from graftlab.door.columns import table
 from graftlab.door.menu import Menu
-from graftlab.door.toolkit.helps import SUMMARY
 from graftlab.door.words import LISTS, POSITIONAL
 from graftlab.registry import choices, field_types, named_specs, nested_spec
 
@@ -32,7 +32,7 @@ def overview() -> str:
     lines = [f"graftlab {__version__}: LoRA adapters on a frozen language model.", ""]
     lines += ["Usage: graftlab VERB [group=option ...] [key=value ...] [flags]", "", "Verbs"]
     rows = {verb: verb_summary(verb) for verb in VERBS}
-    lines += table({**rows, "toolkit": SUMMARY})
+    lines += table(rows | {name: command.summary for name, command in commands().items()})
     return "\n".join([*lines, "", "More: graftlab VERB --help"])
 
 

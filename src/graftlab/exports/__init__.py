@@ -1,1 +1,1 @@
-"""Adapters in the formats of other runtimes: `.fmadapter`, PEFT, MLX, Core ML; each read back."""
+"""Adapters in the formats of other runtimes, each read back."""

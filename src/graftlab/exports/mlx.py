@@ -4,35 +4,52 @@
     adapter_config.json     which modules, rank, and scale = alpha / rank
     base/                   the base as mlx-lm loads it, with `with_base=true`
 
-`mlx_lm.generate --model BASE --adapter-path EXPORT` takes one for a Hugging Face model. For Apple's
-model mlx-lm has `afm7`, whose fused q, k, v layer its own loader refuses (0.32): `load_adapter`
-below puts the adapter on.
+`mlx_lm.generate --model BASE --adapter-path EXPORT` takes one for a Hugging Face model. Its own
+loader refuses models with a fused q, k, v layer (0.32): `load_adapter` below puts the adapter on.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import singledispatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, ModelError
-from graftlab.exports import afm7, mlx_base
+from graftlab.exports.mlx_base import base_in_mlx
+from graftlab.exports.source import Trained
 from graftlab.exports.target import Target, compare, save_tensors
 from graftlab.files.reading import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from graftlab.exports.source import Trained
-
 CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapters.safetensors", "base"
 ALL_LAYERS = -1
 
 _HF = re.compile(r"base_model\.model\.(model\.layers\.\d+\.(.+))\.lora_(.+)")
 _LEAVES = {"A.weight": "lora_a", "B.weight": "lora_b", "magnitude_vector": "m"}
+
+
+@dataclass(frozen=True, slots=True)
+class InMLX:
+    """An adapter as mlx-lm has it."""
+
+    state: Mapping[str, Tensor]
+    """The weights under mlx-lm's names and in its shapes."""
+    keys: set[str]
+    """The adapted modules, as they are named within their layer."""
+    notes: tuple[str, ...] = ()
+    """What is to be known before it is loaded."""
+
+
+@singledispatch
+def in_mlx(adapter: Trained) -> InMLX:
+    """What an adapter is in mlx-lm. Raises ModelError for what has no place there."""
+    return InMLX(dict(_from_peft(adapter)), {match[2] for _, match in _parsed(adapter)})
 
 
 @dataclass(kw_only=True, slots=True)
@@ -44,36 +61,35 @@ class MLX(Target):
 
     def check(self, adapter: Trained) -> list[str]:
         adapter.require_adapter("mlx")
-        mlx_state(adapter)
+        made, base = in_mlx(adapter), base_in_mlx(adapter)
         mlx_config(adapter)
-        if self.with_base:
-            if adapter.base is None:
-                raise ConfigError(
-                    "with_base=true needs the base, and the adapter's is not known or not there: "
-                    "give model=hf model.path=DIR, or model=afm-3b model.path=DIR."
-                )
-            mlx_base.check(adapter)
-        notes = mlx_base.notes(adapter) if not self.with_base else []
-        if adapter.is_afm:
-            notes.append("load it with graftlab.exports.mlx.load_adapter: mlx-lm's own refuses it")
-        return notes
+        if not self.with_base:
+            return [*(base.notes() if base else []), *made.notes]
+        if base is None:
+            raise ConfigError(
+                "with_base=true needs the base, and the adapter's is not known or not there: "
+                "give model=hf model.path=DIR, or the model that it was trained on."
+            )
+        base.check()
+        return list(made.notes)
 
     def write(self, adapter: Trained, folder: Path) -> None:
-        save_tensors(mlx_state(adapter), folder / WEIGHTS, library="mlx")
+        save_tensors(in_mlx(adapter).state, folder / WEIGHTS, library="mlx")
         text = json.dumps(mlx_config(adapter), indent=2, sort_keys=True)
         (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
-        if self.with_base:
-            mlx_base.write(adapter, folder / BASE)
+        if self.with_base and (base := base_in_mlx(adapter)):
+            base.write(folder / BASE)
 
     def verify(self, adapter: Trained, folder: Path) -> list[str]:
         from safetensors.torch import load_file
 
-        found, wanted = load_file(folder / WEIGHTS), mlx_state(adapter)
+        found, wanted = load_file(folder / WEIGHTS), in_mlx(adapter).state
         if found.keys() != wanted.keys():
             raise ModelError(f"{folder.name}/{WEIGHTS} holds other tensors than were written.")
         count = compare(((n, found[n], t) for n, t in wanted.items()), folder)
         facts = [f"{count} tensors read back equal"]
-        return facts + (mlx_base.verify(adapter, folder / BASE) if self.with_base else [])
+        base = base_in_mlx(adapter) if self.with_base else None
+        return facts + (base.verify(folder / BASE) if base else [])
 
 
 def load_adapter(model: Any, folder: str | Path) -> Any:
@@ -100,22 +116,8 @@ def load_adapter(model: Any, folder: str | Path) -> Any:
     return model
 
 
-def mlx_state(adapter: Trained) -> dict[str, Tensor]:
-    """The weights under mlx-lm's names and in its shapes. Raises ModelError for others."""
-    if adapter.is_afm:
-        # tamm keeps both matrices transposed, and so does MLX.
-        named = ((afm7.adapter_name(name), tensor) for name, tensor in adapter.state.items())
-        return {name: tensor.contiguous() for name, tensor in named}
-    return dict(_from_peft(adapter))
-
-
 def mlx_config(adapter: Trained) -> dict[str, Any]:
     """What `adapter_config.json` holds. Raises ModelError for what mlx-lm cannot express."""
-    keys = (
-        {afm7.adapter_key(name) for name in adapter.state}
-        if adapter.is_afm
-        else {match[2] for _, match in _parsed(adapter)}
-    )
     return {
         "fine_tune_type": "dora" if adapter.config.get("use_dora") else "lora",
         "model": str(adapter.base or adapter.config.get("base_model_name_or_path") or ""),
@@ -124,7 +126,7 @@ def mlx_config(adapter: Trained) -> dict[str, Any]:
             "rank": adapter.rank,
             "scale": adapter.scale,
             "dropout": 0.0,
-            "keys": sorted(keys),
+            "keys": sorted(in_mlx(adapter).keys),
         },
     }
 

@@ -23,6 +23,8 @@ class Target(ABC):
     """What the folder's name ends in."""
     needs_name: ClassVar[bool] = False
     """Whether the export has a name of its own; else `out` is its folder."""
+    inspects: ClassVar[bool] = False
+    """Whether it can say of any export of its format whether the rules are kept."""
 
     @abstractmethod
     def check(self, adapter: Trained) -> list[str]:
@@ -35,6 +37,14 @@ class Target(ABC):
     @abstractmethod
     def verify(self, adapter: Trained, folder: Path) -> list[str]:
         """Read back what was written and compare; what was found equal. Raises ModelError."""
+
+    @classmethod
+    def inspect(cls, path: Path) -> list[str]:
+        """What an export that is there is, checked against the rules of its format, for people.
+
+        For `graftlab export verify=PATH` with `suffix`. Raises ModelError naming every broken rule.
+        """
+        raise AssertionError("only where `inspects` says so")
 
 
 def save_tensors(state: Mapping[str, Tensor], file: Path, *, library: str) -> None:

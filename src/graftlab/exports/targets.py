@@ -7,19 +7,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from graftlab.errors import ConfigError
-from graftlab.exports.fmadapter import FMAdapter
-from graftlab.exports.mlpackage import MLPackage
 from graftlab.exports.mlx import MLX
 from graftlab.exports.peft import Peft
 from graftlab.exports.target import Target
+from graftlab.registry import load_rooms
 
-TARGETS: dict[str, type[Target]] = {
-    "fmadapter": FMAdapter,
-    "mlpackage": MLPackage,
-    "mlx": MLX,
-    "peft": Peft,
-}
-"""`target=NAME` -> its class, whose fields are the keys it takes."""
+_TARGETS: dict[str, type[Target]] = {"mlx": MLX, "peft": Peft}
+
+
+def register_target(name: str, cls: type[Target]) -> None:
+    """Let `target=name` be `cls`, whose fields are the keys it takes."""
+    _TARGETS[name] = cls
+
+
+def targets() -> dict[str, type[Target]]:
+    """`target=NAME` -> its class."""
+    load_rooms()
+    return dict(sorted(_TARGETS.items()))
 
 
 def make_target(name: str, keys: Mapping[str, Any]) -> Target:
@@ -27,12 +31,12 @@ def make_target(name: str, keys: Mapping[str, Any]) -> Target:
 
     Raises ConfigError for a key that another target takes, and for one that this needs.
     """
-    cls = TARGETS[name]
+    cls = targets()[name]
     fields = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     given = {key: value for key, value in keys.items() if value is not None}
     strangers = []
     for key in given.keys() - fields:
-        takers = [other for other, has in TARGETS.items() if key in _keys(has)]
+        takers = [other for other, has in targets().items() if key in _keys(has)]
         strangers.append(f"{key} belongs to target={' and target='.join(takers)}")
     if strangers:
         raise ConfigError(f"target={name}: {'; '.join(sorted(strangers))}.")

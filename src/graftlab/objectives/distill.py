@@ -32,7 +32,7 @@ class Distill(Objective):
     teacher: str | None = None
     """The run, adapter folder, checkpoint or model folder to learn from: its base and adapter."""
     base: str | None = None
-    """The model folder under a teacher whose run is not known, such as a toolkit's checkpoint."""
+    """The model folder under a teacher whose run is not known, such as a checkpoint alone."""
     divergence: str = "inverse"
     """inverse: KL(student || teacher); forward: KL(teacher || student); jsd: between the two."""
     beta: float = 0.5

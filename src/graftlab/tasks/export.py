@@ -1,6 +1,6 @@
 """The verb `export`: a trained adapter in another runtime's format, read back and compared.
 
-Run as: graftlab export adapter=RUN target=fmadapter name=ficino_music out=DIR
+Run as: graftlab export adapter=RUN target=peft out=DIR
 """
 
 from __future__ import annotations
@@ -8,15 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from graftlab.errors import ConfigError, ModelError, require_choice
 from graftlab.exports.target import Target
-from graftlab.exports.targets import TARGETS, make_target
+from graftlab.exports.targets import make_target, targets
 from graftlab.models.base import ModelSpec
-
-if TYPE_CHECKING:
-    from graftlab.exports.verify import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,25 +30,25 @@ class ExportSpec:
     """`graftlab export adapter=RUN target=TARGET out=DIR`, or `graftlab export verify=PATH`."""
 
     adapter: str | None = None
-    """A run folder, adapter folder or checkpoint, also one of Apple's toolkit; a draft's run."""
+    """A run folder, adapter folder or checkpoint, also of another make; a draft's run."""
     target: str | None = None
-    """The format: fmadapter, mlpackage, mlx or peft."""
+    """The format, such as peft."""
     out: str | None = None
-    """The folder that NAME.fmadapter is written into; without a name, the export itself."""
+    """The folder that an export with a name is written into; without one, the export itself."""
     name: str | None = None
-    """What it is called; letters, digits and underscores for Apple's framework."""
+    """What it is called, where the format has names."""
     verify: str | None = None
-    """Check a .fmadapter that is there, and write nothing."""
+    """Check an export that is there, and write nothing."""
     model: ModelSpec | None = None
     """The base, where the run does not say it or it lies elsewhere now."""
     draft: str | None = None
     """The run of a draft model for speculative decoding."""
     draft_template: str | None = None
-    """Folder with the toolkit's draft.mil and weights template; null takes the base's folder."""
+    """Folder with the program and weights that a draft is put into; null takes the base's."""
     signature: str | None = None
     """The base model's signature; null takes that of OS 26.0."""
     author: str | None = None
-    """Whom metadata.json names; null is what the toolkit writes."""
+    """Whom the export names as its author; null is what the format has for none."""
     description: str | None = None
     """What metadata.json says of the adapter."""
     with_base: bool | None = None
@@ -75,7 +71,7 @@ class ExportSpec:
             raise ConfigError(
                 "Give adapter=RUN, target=TARGET and out=DIR, or verify=PATH to check an export."
             )
-        require_choice("target", self.target, list(TARGETS))
+        require_choice("target", self.target, list(targets()))
         self.make()
 
     def make(self) -> Target:
@@ -101,13 +97,14 @@ class ExportSpec:
             raise ConfigError(f"verify={self.verify}: there is no such file or folder.")
 
 
-def run(spec: ExportSpec) -> Exported | Verdict:
+def run(spec: ExportSpec) -> Exported | None:
     """Check that the adapter fits, write the export, read it back, and say what it is.
 
     Raises ConfigError or ModelError with the fix; then nothing is left where it was to be written.
     """
     if spec.verify is not None:
-        return _verify(Path(spec.verify).expanduser())
+        _verify(Path(spec.verify).expanduser())
+        return None
     from graftlab.console import say
     from graftlab.exports.folder import require_free
     from graftlab.files.locks import hold_beside
@@ -159,23 +156,12 @@ def _files(place: Path) -> Iterator[tuple[str, int]]:
             yield str(file.relative_to(place)), file.stat().st_size
 
 
-def _verify(path: Path) -> Verdict:
-    """Check a package and say what it is. Raises ModelError naming every broken rule."""
+def _verify(path: Path) -> None:
+    """Check an export and say what it is. Raises ModelError naming every broken rule."""
     from graftlab.console import say
-    from graftlab.exports.verify import verify
 
-    verdict = verify(path)
-    if verdict.broken:
-        problems = "\n".join(str(problem) for problem in verdict.broken)
-        raise ModelError(f"{path} breaks rules of its format:\n{problems}")
-    layout = verdict.layout
-    say(f"{path} keeps every rule of the format: {verdict.identifier}")
-    if layout is not None:
-        say(
-            f"  rank {layout.rank}, {verdict.records} tensors for {layout.layers} layers of width "
-            f"{layout.hidden}, {verdict.num_bytes:,} bytes"
-        )
-    say(f"  {'with' if verdict.has_draft else 'without'} a draft model")
-    for note in verdict.notes:
-        say(f"  note: {note}")
-    return verdict
+    known = {cls.suffix: cls for cls in targets().values() if cls.inspects}
+    if path.suffix not in known:
+        raise ModelError(f"{path} is no export that can be checked: {', '.join(known)}.")
+    for line in known[path.suffix].inspect(path):
+        say(line)

@@ -21,7 +21,6 @@ from graftlab.tracking.card import card
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.history import PREFIX
 from graftlab.tracking.result import Result, peak_rss_mb, show_result
-from graftlab.training.callbacks.native import write_final
 from graftlab.training.checkpoint import Saved
 from graftlab.training.device import device_name
 from graftlab.training.whole import best_whole
@@ -58,7 +57,8 @@ class Finish:
         result = self._result(best)
         if self.writes:
             self._save(self.folder.final, result)
-            write_final(fit.module.adapter, self.folder.checkpoints)
+            for writer in fit.writers:
+                writer.after_run()
         fit.restore_adapter(best)
         if fit.book.conversations:
             fit.sampler.draw(best.step)  # by every process: a sharded base answers only together

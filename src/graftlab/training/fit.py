@@ -16,13 +16,14 @@ from graftlab.errors import NonFiniteError
 from graftlab.models.finite import describe_base
 from graftlab.tracking.folder import is_longer
 from graftlab.training.callbacks.checkpointer import Checkpointer
-from graftlab.training.callbacks.native import EpochFiles
+from graftlab.training.callbacks.epochs import EpochWriters
 from graftlab.training.callbacks.progress import Onlooker, ProgressBar
 from graftlab.training.callbacks.recorder import Recorder, Scribe
 from graftlab.training.callbacks.watchers import Sampler, Stopper, Validator
 from graftlab.training.evaluate import Evaluation, validate
 
 if TYPE_CHECKING:
+    from graftlab.adapters.base import CheckpointWriter
     from graftlab.tracking.history import History
     from graftlab.tracking.tracker import Tracker
     from graftlab.training.callbacks.base import StepCallback
@@ -124,7 +125,7 @@ class Fit:
             Stopper(recorder, watched, max_minutes=spec.max_minutes),
             Scribe(recorder, self.history, self.trackers, log_every=spec.trainer.log_every),
             Onlooker(recorder, self.observer),
-            *self._epoch_files(),
+            EpochWriters(recorder, spec.checkpoint, self.history, self.writers),
             Checkpointer(
                 recorder,
                 spec.checkpoint,
@@ -193,12 +194,10 @@ class Fit:
         """The adapter's weights of `saved`."""
         self.module.adapter.load_state_dict(saved.load()["adapter"])
 
-    def _epoch_files(self) -> list[StepCallback]:
-        """What the toolkit of the base keeps besides, where it has one."""
-        if self.module.adapter.native is None:
-            return []
-        folder = self.store.folder
-        return [EpochFiles(self.recorder, self.spec.checkpoint, folder, self.history)]
+    @property
+    def writers(self) -> Sequence[CheckpointWriter]:
+        """What writes checkpoints of another make beside ours."""
+        return self.module.adapter.checkpoint_writers(self.store.folder)
 
 
 def quiet_lightning() -> None:

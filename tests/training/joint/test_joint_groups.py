@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from graftlab.adapters.lora import Lora
+from graftlab.apple.model import AFMModel
 from graftlab.errors import ConfigError
-from graftlab.models.afm import AFMModel
 from graftlab.tracking.folder import RunFolder
 from graftlab.training.joint import measure as measuring
 from graftlab.training.joint.groups import FREE, Job, group, unfit

@@ -6,6 +6,7 @@
     Stopper        early stopping, plateau, time limit: may end the run
     Signals        SIGTERM or Ctrl-C arrived: ends the run, resumable
     Scribe         the row goes to train_log.csv and the loggers
+    EpochWriters   checkpoints of another make, where the adapter brings a writer
     Checkpointer   saves, when due or when the run ends
     ProgressBar    shows it
 

@@ -1,0 +1,97 @@
+"""A whole model to export, as a draft for speculative decoding is: loaded, and made plain.
+
+What a trace cannot see is put into operations it can: masks and positions of transformers, and the
+8-bit keys and values of tamm.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from graftlab.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MASKED = -1e4
+"""Added to scores of later positions: far below any score, and held by half precision."""
+
+
+class Logits(nn.Module):
+    """ids (1, T) -> logits (1, T, V) of a causal model, in operations that can be traced."""
+
+    def __init__(self, model: nn.Module, options: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.model = model
+        self.options = dict(options)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        logits: Tensor = self.model(ids, **self.options).logits
+        return logits
+
+
+class Rounding(nn.Module):
+    """tamm's 8-bit keys and values in plain operations: its own class hides them from a trace."""
+
+    scale: Tensor
+
+    def __init__(self, quantiser: Any) -> None:
+        super().__init__()
+        scale, _ = quantiser.activation_post_process.calculate_qparams()
+        self.register_buffer("scale", scale.clone())
+
+    def forward(self, values: Tensor) -> Tensor:
+        return (values / self.scale).round().clamp(-128, 127) * self.scale
+
+
+def load_whole(folder: Path, *, length: int) -> Logits:
+    """The model in `folder` for rows of `length` tokens, fp32 on the CPU, in eval mode.
+
+    Raises ModelError for a folder that cannot be loaded.
+    """
+    if (folder / "config.json").is_file():
+        return _hugging_face(folder, length=length).eval()
+    from graftlab.apple.base import load_model
+    from graftlab.apple.exports.plain import PlainAFM
+    from graftlab.apple.files import find_assets
+
+    device = torch.device("cpu")
+    model = load_model(find_assets(folder), dtype=torch.float32, device=device)
+    plain = PlainAFM(model)
+    _round_plainly(plain)
+    return Logits(plain, {}).eval()
+
+
+def _hugging_face(folder: Path, *, length: int) -> Logits:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            dtype=torch.float32,
+            attn_implementation="eager",
+            trust_remote_code=False,  # else transformers asks on the terminal
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{folder} is not a model that transformers loads: {error}") from error
+    window = getattr(model.config, "sliding_window", None)
+    if window and window < length:
+        raise ModelError(f"{folder}: its attention spans {window} tokens; length={window} at most.")
+    # Masks and positions are given, because those that transformers derives cannot be traced.
+    options = {
+        "use_cache": False,
+        "attention_mask": torch.full((length, length), MASKED).triu(1)[None, None],
+        "position_ids": torch.arange(length)[None],
+    }
+    return Logits(model, options)
+
+
+def _round_plainly(model: nn.Module) -> None:
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if hasattr(child, "activation_post_process"):
+                setattr(module, name, Rounding(child))
