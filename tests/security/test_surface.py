@@ -20,7 +20,7 @@ OWN_JSON = {
     "adapters/peft_adapter.py": "what json.dumps gave",
     "data/answers.py": "a text that was read within the limits before",
     "apple/files.py": "tamm's reader, after ours has judged the file",
-    "recipes/report/lots.py": "rows that prepare has written",
+    "recipes/report/row_sampling.py": "rows that prepare has written",
     "sweeps/watcher.py": "words of a launcher to its process",
     "sweeps/step_counts.py": "words between two processes of one command",
     "sweeps/joint_benchmark.py": "words between two processes of one command",
