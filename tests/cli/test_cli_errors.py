@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -134,9 +133,8 @@ def test_errors_of_the_run_itself(doors: Doors) -> None:
     doors.fail = {"seed=1": KeyboardInterrupt()}
     assert doors.train("seed=1").code == 130
     doors.fail = {"seed=1": Interrupted("SIGTERM: stopped and saved.", 143)}
-    with pytest.raises(SystemExit) as caught:
-        doors.train("seed=1")
-    assert caught.value.code == 143
+    seen = doors.train("seed=1")
+    assert (seen.code, seen.err) == (143, "SIGTERM: stopped and saved.\n")
 
 
 @pytest.mark.parametrize(
@@ -148,21 +146,20 @@ def test_errors_of_the_run_itself(doors: Doors) -> None:
         (["-m", "graftlab.cli", "train", "--help"], 0, "Choices"),
     ],
 )
-def test_processes_answer_quickly(command: list[str], code: int, text: str) -> None:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+def test_processes_answer_without_anything_heavy(command: list[str], code: int, text: str) -> None:
     done = subprocess.run(
-        [sys.executable, *command],
+        [sys.executable, "-X", "importtime", *command],
         capture_output=True,
         text=True,
         cwd=REPOSITORY,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY / "src")},
         timeout=60,
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == code
     assert text in done.stdout + done.stderr
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    assert cpu < 1.5  # about 0.2 s for help, 0.5 s for an error; torch alone would be more
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "graftlab.cli" in imported or command[0] == "-m"
+    assert not imported & {"torch", "numpy", "lightning", "transformers", "wandb", "optuna"}
 
 
 def test_flags_may_stand_in_front_of_the_verb(doors: Doors) -> None:

@@ -22,6 +22,7 @@ from graftlab.door.menu import menu
 from graftlab.door.words import read_words
 from graftlab.errors import ConfigError, GraftlabError
 from graftlab.registry import choices, conf_dir, dump, field_types, groups, restore
+from graftlab.tasks.train import TrainCommand
 from graftlab.training.spec import TrainSpec
 
 CONF = conf_dir()
@@ -72,8 +73,9 @@ def test_every_option_composes_and_builds(name: str) -> None:
     group, option = name.split("=")
     value = f"[default,{option}]" if group == "callbacks" else option
     spec = built(f"{group}={value}", *needed(name))
-    assert isinstance(spec, TrainSpec)
-    assert restore(TrainSpec, yaml.safe_load(yaml.safe_dump(dump(spec)))) == spec
+    assert isinstance(spec, TrainCommand)
+    run = spec.training()
+    assert restore(TrainSpec, yaml.safe_load(yaml.safe_dump(dump(run)))) == run
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -94,7 +96,7 @@ def test_defaults_are_those_of_the_classes() -> None:
     from graftlab.tracking.loggers import WandbLogs
     from graftlab.training.optimizers.adamw import AdamW
 
-    plain = TrainSpec(
+    plain = TrainCommand(
         model=TinyModel(), data=DemoData(), objective=CrossEntropy(), optimizer=AdamW()
     )
     plain.run_dir = "run"
