@@ -237,12 +237,12 @@ def test_importing_the_config_loads_no_torch() -> None:
 
 
 def test_restore_refuses_unknown_keys_and_choices() -> None:
-    data = dump(built())
+    data = dump(built().training())
     with pytest.raises(ConfigError, match=r"`lora\.rnak`.*Did you mean `rank`"):
         restore(TrainSpec, {**data, "lora": {"rnak": 8}})
     with pytest.raises(ConfigError, match=r"model\.choice=hff .*Did you mean `hf`"):
         restore(TrainSpec, {**data, "model": {"choice": "hff"}})
-    assert restore(TrainSpec, data) == built()
+    assert restore(TrainSpec, data) == built().training()
 
 
 def test_groups_that_take_lists() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import resource
 import subprocess
@@ -144,6 +145,22 @@ def test_the_key_knows_data_tokenizer_and_turns_but_not_the_place() -> None:
         cache_key(wanted[:1] * 2 + wanted[2:], "tokenizer", "all"),
     ]
     assert len({key, *others}) == 9
+
+
+def test_a_tokenizer_of_another_folder_brings_its_code_into_the_key(
+    chat_tokenizer: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = chat_tokenizer("chatml")
+    monkeypatch.syspath_prepend(tmp_path)
+    keys = {ours.rendering}
+    for number in (1, 2):
+        code = "from graftlab.text.hf import HFTokenizer\nclass Theirs(HFTokenizer):\n    n = "
+        (tmp_path / f"theirs{number}.py").write_text(f"{code}{number}\n")
+        cls = importlib.import_module(f"theirs{number}").Theirs
+        theirs = cls.__new__(cls)
+        theirs.__dict__.update(ours.__dict__)
+        keys.add(theirs.rendering)
+    assert len(keys) == 3
 
 
 def test_a_damaged_cache_is_made_anew(chat_tokenizer: Maker, tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import inspect
 import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +49,11 @@ class Tokenizer(ABC):
 
     @property
     def rendering(self) -> str:
-        """Hash of all that decides the ids of a conversation; with the date where one is asked."""
-        return f"{self.fingerprint} {self._day()}" if self.asks_date else self.fingerprint
+        """All that decides the ids of a conversation beside the code of this folder: the files, the
+        code of the class, which may lie elsewhere, and the date where one is asked.
+        """
+        day = f" {self._day()}" if self.asks_date else ""
+        return f"{self.fingerprint} {_code_of(type(self))}{day}"
 
     def strftime_now(self, form: str) -> str:
         """What templates call: midnight of the date, in a format of `strftime`."""
@@ -178,3 +183,12 @@ def fingerprint_of(*parts: object) -> str:
 def holds_tokenizer(folder: Path) -> bool:
     """Whether a tokenizer lies in `folder`."""
     return any((folder / name).is_file() for name in FILES)
+
+
+@cache
+def _code_of(cls: type) -> str:
+    """Hash of the file in which a class of another folder is written; nothing for one of this."""
+    source = inspect.getsourcefile(cls)
+    if source is None or Path(source).parent == Path(__file__).parent:
+        return ""
+    return hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16]
