@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = [
     *("errors", "types", "columns", "terminal", "console", "progress", "process", "parent_watch"),
-    *("files", "caches", "registry", "commands", "machine", "statistics", "pages", "text", "data"),
+    *("files", "caches", "plugins", "registry", "commands", "machine", "statistics", "pages", "text", "data"),
     *("packing", "models", "adapters", "objectives", "generation", "tracking", "recipes"),
     *("training", "exports", "planning", "sweeps", "reports", "apple"),
     *("tasks", "config", "door", "cli", "__main__"),

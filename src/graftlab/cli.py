@@ -28,6 +28,7 @@ from graftlab.config import VERBS
 from graftlab.door.keys import check_words
 from graftlab.door.launch import Outcome, run_each, run_once, through_hydra
 from graftlab.door.menu import Menu, menu
+from graftlab.door.plugins import take_plugins
 from graftlab.door.verify import Door, composed, verify_sweep
 from graftlab.door.words import Word, read_words
 from graftlab.errors import ConfigError, GraftlabError, Interrupted, did_you_mean
@@ -98,6 +99,7 @@ def _answer(arguments: list[str], call: str) -> int:
     extra = Path(flags.config_dir) if flags.config_dir else None
     if extra is not None and not extra.is_dir():
         raise ConfigError(f"--config-dir {extra}: there is no such folder.")
+    typed = take_plugins(typed, extra)
     conf = conf_dir()
     choices = menu(verb, [conf, *([extra] if extra else [])])
     door = Door(choices, conf, extra)

@@ -41,20 +41,23 @@ VERBS: dict[str, type] = {
 """Verb -> its spec; also the name of `conf/<verb>.yaml` and of `graftlab.tasks.<verb>`."""
 
 
-@cache
 def register() -> None:
     """Make the schemas known to Hydra, as `schema/<verb>` and `schema/<group>/<choice>`."""
-    from hydra.core.config_store import ConfigStore
-
     from graftlab.door.options import install
 
     install()
-    store = ConfigStore.instance()
     for verb, spec in VERBS.items():
-        store.store(group="schema", name=verb, node=spec)
+        _store("schema", verb, spec)
     for group in groups():
         for name, cls in choices(group).items():
-            store.store(group=f"schema/{group}", name=name, node=cls)
+            _store(f"schema/{group}", name, cls)
+
+
+@cache
+def _store(group: str, name: str, schema: type) -> None:
+    from hydra.core.config_store import ConfigStore
+
+    ConfigStore.instance().store(group=group, name=name, node=schema)
 
 
 def compose(

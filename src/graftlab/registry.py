@@ -13,7 +13,8 @@ A group is a base class and the classes that can be chosen in its place:
 The choice `distill` of a group whose base lies in `graftlab.objectives` is looked for in the module
 `graftlab.objectives.distill` when it is first asked for; the options of `conf/objective/` say which
 choices there are. A folder of graftlab with a `plugin.py` registers choices of groups whose base
-lies elsewhere, by importing them there, and so do modules of the user's own (`load_plugins`).
+lies elsewhere, by importing them there, and so do modules of the user's own
+(`graftlab/plugins.py`).
 
 `dump` and `restore` carry a spec to `run.yaml` and back; a node whose class is a choice names it:
 
@@ -24,21 +25,18 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from graftlab.errors import ConfigError, did_you_mean, require_range
+from graftlab.plugins import OWN_CLASS, load_inherited
 
 MARK = "choice"
 """The key of a dumped node that names its choice."""
-PLUGINS = "GRAFTLAB_PLUGINS"
-"""Environment variable with the user's modules, separated by commas: worker processes read it."""
-
 Spec = TypeVar("Spec")
 Class = TypeVar("Class", bound=type)
 
@@ -123,23 +121,6 @@ def choice_of(cls: type) -> str | None:
     return _NAMES.get(cls)
 
 
-def load_plugins(modules: Sequence[str]) -> None:
-    """Import modules of the user's own, whose classes register themselves, here and in workers.
-
-    Raises ConfigError where one cannot be imported.
-    """
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise ConfigError(
-                f"plugins={module}: {error}. The module must lie in the folder that --config-dir "
-                "names, in the current one, or be installed."
-            ) from error
-    known = [name for name in os.environ.get(PLUGINS, "").split(",") if name]
-    os.environ[PLUGINS] = ",".join(dict.fromkeys([*known, *modules]))
-
-
 def _look_for(own: Group, name: str) -> None:
     """Import the module in which a choice of that name would be."""
     if name in own.classes or not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
@@ -154,7 +135,7 @@ def load_rooms() -> None:
     """Import what folders add to groups and tables of others: ours, and the user's in a worker."""
     for file in sorted(Path(__file__).parent.glob("*/plugin.py")):
         importlib.import_module(f"{__package__}.{file.parent.name}.plugin")
-    load_plugins([name for name in os.environ.get(PLUGINS, "").split(",") if name])
+    load_inherited()
 
 
 def dump(spec: Any) -> Any:
@@ -251,5 +232,6 @@ def _chosen(cls: type, values: dict[str, Any], path: str) -> type:
         where = path or cls.__name__
         raise ConfigError(
             f"{where}.{MARK}={name} is not one of {', '.join(known)}.{did_you_mean(name, known)}"
+            f" {OWN_CLASS}"
         )
     return own.classes[name]

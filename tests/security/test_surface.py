@@ -39,7 +39,7 @@ def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
             yield ast.unparse(node.func), node
 
 
-IMPORTERS = ("registry.py", "training/__main__.py")
+IMPORTERS = ("plugins.py", "registry.py", "training/__main__.py")
 """Import what the command line allows, and what the launching process has named."""
 
 

@@ -5,12 +5,22 @@ from __future__ import annotations
 import re
 import types
 from collections.abc import Sequence
-from typing import Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
 from graftlab.door.keys import unknown_key
 from graftlab.door.menu import Menu
 from graftlab.errors import AUTO, NumberOrAuto, WholeOrAuto
-from graftlab.registry import choice_of, choices, field_types, groups, nested_spec
+from graftlab.plugins import OWN_CLASS
+from graftlab.registry import (
+    choice_of,
+    choices,
+    field_types,
+    groups,
+    nested_spec,
+)
+
+if TYPE_CHECKING:
+    from hydra.errors import MissingConfigException
 
 _KINDS = {
     bool: "true or false",
@@ -23,7 +33,7 @@ _KINDS = {
 
 def explain(error: Exception, menu: Menu, overrides: Sequence[str]) -> str | None:
     """One message for people, or None when the error is not about the configuration."""
-    from hydra.errors import HydraException
+    from hydra.errors import HydraException, MissingConfigException
     from omegaconf.errors import (
         ConfigAttributeError,
         ConfigKeyError,
@@ -40,9 +50,19 @@ def explain(error: Exception, menu: Menu, overrides: Sequence[str]) -> str | Non
         return _in_file(error) + _foreign_key(key, cause, menu)
     if isinstance(cause, ValidationError) and key:
         return _in_file(error) + _wrong_type(key, menu, overrides)
+    if isinstance(error, MissingConfigException) and (lost := _lost_class(error)) is not None:
+        return lost
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _without_advice(str(error), str(cause) if cause is not error else "")
     return None
+
+
+def _lost_class(error: MissingConfigException) -> str | None:
+    """An option file whose class nobody has imported."""
+    parts = (error.missing_cfg_file or "").split("/")
+    if parts[0] != "schema" or len(parts) != 3:
+        return None
+    return f"{parts[1]}={parts[2]}: there is no class `{parts[2]}`. {OWN_CLASS}"
 
 
 def _foreign_key(key: str, cause: Any, menu: Menu) -> str:

@@ -14,6 +14,7 @@ from graftlab.columns import table
 from graftlab.commands import commands
 from graftlab.config import VERBS
 from graftlab.door.menu import Menu
+from graftlab.door.plugins import KEY, MEANING
 from graftlab.door.words import LISTS, POSITIONAL
 from graftlab.registry import choices, field_types, named_specs, nested_spec
 
@@ -52,7 +53,7 @@ def verb_help(menu: Menu, call: str) -> str:
             default = menu.values.get(name)
             shown = f"{name}=..." if isinstance(default, dict) else f"{name}={_plain(default)}"
             rows[shown] = docs.get(name) or f"keys of its own: {call} --help {name}"
-    lines += table(rows)
+    lines += table(rows | {f"{KEY}=[]": MEANING})
     example = next((name for name in ("lora", "model", "mix") if name in menu.groups), None)
     if example is not None:
         lines += ["", f"Keys of a group, as group.key=value: {call} --help {example}"]

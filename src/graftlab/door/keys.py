@@ -12,10 +12,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graftlab.door.menu import Menu, is_free
+from graftlab.door.plugins import KEY
 from graftlab.door.secrets import is_secret, refuse_secrets
 from graftlab.door.words import Word
 from graftlab.errors import ConfigError, did_you_mean
-from graftlab.registry import named_specs, nested_spec
+from graftlab.plugins import OWN_CLASS
+from graftlab.registry import groups, named_specs, nested_spec
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -65,7 +67,7 @@ def unknown_key(key: str, menu: Menu) -> str:
     if parent and (hint := menu.find(parent)) is not None and nested_spec(hint) is None:
         return f"`{key}`: {parent} holds a value and has no keys of its own."
     known = menu.dotted_keys()
-    siblings = menu.under(parent)
+    siblings = [*menu.under(parent), *(() if parent else (KEY,))]
     close = difflib.get_close_matches(name, siblings, n=1, cutoff=0.6)
     namesakes = [other for other in known if other.rpartition(".")[2] == name]
     if close:
@@ -77,6 +79,7 @@ def unknown_key(key: str, menu: Menu) -> str:
     if not hint_text:
         place = f"{parent} has" if siblings and parent else f"`graftlab {menu.verb}` has"
         hint_text = f" {place}: {', '.join(siblings or menu.under(''))}."
+        hint_text += f" {OWN_CLASS}" if parent in groups() else ""
     return f"`{key}` is not a key of graftlab {menu.verb}.{hint_text}"
 
 
@@ -140,6 +143,8 @@ def _group_problems(word: Word, override: Override, menu: Menu) -> Iterator[str]
             hint = did_you_mean(option, options)
             if elsewhere and not hint:
                 hint = f" Did you mean `{elsewhere[0]}={option}`?"
+            if group in groups() and not hint:
+                hint = f" Options of your own lie in --config-dir DIR. {OWN_CLASS}"
             yield f"{group}={option} is not one of {named}.{hint}"
 
 

@@ -178,6 +178,8 @@ def _key(key: str, value: Any, place: str) -> Iterator[str]:
         yield f"`{place}` names code to be called, which no option file may."
     elif key == "trust_remote_code" and value not in (None, False):
         yield f"`{place}`: trust in code is given on each command line, {place}=true, by no file."
+    elif place == "plugins":
+        yield f"`{place}`: code is allowed on each command line, plugins=[MODULE], by no file."
     elif key == "key_env" and value not in (None, KEY_ENV):
         yield f"`{place}`: what secret is sent is said on the command line ({place}={value})."
     elif key == "url" and isinstance(value, str) and _host(value) not in HOSTS:

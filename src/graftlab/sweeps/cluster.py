@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graftlab.errors import GraftlabError
+from graftlab.plugins import plugin_environment
 from graftlab.sweeps.launchers.base import Work
 from graftlab.sweeps.pool import PROGRAM, STILLBORN
 from graftlab.sweeps.rules import Rules, startable
@@ -77,7 +78,7 @@ class Cluster(ABC):
         return Station(
             self.ledger.folder.resolve(),
             self.launch,
-            environment=self.slots[0].environment,
+            environment={**plugin_environment(), **self.slots[0].environment},
             retries=self.retries,
             program=self.program,
         )

@@ -1,0 +1,144 @@
+"""docs/plugins.md, followed to the letter in a folder outside the repository."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chats import chats
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"^`([^`\n]+)`[^\n]*\n\n```(?:python|yaml)\n(.*?)```", re.DOTALL | re.MULTILINE)
+CALLS = (
+    "import json, sys; from graftlab.cli import main\n"
+    "print('CODES', [main(line) for line in json.loads(sys.argv[1])])"
+)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds what the page says, and is no part of the repository."""
+    home = tmp_path_factory.mktemp("home")
+    for path, body in BLOCK.findall(PAGE):
+        assert path.startswith("mine/")
+        (home / path).parent.mkdir(parents=True, exist_ok=True)
+        (home / path).write_text(body, encoding="utf-8")
+    return home
+
+
+def called(home: Path, *lines: list[str]) -> tuple[list[int], subprocess.CompletedProcess[str]]:
+    """The exit codes of command lines that one new process answers in turn."""
+    done = subprocess.run(
+        [sys.executable, "-c", CALLS, json.dumps(lines)],
+        cwd=home,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+    )
+    codes = [line for line in done.stdout.splitlines() if line.startswith("CODES")]
+    assert codes, done.stderr
+    return json.loads(codes[-1].removeprefix("CODES ")), done
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "train_log.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def training(home: Path, model: Path, *words: str) -> list[str]:
+    data = chats(home / "chats.jsonl", 8)
+    plain = ["model=hf", f"model.path={model}", "data=jsonl", f"data.train={data}"]
+    plain += ["max_steps=2", "logger=csv", "precision=fp32", "callbacks.samples.prompts=0"]
+    plain += ["callbacks.progress=false"]
+    return ["train", "--config-dir", "mine", *plain, *words]
+
+
+def test_an_objective(home: Path, qwen2_folder: Path) -> None:
+    words = ["plugins=[focal]", "objective=focal", "objective.gamma=1"]
+    line = training(home, qwen2_folder, *words, "hydra.run.dir=run")
+    bare = [word for word in line if not word.startswith("plugins=")]
+    forgotten = [word for word in bare if not word.startswith(("hydra.", "objective.gamma"))]
+    codes, done = called(
+        home,
+        bare,
+        [*forgotten, "resume=run"],
+        training(home, qwen2_folder, *words, "objective.gama=1"),
+        line,
+        ["train", "--config-dir", "mine", "plugins=focal", "--help", "objective"],
+    )
+    assert codes == [2, 2, 2, 0, 0], done.stderr
+    assert "`objective.gamma` is not a key" in done.stderr
+    assert done.stderr.count("plugins=[MODULE]") == 2
+    assert "objective=focal: there is no class `focal`" in done.stderr
+    assert "Did you mean `objective.gamma`?" in done.stderr
+    assert "How much less; 0 is plain cross-entropy." in done.stdout
+    written = rows(home / "run")
+    assert [row["step"] for row in written] == ["0", "1", "2"]
+    assert all(0 < float(row["loss"]) < float(row["nll"]) for row in written[1:])
+    assert "choice: focal" in (home / "run" / "run.yaml").read_text()
+
+
+def test_workers_of_a_sweep_import_it_too(home: Path, qwen2_folder: Path) -> None:
+    words = ["-m", "plugins=[focal]", "objective=focal", "objective.gamma=0,2"]
+    words += ["hydra.sweep.dir=swept", "launcher=local", "launcher.slots=1"]
+    codes, done = called(home, training(home, qwen2_folder, *words))
+    assert codes == [0], done.stdout + done.stderr
+    losses = [float(rows(run)[-1]["loss"]) for run in sorted((home / "swept").glob("*/"))
+              if (run / "train_log.csv").is_file()]  # fmt: skip
+    assert len(set(losses)) == 2
+
+
+def test_what_was_trained_with_it_answers_without(home: Path, qwen2_folder: Path) -> None:
+    words = ["plugins=[focal]", "objective=focal", "hydra.run.dir=once"]
+    sample = ["sample", "adapter=once", "prompt=Who?", "generation.max_new_tokens=2"]
+    train = training(home, qwen2_folder, *words)
+    assert called(home, train)[0] == [0]
+    codes, done = called(home, sample, [*train, "resume=once", "objective=sft"])
+    assert codes[0] == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("plugins=[nowhere_at_all]", "No module named 'nowhere_at_all'. A module of your own lies"),
+        ("plugins=a/b.py", "give the names of modules, as Python imports them"),
+        ("plugins=[]", "give the names of modules"),
+        ("plugins=[broken]", "broken.py:1: ZeroDivisionError"),
+        ("plugins=[needy]", "plugins=needy: No module named 'not_installed'."),
+        ("plugin=[focal]", "Did you mean `plugins`?"),
+        ("experiment=asks", "`plugins`: code is allowed on each command line"),
+        ("objective=nonesuch", "plugins=[MODULE]"),
+        ("plugins=[again]", "objective=sft is graftlab.objectives.sft"),
+    ],
+)
+def test_what_is_refused(
+    word: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from graftlab.cli import main
+
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    (tmp_path / "needy.py").write_text("import not_installed\n")
+    (tmp_path / "again.py").write_text(
+        "from graftlab.objectives.sft import CrossEntropy\n"
+        "from graftlab.registry import choice\n"
+        "@choice('sft')\nclass Mine(CrossEntropy): ...\n"
+    )
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "asks.yaml").write_text("# @package _global_\nplugins: [focal]\n")
+    before, found = dict(os.environ), list(sys.path)
+    try:
+        assert main(["train", "--config-dir", str(tmp_path), word]) == 2
+        assert dict(os.environ) == before  # no worker is to import what was refused
+    finally:
+        sys.path[:] = found
+        for name in ("broken", "needy", "again"):
+            sys.modules.pop(name, None)
+    assert message in capsys.readouterr().err
