@@ -16,7 +16,18 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = [
     *("errors", "types", "columns", "terminal", "console", "progress", "process", "parent_watch"),
-    *("files", "caches", "plugins", "registry", "commands", "machine", "statistics", "pages", "text", "data"),
+    *(
+        "files",
+        "caches",
+        "plugins",
+        "registry",
+        "commands",
+        "machine",
+        "statistics",
+        "pages",
+        "text",
+        "data",
+    ),
     *("packing", "models", "adapters", "objectives", "generation", "tracking", "recipes"),
     *("training", "exports", "planning", "sweeps", "reports", "apple"),
     *("tasks", "config", "door", "cli", "__main__"),
@@ -43,7 +54,7 @@ ONLY_IN = {
 LONGEST = 300
 
 LIGHT = [
-    *("graftlab.tasks.export", "graftlab.exports.targets"),
+    *("graftlab.tasks.export", "graftlab.exports.fmadapter", "graftlab.exports.mlx"),
     *("graftlab.cli", "graftlab.tasks.train", "graftlab.tasks.report", "graftlab.registry"),
     *("graftlab.reports.gather", "graftlab.reports.compare", "graftlab.reports.page"),
     *("graftlab.sweeps.search", "graftlab.door.sweep", "graftlab.sweeps.run"),

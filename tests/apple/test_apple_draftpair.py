@@ -14,6 +14,7 @@ from afm_adapters import afm_run
 from afm_assets import make_assets
 from graftlab.apple.exports import blob
 from graftlab.apple.exports.draftpair import cluster, pair_of, read_program
+from graftlab.apple.exports.fmadapter import FMAdapter
 from graftlab.apple.exports.source import draft_state
 from graftlab.apple.exports.verify import verify
 from graftlab.errors import ConfigError, ModelError
@@ -200,8 +201,8 @@ def drafted(tmp_path: Path) -> tuple[Path, Path]:
 def test_a_package_with_a_draft_is_whole(drafted, tmp_path):
     made, draft = drafted
     spec = ExportSpec(
-        adapter=str(made), target="fmadapter", name="fast", out=str(tmp_path / "out"),
-        draft=str(draft), draft_template=str(tmp_path / "toolkit"),
+        adapter=str(made), name="fast", out=str(tmp_path / "out"),
+        target=FMAdapter(draft=str(draft), draft_template=str(tmp_path / "toolkit")),
     )  # fmt: skip
     done = run(spec)
     assert isinstance(done, Exported)
@@ -215,11 +216,11 @@ def test_a_package_with_a_draft_is_whole(drafted, tmp_path):
 def test_without_its_template_nothing_is_written(drafted, tmp_path):
     made, draft = drafted
     spec = ExportSpec(
-        adapter=str(made), target="fmadapter", name="fast", out=str(tmp_path / "out"),
-        draft=str(draft),
+        adapter=str(made), name="fast", out=str(tmp_path / "out"),
+        target=FMAdapter(draft=str(draft)),
     )  # fmt: skip
     with pytest.raises(ModelError, match=r"holds neither of draft\.mil and weights_template\.bin"):
         run(spec)
     assert not (tmp_path / "out").exists()
-    with pytest.raises(ConfigError, match="add draft=RUN"):
-        ExportSpec(adapter="a", target="fmadapter", name="a", out="o", draft_template="t")
+    with pytest.raises(ConfigError, match="add target.draft=RUN"):
+        FMAdapter(draft_template="t")

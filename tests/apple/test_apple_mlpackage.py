@@ -69,8 +69,8 @@ def test_a_draft_becomes_a_palettised_package(kind, tmp_path):
     from graftlab.tasks.export import Exported, ExportSpec, run
 
     spec = ExportSpec(
-        adapter=str(whole_model(kind, tmp_path)), target="mlpackage", name="draft",
-        out=str(tmp_path), length=16,
+        adapter=str(whole_model(kind, tmp_path)), target=MLPackage(length=16),
+        name="draft", out=str(tmp_path),
     )  # fmt: skip
     spec.check()
     done = run(spec)
@@ -92,7 +92,7 @@ def test_a_package_of_other_weights_is_not_kept(tmp_path, monkeypatch):
     from graftlab.apple.exports import mlpackage
 
     adapter = load(str(whole_model(QWEN, tmp_path)))
-    target = MLPackage(name="draft", length=16)
+    target = MLPackage(length=16)
     folder = tmp_path / "draft.mlpackage"
     folder.mkdir()
     target.write(adapter, folder)
@@ -129,7 +129,7 @@ def test_codes_are_packed_as_coremltools_packs_them(tmp_path):
 
 def test_an_adapter_is_no_model(tmp_path):
     with pytest.raises(ModelError, match="is an adapter, and target=mlpackage takes a whole model"):
-        MLPackage(name="draft").check(load(str(hf_run(tmp_path))))
+        MLPackage().check(load(str(hf_run(tmp_path))))
 
 
 def test_a_model_is_no_adapter(tmp_path):
@@ -138,7 +138,7 @@ def test_a_model_is_no_adapter(tmp_path):
     from graftlab.exports.peft import Peft
 
     model = load(str(whole_model(QWEN, tmp_path)))
-    for target in (FMAdapter(name="one"), MLX(), Peft()):
+    for target in (FMAdapter(), MLX(), Peft()):
         with pytest.raises(ModelError, match="is a whole model, not an adapter"):
             target.check(model)
 
@@ -148,19 +148,19 @@ def test_without_coremltools_the_install_line_is_told(tmp_path, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "coremltools", None)
     with pytest.raises(ConfigError, match=r"pip install 'graftlab\[coreml\]'"):
-        MLPackage(name="draft").check(Trained(tmp_path, {}, whole=tmp_path))
+        MLPackage().check(Trained(tmp_path, {}, whole=tmp_path))
 
 
 def test_bits_and_length_are_checked():
-    with pytest.raises(ConfigError, match="bits=5 is not one of"):
-        MLPackage(name="draft", bits=5)
-    with pytest.raises(ConfigError, match="length=1 is out of range"):
-        MLPackage(name="draft", length=1)
+    with pytest.raises(ConfigError, match="target.bits=5 is not one of"):
+        MLPackage(bits=5)
+    with pytest.raises(ConfigError, match="target.length=1 is out of range"):
+        MLPackage(length=1)
 
 
 def test_a_window_shorter_than_a_row_is_refused(tmp_path):
     folder = miniature("mistral", tmp_path / "model")
-    with pytest.raises(ModelError, match="its attention spans 16 tokens; length=16 at most"):
+    with pytest.raises(ModelError, match="its attention spans 16 tokens; target.length=16 at most"):
         load_whole(folder, length=17)
     shutil.rmtree(folder)
     with pytest.raises(ModelError, match="is not an assets folder|is not a model"):

@@ -196,7 +196,7 @@ def test_a_checkpoint_s_name_finds_the_run(doors: Doors) -> None:
         "export-fmadapter --adapter-name ficino_music --checkpoint ./out/adapter-best.pt "
         "--draft-checkpoint ./out/draft-model-final.pt --output-dir ./exports/",
     )
-    assert {f"adapter={run}", "draft=out/draft-model", "name=ficino_music"} <= set(export)
+    assert {f"adapter={run}", "target.draft=out/draft-model", "name=ficino_music"} <= set(export)
 
 
 def test_a_checkpoint_that_is_not_there(doors: Doors) -> None:

@@ -10,8 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from afm_adapters import hf_run
 from chats import chats
 
 ROOT = Path(__file__).parents[2]
@@ -142,3 +144,20 @@ def test_what_is_refused(
         for name in ("broken", "needy", "again"):
             sys.modules.pop(name, None)
     assert message in capsys.readouterr().err
+
+
+def test_an_export_target(home: Path, tmp_path: Path) -> None:
+    run = hf_run(tmp_path)
+    line = ["export", "--config-dir", "mine", f"adapter={run}", "out=made", "target=npz"]
+    codes, done = called(
+        home,
+        line,
+        [*line, "plugins=npz", "target.compres=true"],
+        [*line, "plugins=npz", "target.compress=true"],
+    )
+    assert codes == [2, 2, 0], done.stderr
+    assert "target=npz: there is no class `npz`" in done.stderr
+    assert "Did you mean `target.compress`?" in done.stderr
+    assert "matrices read back equal" in done.stdout
+    with np.load(home / "made" / "adapter.npz") as found:
+        assert {name.rpartition("lora_")[2] for name in found} == {"A.weight", "B.weight"}

@@ -83,5 +83,5 @@ def test_a_base_that_is_gone_is_asked_for(tmp_path):
     shutil.rmtree(tmp_path / "made" / "qwen2")
     adapter = load(str(run))
     assert MLX().check(adapter) == []
-    with pytest.raises(ConfigError, match="with_base=true needs the base"):
+    with pytest.raises(ConfigError, match="target.with_base=true needs the base"):
         MLX(with_base=True).check(adapter)

@@ -66,12 +66,13 @@ def prepare(root: Path, folder: Path) -> None:
 
 
 def export(root: Path, folder: Path) -> None:
+    from graftlab.exports.peft import Peft
     from graftlab.tasks.export import ExportSpec, run
 
     place = str(folder / "export")
     run(
         ExportSpec(
-            adapter=str(root / "whole-train" / "run"), target="peft", out=place, overwrite=True
+            adapter=str(root / "whole-train" / "run"), target=Peft(), out=place, overwrite=True
         )
     )
 

@@ -25,6 +25,7 @@ from graftlab.apple.exports.verify import verify
 from graftlab.apple.model import AFMModel
 from graftlab.cli import main
 from graftlab.errors import ConfigError, GraftlabError, ModelError
+from graftlab.registry import choices
 from graftlab.tasks.export import Exported, ExportSpec, run
 from training_spec import small_spec
 
@@ -47,9 +48,17 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     return text
 
 
+OF_THE_VERB = ("name", "model", "verify", "overwrite")
+
+
 def export(adapter: Path | None, target: str, out: Path, **keys: Any) -> Exported:
+    """`keys` are those of the verb and of the target together."""
+    own = {key: keys[key] for key in keys.keys() - set(OF_THE_VERB)}
     spec = ExportSpec(
-        adapter=str(adapter) if adapter else None, target=target, out=str(out), **keys
+        adapter=str(adapter) if adapter else None,
+        target=choices("target")[target](**own),
+        out=str(out),
+        **{key: keys[key] for key in keys.keys() & set(OF_THE_VERB)},
     )
     spec.check()
     done = run(spec)
@@ -147,17 +156,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"target": "fmadapter", "name": "a", "signature": "9799725"},
         "40 lowercase hexadecimal digits",
     ),
-    "another target's key": (
-        {"target": "peft", "signature": "ab" * 20, "with_base": True},
-        "signature belongs to target=fmadapter; with_base belongs to target=mlx",
-    ),
-    "an unknown target": ({"target": "gguf"}, "target=gguf is not one of fmadapter"),
     "a missing adapter": ({"adapter": "rnu", "target": "peft"}, "Did you mean `run`"),
     "a path for a name": ({"name": "../one"}, "name=../one is a path"),
     "two things at once": ({"verify": "one.fmadapter"}, "leave adapter and target out"),
     "a missing draft": (
         {"target": "fmadapter", "name": "a", "draft": "none"},
-        "draft=none: there is no such file",
+        "target.draft=none: there is no such file",
     ),
     "nothing": ({"adapter": None}, "or verify=PATH to check an export"),
 }
@@ -262,15 +266,38 @@ def test_from_the_command_line(made, tmp_path, capfd):
     """Through the door: a positional run, text with commas, verification, and exit codes."""
     lonely = tmp_path / "adapter-epoch2.pt"
     shutil.copyfile(made / "run" / "checkpoints" / "adapter-final.pt", lonely)
-    common = ["target=fmadapter", "name=one", f"out={tmp_path}", "description=Softly, (twice)"]
+    common = [
+        "target=fmadapter",
+        "name=one",
+        f"out={tmp_path}",
+        "target.description=So, (twice)",
+    ]
     model = ["model=afm-3b", f"model.path={made / 'assets'}"]
     assert main(["export", str(lonely), *common, *model]) == 0
     package = tmp_path / "one.fmadapter"
-    assert json.loads((package / "metadata.json").read_text())["description"] == "Softly, (twice)"
+    assert json.loads((package / "metadata.json").read_text())["description"] == "So, (twice)"
     assert main(["export", f"verify={package}"]) == 0
     (package / "metadata.json").unlink()
     assert main(["export", f"verify={package}"]) == 2
     assert "files: metadata.json is missing" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["target=peft", f"target.signature={'ab' * 20}"],
+            "`target.signature` is not a key of target=peft; it belongs to target=fmadapter.",
+        ),
+        (["target=gguf"], "target=gguf is not one of fmadapter, mlpackage, mlx, peft."),
+        (["target=mlx", "target.with_bas=1"], "Did you mean `target.with_base`?"),
+        (["target.bits=6"], "choose target=fmadapter|mlpackage|mlx|peft first"),
+        (["signature=a"], "Did you mean `target.signature`?"),
+    ],
+)
+def test_a_key_of_another_target_is_refused(words, message, tmp_path, capfd):
+    assert main(["export", "adapter=run", f"out={tmp_path}", "name=one", *words]) == 2
+    assert message in capfd.readouterr().err
 
 
 def test_a_run_that_was_trained_goes_everywhere(afm_folder, tmp_path, screen):

@@ -19,17 +19,14 @@ from graftlab.apple.toolkit.answer import answer
 from graftlab.apple.toolkit.helps import SUMMARY, completions
 from graftlab.commands import Command, register_command
 from graftlab.exports.source import register_trained
-from graftlab.exports.targets import register_target
 from graftlab.models.folder import register_model_folder
 from graftlab.text.load import register_tokenizer
 
-__all__ = ["AFMMini", "AFMModel", "mlx", "peft"]
+__all__ = ["AFMMini", "AFMModel", "FMAdapter", "MLPackage", "mlx", "peft"]
 
 register_tokenizer(recognise)
 register_adapters(AFMModel, AFMBase, check=check, attach=attach, load=load_adapter)
 register_checkpoint(SUFFIX, ToolkitSource)
 register_model_folder(WEIGHTS, lambda folder: AFMModel(path=str(folder)))
 register_trained(TrainedAFM)
-register_target("fmadapter", FMAdapter)
-register_target("mlpackage", MLPackage)
 register_command("toolkit", Command(summary=SUMMARY, answer=answer, completions=completions))

@@ -119,6 +119,8 @@ def optional_parents(key: str, menu: Menu) -> list[str]:
 
 def switched_off(key: str, parent: str, menu: Menu) -> str:
     """What to say about a key inside `parent`, which is null in this configuration."""
+    if parent in menu.groups:
+        return f"`{key}`: choose {parent}={'|'.join(menu.groups[parent])} first."
     group, _, name = parent.rpartition(".")
     option = name.replace("_", "-")
     options = menu.groups.get(group, [])

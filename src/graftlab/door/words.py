@@ -17,7 +17,7 @@ from pathlib import Path
 from graftlab.config import MASKED
 from graftlab.registry import MARK
 
-TEXT = frozenset({"author", "description", "prompt", "system"})
+TEXT = frozenset({"prompt", "system", "target.author", "target.description"})
 """Keys whose value is text to the last character; even `null` is a word."""
 
 PATHS = frozenset(
@@ -33,7 +33,6 @@ PATHS = frozenset(
         "decontaminate.against",
         "dirs",
         "draft",
-        "draft_template",
         "frame",
         "generation.schema",
         "logger.wandb.entity",
@@ -56,7 +55,9 @@ PATHS = frozenset(
         "rewriter.model",
         "rewriter.prompt",
         "rewriter.url",
-        "signature",
+        "target.draft",
+        "target.draft_template",
+        "target.signature",
         "verify",
         "write",
     }

@@ -2,7 +2,7 @@
 
     adapters.safetensors    model.layers.0.self_attn.q_proj.lora_a (in, rank), lora_b (rank, out)
     adapter_config.json     which modules, rank, and scale = alpha / rank
-    base/                   the base as mlx-lm loads it, with `with_base=true`
+    base/                   the base as mlx-lm loads it, with `target.with_base=true`
 
 `mlx_lm.generate --model BASE --adapter-path EXPORT` takes one for a Hugging Face model. Its own
 loader refuses models with a fused q, k, v layer (0.32): `load_adapter` below puts the adapter on.
@@ -23,6 +23,7 @@ from graftlab.exports.mlx_base import base_in_mlx
 from graftlab.exports.source import Trained
 from graftlab.exports.target import Target, compare, save_tensors
 from graftlab.files.reading import read_json
+from graftlab.registry import choice
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,12 +53,13 @@ def in_mlx(adapter: Trained) -> InMLX:
     return InMLX(dict(_from_peft(adapter)), {match[2] for _, match in _parsed(adapter)})
 
 
+@choice("mlx")
 @dataclass(kw_only=True, slots=True)
 class MLX(Target):
     """An adapter folder of mlx-lm, with the base in its format if wanted."""
 
-    name: str | None = None
-    with_base: bool | None = None
+    with_base: bool = False
+    """Write the base as well, in the format that mlx-lm loads."""
 
     def check(self, adapter: Trained) -> list[str]:
         adapter.require_adapter("mlx")
@@ -67,8 +69,8 @@ class MLX(Target):
             return [*(base.notes() if base else []), *made.notes]
         if base is None:
             raise ConfigError(
-                "with_base=true needs the base, and the adapter's is not known or not there: "
-                "give model=hf model.path=DIR, or the model that it was trained on."
+                "target.with_base=true needs the base, and the adapter's is not known or not "
+                "there: give model=hf model.path=DIR, or the model that it was trained on."
             )
         base.check()
         return list(made.notes)

@@ -64,7 +64,7 @@ class HFFolder(MLXBase):
             return []
         return [
             f"mlx-lm reads rope_theta only at the top level of {self.folder / CONFIG}, where it is "
-            "not: with_base=true writes a base that has it there"
+            "not: target.with_base=true writes a base that has it there"
         ]
 
     def write(self, folder: Path) -> None:

@@ -18,6 +18,7 @@ from graftlab.errors import ModelError
 from graftlab.exports.source import Trained
 from graftlab.exports.target import Target, compare, save_tensors
 from graftlab.files.checksums import write_checksums
+from graftlab.registry import choice
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,11 +48,10 @@ def in_peft(adapter: Trained) -> InPeft:
     return InPeft({n: tensor.contiguous() for n, tensor in adapter.state.items()}, adapter.config)
 
 
+@choice("peft")
 @dataclass(kw_only=True, slots=True)
 class Peft(Target):
     """A folder that plain `peft` loads."""
-
-    name: str | None = None
 
     def check(self, adapter: Trained) -> list[str]:
         adapter.require_adapter("peft")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from graftlab.errors import ModelError
+from graftlab.errors import ConfigError, ModelError
+from graftlab.registry import choice_of, group
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -16,15 +18,27 @@ if TYPE_CHECKING:
     from graftlab.exports.source import Trained
 
 
+@group("target")
+@dataclass(kw_only=True, slots=True)
 class Target(ABC):
-    """One format. Its dataclass fields are the keys of `graftlab export` that it takes."""
+    """One format, one choice of `target`; its fields are the keys `target.KEY` that it takes."""
 
     suffix: ClassVar[str] = ""
-    """What the folder's name ends in."""
+    """What the folder's name ends in; what stands before it is the name of the export."""
     needs_name: ClassVar[bool] = False
     """Whether the export has a name of its own; else `out` is its folder."""
     inspects: ClassVar[bool] = False
     """Whether it can say of any export of its format whether the rules are kept."""
+
+    def check_name(self, name: str | None) -> None:
+        """Raise ConfigError for a name that the format cannot have."""
+        if self.needs_name and name is None:
+            own = choice_of(type(self))
+            raise ConfigError(f"target={own} needs a name: name=ficino_music, say.")
+
+    def check_files(self) -> None:
+        """Raise ConfigError for a file that a key names and that is not there."""
+        return
 
     @abstractmethod
     def check(self, adapter: Trained) -> list[str]:
@@ -32,7 +46,7 @@ class Target(ABC):
 
     @abstractmethod
     def write(self, adapter: Trained, folder: Path) -> None:
-        """Fill `folder`, which is there and empty."""
+        """Fill `folder`, which is there, empty, and has the name of the export."""
 
     @abstractmethod
     def verify(self, adapter: Trained, folder: Path) -> list[str]:

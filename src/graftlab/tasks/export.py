@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from graftlab.errors import ConfigError, ModelError, require_choice
+from graftlab.errors import ConfigError, ModelError
 from graftlab.exports.target import Target
-from graftlab.exports.targets import make_target, targets
 from graftlab.models.base import ModelSpec
+from graftlab.registry import choices
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,8 @@ class ExportSpec:
 
     adapter: str | None = None
     """A run folder, adapter folder or checkpoint, also of another make; a draft's run."""
-    target: str | None = None
-    """The format, such as peft."""
+    target: Target | None = None
+    """The format, with its keys."""
     out: str | None = None
     """The folder that an export with a name is written into; without one, the export itself."""
     name: str | None = None
@@ -41,22 +41,6 @@ class ExportSpec:
     """Check an export that is there, and write nothing."""
     model: ModelSpec | None = None
     """The base, where the run does not say it or it lies elsewhere now."""
-    draft: str | None = None
-    """The run of a draft model for speculative decoding."""
-    draft_template: str | None = None
-    """Folder with the program and weights that a draft is put into; null takes the base's."""
-    signature: str | None = None
-    """The base model's signature; null takes that of OS 26.0."""
-    author: str | None = None
-    """Whom the export names as its author; null is what the format has for none."""
-    description: str | None = None
-    """What metadata.json says of the adapter."""
-    with_base: bool | None = None
-    """With target=mlx: write the base as well, in the format that mlx-lm loads."""
-    bits: int | None = None
-    """With target=mlpackage: bits of a weight, 4, 6 or 8; null is 4."""
-    length: int | None = None
-    """With target=mlpackage: tokens that one call reads; null is 256."""
     overwrite: bool = False
     """Replace an export that is there."""
 
@@ -71,29 +55,18 @@ class ExportSpec:
             raise ConfigError(
                 "Give adapter=RUN, target=TARGET and out=DIR, or verify=PATH to check an export."
             )
-        require_choice("target", self.target, list(targets()))
-        self.make()
-
-    def make(self) -> Target:
-        """The target with its keys. Raises ConfigError for keys that do not belong to it."""
-        keys = ("name", "draft", "draft_template", "signature", "author", "description")
-        assert self.target is not None, "a spec that verifies makes no target"
-        values = {key: getattr(self, key) for key in (*keys, "with_base", "bits", "length")}
-        return make_target(self.target, values)
+        self.target.check_name(self.name)
 
     def check(self) -> None:
         """Look for what is named, before anything heavy is loaded. Raises GraftlabError."""
         from graftlab.adapters.artifact import find_artifact
 
-        if self.verify is None:
+        if self.target is not None:
             find_artifact(self.adapter or "")
             if self.model is not None:
                 self.model.check()
-            for key in ("draft", "draft_template"):
-                path = getattr(self, key)
-                if path is not None and not Path(path).expanduser().exists():
-                    raise ConfigError(f"{key}={path}: there is no such file or folder.")
-        elif not Path(self.verify).expanduser().exists():
+            self.target.check_files()
+        elif self.verify is not None and not Path(self.verify).expanduser().exists():
             raise ConfigError(f"verify={self.verify}: there is no such file or folder.")
 
 
@@ -102,15 +75,14 @@ def run(spec: ExportSpec) -> Exported | None:
 
     Raises ConfigError or ModelError with the fix; then nothing is left where it was to be written.
     """
-    if spec.verify is not None:
-        _verify(Path(spec.verify).expanduser())
+    if spec.target is None:
+        _verify(Path(spec.verify or "").expanduser())
         return None
     from graftlab.console import say
     from graftlab.exports.folder import require_free
     from graftlab.files.locks import hold_beside
 
-    target = spec.make()
-    out = Path(spec.out or "").expanduser()
+    target, out = spec.target, Path(spec.out or "").expanduser()
     place = out / f"{spec.name}{target.suffix}" if spec.name else out
     with hold_beside(place, tell=say):
         require_free(place, overwrite=spec.overwrite)
@@ -160,7 +132,8 @@ def _verify(path: Path) -> None:
     """Check an export and say what it is. Raises ModelError naming every broken rule."""
     from graftlab.console import say
 
-    known = {cls.suffix: cls for cls in targets().values() if cls.inspects}
+    formats = [cls for cls in choices("target").values() if issubclass(cls, Target)]
+    known = {cls.suffix: cls for cls in formats if cls.inspects}
     if path.suffix not in known:
         raise ModelError(f"{path} is no export that can be checked: {', '.join(known)}.")
     for line in known[path.suffix].inspect(path):

@@ -112,7 +112,7 @@ def pair_of(state: Mapping[str, Tensor], folder: Path) -> Pair:
     if problems or not matched:
         raise ModelError(
             f"{program} does not take this draft: {listed(problems, 4, '; ')}. Which weight is "
-            "which is known only by its name, and none is guessed. Export without draft=."
+            "which is known only by its name, and none is guessed. Export without target.draft."
         )
     return Pair(program, template, tuple(matched))
 
@@ -176,7 +176,7 @@ def _files(folder: Path) -> tuple[Path, Path]:
     there = DRAFT if program.is_file() else template.name if template else "neither"
     raise ModelError(
         f"{folder} holds {there} of {DRAFT} and {TEMPLATES[0]}, and a draft needs both: they come "
-        "with Apple's toolkit. draft_template=DIR names their folder."
+        "with Apple's toolkit. target.draft_template=DIR names their folder."
     )
 
 

@@ -15,6 +15,7 @@ from graftlab.apple.exports.source import TrainedAFM, draft_state, heads_of
 from graftlab.apple.exports.verify import verify
 from graftlab.errors import ConfigError, ModelError
 from graftlab.exports.target import Target, compare
+from graftlab.registry import choice
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +33,7 @@ DRAFTED = (
 )
 
 
+@choice("fmadapter")
 @dataclass(kw_only=True, slots=True)
 class FMAdapter(Target):
     """A package `NAME.fmadapter`, with a draft model where one is given."""
@@ -40,22 +42,38 @@ class FMAdapter(Target):
     needs_name: ClassVar[bool] = True
     inspects: ClassVar[bool] = True
 
-    name: str
     signature: str | None = None
+    """The base model's signature; null takes that of OS 26.0."""
     author: str | None = None
+    """Whom metadata.json names; null is what the toolkit writes."""
     description: str | None = None
+    """What metadata.json says of the adapter."""
     draft: str | None = None
+    """The run of a draft model for speculative decoding."""
     draft_template: str | None = None
+    """Folder with the toolkit's draft.mil and weights template; null takes the base's folder."""
 
     def __post_init__(self) -> None:
-        self.metadata(PROVEN_RANK)
+        self.metadata("one", PROVEN_RANK)
         if self.draft_template and not self.draft:
-            raise ConfigError("draft_template is where a draft's weights go: add draft=RUN.")
+            raise ConfigError(
+                "target.draft_template is where a draft's weights go: add target.draft=RUN."
+            )
 
-    def metadata(self, rank: int) -> Metadata:
+    def check_name(self, name: str | None) -> None:
+        Target.check_name(self, name)
+        self.metadata(name or "", PROVEN_RANK)
+
+    def check_files(self) -> None:
+        for key in ("draft", "draft_template"):
+            path = getattr(self, key)
+            if path is not None and not Path(path).expanduser().exists():
+                raise ConfigError(f"target.{key}={path}: there is no such file or folder.")
+
+    def metadata(self, name: str, rank: int) -> Metadata:
         """What `metadata.json` will say. Raises ConfigError for a name that cannot load."""
         return Metadata(
-            self.name,
+            name,
             rank,
             self.signature or SIGNATURE_26_0,
             self.author or Metadata("default").author,
@@ -73,7 +91,9 @@ class FMAdapter(Target):
         layout = _layout(adapter)
         notes = [RUNTIME]
         if self.signature is None:
-            notes.append("the signature is that of OS 26.0; another release wants signature=...")
+            notes.append(
+                "the signature is that of OS 26.0; target.signature=... is for another release"
+            )
         if layout.rank != PROVEN_RANK:
             notes.append(f"rank {layout.rank}: only {PROVEN_RANK} is known to load on a device")
         if adapter.scale != SCALE:
@@ -98,8 +118,8 @@ class FMAdapter(Target):
         folder = Path(self.draft_template).expanduser() if self.draft_template else adapter.base
         if folder is None:
             raise ModelError(
-                "draft= needs the toolkit's draft.mil and weights template, and the base's folder "
-                "is not known: give draft_template=DIR."
+                "target.draft needs the toolkit's draft.mil and weights template, and the base's "
+                "folder is not known: give target.draft_template=DIR."
             )
         return pair_of(draft_state(Path(self.draft or "").expanduser()), folder)
 
@@ -109,7 +129,7 @@ class FMAdapter(Target):
             folder,
             adapter.state,
             layout=layout,
-            metadata=self.metadata(layout.rank),
+            metadata=self.metadata(folder.name.removesuffix(self.suffix), layout.rank),
             alpha=adapter.alpha,
         )
         if self.draft:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from graftlab.apple.exports import blob
 from graftlab.errors import ConfigError, ModelError, require_choice, require_range
 from graftlab.exports.target import Target
+from graftlab.registry import choice
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from graftlab.exports.source import Trained
 
 INSTALL = "pip install 'graftlab[coreml]'"
-BITS, LENGTH = 4, 256
 WEIGHTS = Path("Data/com.apple.CoreML/weights/weight.bin")
 SMALLEST = 2048
 """Tensors of up to so many elements (norms) keep their values."""
@@ -35,6 +35,7 @@ TOLERANCE = {4: 0.2, 6: 0.06, 8: 0.03}
 """Bits -> the largest root mean square error, in standard deviations of the weights."""
 
 
+@choice("mlpackage")
 @dataclass(kw_only=True, slots=True)
 class MLPackage(Target):
     """A Core ML package of a whole, small model."""
@@ -42,14 +43,14 @@ class MLPackage(Target):
     suffix: ClassVar[str] = ".mlpackage"
     needs_name: ClassVar[bool] = True
 
-    name: str
-    bits: int | None = None
-    length: int | None = None
+    bits: int = 4
+    """Bits of a weight: 4, 6 or 8."""
+    length: int = 256
+    """Tokens that one call reads."""
 
     def __post_init__(self) -> None:
-        if self.bits is not None:
-            require_choice("bits", str(self.bits), [str(bits) for bits in TOLERANCE])
-        require_range("length", self.length, least=2, most=4096)
+        require_choice("target.bits", str(self.bits), [str(bits) for bits in TOLERANCE])
+        require_range("target.length", self.length, least=2, most=4096)
 
     def check(self, adapter: Trained) -> list[str]:
         if adapter.whole is None:
@@ -71,17 +72,16 @@ class MLPackage(Target):
         from graftlab.apple.exports.whole import load_whole
 
         assert adapter.whole is not None
-        length = self.length or LENGTH
-        model = load_whole(adapter.whole, length=length)
-        convert(model, length=length, bits=self.bits or BITS).save(str(folder))
+        model = load_whole(adapter.whole, length=self.length)
+        convert(model, length=self.length, bits=self.bits).save(str(folder))
 
     def verify(self, adapter: Trained, folder: Path) -> list[str]:
         from graftlab.apple.exports.whole import load_whole
 
         assert adapter.whole is not None
-        state = load_whole(adapter.whole, length=self.length or LENGTH).state_dict()
+        state = load_whole(adapter.whole, length=self.length).state_dict()
         by_name = {name.replace(".", "_"): tensor for name, tensor in state.items()}
-        bits, worst, count = self.bits or BITS, 0.0, 0
+        bits, worst, count = self.bits, 0.0, 0
         for name, values in palettised(folder):
             if name not in by_name or by_name[name].numel() != values.size:
                 continue  # a constant that the converter made

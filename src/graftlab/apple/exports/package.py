@@ -60,8 +60,8 @@ class Metadata:
             )
         if not SIGNATURE.fullmatch(self.signature):
             raise ConfigError(
-                f"signature={self.signature} is not 40 lowercase hexadecimal digits, as that of a "
-                f"base model is; OS 26.0 has {SIGNATURE_26_0}."
+                f"target.signature={self.signature} is not 40 lowercase hexadecimal digits, as "
+                f"that of a base model is; OS 26.0 has {SIGNATURE_26_0}."
             )
 
     @property

@@ -44,14 +44,16 @@ def draft_state(path: Path) -> dict[str, Tensor]:
     try:
         found = find_artifact(str(path))
     except ModelError as error:
-        raise ModelError(f"draft={path}: {error}") from error
+        raise ModelError(f"target.draft={path}: {error}") from error
     if found.whole is None:
-        raise ModelError(f"draft={path}: there is no model, as a run with lora=full leaves it.")
+        raise ModelError(
+            f"target.draft={path}: no model is there, as a run with lora=full leaves it."
+        )
     folder = found.place
     if (folder / "config.json").is_file():
         raise ModelError(
-            f"draft={path} is a model of transformers, and Apple's runtime takes drafts of Apple's "
-            "architecture alone. target=mlpackage takes it."
+            f"target.draft={path} is a model of transformers, and Apple's runtime takes drafts of "
+            "Apple's architecture alone. target=mlpackage takes it."
         )
     return read_weights(find_assets(folder).weights)
 

@@ -80,7 +80,9 @@ def _hugging_face(folder: Path, *, length: int) -> Logits:
         raise ModelError(f"{folder} is not a model that transformers loads: {error}") from error
     window = getattr(model.config, "sliding_window", None)
     if window and window < length:
-        raise ModelError(f"{folder}: its attention spans {window} tokens; length={window} at most.")
+        raise ModelError(
+            f"{folder}: its attention spans {window} tokens; target.length={window} at most."
+        )
     # Masks and positions are given, because those that transformers derives cannot be traced.
     options = {
         "use_cache": False,

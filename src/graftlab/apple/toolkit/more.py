@@ -71,12 +71,19 @@ def exported_words(values: Values, said: Said) -> list[str]:
 
 
 def draft_words(values: Values, said: Said) -> list[str]:
-    """`draft=` and, where something is drafted, how many tokens at once."""
+    """`draft=` and how many tokens are drafted at once."""
     if "draft-checkpoint" not in values:
         return []
     number = values.get("num-draft-tokens")
     tokens = [] if number is None else [f"draft_tokens={number}"]
     return [f"draft={draft_at(values['draft-checkpoint'], values)}", *tokens]
+
+
+def packed_draft_words(values: Values, said: Said) -> list[str]:
+    """`target.draft=`, the draft that goes into a package."""
+    if "draft-checkpoint" not in values:
+        return []
+    return [f"target.draft={draft_at(values['draft-checkpoint'], values)}"]
 
 
 def drawing_words(values: Values, said: Said) -> list[str]:

@@ -15,6 +15,7 @@ from graftlab.apple.toolkit.more import (
     drawing_words,
     exported_words,
     model_words,
+    packed_draft_words,
     prompt_words,
     run_words,
     student_words,
@@ -245,12 +246,12 @@ EXPORT_FMADAPTER = Command(
         Flag("adapter-name", "letters, digits and underscores", "name={}", required=True),
         Flag("checkpoint", "the adapter", keys="adapter", required=True),
         Flag("output-dir", "folder to write NAME.fmadapter into", "out={}", required=True),
-        Flag("draft-checkpoint", "a draft model", keys="draft"),
-        Flag("author", "who made it", "author={}"),
-        Flag("description", "what it is", "description={}"),
+        Flag("draft-checkpoint", "a draft model", keys="target.draft"),
+        Flag("author", "who made it", "target.author={}"),
+        Flag("description", "what it is", "target.description={}"),
         *MODEL,
     ),
-    more=(exported_words, draft_words),
+    more=(exported_words, packed_draft_words),
 )
 
 COMMANDS = {
