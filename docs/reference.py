@@ -153,7 +153,7 @@ def group_page(group: str, cards: list[Menu]) -> str:
     lines += block([command for file in files.values() for command in file.commands])
     prefix = prefix_of(group, files)
     own = {name: under(file, group, prefix) for name, file in files.items()}
-    if choices(group):
+    if choices_of(card, group):
         lines += choice_tables(group, prefix, files, own, chosen)
     elif (spec := nested_spec(card.find(group))) is not None:
         base = {f"{prefix}.{k.partition('.')[2]}": v for k, v in verb_file.values.items()
@@ -167,6 +167,12 @@ def group_page(group: str, cards: list[Menu]) -> str:
         if file.package == "_global_" and (beyond or file.takes or group == "sweep"):
             lines += what_it_sets(group, name, file, beyond if group != "sweep" else file.values)
     return page(lines)
+
+
+def choices_of(card: Menu, group: str) -> dict[str, type]:
+    """The classes of which a group's node is one."""
+    own = nested_spec(card.find(group))
+    return choices_under(own) if own else {}
 
 
 def prefix_of(group: str, files: dict[str, Option]) -> str:

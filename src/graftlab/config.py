@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.recipes.spec import PrepareSpec
 from graftlab.registry import choices, conf_dir, dump, groups, require_finite
+from graftlab.schemas import gathered, schema_of
 from graftlab.tasks.export import ExportSpec
 from graftlab.tasks.inspect import InspectSpec
 from graftlab.tasks.plan import PlanSpec
@@ -47,7 +48,7 @@ def register() -> None:
 
     install()
     for verb, spec in VERBS.items():
-        _store("schema", verb, spec)
+        _store("schema", verb, schema_of(spec))
     for group in groups():
         for name, cls in choices(group).items():
             _store(f"schema/{group}", name, cls)
@@ -151,7 +152,7 @@ def build(cfg: DictConfig) -> Any:
     spec = _unmask(OmegaConf.to_object(cfg))
     require_finite(spec)
     refuse_secrets(dump(spec))
-    return spec
+    return gathered(spec)
 
 
 def _unmask(spec: Any) -> Any:

@@ -16,6 +16,15 @@ choices there are. A folder of graftlab with a `plugin.py` registers choices of 
 lies elsewhere, by importing them there, and so do modules of the user's own
 (`graftlab/plugins.py`).
 
+Where several choices may stand side by side, a collection holds them, each under its own key beside
+those that it has anyway:
+
+    @collection("callbacks")                   # callbacks: {progress: true, plateau: {patience: 9}}
+    @dataclass(kw_only=True, slots=True)
+    class Callbacks:
+        progress: bool = True
+        chosen: dict[str, CallbackSpec] = field(default_factory=dict)
+
 `dump` and `restore` carry a spec to `run.yaml` and back; a node whose class is a choice names it:
 
     dump(HFModel(path="qwen"))  ->  {"choice": "hf", "path": "qwen", ...}
@@ -54,7 +63,11 @@ class Group:
     """Those imported so far, by name."""
 
 
+CHOSEN = "chosen"
+"""The field of a collection that holds what was chosen, key -> spec."""
+
 _GROUPS: dict[str, Group] = {}
+_COLLECTIONS: dict[type, str] = {}
 _NAMES: dict[type, str] = {}
 
 
@@ -87,6 +100,27 @@ def choice(name: str) -> Callable[[Class], Class]:
         return cls
 
     return mark
+
+
+def collection(group: str) -> Callable[[Class], Class]:
+    """Decorator of a class with a field `chosen`: its further keys are the choices of `group`."""
+
+    def mark(cls: Class) -> Class:
+        _COLLECTIONS[cls] = group
+        return cls
+
+    return mark
+
+
+def is_collection(cls: type) -> bool:
+    """Whether exactly this class holds choices side by side."""
+    return cls in _COLLECTIONS
+
+
+def members(cls: type) -> dict[str, type]:
+    """Key -> class of what may stand in a collection: `early-stopping` has `early_stopping`."""
+    found = choices(_COLLECTIONS[cls]) if cls in _COLLECTIONS else {}
+    return {name.replace("-", "_"): member for name, member in found.items()}
 
 
 def conf_dir() -> Path:
@@ -147,7 +181,11 @@ def dump(spec: Any) -> Any:
     if not dataclasses.is_dataclass(spec):
         return spec
     mark = {MARK: name} if (name := choice_of(type(spec))) else {}
-    return mark | {f.name: dump(getattr(spec, f.name)) for f in dataclasses.fields(spec)}
+    values = {f.name: dump(getattr(spec, f.name)) for f in dataclasses.fields(spec)}
+    if is_collection(type(spec)):
+        for key, value in sorted(values.pop(CHOSEN).items()):
+            values[key] = {k: v for k, v in value.items() if k != MARK}
+    return mark | values
 
 
 def restore(cls: type[Spec], data: Mapping[str, Any], *, path: str = "") -> Spec:
@@ -165,7 +203,8 @@ def restore(cls: type[Spec], data: Mapping[str, Any], *, path: str = "") -> Spec
     if unknown:
         where = f"{path}." if path else ""
         hint = did_you_mean(unknown[0], hints)
-        raise ConfigError(f"`{where}{unknown[0]}` is not a key of {target.__name__}.{hint}")
+        own = f" {OWN_CLASS}" if is_collection(target) else ""
+        raise ConfigError(f"`{where}{unknown[0]}` is not a key of {target.__name__}.{hint}{own}")
     for name, value in values.items():
         nested, named = nested_spec(hints[name]), named_specs(hints[name])
         place = f"{path}.{name}" if path else name
@@ -173,6 +212,9 @@ def restore(cls: type[Spec], data: Mapping[str, Any], *, path: str = "") -> Spec
             values[name] = restore(nested, value, path=place)
         elif named is not None:
             values[name] = {k: restore(named, v, path=f"{place}.{k}") for k, v in value.items()}
+    if is_collection(target):
+        given = {key: values.pop(key) for key in members(target) if key in values}
+        values[CHOSEN] = {key: value for key, value in given.items() if value is not None}
     try:
         spec: Spec = target(**values)
         require_finite(spec, path)
@@ -196,9 +238,17 @@ def require_finite(value: Any, key: str = "") -> None:
         require_finite(part, f"{key}.{name}" if key else str(name))
 
 
-@cache
 def field_types(cls: type) -> dict[str, Any]:
-    """Field name -> resolved type of a spec class, in field order."""
+    """Key -> resolved type of a spec class, in field order; a collection's choices may be None."""
+    own = _declared(cls)
+    if not is_collection(cls):
+        return own
+    others = {key: member | None for key, member in members(cls).items()}
+    return {name: hint for name, hint in own.items() if name != CHOSEN} | others
+
+
+@cache
+def _declared(cls: type) -> dict[str, Any]:
     hints = get_type_hints(cls)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 

@@ -70,7 +70,7 @@ def test_a_sweep_is_one_folder_and_one_group(doors: Doors) -> None:
         (1e-3, 4),
         (1e-3, 16),
     ]
-    assert {job.logger.wandb.group for job in jobs} == {order.folder.name}
+    assert {job.logger.chosen["wandb"].group for job in jobs} == {order.folder.name}
     assert jobs[1].name == "lr=0.0001 lora.rank=16"
     assert len({draft.identity for draft in order.source.drafts}) == 4
 

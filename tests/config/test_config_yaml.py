@@ -93,7 +93,7 @@ def test_defaults_are_those_of_the_classes() -> None:
     from graftlab.models.tiny import TinyModel
     from graftlab.objectives.sft import CrossEntropy
     from graftlab.sweeps.launchers.auto import AutoLauncher
-    from graftlab.tracking.loggers import WandbLogs
+    from graftlab.tracking.wandb import WandbLogs
     from graftlab.training.optimizers.adamw import AdamW
 
     plain = TrainCommand(
@@ -101,7 +101,7 @@ def test_defaults_are_those_of_the_classes() -> None:
     )
     plain.run_dir = "run"
     plain.schedule.warmup_ratio = 0.1
-    plain.logger.wandb = WandbLogs()
+    plain.logger.chosen = {"wandb": WandbLogs()}
     plain.launcher = AutoLauncher()
     plain.lr, plain.packing.max_length = 5e-3, 1024  # what data=demo sets for its tiny base
     assert built() == plain
@@ -247,11 +247,8 @@ def test_restore_refuses_unknown_keys_and_choices() -> None:
 
 def test_groups_that_take_lists() -> None:
     both = built("logger=[wandb,tensorboard]").logger
-    assert both.wandb is not None
-    assert both.tensorboard is not None
-    plain = built("logger=csv").logger
-    assert plain.wandb is None
-    assert plain.tensorboard is None
+    assert set(both.chosen) == {"wandb", "tensorboard"}
+    assert built("logger=csv").logger.chosen == {}
     stops = built("callbacks=[default,early-stopping,plateau]").callbacks
     assert stops.early_stopping is not None
     assert stops.plateau is not None

@@ -15,6 +15,7 @@ import pytest
 
 from afm_adapters import hf_run
 from chats import chats
+from graftlab.plugins import PLUGINS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
@@ -135,10 +136,10 @@ def test_what_is_refused(
     )
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "asks.yaml").write_text("# @package _global_\nplugins: [focal]\n")
-    before, found = dict(os.environ), list(sys.path)
+    found = list(sys.path)
     try:
         assert main(["train", "--config-dir", str(tmp_path), word]) == 2
-        assert dict(os.environ) == before  # no worker is to import what was refused
+        assert PLUGINS not in os.environ  # no worker is to import what was refused
     finally:
         sys.path[:] = found
         for name in ("broken", "needy", "again"):
@@ -161,3 +162,24 @@ def test_an_export_target(home: Path, tmp_path: Path) -> None:
     assert "matrices read back equal" in done.stdout
     with np.load(home / "made" / "adapter.npz") as found:
         assert {name.rpartition("lora_")[2] for name in found} == {"A.weight", "B.weight"}
+
+
+def test_a_logger(home: Path, qwen2_folder: Path) -> None:
+    words = ["plugins=[jsonl]", "logger=[tensorboard,jsonl]", "hydra.run.dir=logged"]
+    line = training(home, qwen2_folder, *words)
+    line.remove("logger=csv")
+    codes, done = called(
+        home,
+        [word for word in line if not word.startswith("plugins")],
+        [*line, "logger.jsonl.fil=a"],
+        [*line, "logger.jsonl.file=rows.jsonl"],
+        ["train", "--config-dir", "mine", "plugins=jsonl", "--help", "logger"],
+    )
+    assert codes == [2, 2, 0, 0], done.stderr
+    assert "Did you mean `logger.jsonl.file`?" in done.stderr
+    assert "Name of the file in the run folder." in done.stdout
+    written = [json.loads(text) for text in (home / "logged" / "rows.jsonl").open()]
+    assert [row.get("step") for row in written] == [0, 1, 2, None]
+    assert written[-1]["steps"] == 2
+    assert float(rows(home / "logged")[-1]["loss"]) == pytest.approx(written[2]["loss"])
+    assert list((home / "logged" / "tensorboard").iterdir())

@@ -35,7 +35,9 @@ from graftlab.sweeps.trunk import (
 )
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.identity import identity
-from graftlab.tracking.loggers import Loggers, TensorBoardLogs, WandbLogs
+from graftlab.tracking.loggers import Loggers
+from graftlab.tracking.tensorboard import TensorBoardLogs
+from graftlab.tracking.wandb import WandbLogs
 from graftlab.training.checkpoint import Checkpointing, CheckpointStore
 from graftlab.training.evaluate import Evaluation
 from graftlab.training.fit import Fit
@@ -183,7 +185,9 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def test_a_branch_is_told_whole_to_loggers(spec: TrainSpec, tmp_path: Path) -> None:
     """A W&B run and TensorBoard events of its own, with the steps it did not take itself."""
-    watched = replace(spec, logger=Loggers(wandb=WandbLogs(), tensorboard=TensorBoardLogs()))
+    watched = replace(
+        spec, logger=Loggers(chosen={"wandb": WandbLogs(), "tensorboard": TensorBoardLogs()})
+    )
     trunk, folder = RunFolder(tmp_path / "trunk"), RunFolder(tmp_path / "branch")
     run(replace(watched, epochs=3, run_dir=str(trunk.path)), observer=Keeper(trunk, {4}, ()))
     mine = replace(watched, run_dir=str(folder.path), resume="auto")

@@ -10,8 +10,10 @@ import pytest
 
 from graftlab.errors import ConfigError
 from graftlab.tracking.identity import flatten
-from graftlab.tracking.loggers import Loggers, TensorBoardLogs, WandbLogs
+from graftlab.tracking.loggers import Loggers
 from graftlab.tracking.result import Result
+from graftlab.tracking.tensorboard import TensorBoardLogs
+from graftlab.tracking.wandb import WandbLogs
 from wandb_files import history, runs
 
 ROWS = [{"step": 0, "valid_loss": 3.0}, {"step": 1, "loss": 2.5, "epoch": 0.5}]
@@ -35,7 +37,9 @@ def test_wandb_offline_keeps_one_run_over_two_starts(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
     for start in range(2):
-        (tracker,) = open_all(tmp_path, Loggers(wandb=WandbLogs(group="g")), rows=ROWS[:start])
+        (tracker,) = open_all(
+            tmp_path, Loggers(chosen={"wandb": WandbLogs(group="g")}), rows=ROWS[:start]
+        )
         assert tracker.run.settings.mode == "offline"
         assert tracker.run.config["lora.rank"] == 8
         for row in ROWS[start:]:
@@ -54,7 +58,7 @@ def test_wandb_offline_keeps_one_run_over_two_starts(tmp_path, monkeypatch):
 def test_tensorboard_holds_every_scalar(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    (tracker,) = open_all(tmp_path, Loggers(tensorboard=TensorBoardLogs()))
+    (tracker,) = open_all(tmp_path, Loggers(chosen={"tensorboard": TensorBoardLogs()}))
     for row in ROWS:
         tracker.log(row)
     tracker.finish(0)
@@ -94,7 +98,7 @@ def test_wandb_knows_what_a_finished_run_achieved(tmp_path, offline):
     logs = WandbLogs(group="g", tags=["mine"], artifacts=True)
     logs.join("a-sweep-" + "x" * 80)
     (tmp_path / "run").mkdir()
-    (tracker,) = open_all(tmp_path / "run", Loggers(wandb=logs))
+    (tracker,) = open_all(tmp_path / "run", Loggers(chosen={"wandb": logs}))
     tracker.log(ROWS[1])
     tracker.conclude(finished(adapter))
     tracker.finish(0)
@@ -108,7 +112,7 @@ def test_wandb_knows_what_a_finished_run_achieved(tmp_path, offline):
 
 
 def test_wandb_marks_a_pruned_run_until_it_is_let_go_on(tmp_path, offline):
-    loggers = Loggers(wandb=WandbLogs(tags=["mine"]))
+    loggers = Loggers(chosen={"wandb": WandbLogs(tags=["mine"])})
     (tracker,) = open_all(tmp_path, loggers)
     tracker.log(ROWS[1])
     tracker.paused()
@@ -126,8 +130,9 @@ def test_wandb_marks_a_pruned_run_until_it_is_let_go_on(tmp_path, offline):
 
 def test_a_run_of_wandbs_agent_keeps_the_id_it_was_given(tmp_path, offline):
     program = (
-        "import sys; from pathlib import Path; from graftlab.tracking.loggers import *\n"
-        "loggers = Loggers(wandb=WandbLogs(mode='offline'))\n"
+        "import sys; from pathlib import Path; from graftlab.tracking.loggers import Loggers\n"
+        "from graftlab.tracking.wandb import WandbLogs\n"
+        "loggers = Loggers(chosen={'wandb': WandbLogs(mode='offline')})\n"
         "loggers.open(Path(sys.argv[1]), name='a', config={}, history=[])[0].finish(0)"
     )
     given = {**os.environ, "WANDB_SWEEP_ID": "s1", "WANDB_RUN_ID": "given123"}
@@ -149,7 +154,7 @@ def test_tensorboard_gathers_the_hyperparameters_of_all_runs(tmp_path):
     from tensorboard.plugins.hparams import api_pb2, list_session_groups
     from tensorboard.plugins.hparams.backend_context import Context
 
-    loggers = Loggers(tensorboard=TensorBoardLogs())
+    loggers = Loggers(chosen={"tensorboard": TensorBoardLogs()})
     for rate in (1e-4, 1e-3):
         config = {"lr": rate, "lora": {"rank": 8, "dropout": None}, "run_dir": str(rate)}
         (tracker,) = loggers.open(tmp_path / f"lr{rate}", name="a", config=config, history=[])

@@ -12,10 +12,11 @@ import psutil
 import pytest
 
 from graftlab.errors import ConfigError
+from graftlab.tracking import wandb as tracking_wandb
 from graftlab.tracking import wandb_server as lookups
-from graftlab.tracking import wandb_tracker
-from graftlab.tracking.loggers import Loggers, WandbLogs
+from graftlab.tracking.loggers import Loggers
 from graftlab.tracking.upload import offline_runs
+from graftlab.tracking.wandb import WandbLogs
 from wandb_files import history
 from wandb_server import KEY, wandb_server
 
@@ -47,7 +48,7 @@ def log_a_run(folder, server_url, monkeypatch, *, midway=lambda: None, timeout=6
     """Log ROWS and finish; returns where the run was said to be."""
     monkeypatch.setenv("WANDB_BASE_URL", server_url)
     folder.mkdir(exist_ok=True)
-    logs = Loggers(wandb=WandbLogs(finish_timeout=timeout))
+    logs = Loggers(chosen={"wandb": WandbLogs(finish_timeout=timeout)})
     (tracker,) = logs.open(folder, name="a run", config={"lr": 1e-4}, history=[])
     tracker.log(ROWS[0])
     midway()
@@ -99,7 +100,7 @@ def test_no_server_at_all(tmp_path, monkeypatch, capsys):
 
 
 def test_a_server_that_opens_no_run(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(wandb_tracker, "INIT_SECONDS", 1)
+    monkeypatch.setattr(tracking_wandb, "INIT_SECONDS", 1)
     with wandb_server("opens no run") as server:
         log_a_run(tmp_path / "run", server.url, monkeypatch)
     assert "logged offline" in capsys.readouterr().out
@@ -166,20 +167,20 @@ def test_a_project_that_wandb_would_refuse_is_named_at_once(project):
 def test_online_without_a_key_is_refused_before_anything_is_loaded(monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY")
     with pytest.raises(ConfigError, match="there is no key"):
-        Loggers(wandb=WandbLogs(mode="online")).check()
+        Loggers(chosen={"wandb": WandbLogs(mode="online")}).check()
 
 
 def test_a_mode_of_the_environment_is_checked(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "ofline")
     with pytest.raises(ConfigError, match="WANDB_MODE=ofline is not one of"):
-        Loggers(wandb=WandbLogs()).check()
+        Loggers(chosen={"wandb": WandbLogs()}).check()
 
 
 def test_the_question_is_asked_once_and_while_other_things_are_done(monkeypatch):
     with wandb_server() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
-        Loggers(wandb=WandbLogs()).check()
+        Loggers(chosen={"wandb": WandbLogs()}).check()
         first = lookups.look_up(KEY)
         assert first.obstacle() is None
         assert lookups.look_up(KEY) is first
-    assert wandb_tracker.wandb_mode("auto") == ("online", None)
+    assert tracking_wandb.wandb_mode("auto") == ("online", None)

@@ -16,7 +16,7 @@ from graftlab.config import VERBS
 from graftlab.door.menu import Menu
 from graftlab.door.plugins import KEY, MEANING
 from graftlab.door.words import LISTS, POSITIONAL
-from graftlab.registry import choices, field_types, named_specs, nested_spec
+from graftlab.registry import choices_under, field_types, named_specs, nested_spec
 
 FLAGS = {
     "-m, --multirun": "run one job for every value of keys given several, as in lr=1e-4,1e-3",
@@ -79,10 +79,10 @@ def group_help(menu: Menu, group: str, call: str) -> str:
     nested = nested_spec(hint) if hint is not None else None
     if nested is None:
         return "\n".join(lines)
-    classes = choices(group) or {"": nested}
+    classes = choices_under(nested) or {"": nested}
     for option, cls in classes.items():
         title = f"Keys with {group}={option}" if option else "Keys"
-        lines += ["", title, *table(_rows(cls, f"{group}."))]
+        lines += ["", title, *table(_rows(cls, f"{group}.") or {"(none)": ""})]
     return "\n".join(lines).lstrip("\n")
 
 
@@ -131,7 +131,7 @@ def _rows(cls: type, start: str) -> dict[str, str]:
             rows |= _rows(nested, f"{start}{name}.")
         else:
             rows[f"{start}{name}"] = docs.get(name, "")
-    return rows or {"(none)": ""}
+    return rows
 
 
 def _options(menu: Menu, group: str) -> str:

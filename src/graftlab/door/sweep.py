@@ -93,8 +93,7 @@ class SweepLine:
         spec.resume, spec.date = None, self.base.date
         if spec.name is None:
             spec.name = in_words(point) or None
-        if spec.logger.wandb is not None:
-            spec.logger.wandb.join(self.folder.name)
+        spec.logger.join(self.folder.name)
         config = absolute(dump(spec))
         return Draft(
             identity=job_identity(config, data_identity(spec.data)),

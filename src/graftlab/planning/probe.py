@@ -70,7 +70,7 @@ def probe_spec(spec: TrainSpec, *, compiled: bool, run_dir: Path) -> TrainSpec:
             samples=Samples(prompts=0),
             repetition=None,
         ),
-        "logger": Loggers(wandb=None, tensorboard=None),
+        "logger": Loggers(),
         "checkpoint": Checkpointing(every_epochs=None, keep=1),
         "trainer": TrainerSpec(accelerator="cpu", threads=spec.trainer.threads),
         "budget": Limits(),

@@ -1,16 +1,31 @@
-"""TensorBoard: a run's scalars, sampled texts and hyperparameters as event files."""
+"""`logger=tensorboard`: a run's scalars, sampled texts and hyperparameters as event files."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graftlab.registry import choice
 from graftlab.tracking.identity import BUDGETS, flatten
+from graftlab.tracking.loggers import LoggerSpec
 from graftlab.tracking.tracker import Metrics, Tracker, final
 
 if TYPE_CHECKING:
     from graftlab.tracking.result import Result
+
+
+@choice("tensorboard")
+@dataclass(kw_only=True, slots=True)
+class TensorBoardLogs(LoggerSpec):
+    """TensorBoard event files in `tensorboard/` of the run folder."""
+
+    def open(
+        self, folder: Path, *, name: str, config: dict[str, Any], history: Sequence[Metrics]
+    ) -> Tracker:
+        done = int(history[-1]["step"]) if history else -1
+        return TensorBoardTracker(folder / "tensorboard", first_step=done + 1, config=config)
 
 
 class TensorBoardTracker(Tracker):

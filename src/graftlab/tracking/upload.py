@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from graftlab.errors import ConfigError
+from graftlab.tracking.wandb import UNSENT
 from graftlab.tracking.wandb_server import wandb_key
-from graftlab.tracking.wandb_tracker import UNSENT
 
 
 def offline_runs(folders: Sequence[Path]) -> list[Path]:

@@ -11,18 +11,25 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
+from graftlab.errors import ConfigError, require_choice
 from graftlab.files.reading import load_json
 
 LOOK_SECONDS = 5.0
 """How long an answer is waited for, from the question on."""
+WAIT_SECONDS = 30
+"""How long a resumed run waits for W&B's service of the killed one to end."""
 HOME = "https://api.wandb.ai"
 """The server under whose name `wandb login` has long kept keys, whatever name it has now."""
+MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")
+"""What W&B takes as $WANDB_MODE."""
 
 _QUERY = {"query": "query Viewer { viewer { id } }", "variables": {}}
 
@@ -86,6 +93,51 @@ class Lookup:
 def look_up(key: str) -> Lookup:
     """The answer for this key, asked once per process."""
     return Lookup(key)
+
+
+def wandb_mode(asked: str) -> tuple[str, str | None]:
+    """The mode to log in, and why it is not the one that was asked for; may wait for seconds.
+
+    Raises ConfigError where there is no key for `online`, or $WANDB_MODE is none of W&B's.
+    """
+    mode = check_mode(asked)
+    key = wandb_key() if mode == "online" else None
+    if key is None or (obstacle := look_up(key).obstacle()) is None:
+        return mode, None
+    return "offline", obstacle
+
+
+def check_mode(asked: str) -> str:
+    """W&B's own mode for `logger.wandb.mode`, begun to be looked up where that is online.
+
+    Raises ConfigError.
+    """
+    key = wandb_key() if asked in ("auto", "online") else None
+    mode = asked
+    if asked == "auto":
+        mode = os.environ.get("WANDB_MODE") or ("online" if key else "offline")
+        require_choice("WANDB_MODE", mode, MODES)
+    elif asked == "online" and not key:
+        raise ConfigError(
+            "logger.wandb.mode=online, but there is no key: run `wandb login`, set "
+            "WANDB_API_KEY, or use logger.wandb.mode=auto."
+        )
+    mode = {"dryrun": "offline", "run": "online"}.get(mode, mode)
+    if mode == "online" and key:
+        look_up(key)
+    return mode
+
+
+def when_free(init: Callable[..., Any], **arguments: Any) -> Any:
+    """`wandb.init`, waiting for a killed run's service to let go of the run's id."""
+    for attempt in range(WAIT_SECONDS):
+        try:
+            return init(**arguments)
+        except Exception as error:  # of a class that differs between versions of wandb
+            if "is in use" not in str(error) or attempt == WAIT_SECONDS - 1:
+                raise
+            time.sleep(1)
+    raise AssertionError("unreachable: the last attempt raises or returns")
 
 
 def _viewer_obstacle(url: str, key: str) -> str | None:

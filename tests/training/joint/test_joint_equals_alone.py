@@ -12,7 +12,9 @@ from safetensors.torch import load_file
 
 from graftlab.adapters.lora import Lora
 from graftlab.errors import GraftlabError
-from graftlab.tracking.loggers import Loggers, TensorBoardLogs, WandbLogs
+from graftlab.tracking.loggers import Loggers
+from graftlab.tracking.tensorboard import TensorBoardLogs
+from graftlab.tracking.wandb import WandbLogs
 from graftlab.training.joint import table
 from graftlab.training.precision import Precision
 from graftlab.training.start import run
@@ -191,7 +193,7 @@ def test_recomputed_layers_change_nothing(spec, tmp_path):
 
 
 def test_every_run_has_loggers_of_its_own(spec, tmp_path):
-    loggers = Loggers(wandb=WandbLogs(mode="offline"), tensorboard=TensorBoardLogs())
+    loggers = Loggers(chosen={"wandb": WandbLogs(mode="offline"), "tensorboard": TensorBoardLogs()})
     spec = replace(spec, logger=loggers, callbacks=WATCHED)
     together([spec, replace(spec, lr=5e-3, epochs=1)], tmp_path)
     for index, steps in ((0, 10), (1, 5)):

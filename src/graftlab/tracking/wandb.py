@@ -1,4 +1,4 @@
-"""One W&B run that never stops or slows the training it tells of.
+"""`logger=wandb`: one W&B run that never stops or slows the training it tells of.
 
 online   while the server answers; what it did not get stays in wandb/ for `wandb sync`
 offline  without a key, or when the server cannot be reached or refuses the key
@@ -9,35 +9,92 @@ from __future__ import annotations
 
 import os
 import secrets
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.console import say
-from graftlab.errors import ConfigError, require_choice
+from graftlab.errors import ConfigError, require_choice, require_range
 from graftlab.files.checksums import is_whole, write_checked
 from graftlab.files.writing import write_atomic
+from graftlab.registry import choice
 from graftlab.tracking.identity import flatten
-from graftlab.tracking.loggers import LONGEST_NAME
+from graftlab.tracking.loggers import LoggerSpec
 from graftlab.tracking.tracker import Metrics, Tracker, final
-from graftlab.tracking.wandb_server import look_up, wandb_key
+from graftlab.tracking.wandb_server import check_mode, wandb_mode, when_free
 
 if TYPE_CHECKING:
-    from graftlab.tracking.loggers import WandbLogs
     from graftlab.tracking.result import Result
 
+LONGEST_TAG, LONGEST_NAME = 64, 128
+"""Letters that W&B takes in a tag, and in the name of a project, group, kind or run."""
+FORBIDDEN = "/\\#?%:"
+"""Characters that W&B refuses in the name of a project."""
 PRUNED = "pruned"
 """Tag, and key of the summary, of a run that its sweep has set aside."""
-WAIT_SECONDS = 30
-"""How long a resumed run waits for W&B's service of the killed one to end."""
 INIT_SECONDS = 15
 """How long a server that has just answered may take to open the run."""
 UNSENT = "unsent.txt"
 """In `wandb/`: names of its folders whose run was online, but could not send everything."""
-MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")
-"""What W&B takes as $WANDB_MODE."""
+
+
+@choice("wandb")
+@dataclass(kw_only=True, slots=True)
+class WandbLogs(LoggerSpec):
+    """Weights & Biases; offline when there is no key, and never a prompt."""
+
+    project: str = "graftlab"
+    """W&B project."""
+    entity: str | None = None
+    """W&B team or user; null for the account's default."""
+    group: str | None = None
+    """Run group; null puts the jobs of one multirun into one group."""
+    job_type: str | None = None
+    """Kind of run; null: train, or sweep for the jobs of one."""
+    tags: list[str] = field(default_factory=list)
+    """Run tags; the jobs of a sweep also have its name, and `pruned` where it applies."""
+    artifacts: bool = False
+    """Also log the best adapter as an artifact, 2 to 200 MB a run."""
+    mode: str = "auto"
+    """auto (online with a key, else offline), online, offline or disabled."""
+    finish_timeout: float = 60.0
+    """Seconds that a run waits at its end for what is not sent yet; `wandb sync` sends the rest."""
+
+    def __post_init__(self) -> None:
+        require_choice("logger.wandb.mode", self.mode, ("auto", "online", "offline", "disabled"))
+        require_range("logger.wandb.finish_timeout", self.finish_timeout, above=0)
+        for key in ("project", "entity", "group", "job_type"):
+            name = getattr(self, key)
+            if name is not None and not 1 <= len(name) <= LONGEST_NAME:
+                raise ConfigError(
+                    f"logger.wandb.{key}: W&B takes names of 1 to {LONGEST_NAME} letters, "
+                    f"not {name!r}."
+                )
+        if wrong := sorted(set(self.project) & set(FORBIDDEN)):
+            raise ConfigError(
+                f"logger.wandb.project={self.project}: W&B takes no {' '.join(wrong)} in the name "
+                "of a project."
+            )
+        for tag in self.tags:
+            if not 1 <= len(tag) <= LONGEST_TAG:
+                raise ConfigError(
+                    f"logger.wandb.tags: W&B takes tags of 1 to {LONGEST_TAG} letters, not {tag!r}."
+                )
+
+    def check(self) -> None:
+        check_mode(self.mode)
+
+    def join(self, sweep: str) -> None:
+        self.group = self.group or sweep
+        self.job_type = self.job_type or "sweep"
+        self.tags = [*dict.fromkeys([*self.tags, sweep[:LONGEST_TAG]])]
+
+    def open(
+        self, folder: Path, *, name: str, config: dict[str, Any], history: Sequence[Metrics]
+    ) -> Tracker:
+        return WandbTracker(self, folder, name=name, config=config)
 
 
 class WandbTracker(Tracker):
@@ -127,7 +184,7 @@ class WandbTracker(Tracker):
         spec = self.spec
         # A run that W&B's own agent has started has its id from there.
         served = "WANDB_SWEEP_ID" in os.environ
-        run = _when_free(
+        run = when_free(
             wandb.init,
             project=spec.project,
             entity=spec.entity,
@@ -210,39 +267,6 @@ class WandbTracker(Tracker):
         say(f"! W&B: {message}")
 
 
-def wandb_mode(asked: str) -> tuple[str, str | None]:
-    """The mode to log in, and why it is not the one that was asked for; may wait for seconds.
-
-    Raises ConfigError where there is no key for `online`, or $WANDB_MODE is none of W&B's.
-    """
-    mode = check_mode(asked)
-    key = wandb_key() if mode == "online" else None
-    if key is None or (obstacle := look_up(key).obstacle()) is None:
-        return mode, None
-    return "offline", obstacle
-
-
-def check_mode(asked: str) -> str:
-    """W&B's own mode for `logger.wandb.mode`, begun to be looked up where that is online.
-
-    Raises ConfigError.
-    """
-    key = wandb_key() if asked in ("auto", "online") else None
-    mode = asked
-    if asked == "auto":
-        mode = os.environ.get("WANDB_MODE") or ("online" if key else "offline")
-        require_choice("WANDB_MODE", mode, MODES)
-    elif asked == "online" and not key:
-        raise ConfigError(
-            "logger.wandb.mode=online, but there is no key: run `wandb login`, set "
-            "WANDB_API_KEY, or use logger.wandb.mode=auto."
-        )
-    mode = {"dryrun": "offline", "run": "online"}.get(mode, mode)
-    if mode == "online" and key:
-        look_up(key)
-    return mode
-
-
 def _log_artifact(run: Any, result: Result) -> None:
     import wandb
 
@@ -263,15 +287,3 @@ def _metrics(row: Metrics) -> Metrics:
 def _short(error: Exception) -> str:
     lines = str(error).splitlines()
     return lines[0][:200] if lines else type(error).__name__
-
-
-def _when_free(init: Callable[..., Any], **arguments: Any) -> Any:
-    """`wandb.init`, waiting for a killed run's service to let go of the run's id."""
-    for attempt in range(WAIT_SECONDS):
-        try:
-            return init(**arguments)
-        except Exception as error:  # of a class that differs between versions of wandb
-            if "is in use" not in str(error) or attempt == WAIT_SECONDS - 1:
-                raise
-            time.sleep(1)
-    raise AssertionError("unreachable: the last attempt raises or returns")
