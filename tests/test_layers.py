@@ -55,7 +55,7 @@ ONLY_IN = {
 LONGEST = 300
 
 LIGHT = [
-    *("graftlab.tasks.export", "graftlab.exports.fmadapter", "graftlab.exports.mlx"),
+    *("graftlab.tasks.export", "graftlab.exports.mlx"),
     *("graftlab.cli", "graftlab.tasks.train", "graftlab.tasks.report", "graftlab.registry"),
     *("graftlab.reports.gather", "graftlab.reports.compare", "graftlab.reports.page"),
     *("graftlab.sweeps.search", "graftlab.door.sweep", "graftlab.sweeps.run"),

@@ -102,7 +102,7 @@ def test_the_export_line_exports_the_best_with_its_draft() -> None:
     verb, *typed = words(EXPORT)
     line = flat(composed(verb, *typed))
     assert line["adapter"] == "checkpoints/adapter"
-    assert line["draft"] == "checkpoints/draft-model"
+    assert line["target.draft"] == "checkpoints/draft-model"
     assert line["name"] == "ficino_music"
 
 

@@ -183,3 +183,44 @@ def test_a_logger(home: Path, qwen2_folder: Path) -> None:
     assert written[-1]["steps"] == 2
     assert float(rows(home / "logged")[-1]["loss"]) == pytest.approx(written[2]["loss"])
     assert list((home / "logged" / "tensorboard").iterdir())
+
+
+def test_a_callback_and_one_of_lightnings(home: Path, qwen2_folder: Path) -> None:
+    names = ["plugins=[loss_floor,deadline]", "max_steps=9"]
+    floor = ["callbacks=[default,loss-floor]", "callbacks.loss_floor.floor=99"]
+    late = ["callbacks=[default,deadline]", "callbacks.deadline.hours=1e-9"]
+    line = training(home, qwen2_folder, *names)
+    codes, done = called(
+        home,
+        [*line, *floor, "callbacks.loss_floor.patienc=2"],
+        [*line, "callbacks.loss_floor.patience=2"],
+        [*line, *floor, "callbacks.loss_floor.patience=2", "hydra.run.dir=floored"],
+        [*line, *late, "hydra.run.dir=timed"],
+        ["train", "--config-dir", "mine", *names, "--help", "callbacks"],
+    )
+    assert codes == [2, 2, 0, 0, 0], done.stderr
+    assert "Did you mean `callbacks.loss_floor.patience`?" in done.stderr
+    assert "Turn it on with callbacks=[default,loss-floor]." in done.stderr
+    assert "Steps below the floor before stopping." in done.stdout
+    floored, timed = (json.loads((home / run / "result.json").read_text())
+                      for run in ("floored", "timed"))  # fmt: skip
+    assert (floored["steps"], floored["stopped"]) == (2, "loss floor: below 99 for 2 steps")
+    assert (timed["steps"], timed["stopped"]) == (1, "stopped by a callback of Lightning's")
+
+
+def test_a_callback_remembers_over_a_pause_and_among_others(home: Path, qwen2_folder: Path) -> None:
+    """Stopped by time after a step, the run ends where one left alone does; so do joint ones."""
+    words = ["plugins=[loss_floor]", "callbacks=[default,loss-floor]", "max_steps=9"]
+    words += ["callbacks.loss_floor.floor=99", "callbacks.loss_floor.patience=3"]
+    line = training(home, qwen2_folder, *words)
+    short = [*line, "hydra.run.dir=cut", "max_minutes=1e-6"]
+    again = [*line, "resume=cut"]
+    both = [*line, "-m", "callbacks.loss_floor.patience=2,4", "launcher=joint",
+            "hydra.sweep.dir=together"]  # fmt: skip
+    codes, done = called(home, short, again, both)
+    assert codes == [0, 0, 0], done.stdout + done.stderr
+    result = json.loads((home / "cut" / "result.json").read_text())
+    assert (result["steps"], result["stopped"]) == (3, "loss floor: below 99 for 3 steps")
+    ends = [json.loads(file.read_text()) for file in (home / "together").glob("*/result.json")]
+    assert sorted(end["steps"] for end in ends) == [2, 4]
+    assert all(end["stopped"].startswith("loss floor") for end in ends)

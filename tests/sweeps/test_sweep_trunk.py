@@ -38,6 +38,7 @@ from graftlab.tracking.identity import identity
 from graftlab.tracking.loggers import Loggers
 from graftlab.tracking.tensorboard import TensorBoardLogs
 from graftlab.tracking.wandb import WandbLogs
+from graftlab.training.callbacks.early_stopping import EarlyStopping
 from graftlab.training.checkpoint import Checkpointing, CheckpointStore
 from graftlab.training.evaluate import Evaluation
 from graftlab.training.fit import Fit
@@ -47,7 +48,7 @@ from graftlab.training.precision import Precision
 from graftlab.training.schedule import Schedule
 from graftlab.training.spec import TrainSpec
 from graftlab.training.start import run
-from graftlab.training.watch import Callbacks, EarlyStopping, Samples, Validation
+from graftlab.training.watch import Callbacks, Samples, Validation
 from left_behind import left_behind
 from wandb_files import history
 
@@ -78,7 +79,7 @@ def spec(root: Path, qwen2_folder: Path, tmp_path: Path) -> TrainSpec:
         callbacks=Callbacks(
             validation=Validation(every_epochs=None, every_steps=2),
             samples=Samples(prompts=1, every_epochs=1),
-            early_stopping=EarlyStopping(patience=50),
+            chosen={"early_stopping": EarlyStopping(patience=50)},
         ),
         generation=Generation(max_new_tokens=4),
         accumulate=2,

@@ -11,11 +11,13 @@ import pytest
 
 from graftlab.errors import ConfigError
 from graftlab.tracking.folder import RunFolder
+from graftlab.training.callbacks.early_stopping import EarlyStopping
+from graftlab.training.callbacks.plateau import Plateau
 from graftlab.training.setup import Setup, settle, settle_like
 from graftlab.training.spec import TrainSpec
-from graftlab.training.watch import Callbacks, EarlyStopping, Plateau, Samples, Validation
+from graftlab.training.watch import Callbacks, Samples, Validation
 
-EARLY: dict[str, Any] = {"early_stopping": EarlyStopping()}
+EARLY: dict[str, Any] = {"chosen": {"early_stopping": EarlyStopping()}}
 LONG = {
     "messages": [
         {"role": "user", "content": "Say it again and again."},
@@ -53,7 +55,9 @@ def test_no_validation_asked_for_is_no_news(
     spec: TrainSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     none = replace(spec, data=replace(spec.data, valid=None, valid_fraction=0.0))
-    watched = replace(none, callbacks=watching(plateau=Plateau()))  # of the training loss
+    watched = replace(
+        none, callbacks=watching(chosen={"plateau": Plateau()})
+    )  # of the training loss
     assert settled(watched, tmp_path).plan.valid is None
     assert "!" not in capsys.readouterr().out
 

@@ -12,11 +12,12 @@ from chats import chats
 from graftlab.adapters.lora import Lora
 from graftlab.errors import ConfigError, ResumeError
 from graftlab.registry import dump, restore
+from graftlab.training.callbacks.early_stopping import EarlyStopping
 from graftlab.training.checkpoint import Checkpointing
 from graftlab.training.precision import Precision
 from graftlab.training.spec import TrainSpec
 from graftlab.training.start import run
-from graftlab.training.watch import Callbacks, EarlyStopping, Samples, Validation
+from graftlab.training.watch import Callbacks, Samples, Validation
 from left_behind import left_behind
 from nursing import nursery
 from wandb_files import history
@@ -28,7 +29,7 @@ def busy(spec) -> dict:
     callbacks = Callbacks(
         validation=Validation(every_steps=2),
         samples=Samples(prompts=1, every_epochs=1),
-        early_stopping=EarlyStopping(patience=50),
+        chosen={"early_stopping": EarlyStopping(patience=50)},
     )
     changed = replace(
         spec,

@@ -16,6 +16,8 @@ from graftlab.errors import GraftlabError
 from graftlab.models.hf_base import HFBase
 from graftlab.packing.plan import Packing
 from graftlab.registry import choices
+from graftlab.training.callbacks.early_stopping import EarlyStopping
+from graftlab.training.callbacks.plateau import Plateau
 from graftlab.training.evaluate import Evaluation
 from graftlab.training.module import NonFiniteError
 from graftlab.training.optimizers.custom import CustomOptimizer
@@ -23,7 +25,7 @@ from graftlab.training.precision import Precision
 from graftlab.training.schedule import Schedule
 from graftlab.training.spec import TrainSpec
 from graftlab.training.start import run
-from graftlab.training.watch import Callbacks, EarlyStopping, Plateau, Samples, Validation
+from graftlab.training.watch import Callbacks, Samples, Validation
 
 
 def rows(spec: TrainSpec) -> list[dict[str, str]]:
@@ -173,7 +175,7 @@ def test_out_of_memory_names_the_next_thing_to_change(spec, monkeypatch):
 )
 def test_runs_stop_for_a_reason_and_finish(spec, callbacks, reason):
     watched = Callbacks(
-        samples=Samples(prompts=0), validation=Validation(every_steps=1), **callbacks
+        samples=Samples(prompts=0), validation=Validation(every_steps=1), chosen=callbacks
     )
     result = run(replace(spec, callbacks=watched, max_steps=30))
     assert reason in result.stopped

@@ -7,18 +7,14 @@ from typing import Any
 
 import pytest
 
+from graftlab.training.callbacks.early_stopping import EarlyStopping
+from graftlab.training.callbacks.plateau import Plateau
 from graftlab.training.callbacks.recorder import Recorder
+from graftlab.training.callbacks.repetition import RepetitionAlarm
 from graftlab.training.callbacks.watchers import Sampler, Stopper, Validator, due
 from graftlab.training.evaluate import Evaluation
 from graftlab.training.observer import Observer
-from graftlab.training.watch import (
-    Callbacks,
-    EarlyStopping,
-    Plateau,
-    RepetitionAlarm,
-    Samples,
-    Validation,
-)
+from graftlab.training.watch import Callbacks, Samples, Validation
 
 PLAN: Any = SimpleNamespace(steps_per_epoch=5, total_steps=20)
 
@@ -36,7 +32,7 @@ class Trainer(SimpleNamespace):
 
 
 def stopper(*, max_minutes: float | None = None, **spec: Any) -> Stopper:
-    return Stopper(a_recorder(), Callbacks(**spec), max_minutes=max_minutes)
+    return Stopper(a_recorder(), Callbacks(chosen=spec), max_minutes=max_minutes, states={})
 
 
 def steps(watched: Stopper, losses: list[float], *, column: str) -> int | None:
@@ -119,7 +115,7 @@ def test_both_watch_on_and_the_first_reason_is_told() -> None:
     assert steps(watched, [2.0, 2.0], column="valid_loss") == 2
     assert watched.recorder.stop_reason is not None
     assert watched.recorder.stop_reason.startswith("early stopping")
-    assert watched.smooth == 2.0
+    assert watched.states["plateau"]["smooth"] == 2.0
 
 
 def clocked(minutes: float, watched: Stopper, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,10 +147,11 @@ def test_a_run_that_is_done_is_not_late(monkeypatch) -> None:
 def test_another_reason_goes_before_the_time(monkeypatch) -> None:
     watched = stopper(max_minutes=1.0, early_stopping=EarlyStopping(patience=1))
     clocked(60, watched, monkeypatch)
-    watched.best_valid = 1.0
+    watched.states["early_stopping"] = {"best": 1.0}
     watched.recorder.row = {"valid_loss": 1.0}
     watched.after_step(Trainer(global_step=3), None)  # type: ignore[arg-type]
-    assert (watched.recorder.late, watched.misses) == (None, 1)
+    assert watched.recorder.late is None
+    assert watched.states["early_stopping"] == {"best": 1.0, "misses": 1}
 
 
 def test_without_a_limit_no_time_is_too_long(monkeypatch) -> None:
@@ -193,18 +190,14 @@ def test_a_stopper_goes_on_where_it_was_saved(monkeypatch) -> None:
     saved = first.state_dict()
     again = stopper(max_minutes=5.0, **spec)
     again.load_state_dict(saved)
-    assert (again.best_valid, again.misses) == (1.0, 2)
-    assert (again.smooth, again.best_smooth, again.best_smooth_step) == (2.625, 1.5, 2)
+    assert again.states["early_stopping"] == {"best": 1.0, "misses": 2}
+    assert again.states["plateau"] == {"smooth": 2.625, "best": 1.5, "best_step": 2}
     assert again.spent == 150.0
     assert steps(again, [3.0], column="valid_loss") == 1  # the third without a better one
     new = stopper(max_minutes=5.0, **spec)
     clocked(0, new, monkeypatch)
-    infinite = float("inf")
-    assert new.state_dict() == {
-        "spent": 0.0,
-        "valid": [infinite, 0],
-        "smooth": [None, infinite, 0],
-    }
+    assert new.state_dict() == {"spent": 0.0, "states": {}}
+    assert saved["states"]["early_stopping"]["misses"] == 2  # what was saved stays as it was
 
 
 class Onlooker(Observer):
@@ -282,6 +275,9 @@ class Book:
     def __init__(self, *repeated: list[tuple[float, float]]) -> None:
         self.repeated, self.steps, self.rows = list(repeated), list[int](), list[Any]()
 
+    def last(self) -> list[Any]:
+        return self.rows
+
     def draw(self, step: int) -> list[tuple[float, float]]:
         self.steps.append(step)
         return self.repeated.pop(0)
@@ -291,7 +287,13 @@ def a_sampler(*repeated: list[tuple[float, float]], **spec: Any) -> tuple[Any, l
     told: list[str] = []
     book: Any = Book(*repeated)
     spec = {"samples": Samples(prompts=2, every_steps=2, every_epochs=None), **spec}
-    made = Sampler(a_recorder(), Callbacks(**spec), book=book, precision="fp32", warn=told.append)
+    made = Sampler(
+        *(a_recorder(), Callbacks(**spec)),
+        book=book,
+        precision="fp32",
+        warn=told.append,
+        states={},
+    )
     return made, told
 
 
@@ -320,8 +322,8 @@ def test_samples_are_drawn_by_epochs() -> None:
 
 
 def test_a_complaint_ends_the_run_where_that_is_asked_for() -> None:
-    stopping = {"repetition": RepetitionAlarm(threshold=0.5, stop=True)}
-    made, told = a_sampler([(0.9, 0.9)], [(0.0, 0.9)], **stopping)
+    alarm = RepetitionAlarm(threshold=0.5, stop=True)
+    made, told = a_sampler([(0.9, 0.9)], [(0.0, 0.9)], chosen={"repetition": alarm})
     assert run_to(made, 9) == 4  # what the base does as well is no complaint
     assert len(told) == 2
     assert "no fault of the adapter" in told[0]
@@ -331,7 +333,7 @@ def test_a_complaint_ends_the_run_where_that_is_asked_for() -> None:
 
 
 def test_without_an_alarm_nothing_is_said() -> None:
-    made, told = a_sampler([(0.0, 1.0)], repetition=None)
+    made, told = a_sampler([(0.0, 1.0)], chosen={})
     assert run_to(made, 3) is None
     assert (made.book.steps, told) == ([2], [])
 

@@ -169,7 +169,7 @@ def _advised(spec: TrainSpec, shape: Shape, load: Workload) -> Run:
         longest=ordered[-1],
         p95=ordered[round(0.95 * (len(ordered) - 1))],
         over_limit=load.budget.over_limit,
-        early_stopping=spec.callbacks.early_stopping is not None,
+        early_stopping=bool(spec.callbacks.waiting),
         packed=spec.packing.strategy != "none",
     )
 

@@ -68,7 +68,7 @@ def probe_spec(spec: TrainSpec, *, compiled: bool, run_dir: Path) -> TrainSpec:
             progress=False,
             validation=Validation(every_epochs=None),
             samples=Samples(prompts=0),
-            repetition=None,
+            chosen={},
         ),
         "logger": Loggers(),
         "checkpoint": Checkpointing(every_epochs=None, keep=1),

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,14 +19,16 @@ from graftlab.training.callbacks.checkpointer import Checkpointer
 from graftlab.training.callbacks.epochs import EpochWriters
 from graftlab.training.callbacks.progress import Onlooker, ProgressBar
 from graftlab.training.callbacks.recorder import Recorder, Scribe
-from graftlab.training.callbacks.watchers import Sampler, Stopper, Validator
+from graftlab.training.callbacks.watchers import LightningStop, Sampler, Stopper, Validator
 from graftlab.training.evaluate import Evaluation, validate
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Callback
+
     from graftlab.adapters.base import CheckpointWriter
     from graftlab.tracking.history import History
     from graftlab.tracking.tracker import Tracker
-    from graftlab.training.callbacks.base import StepCallback
+    from graftlab.training.callbacks.spec import State
     from graftlab.training.checkpoint import CheckpointStore, Saved
     from graftlab.training.module import AdapterModule
     from graftlab.training.observer import Observer
@@ -54,6 +56,8 @@ class Fit:
     signals: Signals
     observer: Observer
     sampler: Sampler = field(init=False)
+    states: dict[str, State] = field(default_factory=dict)
+    """What each callback of the group remembers, by its key."""
 
     def __post_init__(self) -> None:
         self.sampler = Sampler(
@@ -62,6 +66,7 @@ class Fit:
             book=self.book,
             precision=self.precision.name,
             warn=say,
+            states=self.states,
         )
 
     def run(self, resume: Saved | None) -> None:
@@ -106,10 +111,10 @@ class Fit:
 
     def callbacks(
         self, *, base: Callable[[], Evaluation], tuned: Callable[[], Evaluation]
-    ) -> list[StepCallback]:
+    ) -> list[Any]:
         """What happens after every step, in order; `base` and `tuned` validate."""
         spec, recorder, watched = self.spec, self.recorder, self.spec.callbacks
-        callbacks: list[StepCallback] = [recorder]
+        callbacks: list[Any] = [recorder]
         if self.plan.valid is not None:
             callbacks.append(
                 Validator(
@@ -122,7 +127,8 @@ class Fit:
             )
         callbacks += [
             self.sampler,
-            Stopper(recorder, watched, max_minutes=spec.max_minutes),
+            Stopper(recorder, watched, max_minutes=spec.max_minutes, states=self.states),
+            *self._of_lightning(),
             Scribe(recorder, self.history, self.trackers, log_every=spec.trainer.log_every),
             Onlooker(recorder, self.observer),
             EpochWriters(recorder, spec.checkpoint, self.history, self.writers),
@@ -136,6 +142,12 @@ class Fit:
             ),
         ]
         return callbacks
+
+    def _of_lightning(self) -> list[Callback]:
+        """Callbacks of Lightning's that the group brings, and what tells why one ended the run."""
+        chosen = [spec for _, spec in sorted(self.spec.callbacks.chosen.items())]
+        found = [own for spec in chosen if (own := spec.lightning()) is not None]
+        return [*found, LightningStop(self.recorder)] if found else []
 
     def diverged(self, error: NonFiniteError) -> NonFiniteError:
         """The same error, with what was looked at: the base's own weights, and the checkpoints."""

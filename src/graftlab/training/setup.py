@@ -108,10 +108,10 @@ def check_validation(spec: TrainSpec, data: Data, *, tell: bool) -> None:
         why = f"data.valid={spec.data.valid} holds no row that can be used"
     else:
         why = f"data.valid_fraction={spec.data.valid_fraction} holds none out"
-    if spec.callbacks.early_stopping is not None:
+    for key in spec.callbacks.waiting:
         raise ConfigError(
-            f"callbacks.early_stopping waits for a validation loss, and {why}. Give more or "
-            "shorter data to hold out, or leave early-stopping out of callbacks=[...]; "
+            f"callbacks.{key} waits for a validation loss, and {why}. Give more or shorter data to "
+            f"hold out, or leave {key.replace('_', '-')} out of callbacks=[...]; "
             "callbacks=[default,plateau] watches the training loss."
         )
     if tell and (data.valid is not None or spec.data.valid):

@@ -11,12 +11,13 @@ import pytest
 from graftlab.adapters.lora import Lora
 from graftlab.errors import ConfigError, Interrupted, NonFiniteError, Paused, ResumeError
 from graftlab.tracking.folder import RunFolder
+from graftlab.training.callbacks.early_stopping import EarlyStopping
 from graftlab.training.checkpoint import Checkpointing, CheckpointStore
 from graftlab.training.joint.groups import Job
 from graftlab.training.joint.run import execute_together
 from graftlab.training.observer import Observer
 from graftlab.training.start import run
-from graftlab.training.watch import Callbacks, EarlyStopping, Samples, Validation
+from graftlab.training.watch import Callbacks, Samples, Validation
 from joint_runs import assert_equal_runs, rows, same_bits, together, varied
 
 
@@ -184,7 +185,7 @@ def test_early_stopping_ends_one_run_and_says_why(three, tmp_path):
     callbacks = Callbacks(
         samples=Samples(prompts=0),
         validation=Validation(every_steps=1),
-        early_stopping=EarlyStopping(patience=1, min_delta=100.0),
+        chosen={"early_stopping": EarlyStopping(patience=1, min_delta=100.0)},
     )
     ended = together([three[0], replace(three[1], callbacks=callbacks)], tmp_path)
     assert [e.index for e in ended] == [1, 0]

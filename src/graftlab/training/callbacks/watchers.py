@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningModule, Trainer
 
 from graftlab.training.callbacks.base import StepCallback
 from graftlab.training.callbacks.recorder import Recorder
+from graftlab.training.callbacks.spec import Drawn, State, Step
 
 if TYPE_CHECKING:
     from graftlab.training.evaluate import Evaluation
@@ -70,7 +73,7 @@ class Validator(StepCallback):
 
 
 class Sampler(StepCallback):
-    """Answers held-out prompts while training; warns of degenerate text, or stops at it."""
+    """Answers held-out prompts while training, and shows the replies to the callbacks."""
 
     def __init__(
         self,
@@ -80,54 +83,37 @@ class Sampler(StepCallback):
         book: SampleBook,
         precision: str,
         warn: Callable[[str], None],
+        states: dict[str, State],
     ) -> None:
+        """`states`: what each callback remembers, by its key."""
         self.recorder, self.spec, self.book, self.warn = recorder, spec, book, warn
-        self.precision = precision
-        self._told_of_base = False
+        self.precision, self.states = precision, states
 
     def after_step(self, trainer: Trainer, module: AdapterModule) -> None:
         samples, step = self.spec.samples, trainer.global_step
         every = {"every_epochs": samples.every_epochs, "every_steps": samples.every_steps}
         if not due(step, self.recorder.plan, **every):
             return
-        complaint = self.draw(step)
-        if complaint is not None and self.spec.repetition and self.spec.repetition.stop:
-            self.recorder.stop(trainer, complaint)
+        reason = self.draw(step)
+        if reason is not None:
+            self.recorder.stop(trainer, reason)
 
     def draw(self, step: int) -> str | None:
-        """Sample every prompt; the complaint, already told, if training made a reply repeat itself.
-
-        Where the base's own reply to the prompt does so too, that is said once, and is no
-        complaint.
-        """
-        repeated, alarm = self.book.draw(step), self.spec.repetition
-        if alarm is None:
-            return None
-        loops = [pair for pair in repeated if pair[1] > alarm.threshold]
-        learned = [(base, adapter) for base, adapter in loops if base <= alarm.threshold]
-        if learned:
-            base, adapter = max(learned, key=lambda pair: pair[1])
-            complaint = (
-                f"step {step}: {adapter:.0%} of a sampled reply repeats itself "
-                f"(of the base's own reply: {base:.0%})"
-            )
-            self.warn(f"{complaint}. {self._advice(step)}")
-            return complaint
-        if loops and not self._told_of_base:
-            self._told_of_base = True
-            self.warn(
-                f"step {step}: {len(loops)} of {len(repeated)} sampled replies repeat themselves, "
-                "and the base's own replies to the same prompts do too: no fault of the adapter."
-            )
-        return None
-
-    def _advice(self, step: int) -> str:
-        """What helps; plain bf16 adapters degenerate, other precisions have no part in it."""
-        if step < self.recorder.plan.steps_per_epoch:
-            return "Before the first epoch has ended that may pass with training; else lower lr."
-        if self.precision == "bf16":
-            return "Lower lr, train for fewer epochs, or use precision=bf16-mixed."
-        return "Lower lr, or train for fewer epochs."
+        """Sample every prompt; the reason to end the run, if a callback has one."""
+        repeated = self.book.draw(step)
+        drawn = Drawn(
+            step=step,
+            per_epoch=self.recorder.plan.steps_per_epoch,
+            precision=self.precision,
+            rows=self.book.last(),
+            repetition=repeated,
+            warn=self.warn,
+        )
+        reasons = [
+            spec.after_samples(drawn, self.states.setdefault(key, {}))
+            for key, spec in sorted(self.spec.chosen.items())
+        ]
+        return next((reason for reason in reasons if reason is not None), None)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": list(self.book.rows)}
@@ -137,17 +123,23 @@ class Sampler(StepCallback):
 
 
 class Stopper(StepCallback):
-    """Early stopping, plateau of the smoothed training loss, and the time limit."""
+    """Shows every step to the callbacks, keeps what they remember, and watches the time limit."""
 
-    def __init__(self, recorder: Recorder, spec: Callbacks, *, max_minutes: float | None) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        spec: Callbacks,
+        *,
+        max_minutes: float | None,
+        states: dict[str, State],
+    ) -> None:
+        """`states`: what each callback remembers, by its key."""
         self.recorder, self.spec, self.max_minutes = recorder, spec, max_minutes
+        self.states = states
         self.spent = 0.0  # seconds of earlier starts
-        self.best_valid, self.misses = float("inf"), 0
-        self.smooth: float | None = None
-        self.best_smooth, self.best_smooth_step = float("inf"), 0
 
     def after_step(self, trainer: Trainer, module: AdapterModule) -> None:
-        reasons = (self._early(), self._plateau(trainer.global_step))
+        reasons = self._ask(trainer.global_step)
         reason = next((reason for reason in reasons if reason is not None), None)
         late = self.max_minutes if reason is None and self._is_late() else None
         if trainer.world_size > 1:  # clocks differ; all processes must stop after the same step
@@ -157,42 +149,39 @@ class Stopper(StepCallback):
         elif late is not None and trainer.global_step < self.recorder.plan.total_steps:
             self.recorder.stop(trainer, f"max_minutes={late:g} reached", late=late)
 
-    def _early(self) -> str | None:
-        spec, loss = self.spec.early_stopping, self.recorder.row.get("valid_loss")
-        if spec is None or loss is None:
-            return None
-        if loss < self.best_valid - spec.min_delta:
-            self.best_valid, self.misses = loss, 0
-        else:
-            self.misses += 1
-        if self.misses < spec.patience:
-            return None
-        return f"early stopping: no better validation loss in {self.misses} validations"
-
-    def _plateau(self, step: int) -> str | None:
-        spec = self.spec.plateau
-        if spec is None:
-            return None
-        loss, past = self.recorder.step_loss, self.smooth
-        self.smooth = loss if past is None else spec.smoothing * past + (1 - spec.smoothing) * loss
-        if self.smooth < self.best_smooth - spec.min_delta:
-            self.best_smooth, self.best_smooth_step = self.smooth, step
-        if step < spec.min_steps or step - self.best_smooth_step < spec.patience:
-            return None
-        return f"plateau: the training loss has not fallen for {spec.patience} steps"
+    def _ask(self, number: int) -> list[str | None]:
+        """What each callback says of the step; all are asked, so that all go on watching."""
+        step = Step(
+            number=number,
+            total=self.recorder.plan.total_steps,
+            per_epoch=self.recorder.plan.steps_per_epoch,
+            loss=self.recorder.step_loss,
+            row=MappingProxyType(self.recorder.row),
+        )
+        return [
+            spec.after_step(step, self.states.setdefault(key, {}))
+            for key, spec in sorted(self.spec.chosen.items())
+        ]
 
     def _is_late(self) -> bool:
         minutes = (self.spent + self.recorder.elapsed) / 60
         return self.max_minutes is not None and minutes >= self.max_minutes
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "spent": self.spent + self.recorder.elapsed,
-            "valid": [self.best_valid, self.misses],
-            "smooth": [self.smooth, self.best_smooth, self.best_smooth_step],
-        }
+        return {"spent": self.spent + self.recorder.elapsed, "states": deepcopy(self.states)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.spent = state_dict["spent"]
-        self.best_valid, self.misses = state_dict["valid"]
-        self.smooth, self.best_smooth, self.best_smooth_step = state_dict["smooth"]
+        self.states.clear()  # the sampler has the same
+        self.states.update(deepcopy(state_dict["states"]))
+
+
+class LightningStop(StepCallback):
+    """Gives a reason to an end that a callback of Lightning's has asked for."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+
+    def after_step(self, trainer: Trainer, module: AdapterModule) -> None:
+        if trainer.should_stop and self.recorder.stop_reason is None:
+            self.recorder.stop(trainer, "stopped by a callback of Lightning's")

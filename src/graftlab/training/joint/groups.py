@@ -106,6 +106,9 @@ def _obstacle(spec: TrainSpec) -> str | None:
     outside = [name for name in targets if EMBEDDING.search(name) or HEAD.search(name)]
     if outside:
         return f"lora.targets: {', '.join(outside)} lies outside the decoder layers"
+    alone = [key for key, own in spec.callbacks.chosen.items() if own.needs_lightning]
+    if alone:
+        return f"callbacks.{alone[0]} is a callback of Lightning's, which drives no joint training"
     if spec.trainer.strategy != "single":
         return f"trainer.strategy={spec.trainer.strategy}: joint training is one process"
     if spec.precision.name == "fp16-mixed":

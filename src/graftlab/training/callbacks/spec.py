@@ -1,0 +1,83 @@
+"""What a callback of the group `callbacks` is, and what it sees of a run.
+
+It is its keys and what it does with them. What it remembers lies in `state`, a dictionary of its
+own for each run: checkpoints keep it, a resumed run goes on with it, and runs that train together
+share none. So nothing is kept on the object itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from graftlab.registry import group
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback
+
+State = dict[str, Any]
+"""What a callback remembers: numbers, texts, lists, dictionaries and tensors."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """An optimizer step that has just ended."""
+
+    number: int
+    """Steps taken, this one included."""
+    total: int
+    """The run's planned steps."""
+    per_epoch: int
+    loss: float
+    """Training loss of this step alone, nats per trained token."""
+    row: Mapping[str, float]
+    """The step's row as `train_log.csv` may get it: its `loss` is the mean since the last row that
+    was written, and `valid_loss` (and `valid/NAME`) are there after a validation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """Replies to held-out prompts that were just sampled."""
+
+    step: int
+    per_epoch: int
+    precision: str
+    rows: Sequence[Mapping[str, Any]]
+    """One for each prompt: step, prompt, base, adapter and reference."""
+    repetition: Sequence[tuple[float, float]]
+    """Shares of repeated 3-grams in the replies of (base, adapter), one for each prompt."""
+    warn: Callable[[str], None]
+    """Says a line to people."""
+
+
+@group("callbacks")
+@dataclass(kw_only=True, slots=True)
+class CallbackSpec:
+    """One callback; its fields are the keys `callbacks.NAME.KEY`."""
+
+    waits_for_validation: ClassVar[bool] = False
+    """Whether it does nothing without a validation loss: then runs without one are refused."""
+
+    def after_step(self, step: Step, state: State) -> str | None:
+        """Look at a step; a reason ends the run after it, whole and saved.
+
+        With several processes each calls it, and what the first of them says holds for all.
+        """
+        return None
+
+    def after_samples(self, drawn: Drawn, state: State) -> str | None:
+        """Look at sampled replies; a reason ends the run. The last ones come when it has ended."""
+        return None
+
+    def lightning(self) -> Callback | None:
+        """A callback of Lightning's that takes part in the training; a run with one trains alone.
+
+        It acts after the measurements of a step and before its row and checkpoint are written.
+        """
+        return None
+
+    @property
+    def needs_lightning(self) -> bool:
+        """Whether it brings a callback of Lightning's."""
+        return type(self).lightning is not CallbackSpec.lightning
