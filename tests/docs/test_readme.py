@@ -60,9 +60,10 @@ def commands() -> list[str]:
 OURS = [
     command
     for command in commands()
-    if not command.startswith((*OTHERS, "make", "eval")) and "objective=dft" not in command
+    if not command.startswith((*OTHERS, "make", "eval"))
+    and not any(word in command for word in ("objective=dft", "--config-dir mine"))
 ]
-"""Without the objective that a page only adds, which its own test tries."""
+"""Without what pages only add, which their own tests try."""
 
 
 @pytest.fixture

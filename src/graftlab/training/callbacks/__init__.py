@@ -2,8 +2,8 @@
 
     Recorder       measures the step and opens its row
     Validator      validation loss into the row
-    Sampler        replies to held-out prompts, repetition alarm
-    Stopper        early stopping, plateau, time limit: may end the run
+    Sampler        replies to held-out prompts, shown to the callbacks of the group
+    Stopper        the step, shown to the callbacks of the group; the time limit: may end the run
     Signals        SIGTERM or Ctrl-C arrived: ends the run, resumable
     Scribe         the row goes to train_log.csv and the loggers
     EpochWriters   checkpoints of another make, where the adapter brings a writer
@@ -12,5 +12,6 @@
 
 All of them act in `on_train_batch_end` of the micro-batch that ends an optimizer step, so a
 checkpoint always holds a whole step with everything that belongs to it, and a resumed run goes on
-with the next one.
+with the next one. Early stopping, plateau, repetition and a user's own are choices of the group
+`callbacks` (`spec.py`), which know nothing of Lightning.
 """
