@@ -15,13 +15,10 @@ from torch import nn
 from graftlab.adapters.base import Adapter, CheckpointWriter
 from graftlab.adapters.dropout import DropoutStreams, KeyedDropout
 from graftlab.apple.epoch_files import EpochFiles
-from graftlab.apple.targets import Make, plain_config
+from graftlab.apple.targets import ADAPTER, Make, plain_config
 
 if TYPE_CHECKING:
     from graftlab.apple.base import AFMBase
-
-ADAPTER_ID = "base_adapter"
-"""The name that the toolkit gives the one adapter there is; part of every tensor's name."""
 
 
 class TammAdapter(Adapter):
@@ -37,7 +34,7 @@ class TammAdapter(Adapter):
         for module in self._modules.values():
             module.to_empty(device=base.device).to(dtype).train(base.model.training)
         self.loras: dict[str, Any] = {
-            ".".join(filter(None, (name, "adapters", ADAPTER_ID, inner))): child
+            ".".join(filter(None, (name, "adapters", ADAPTER, inner))): child
             for name, module in self._modules.items()
             for inner, child in module.named_modules()
             if isinstance(child, tamm.adapters.layer_adapters.LoRA)
@@ -71,7 +68,7 @@ class TammAdapter(Adapter):
             yield
         finally:
             for layer in layers:
-                layer.set_active_adapter(ADAPTER_ID)
+                layer.set_active_adapter(ADAPTER)
 
     @contextmanager
     def scaled(self, factor: float) -> Iterator[None]:
@@ -106,12 +103,12 @@ class TammAdapter(Adapter):
 
     def _insert(self) -> None:
         for layer, module in zip(self._layers(), self._modules.values(), strict=True):
-            layer.add_adapter(ADAPTER_ID, module)
-            layer.set_active_adapter(ADAPTER_ID)
+            layer.add_adapter(ADAPTER, module)
+            layer.set_active_adapter(ADAPTER)
 
     def _remove(self) -> None:
         for layer in self._layers():
-            layer.delete_adapter(ADAPTER_ID)
+            layer.delete_adapter(ADAPTER)
 
 
 @torch.no_grad()

@@ -25,6 +25,9 @@ FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
 ALL = (*ATTENTION, *FEED_FORWARD)
 PRESETS = {"attn": ATTENTION, "attn-mlp": ALL, "all-linear": ALL, "auto": ALL}
 
+ADAPTER = "base_adapter"
+"""What tamm and the toolkit call the one adapter there is; part of every tensor's name."""
+
 PROVEN_RANK = 32
 """The toolkit's own rank; with every linear layer adapted, the only one known to run on devices."""
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from graftlab.apple.exports.layout import place_of
+from graftlab.apple.model import SIZES
 from graftlab.errors import ModelError
 
 if TYPE_CHECKING:
@@ -85,16 +86,7 @@ def base_weights(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
 
 def base_config(described: Mapping[str, Any]) -> dict[str, Any]:
     """`config.json` from a toolkit's base-model-config.json; what that leaves out is tamm's own."""
-    defaults = {
-        "vocab_size": 153600,
-        "hidden_dim": 2048,
-        "num_layers": 56,
-        "num_kv_reuse_layers": 21,
-        "num_heads": 16,
-        "num_kv_heads": 2,
-        "hidden_dim_scale_factor": 3.25,
-        "rope_theta": 500_000.0,
-    }
+    defaults = {**SIZES, "rope_theta": 500_000.0}
     return {"model_type": "afm7", **{k: described.get(k, v) for k, v in defaults.items()}}
 
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, ClassVar
 from graftlab.apple.exports import package
 from graftlab.apple.exports.draftpair import Pair, pair_of
 from graftlab.apple.exports.layout import Layout, layout_of
-from graftlab.apple.exports.package import PROVEN_RANK, SCALE, SIGNATURE_26_0, Metadata
+from graftlab.apple.exports.package import SCALE, SIGNATURE_26_0, Metadata
 from graftlab.apple.exports.source import TrainedAFM, draft_state, heads_of
 from graftlab.apple.exports.verify import verify
+from graftlab.apple.targets import PROVEN_RANK
 from graftlab.errors import ConfigError, ModelError
 from graftlab.exports.target import Target, compare
 from graftlab.registry import choice

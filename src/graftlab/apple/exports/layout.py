@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from graftlab.apple.targets import ADAPTER
 from graftlab.errors import ModelError, listed
 from graftlab.models.weights import misfits
 
@@ -23,12 +24,10 @@ if TYPE_CHECKING:
 
 HEAD_DIM = 128
 """Of the model that Apple ships; a state dict does not say how its rows fall into heads."""
-NAME = "base_adapter"
-"""What tamm and the toolkit call the one adapter there is."""
 
 _LAYER = re.compile(r"layers\.segment_(\d)\.layer_(\d+)\.")
 _NAME = re.compile(
-    rf"layers\.segment_([01])\.layer_(\d+)\.(.+)\.adapters\.{NAME}(?:\.lora_([012]))?\.([ab])_transpose"
+    rf"layers\.segment_([01])\.layer_(\d+)\.(.+)\.adapters\.{ADAPTER}(?:\.lora_([012]))?\.([ab])_transpose"
 )
 
 
@@ -94,12 +93,12 @@ class Layout:
         for index in range(self.layers - self.reuse):
             layer = f"layers.segment_0.layer_{index}"
             for part, (out, heads) in projections.items():
-                module = f"{layer}.attention.qkv_transform.adapters.{NAME}.{part}"
+                module = f"{layer}.attention.qkv_transform.adapters.{ADAPTER}.{part}"
                 yield from self._pair(module, self.hidden, out, heads)
             yield from self._rest(layer)
         for index in range(self.reuse):
             layer = f"layers.segment_1.layer_{index}"
-            module = f"{layer}.attention.q_transform.adapters.{NAME}"
+            module = f"{layer}.attention.q_transform.adapters.{ADAPTER}"
             yield from self._pair(module, self.hidden, self.hidden, self.heads)
             yield from self._rest(layer)
 
@@ -111,7 +110,7 @@ class Layout:
             ("feed_forward.hidden_transform.linear_1", hidden, wide),
             ("feed_forward.output_transform", wide, hidden),
         ):
-            yield from self._pair(f"{layer}.{module}.adapters.{NAME}", into, out, 0)
+            yield from self._pair(f"{layer}.{module}.adapters.{ADAPTER}", into, out, 0)
 
     def _pair(self, module: str, into: int, out: int, heads: int) -> Iterator[Slot]:
         yield Slot(f"{module}.a_transpose", (into, self.rank))
@@ -166,9 +165,9 @@ def _whole(state: Mapping[str, Tensor]) -> Layout:
     first = "layers.segment_0.layer_0."
     shapes = {name.removeprefix(first): tuple(t.shape) for name, t in state.items()}
     try:
-        hidden, rank = shapes[f"attention.output_transform.adapters.{NAME}.a_transpose"]
-        keys = shapes[f"attention.qkv_transform.adapters.{NAME}.lora_1.b_transpose"][1]
-        wide = shapes[f"feed_forward.hidden_transform.linear_0.adapters.{NAME}.b_transpose"][1]
+        hidden, rank = shapes[f"attention.output_transform.adapters.{ADAPTER}.a_transpose"]
+        keys = shapes[f"attention.qkv_transform.adapters.{ADAPTER}.lora_1.b_transpose"][1]
+        wide = shapes[f"feed_forward.hidden_transform.linear_0.adapters.{ADAPTER}.b_transpose"][1]
     except (KeyError, ValueError, IndexError) as error:
         raise ModelError(
             "it does not adapt all linears of an AFM text model (q, k, v, attention output, gate, "

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.apple.exports import blob
 from graftlab.apple.exports.layout import Layout, Slot
+from graftlab.apple.targets import PROVEN_RANK
 from graftlab.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ SIGNATURE_26_0 = "9799725ff8e851184037110b422d891ad3b92ec1"
 """The base model of OS 26.0; each release that brings another base wants adapters of its own."""
 SCALE = 0.5
 """alpha / rank that the runtime applies, whatever the adapter was trained with."""
-PROVEN_RANK = 32
 DRAFT_TOKENS = 5
 NAME = re.compile(r"\w+", re.ASCII)
 SIGNATURE = re.compile(r"[0-9a-f]{40}")

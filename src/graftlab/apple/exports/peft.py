@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.apple.exports.layout import adapts_all, place_of
 from graftlab.apple.exports.source import TrainedAFM
+from graftlab.apple.targets import ATTENTION
 from graftlab.exports.peft import CONFIG, WEIGHTS, InPeft, in_peft
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 PREFIX = "base_model.model.model."
 """PEFT's own prefix, and the attribute under which `PlainAFM` keeps tamm's model."""
-PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 OF_TAMM = frozenset({CONFIG, WEIGHTS, "run.yaml", "card.md"})
 """What in an adapter's folder speaks of tamm's format, and is not copied beside PEFT's."""
 HOW = "load it onto graftlab.apple.exports.plain.PlainAFM around tamm's model (docs/export.md)"
@@ -49,7 +49,7 @@ def _renamed(adapter: TrainedAFM) -> Iterator[tuple[str, Tensor]]:
         place = place_of(name)
         module = f"layers.segment_{place.segment}.layer_{place.layer}.{place.module}"
         if place.part is not None:
-            module += f".{PROJECTIONS[place.part]}"
+            module += f".{ATTENTION[place.part]}"
         yield f"{PREFIX}{module}.lora_{place.matrix.upper()}.weight", tensor
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-PROJECTIONS = ("q_proj", "k_proj", "v_proj")
+from graftlab.apple.targets import ATTENTION
 
 
 class PlainAFM(nn.Module):
@@ -43,7 +43,7 @@ class SplitProjections(nn.Module):
     def __init__(self, fused: nn.Linear, widths: list[int]) -> None:
         super().__init__()
         parts = torch.split(fused.weight.detach(), widths)
-        for name, rows in zip(PROJECTIONS, parts, strict=True):
+        for name, rows in zip(ATTENTION[:3], parts, strict=True):
             layer = nn.Linear(rows.shape[1], rows.shape[0], bias=False, device="meta")
             layer.weight = nn.Parameter(rows, requires_grad=False)
             self.add_module(name, layer)

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from graftlab.adapters.artifact import find_artifact
+from graftlab.apple.targets import SCALE
 from graftlab.errors import ModelError
 from graftlab.exports.source import Trained
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-TOOLKIT_SCALE = 0.5
-"""alpha / rank of every adapter that the toolkit trains; its checkpoints do not say."""
 
 
 class TrainedAFM(Trained):
@@ -29,7 +27,7 @@ class TrainedAFM(Trained):
 
     @property
     def usual_alpha(self) -> float:
-        return TOOLKIT_SCALE * self.rank
+        return SCALE * self.rank
 
 
 def draft_state(path: Path) -> dict[str, Tensor]:

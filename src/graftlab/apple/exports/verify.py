@@ -19,12 +19,12 @@ from graftlab.apple.exports.package import (
     DRAFT_WEIGHTS,
     METADATA,
     NAME,
-    PROVEN_RANK,
     SIGNATURE,
     SUFFIX,
     WEIGHTS,
     identifier,
 )
+from graftlab.apple.targets import PROVEN_RANK
 from graftlab.files.reading import read_json
 
 FILES = {METADATA, WEIGHTS, DRAFT, DRAFT_WEIGHTS}
