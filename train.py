@@ -9,7 +9,7 @@ Run as:
 
 import sys
 
-from graftlab.cli import main
+from graftlab.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", *sys.argv[1:]], call="python train.py"))

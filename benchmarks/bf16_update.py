@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from graftlab.config import build, compose
+from graftlab.cli.compose import build, compose
 from graftlab.training import split
 from graftlab.training.start import run
 

@@ -52,7 +52,7 @@ class Report:
 
 def graftlab(task: Task, *, compiled: bool) -> Report:
     """The real thing: the verb `train`, its data path, its trainer and its callbacks."""
-    from graftlab.config import build, compose
+    from graftlab.cli.compose import build, compose
     from graftlab.training.start import run
 
     with tempfile.TemporaryDirectory() as scratch:

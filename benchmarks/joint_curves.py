@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from graftlab.adapters.lora import Lora
-from graftlab.config import build, compose
+from graftlab.cli.compose import build, compose
 from graftlab.tracking.folder import RunFolder
-from graftlab.training.joint.groups import Job
+from graftlab.training.joint.groups import JointJob
 from graftlab.training.joint.run import execute_together
 from graftlab.training.spec import TrainSpec
 from graftlab.training.start import run
@@ -69,7 +69,7 @@ def train(root: Path) -> list[Curve]:
     jobs = []
     for index, spec in enumerate(runs.values()):
         folder = root / f"joint-{index}"
-        jobs.append(Job(spec=replace(spec, run_dir=str(folder)), folder=RunFolder(folder)))
+        jobs.append(JointJob(spec=replace(spec, run_dir=str(folder)), folder=RunFolder(folder)))
     for ended in execute_together(jobs):
         if ended.error is not None:
             raise ended.error

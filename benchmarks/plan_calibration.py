@@ -49,9 +49,9 @@ class Outcome:
 
 def compare(case: Case, folder: Path, *, steps: int, probed: bool) -> Outcome:
     """Plan the case, with a probe if asked, then train it for `steps` optimizer steps."""
-    from graftlab.config import build, compose
+    from graftlab.cli.compose import build, compose
     from graftlab.planning.probe import probe_spec
-    from graftlab.tasks.plan import run as plan
+    from graftlab.verbs.plan import run as plan
 
     files = make(folder, profile=case.profile, documents=200, shape=case.shape)
     words = [

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from graftlab.config import build, compose
+from graftlab.cli.compose import build, compose
 from graftlab.machine import GIB
-from graftlab.planning.estimate import reckon_run
+from graftlab.planning.estimate import estimate_run
 from graftlab.planning.memory import QUANTISED
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ FAST = ("batch_size=2", "accumulate=2", "model.gradient_checkpointing=false")
 
 def ficino() -> list[str]:
     """Rows for the Ficino guide, Apple's 3B base on an H100."""
-    plan = planned("experiment=ficino", "device=h100")
-    fast = planned("experiment=ficino", "device=h100", *FAST)
-    whole = planned("experiment=ficino", "device=h100", FAST[-1])
+    plan = planned("experiment=ficino", "machine=h100")
+    fast = planned("experiment=ficino", "machine=h100", *FAST)
+    whole = planned("experiment=ficino", "machine=h100", FAST[-1])
     too_much = f"{whole.memory.total / GIB:.1f} GiB: too much"
     assert plan.bill
     assert fast.bill
@@ -68,7 +68,7 @@ def hafs() -> list[str]:
     for (size, rank, batch), memory, speed in HAFS:
         plan = planned(
             *("experiment=hafs-coder", f"lora.rank={rank}", f"batch_size={batch}"),
-            *(*architecture(QWEN25[size]), *profile(1024), "device=rtx-4070-ti-super"),
+            *(*architecture(QWEN25[size]), *profile(1024), "machine=rtx-4070-ti-super"),
         )
         assert plan.bill
         base = plan.memory.base
@@ -88,7 +88,7 @@ def qwen() -> list[str]:
         plan = planned(
             *("model=hf", "model.hub=Qwen/Qwen-7B", "model.gradient_checkpointing=true"),
             *("data=jsonl", "packing=none", "precision=bf16-mixed", "lora.rank=64"),
-            *("batch_size=1", "accumulate=8", "device=a100-80gb"),
+            *("batch_size=1", "accumulate=8", "machine=a100-80gb"),
             *(*architecture(QWEN), *profile(length)),
         )
         assert plan.bill
@@ -101,7 +101,7 @@ def qwen() -> list[str]:
 
 def planned(*words: str) -> Plan:
     """The plan of `graftlab plan WORDS`."""
-    return reckon_run(build(compose("plan", list(words))))
+    return estimate_run(build(compose("plan", list(words))))
 
 
 def architecture(sizes: str) -> list[str]:

@@ -31,7 +31,7 @@ from growing import fuse, grow
 from demo_assets.conversations import ASSETS, demo_conversation, jsonl
 from demo_assets.grammar import Pen
 from demo_assets.tracks import track
-from graftlab.config import build, compose
+from graftlab.cli.compose import build, compose
 from graftlab.generation.decode import Reply, generate
 from graftlab.generation.prompts import Prompt, read_prompts
 from graftlab.generation.sampling import Generation

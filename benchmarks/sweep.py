@@ -110,7 +110,7 @@ def run(command: list[str], words: list[str], place: Path) -> None:
 
 def in_one(words: list[str]) -> None:
     """All jobs in this process, as Hydra's basic launcher runs them."""
-    from graftlab.config import build, compose
+    from graftlab.cli.compose import build, compose
     from graftlab.training.start import run as train
 
     timed, *words, out = words
@@ -170,14 +170,14 @@ def overhead(jobs: int = 500) -> list[str]:
     import resource
 
     from graftlab.sweeps.engine import launch, prepare
-    from graftlab.sweeps.jobs import Draft
+    from graftlab.sweeps.jobs import NewJob
     from graftlab.sweeps.pool import Pool
     from graftlab.sweeps.slots import Slot
     from graftlab.sweeps.source import Grid
     from graftlab.sweeps.spec import Sweep
 
     drafts = [
-        Draft(identity=str(i), label=f"job{i}", swept={"x": str(i)}, spec={}) for i in range(jobs)
+        NewJob(identity=str(i), label=f"job{i}", swept={"x": str(i)}, spec={}) for i in range(jobs)
     ]
     with tempfile.TemporaryDirectory() as folder:
         ledger, _ = prepare(Path(folder), Sweep())

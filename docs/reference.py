@@ -22,9 +22,9 @@ from commented import CONF, Leaf, Option, read_option
 from tables import NOT_SET, block, page, shown, table
 
 # All that is asked of the package: the verbs with their specs, the choices, and how a spec is read.
-from graftlab.config import VERBS
-from graftlab.door.helps import FLAGS, field_docs, verb_summary
-from graftlab.door.menu import Menu, menu
+from graftlab.cli.compose import VERBS
+from graftlab.cli.help import FLAGS, field_docs, verb_summary
+from graftlab.cli.schema import Schema, read_schema
 from graftlab.registry import choices, choices_under, field_types, named_specs, nested_spec
 
 FOLDER = Path(__file__).parent / "reference"
@@ -110,7 +110,7 @@ def key_tables(sections: list[Section], title: str, start: str = "") -> list[str
     return lines
 
 
-def verb_page(card: Menu) -> str:
+def verb_page(card: Schema) -> str:
     """Options and keys of one verb."""
     verb, file = card.verb, read_option(CONF / f"{card.verb}.yaml")
     lines = [f"# graftlab {verb}", "", verb_summary(verb), ""]
@@ -133,11 +133,11 @@ def verb_page(card: Menu) -> str:
     return page(lines)
 
 
-def option_names(card: Menu, group: str) -> str:
+def option_names(card: Schema, group: str) -> str:
     return ", ".join(f"`{name}`" for name in card.groups[group])
 
 
-def group_page(group: str, cards: list[Menu]) -> str:
+def group_page(group: str, cards: list[Schema]) -> str:
     """Options of one group, and the keys under it."""
     card, verbs = cards[0], ", ".join(f"[{c.verb}]({c.verb}.md)" for c in cards)
     files = {name: read_option(CONF / group / f"{name}.yaml") for name in card.groups[group]}
@@ -169,7 +169,7 @@ def group_page(group: str, cards: list[Menu]) -> str:
     return page(lines)
 
 
-def choices_of(card: Menu, group: str) -> dict[str, type]:
+def choices_of(card: Schema, group: str) -> dict[str, type]:
     """The classes of which a group's node is one."""
     own = nested_spec(card.find(group))
     return choices_under(own) if own else {}
@@ -243,7 +243,7 @@ def what_it_sets(group: str, name: str, file: Option, values: dict[str, Leaf]) -
     return [f"## What {group}={name} sets", *table(("Key", "Value", "Note"), rows)]
 
 
-def index_page(cards: dict[str, Menu], groups: dict[str, list[Menu]]) -> str:
+def index_page(cards: dict[str, Schema], groups: dict[str, list[Schema]]) -> str:
     """The way into the reference."""
     lines = ["# Reference", "", "Every verb, every group of keys and every key, with its default."]
     lines += ["Groups take an option (`lora=dora`), keys a value (`lora.rank=32`). The same is in"]
@@ -263,8 +263,8 @@ def index_page(cards: dict[str, Menu], groups: dict[str, list[Menu]]) -> str:
 
 def pages() -> dict[str, str]:
     """File name -> text of every page."""
-    cards = {verb: menu(verb, [CONF]) for verb in VERBS}
-    groups: dict[str, list[Menu]] = {}
+    cards = {verb: read_schema(verb, [CONF]) for verb in VERBS}
+    groups: dict[str, list[Schema]] = {}
     for card in cards.values():
         for group in card.groups:
             groups.setdefault(group, []).append(card)

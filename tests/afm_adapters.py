@@ -104,9 +104,9 @@ def hf_run(folder: Path, kind: str = "qwen2", **lora: Any) -> Path:
 def _trained(model: ModelSpec, lora: Lora, folder: Path) -> Adapter:
     import torch
 
-    from graftlab.models.cache import lend
+    from graftlab.models.cache import acquire
 
-    with lend(model, dtype=torch.float32, device=torch.device("cpu")) as base:
+    with acquire(model, dtype=torch.float32, device=torch.device("cpu")) as base:
         adapter = attach(base, lora, seed=1, dtype=torch.float32)
         generator = torch.Generator().manual_seed(2)
         with torch.no_grad():
@@ -131,7 +131,7 @@ def logits(run: Path, ids: torch.Tensor) -> torch.Tensor:
 
     from graftlab.adapters.artifact import find_artifact
     from graftlab.models.base import ModelSpec
-    from graftlab.models.cache import lend
+    from graftlab.models.cache import acquire
     from graftlab.registry import restore
     from graftlab.types import Batch
 
@@ -145,7 +145,7 @@ def logits(run: Path, ids: torch.Tensor) -> torch.Tensor:
         boundaries=torch.arange(0, ids.numel() + 1, length, dtype=torch.int32),
         step_units=ids.numel(),
     )
-    with lend(model, dtype=torch.float32, device=torch.device("cpu")) as base, torch.no_grad():
+    with acquire(model, dtype=torch.float32, device=torch.device("cpu")) as base, torch.no_grad():
         load_adapter(base, source)
         with base.evaluating():
             answer: torch.Tensor = base.logits(base.hidden(batch)[0])

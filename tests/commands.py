@@ -12,8 +12,8 @@ from typing import Any
 
 BEGIN = """
 import os, signal, sys, threading, warnings
-import graftlab.tasks.{verb} as task
-from graftlab.cli import main
+import graftlab.verbs.{verb} as task
+from graftlab.cli.main import main
 from graftlab.console import console, say
 
 def run(spec, **more):

@@ -1,20 +1,20 @@
-"""What the door makes of words, without running anything or looking for files."""
+"""What the command line makes of words, without running anything or looking for files."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from graftlab.config import build, compose
-from graftlab.door.keys import check_words
-from graftlab.door.menu import menu
-from graftlab.door.words import read_words
+from graftlab.cli.compose import build, compose
+from graftlab.cli.overrides import read_arguments
+from graftlab.cli.schema import read_schema
+from graftlab.cli.validate import check_arguments
 from graftlab.registry import conf_dir, dump
 
 
 def composed(verb: str, *typed: str) -> dict[str, Any]:
-    """The specification that the door makes of words, as plain content."""
-    choices = menu(verb, [conf_dir()])
-    ready = check_words(read_words(typed, verb), choices, multirun=False)
+    """The specification that the command line makes of words, as plain content."""
+    choices = read_schema(verb, [conf_dir()])
+    ready = check_arguments(read_arguments(typed, verb), choices, multirun=False)
     cfg = compose(verb, [word.hydra for word in ready])
     if verb in ("train", "plan"):
         cfg.run_dir = "run"

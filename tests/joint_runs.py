@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from graftlab.adapters.lora import Lora
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.history import TIMES
-from graftlab.training.joint.groups import Ended, Job, Joiners, nobody
+from graftlab.training.joint.groups import Joiners, JointJob, RunEnded, no_joiners
 from graftlab.training.joint.run import execute_together
 from graftlab.training.observer import Observer
 from graftlab.training.optimizers.adamw import AdamW
@@ -52,10 +52,10 @@ def varied(spec: TrainSpec) -> list[TrainSpec]:
     ]
 
 
-def placed(spec: TrainSpec, folder: Path, observer: Observer | None = None) -> Job:
+def placed(spec: TrainSpec, folder: Path, observer: Observer | None = None) -> JointJob:
     """The run as a job in its folder."""
     spec = replace(spec, run_dir=str(folder))
-    return Job(spec=spec, folder=RunFolder(folder), observer=observer or Observer())
+    return JointJob(spec=spec, folder=RunFolder(folder), observer=observer or Observer())
 
 
 def together(
@@ -63,8 +63,8 @@ def together(
     root: Path,
     *,
     observers: dict[int, Observer] | None = None,
-    joiners: Joiners = nobody,
-) -> list[Ended]:
+    joiners: Joiners = no_joiners,
+) -> list[RunEnded]:
     """Train `specs` jointly in `root/0`, `root/1` ...; the outcomes in the order they came."""
     watched = observers or {}
     jobs = [placed(spec, root / str(i), watched.get(i)) for i, spec in enumerate(specs)]

@@ -17,7 +17,7 @@ class Knock:
 
 
 def knock(capture: pytest.CaptureFixture[str], *arguments: str) -> Knock:
-    from graftlab.cli import main
+    from graftlab.cli.main import main
 
     capture.readouterr()
     code = main(arguments)

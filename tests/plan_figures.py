@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from graftlab.machine import Device, Rates
+from graftlab.machine import Machine, Rates
 from graftlab.packing.plan import Packing
 from graftlab.planning.shape import Reads, Shape
-from graftlab.planning.workload import Documents, Schedule, Workload, lay_out
+from graftlab.planning.workload import Documents, StepSettings, Workload, lay_out
 
 MIB, GIB = 2**20, 2**30
 
@@ -33,7 +33,7 @@ SHAPE = Shape(
 """Four layers of seven adapted projections: 4 x 256 + 2 x 256 + 704 = 2,240 read by each; without
 repeats, and without what attention keeps: 256 + 256 + 704 = 1,216."""
 
-GPU = Device(
+GPU = Machine(
     title="a card",
     kind="cuda",
     memory=10,
@@ -52,4 +52,4 @@ def a_load(**schedule: Any) -> Workload:
     given = {"batch_size": 1, "accumulate": 1, "epochs": 3, "max_steps": None, **schedule}
     valid = given.pop("valid_tokens", 0)
     documents = Documents(lengths, lengths // 4, "test")
-    return lay_out(documents, Packing(max_length=1000), Schedule(**given), valid_tokens=valid)
+    return lay_out(documents, Packing(max_length=1000), StepSettings(**given), valid_tokens=valid)

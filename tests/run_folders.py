@@ -23,7 +23,7 @@ STEPS, VALIDATED = 40, 10
 @cache
 def default_config() -> dict[str, Any]:
     """What `python train.py` resolves to."""
-    from graftlab.config import build, compose
+    from graftlab.cli.compose import build, compose
     from graftlab.registry import dump
 
     return dict(dump(build(compose("train", ["run_dir=run"])).training()))

@@ -20,14 +20,14 @@ from pathlib import Path
 from graftlab.errors import GraftlabError, Interrupted
 from graftlab.sweeps.__main__ import main
 from graftlab.sweeps.claim import Claim
-from graftlab.sweeps.jobs import Draft
+from graftlab.sweeps.jobs import NewJob
 from graftlab.sweeps.worker import Worker
 
 
-def draft(name: str, *, act: str = "fine", score: float = 1.0, label: str = "") -> Draft:
+def draft(name: str, *, act: str = "fine", score: float = 1.0, label: str = "") -> NewJob:
     """A job of the crew's."""
     spec = {"act": act, "score": score}
-    return Draft(identity=name, label=label, swept={"name": name}, spec=spec)
+    return NewJob(identity=name, label=label, swept={"name": name}, spec=spec)
 
 
 class Pretender(Worker):

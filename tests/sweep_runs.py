@@ -10,10 +10,10 @@ from typing import Any
 from chats import chats
 from graftlab.registry import dump
 from graftlab.sweeps.__main__ import joint_worker
-from graftlab.sweeps.engine import Ended, launch, prepare
+from graftlab.sweeps.engine import SweepOutcome, launch, prepare
 from graftlab.sweeps.identity import data_identity, job_identity
-from graftlab.sweeps.jobs import Draft, Job
-from graftlab.sweeps.launchers.base import Launcher, Work
+from graftlab.sweeps.jobs import Job, NewJob
+from graftlab.sweeps.launchers.base import Launcher, LaunchRequest
 from graftlab.sweeps.slots import Slot
 from graftlab.sweeps.source import Grid
 from graftlab.sweeps.spec import Sweep
@@ -32,11 +32,11 @@ def small_run(root: Path) -> TrainSpec:
     return replace(small_spec(root), trainer=TrainerSpec(accelerator="cpu"))
 
 
-def jobs_of(base: TrainSpec, rates: Sequence[float]) -> list[Draft]:
+def jobs_of(base: TrainSpec, rates: Sequence[float]) -> list[NewJob]:
     """A job for each learning rate."""
     configs = [dump(replace(base, lr=rate)) for rate in rates]
     return [
-        Draft(
+        NewJob(
             identity=job_identity(config, data_identity(base.data)),
             label=f"lr{rate}",
             swept={"lr": str(rate)},
@@ -67,8 +67,8 @@ class Here:
 
 
 def sweep_here(
-    folder: Path, drafts: Sequence[Draft], *, together: int = 1, **settings: Any
-) -> Ended:
+    folder: Path, drafts: Sequence[NewJob], *, together: int = 1, **settings: Any
+) -> SweepOutcome:
     """The sweep in `folder` by a worker in this process, which trains so many jobs at once.
 
     What there is to see of processes needs real ones; starting one costs more than these jobs do.
@@ -82,21 +82,21 @@ def sweep_here(
 
 def run_sweep(
     folder: Path,
-    drafts: Sequence[Draft],
+    drafts: Sequence[NewJob],
     launcher: Launcher,
     *,
     devices: int = 1,
     program: Sequence[str] | None = None,
     watch: Callable[[list[Job], Any], None] = lambda jobs, workers: None,
     **settings: Any,
-) -> Ended:
+) -> SweepOutcome:
     """The sweep in `folder`, one thread a process.
 
     `program` takes the place of real workers; `watch` sees the jobs and what the launcher started.
     """
     given = Sweep(**settings)
     ledger, _ = prepare(folder, given)
-    work = Work(
+    work = LaunchRequest(
         ledger=ledger,
         retries=given.retries,
         jobs=len(drafts),

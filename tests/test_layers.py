@@ -31,16 +31,16 @@ ORDER = [
     ),
     *("packing", "models", "adapters", "objectives", "generation", "tracking", "recipes"),
     *("training", "exports", "planning", "sweeps", "reports", "apple"),
-    *("tasks", "config", "door", "cli", "__main__"),
+    *("verbs", "cli", "__main__"),
 ]
 """Rooms from the ground up: each imports from those before it alone, type hints included."""
 
 ONLY_IN = {
     "lightning": ("training/",),
-    "hydra": ("config.py", "door/"),
-    "omegaconf": ("config.py", "door/"),
+    "hydra": ("cli/"),
+    "omegaconf": ("cli/"),
     "wandb": ("tracking/wandb_server.py", "tracking/wandb.py"),
-    "submitit": ("sweeps/launchers/slurm.py", "sweeps/station.py"),
+    "submitit": ("sweeps/launchers/slurm.py", "sweeps/node_agent.py"),
     "ray": ("sweeps/launchers/ray.py",),
     "optuna": ("reports/", "sweeps/study.py", "sweeps/search.py"),
     "llguidance": ("text/json_schema.py",),
@@ -55,10 +55,10 @@ ONLY_IN = {
 LONGEST = 300
 
 LIGHT = [
-    *("graftlab.tasks.export", "graftlab.exports.mlx"),
-    *("graftlab.cli", "graftlab.tasks.train", "graftlab.tasks.report", "graftlab.registry"),
+    *("graftlab.verbs.export", "graftlab.exports.mlx"),
+    *("graftlab.cli", "graftlab.verbs.train", "graftlab.verbs.report", "graftlab.registry"),
     *("graftlab.reports.gather", "graftlab.reports.compare", "graftlab.reports.page"),
-    *("graftlab.sweeps.search", "graftlab.door.sweep", "graftlab.sweeps.run"),
+    *("graftlab.sweeps.search", "graftlab.cli.sweep", "graftlab.sweeps.run"),
     "graftlab.apple.toolkit.answer",
 ]
 """Modules whose import loads nothing heavy."""

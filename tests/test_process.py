@@ -22,11 +22,11 @@ class Watch:
 
 sys.meta_path.insert(0, Watch())
 """
-COMMAND_LINE = "from graftlab.cli import main; main(['train', 'logger=none', 'trainer=cpu'])"
+COMMAND_LINE = "from graftlab.cli.main import main; main(['train', 'logger=none', 'trainer=cpu'])"
 SPEC = """
 from pathlib import Path
 from graftlab.registry import dump
-from graftlab.config import build, compose
+from graftlab.cli.compose import build, compose
 spec = build(compose("train", ["logger=none", "trainer=cpu", "run_dir=run"])).training()
 """
 SCRIPT = SPEC + "from graftlab.training.start import run; run(spec)"

@@ -7,7 +7,7 @@ from pathlib import Path
 from graftlab.data.jsonl import JsonlData
 from graftlab.generation.sampling import Generation
 from graftlab.models.hf import HFModel
-from graftlab.objectives.sft import CrossEntropy
+from graftlab.objectives.sft import SFT
 from graftlab.packing.plan import Packing
 from graftlab.training.optimizers.adamw import AdamW
 from graftlab.training.precision import Precision
@@ -21,7 +21,7 @@ def small_spec(root: Path) -> TrainSpec:
     return TrainSpec(
         model=HFModel(path=str(root / "base")),
         data=JsonlData(train=str(root / "train.jsonl"), valid=str(root / "valid.jsonl")),
-        objective=CrossEntropy(),
+        objective=SFT(),
         optimizer=AdamW(),
         precision=Precision(name="fp32"),
         packing=Packing(max_length=80),

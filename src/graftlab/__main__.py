@@ -2,7 +2,7 @@
 
 import sys
 
-from graftlab.cli import main
+from graftlab.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

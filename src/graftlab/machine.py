@@ -1,4 +1,4 @@
-"""What a machine has, does and costs: the `device` group, one YAML file per machine.
+"""What a machine has, does and costs: the `machine` group, one YAML file per machine.
 
 Peak rates are data sheets' (dense, without sparsity). Achieved rates are what LoRA training of a
 model that fills the machine gets out of it: measured by somebody where a source is named, else an
@@ -32,7 +32,7 @@ class Rates:
 
     def __post_init__(self) -> None:
         for dtype in DTYPES:
-            require_range(f"device rate {dtype}", getattr(self, dtype), above=0)
+            require_range(f"machine rate {dtype}", getattr(self, dtype), above=0)
 
     def of(self, dtype: str) -> float | None:
         """FLOP/s (not tera) in `dtype`, or None."""
@@ -41,8 +41,8 @@ class Rates:
 
 
 @dataclass(kw_only=True, slots=True)
-class Device:
-    """`device=h100`: the machine that `graftlab plan` and budgets estimate for.
+class Machine:
+    """`machine=h100`: the machine that `graftlab plan` and budgets estimate for.
 
     It decides nothing about where a run really happens: that is `trainer`.
     """
@@ -60,19 +60,19 @@ class Device:
     achieved: Rates = field(default_factory=Rates)
     """What training reaches, in TFLOP/s; null takes a share of the peak (`probe=true` measures)."""
     watts: float = 65.0
-    """Draw of the whole device under training load."""
+    """Draw of the whole machine under training load."""
     price: float = 0.02
     """US dollars per hour: rent, or electricity for a machine of one's own."""
 
     def __post_init__(self) -> None:
-        require_choice("device.kind", self.kind, ("cpu", "cuda", "mps"))
-        require_range("device.memory", self.memory, above=0)
-        require_range("device.usable", self.usable, above=0)
-        require_range("device.watts", self.watts, above=0)
-        require_range("device.price", self.price, least=0)
+        require_choice("machine.kind", self.kind, ("cpu", "cuda", "mps"))
+        require_range("machine.memory", self.memory, above=0)
+        require_range("machine.usable", self.usable, above=0)
+        require_range("machine.watts", self.watts, above=0)
+        require_range("machine.price", self.price, least=0)
         if self.memory is not None and self.usable is not None and self.usable > self.memory:
             raise ConfigError(
-                f"device.usable={self.usable:g} is more than device.memory={self.memory:g}."
+                f"machine.usable={self.usable:g} is more than machine.memory={self.memory:g}."
             )
 
     @property
@@ -92,14 +92,14 @@ def machine_memory() -> float:
     return total / GIB
 
 
-def shelf() -> dict[str, Device]:
-    """Every device of `conf/device/` by the name of its file, in order of memory."""
+def all_machines() -> dict[str, Machine]:
+    """Every machine of `conf/machine/` by the name of its file, in order of memory."""
     from graftlab.files.reading import read_yaml
 
     found = {}
-    for file in sorted((conf_dir() / "device").glob("*.yaml")):
+    for file in sorted((conf_dir() / "machine").glob("*.yaml")):
         values: dict[str, Any] = read_yaml(file)
         for name in ("peak", "achieved"):
             values[name] = Rates(**values.get(name) or {})
-        found[file.stem] = Device(**values)
+        found[file.stem] = Machine(**values)
     return dict(sorted(found.items(), key=lambda item: item[1].bytes))

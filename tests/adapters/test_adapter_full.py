@@ -121,7 +121,7 @@ def test_going_on_from_another_run(make_base, make_miniature, tmp_path):
     again = attach(base, Lora(full=True, from_run=from_run), seed=0, dtype=torch.float32)
     assert torch.equal(logits(base), tuned)
     again.detach()
-    with pytest.raises(ConfigError, match="is an adapter; lora=full goes on"):
+    with pytest.raises(ConfigError, match="is an adapter; lora=none goes on"):
         attach(base, Lora(full=True, from_run=str(tmp_path / "lora")), seed=0, dtype=torch.float32)
     with pytest.raises(ConfigError, match="another base"):
         attach(make_base("llama"), Lora(full=True, from_run=from_run), seed=0, dtype=torch.float32)

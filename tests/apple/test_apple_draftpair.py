@@ -18,7 +18,7 @@ from graftlab.apple.exports.fmadapter import FMAdapter
 from graftlab.apple.exports.source import draft_state
 from graftlab.apple.exports.verify import verify
 from graftlab.errors import ConfigError, ModelError
-from graftlab.tasks.export import Exported, ExportSpec, run
+from graftlab.verbs.export import Exported, ExportSpec, run
 
 FP16, UINT4 = 1, 11
 

@@ -16,11 +16,11 @@ from demo_assets.tokenizer import train_afm_tokenizer
 from graftlab.apple.mini import ASSET, AFMMini
 from graftlab.apple.model import AFMModel
 from graftlab.apple.tokenizer import INSTRUCTIONS, AFMTokenizer
-from graftlab.config import build, compose
+from graftlab.cli.compose import build, compose
 from graftlab.errors import ConfigError
-from graftlab.tasks.inspect import look
 from graftlab.text.load import load_tokenizer
 from graftlab.types import Message
+from graftlab.verbs.inspect import look
 
 pytest.importorskip("tamm")
 

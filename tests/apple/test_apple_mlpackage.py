@@ -66,7 +66,7 @@ def reference(folder: Path, ids: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("kind", ["afm", QWEN])
 def test_a_draft_becomes_a_palettised_package(kind, tmp_path):
     pytest.importorskip("coremltools")
-    from graftlab.tasks.export import Exported, ExportSpec, run
+    from graftlab.verbs.export import Exported, ExportSpec, run
 
     spec = ExportSpec(
         adapter=str(whole_model(kind, tmp_path)), target=MLPackage(length=16),

@@ -19,7 +19,7 @@ from graftlab.apple.base import AFMBase
 from graftlab.apple.files import create_on_meta
 from graftlab.apple.model import AFMModel
 from graftlab.errors import ConfigError, LeakError, ModelError
-from graftlab.models.cache import forget, lend
+from graftlab.models.cache import acquire, forget
 from graftlab.models.probe import check_isolation, probe_batch, probe_documents
 from tolerance import assert_same
 
@@ -183,14 +183,14 @@ def test_a_base_is_lent_as_fresh_as_it_was_loaded(afm_folder):
     spec, place = spec_of(afm_folder), {"dtype": torch.float32, "device": torch.device("cpu")}
     batch = probe_batch(documents())
     with torch.no_grad():
-        with lend(spec, **place) as first:
+        with acquire(spec, **place) as first:
             expected = first.hidden(batch)
             adapter = attach(first, LORA, seed=0, dtype=torch.float32)
             first.set_checkpointing(True)
             for _, parameter in adapter.named_parameters():
                 parameter.fill_(0.1)
             assert not torch.equal(first.hidden(batch), expected)
-        with lend(spec, **place) as second:
+        with acquire(spec, **place) as second:
             assert second is first
             assert torch.equal(second.hidden(batch), expected)
             assert not second.model.training

@@ -1,4 +1,4 @@
-"""A door to knock at: the tasks behind it only note what they were given."""
+"""A command to knock at: the tasks behind it only note what they were given."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Doors:
         return self.knock("train", *small, *arguments)
 
     def sweep(self, order: Any) -> Any:
-        from graftlab.sweeps.engine import Ended
+        from graftlab.sweeps.engine import SweepOutcome
 
         self.orders.append(order)
-        return Ended(order.folder, [], 0.0)
+        return SweepOutcome(order.folder, [], 0.0)
 
     def jobs(self) -> list[Any]:
         """The specifications of the last sweep's jobs."""
@@ -75,9 +75,9 @@ def doors(
     (tmp_path / "chats.jsonl").write_text(json.dumps(turns) + "\n", encoding="utf-8")
     doors = Doors(capsys, tmp_path, qwen2_folder)
     for verb in ("train", "sample", "inspect", "prepare", "report"):
-        monkeypatch.setattr(importlib.import_module(f"graftlab.tasks.{verb}"), "run", doors.run)
+        monkeypatch.setattr(importlib.import_module(f"graftlab.verbs.{verb}"), "run", doors.run)
     monkeypatch.setattr(importlib.import_module("graftlab.sweeps.run"), "run", doors.sweep)
     # A process of its own only keeps the launcher small; test_sweep_trunk.py starts it.
-    monkeypatch.setattr("graftlab.door.sweep.lengths_apart", lengths_of)
+    monkeypatch.setattr("graftlab.cli.sweep.lengths_apart", lengths_of)
     with kept_logging():
         yield doors

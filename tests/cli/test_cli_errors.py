@@ -141,9 +141,9 @@ def test_errors_of_the_run_itself(doors: Doors) -> None:
     ("command", "code", "text"),
     [
         (["train.py", "precison=bf16"], 2, "python train.py: `precison`"),
-        (["-m", "graftlab.cli", "train", "+lora.rnak=8"], 2, "Did you mean `lora.rank`?"),
-        (["-m", "graftlab.cli", "train", "epochs=abc"], 2, "epochs must be a whole number"),
-        (["-m", "graftlab.cli", "train", "--help"], 0, "Choices"),
+        (["-m", "graftlab.cli.main", "train", "+lora.rnak=8"], 2, "Did you mean `lora.rank`?"),
+        (["-m", "graftlab.cli.main", "train", "epochs=abc"], 2, "epochs must be a whole number"),
+        (["-m", "graftlab.cli.main", "train", "--help"], 0, "Choices"),
     ],
 )
 def test_processes_answer_without_anything_heavy(command: list[str], code: int, text: str) -> None:

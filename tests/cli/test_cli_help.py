@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from graftlab import __version__
+from graftlab.cli.compose import VERBS
+from graftlab.cli.schema import read_schema
 from graftlab.commands import commands
-from graftlab.config import VERBS
-from graftlab.door.menu import menu
 from graftlab.registry import conf_dir, field_types
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def test_the_verbs(doors: Doors) -> None:
 def test_help_shows_choices_and_keys(verb: str, doors: Doors) -> None:
     seen = doors.knock(verb, "--help")
     assert seen.code == 0
-    choices = menu(verb, [conf_dir()])
+    choices = read_schema(verb, [conf_dir()])
     lines = re.sub(r"\n {6,}", " ", seen.out).splitlines()  # long lists go on in the next line
     for group, options in choices.groups.items():
         (line,) = [line for line in lines if line.startswith(f"  {group} ")]
@@ -105,7 +105,7 @@ def test_a_folder_of_one_s_own_options(doors: Doors) -> None:
 def test_a_reader_that_has_gone_is_no_crash() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "graftlab.cli", "train", "--help"]
+    command = [sys.executable, "-m", "graftlab.cli.main", "train", "--help"]
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from graftlab.door.space import swept_texts
-from graftlab.door.sweep import corners
+from graftlab.cli.space import swept_texts
+from graftlab.cli.sweep import corners
 from graftlab.registry import dump
 from graftlab.sweeps.identity import sweep_name
 from graftlab.sweeps.ledger import Ledger
@@ -306,9 +306,9 @@ def test_epochs_of_a_stable_schedule_share_a_trunk(doors: Doors) -> None:
 
 
 def test_a_sweep_beyond_its_budget_starts_no_job(doors: Doors) -> None:
-    limit = ["device=h100", "budget.max_hours=1e-9"]
+    limit = ["machine=h100", "budget.max_hours=1e-9"]
     seen = doors.train("-m", "lr=1e-4,1e-3", *limit)
     assert seen.code == 2
     assert not doors.orders
     assert "2 jobs of the sweep together" in seen.err
-    assert doors.train("-m", "lr=1e-4,1e-3", "device=h100", "budget.max_hours=100").code == 0
+    assert doors.train("-m", "lr=1e-4,1e-3", "machine=h100", "budget.max_hours=100").code == 0

@@ -8,22 +8,22 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from graftlab.door.keys import check_words
-from graftlab.door.menu import menu
-from graftlab.door.space import dimension_of, read_space, swept_texts
-from graftlab.door.verify import sweep_values
-from graftlab.door.words import read_words
+from graftlab.cli.overrides import read_arguments
+from graftlab.cli.preflight import sweep_values
+from graftlab.cli.schema import read_schema
+from graftlab.cli.space import dimension_of, read_space, swept_texts
+from graftlab.cli.validate import check_arguments
 from graftlab.errors import ConfigError
 from graftlab.registry import conf_dir
 from graftlab.sweeps.search import propose
 from graftlab.sweeps.space import Dimension, check, grid
 
-MENU = menu("train", [conf_dir()])
+MENU = read_schema("train", [conf_dir()])
 SPACES = sorted((conf_dir() / "sweep").glob("*.yaml"))
 
 
 def words(*typed: str) -> list[Any]:
-    return check_words(read_words(typed, "train"), MENU, multirun=True)
+    return check_arguments(read_arguments(typed, "train"), MENU, multirun=True)
 
 
 def one(typed: str) -> Dimension | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from graftlab.door.words import PATHS, TEXT, quote, read_words
+from graftlab.cli.overrides import PATHS, TEXT, quote, read_arguments
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,14 +117,16 @@ def test_words_alone_are_the_folders_of_a_report(doors: Doors) -> None:
 
 
 def test_the_keys_of_free_text_exist() -> None:
-    from graftlab.config import VERBS
-    from graftlab.door.menu import menu
+    from graftlab.cli.compose import VERBS
+    from graftlab.cli.schema import read_schema
     from graftlab.registry import conf_dir
 
-    keys = {key for verb in VERBS for key in menu(verb, [conf_dir()]).dotted_keys()}
+    keys = {key for verb in VERBS for key in read_schema(verb, [conf_dir()]).dotted_keys()}
     assert keys >= TEXT | PATHS
 
 
 def test_other_words_are_left_to_hydra() -> None:
-    words = read_words(["lr=1e-3,1e-4", "lora.targets=[q_proj,k_proj]", "model.path=null"], "train")
+    words = read_arguments(
+        ["lr=1e-3,1e-4", "lora.targets=[q_proj,k_proj]", "model.path=null"], "train"
+    )
     assert [word.hydra for word in words] == [word.typed for word in words]

@@ -54,7 +54,7 @@ def test_it_trains_and_logs_its_own_term(copy: Path, tmp_path: Path, qwen2_folde
     words += ["objective=dft", "objective.floor=0.1", "max_steps=2", "logger=csv", "precision=fp32"]
     words += ["callbacks.samples.prompts=0", f"hydra.run.dir={tmp_path / 'run'}"]
     both = (
-        "import sys; from graftlab.cli import main\n"
+        "import sys; from graftlab.cli.main import main\n"
         "codes = main(sys.argv[1:]), main(['train', 'objective=dft', 'objective.flor=1'])\n"
         "print(codes)"
     )
@@ -74,5 +74,5 @@ def test_the_golden_test_records_and_then_passes(copy: Path) -> None:
     assert "recorded" in first.stdout, first.stdout
     assert (copy / "tests/golden/dft.json").is_file()
     assert second.returncode == 0, second.stdout
-    others = call(copy, "-m", "pytest", "tests/config/test_config_yaml.py")
+    others = call(copy, "-m", "pytest", "tests/cli/test_config_yaml.py")
     assert others.returncode == 0, others.stdout

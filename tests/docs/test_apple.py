@@ -11,7 +11,7 @@ import pytest
 from composing import composed
 from graftlab.apple.toolkit.answer import translated
 from graftlab.apple.toolkit.read import read
-from graftlab.cli import main
+from graftlab.cli.main import main
 
 PAGE = (Path(__file__).parents[2] / "docs" / "apple.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)

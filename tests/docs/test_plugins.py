@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^`([^`\n]+)`[^\n]*\n\n```(?:python|yaml)\n(.*?)```", re.DOTALL | re.MULTILINE)
 CALLS = (
-    "import json, sys; from graftlab.cli import main\n"
+    "import json, sys; from graftlab.cli.main import main\n"
     "print('CODES', [main(line) for line in json.loads(sys.argv[1])])"
 )
 
@@ -125,7 +125,7 @@ def test_what_was_trained_with_it_answers_without(home: Path, qwen2_folder: Path
 def test_what_is_refused(
     word: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from graftlab.cli import main
+    from graftlab.cli.main import main
 
     (tmp_path / "broken.py").write_text("1 / 0\n")
     (tmp_path / "needy.py").write_text("import not_installed\n")

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from chats import chats
-from graftlab.cli import main
-from graftlab.config import VERBS
+from graftlab.cli.compose import VERBS
+from graftlab.cli.main import main
 from graftlab.registry import choices, field_types, nested_spec
-from graftlab.sweeps.engine import Ended
+from graftlab.sweeps.engine import SweepOutcome
 from graftlab.sweeps.step_counts import lengths_of
 from graftlab.tracking.folder import RunFolder
 from kept_logging import kept_logging
@@ -89,10 +89,12 @@ def accepted(
         chats(folder / "train.jsonl", 3)
     monkeypatch.chdir(tmp_path)
     for verb in VERBS:
-        task = importlib.import_module(f"graftlab.tasks.{verb}")
+        task = importlib.import_module(f"graftlab.verbs.{verb}")
         monkeypatch.setattr(task, "run", lambda spec: None)
-    monkeypatch.setattr("graftlab.sweeps.run.run", lambda order: Ended(order.folder, [], 0.0))
-    monkeypatch.setattr("graftlab.door.sweep.lengths_apart", lengths_of)  # without a process
+    monkeypatch.setattr(
+        "graftlab.sweeps.run.run", lambda order: SweepOutcome(order.folder, [], 0.0)
+    )
+    monkeypatch.setattr("graftlab.cli.sweep.lengths_apart", lengths_of)  # without a process
 
     def call(command: str) -> int:
         words = shlex.split(command.replace("python train.py", "graftlab train"), comments=True)

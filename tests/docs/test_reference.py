@@ -36,15 +36,15 @@ def test_every_key_that_help_knows_is_on_a_page(reference: ModuleType) -> None:
     missing = [
         (verb, key)
         for verb in reference.VERBS
-        for key in leaf_keys(reference.menu(verb, [reference.CONF]))
+        for key in leaf_keys(reference.read_schema(verb, [reference.CONF]))
         if not any(name == key or name.startswith(f"{key}.") for name in named)
     ]
     assert missing == []
 
 
-def leaf_keys(menu) -> list[str]:
+def leaf_keys(schema) -> list[str]:
     """Dotted keys that have none below them, but for the folder that Hydra sets."""
-    keys = [key for key in menu.dotted_keys() if key != "run_dir"]
+    keys = [key for key in schema.dotted_keys() if key != "run_dir"]
     assert len(keys) > 5
     return [key for key in keys if not any(other.startswith(f"{key}.") for other in keys)]
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
-from graftlab.cli import main
+from graftlab.cli.main import main
 from graftlab.tracking.result import Result
 from graftlab.tracking.tracker import final
 

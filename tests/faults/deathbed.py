@@ -31,7 +31,7 @@ NEEDED = (
     *("graftlab.adapters.peft", "graftlab.apple.exports.verify", "graftlab.models.hf_base"),
     *(
         "graftlab.pages",
-        "graftlab.tasks.export",
+        "graftlab.verbs.export",
         "graftlab.recipes.prepare",
         "graftlab.training.run",
     ),
@@ -67,7 +67,7 @@ def prepare(root: Path, folder: Path) -> None:
 
 def export(root: Path, folder: Path) -> None:
     from graftlab.exports.peft import Peft
-    from graftlab.tasks.export import ExportSpec, run
+    from graftlab.verbs.export import ExportSpec, run
 
     place = str(folder / "export")
     run(

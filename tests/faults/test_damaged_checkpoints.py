@@ -15,7 +15,7 @@ from chats import chats
 from graftlab.adapters.artifact import find_artifact
 from graftlab.errors import ModelError, ResumeError
 from graftlab.files.checksums import DamagedError, beside
-from graftlab.recipes.rewriters.answer_cache import Answer, AnswerCache
+from graftlab.recipes.rewriters.answer_cache import AnswerCache, CachedAnswer
 from graftlab.registry import dump
 from graftlab.tracking.identity import identity
 from graftlab.training.checkpoint import Checkpointing, CheckpointStore
@@ -175,7 +175,7 @@ def test_a_card_may_be_edited_and_a_config_not_unseen(store):
 def test_answers_that_were_paid_for_are_asked_for_again_where_damaged(tmp_path, capsys):
     answers = AnswerCache(tmp_path / "answers.jsonl")
     for key in "abc":
-        answers.put(key, Answer(f"text of {key} \ud800 \u2028", "stop", (1, 2)))
+        answers.put(key, CachedAnswer(f"text of {key} \ud800 \u2028", "stop", (1, 2)))
     content = answers.path.read_bytes()
     answers.path.write_bytes(content.replace(b"text of b", b"text of d") + b'{"key": "torn')
     again = AnswerCache(answers.path)

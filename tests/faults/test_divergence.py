@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from graftlab.adapters.artifact import find_artifact
 from graftlab.adapters.lora import Lora
-from graftlab.config import build, compose
+from graftlab.cli.compose import build, compose
 from graftlab.errors import ConfigError, ModelError, NonFiniteError, require_range
 from graftlab.models.finite import describe_nonfinite
 from graftlab.models.hf import HFModel

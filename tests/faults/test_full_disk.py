@@ -143,7 +143,7 @@ def test_mistakes_stay_mistakes(error: Exception) -> None:
 
 def test_it_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     body = "import errno; raise OSError(errno.ENOSPC, 'No space left on device', 'there')"
-    with command("plan", "device=cpu", body=body, folder=tmp_path) as process:
+    with command("plan", "machine=cpu", body=body, folder=tmp_path) as process:
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
     assert errors == b"graftlab plan: there: No space left on device.\n"

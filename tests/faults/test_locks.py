@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from chats import chats
-from graftlab.cli import main
+from graftlab.cli.main import main
 from graftlab.files.locks import BusyError, hold, hold_beside
 from graftlab.files.ownership import LOCK
-from graftlab.tasks.report import ReportSpec
-from graftlab.tasks.report import run as report
 from graftlab.tracking.folder import RunFolder
 from graftlab.training.start import run
+from graftlab.verbs.report import ReportSpec
+from graftlab.verbs.report import run as report
 from miniatures import miniature
 from run_folders import write_run
 from training_spec import small_spec

@@ -104,7 +104,7 @@ def test_streams_that_were_closed_before_are_given_to_no_file(folder: Path) -> N
         f"os.execv({sys.executable!r}, [{sys.executable!r}, '-c', sys.argv[1]])"
     )
     inner = (
-        "import sys; from graftlab.cli import main; import graftlab.tasks.train as task\n"
+        "import sys; from graftlab.cli.main import main; import graftlab.verbs.train as task\n"
         "def run(spec):\n"
         "    from graftlab.console import say\n"
         "    say('hello'); number = open('file', 'w').fileno(); open('number', 'w').write("
@@ -121,13 +121,13 @@ def test_streams_that_were_closed_before_are_given_to_no_file(folder: Path) -> N
 def test_what_is_asked_to_be_read_ends_with_141(folder: Path, verb: str) -> None:
     task = "say('first line')\nsys.stdin.readline()\nfor n in range(9000): say(f'line {n}')"
     program = (
-        "import sys; from graftlab.cli import main; print('first line', flush=True);"
+        "import sys; from graftlab.cli.main import main; print('first line', flush=True);"
         "sys.stdin.readline(); sys.exit(main(['train', '--help']))"
     )
     asked = (
         python(program, folder=folder)
         if verb == "help"
-        else command("plan", "device=cpu", body=task, folder=folder)
+        else command("plan", "machine=cpu", body=task, folder=folder)
     )
     with asked as process:
         assert process.stdin is not None

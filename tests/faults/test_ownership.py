@@ -11,17 +11,17 @@ import pytest
 import yaml
 
 from graftlab.apple.toolkit.places import hand_over
-from graftlab.cli import main
+from graftlab.cli.main import main
 from graftlab.errors import ConfigError
 from graftlab.exports.folder import require_free
 from graftlab.files.building import building
 from graftlab.files.ownership import kind_of
 from graftlab.files.writing import partial_path
 from graftlab.recipes.folder import OURS, check_out
-from graftlab.tasks.report import ReportSpec
-from graftlab.tasks.report import run as report
-from graftlab.tasks.sample import check_out as check_replies
 from graftlab.tracking.folder import RunFolder, adopt
+from graftlab.verbs.report import ReportSpec
+from graftlab.verbs.report import run as report
+from graftlab.verbs.sample import check_out as check_replies
 from run_folders import config_with, write_run
 
 

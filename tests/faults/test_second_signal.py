@@ -33,7 +33,7 @@ os.write(1, b"ready\n")
 lock(mutex)
 """
 LINES = {
-    "plan": ("plan", "device=cpu"),
+    "plan": ("plan", "machine=cpu"),
     "train": ("train", "hydra.run.dir=run", "logger=none"),
 }
 

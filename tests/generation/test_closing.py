@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from graftlab.generation.closing import Closer, Place
+from graftlab.generation.closing import Closer, GrammarState
 from graftlab.generation.schema import read_schema
 from graftlab.text.json_schema import grammar, mismatch
 from schemas import SCHEMAS, TEXT, closed
@@ -22,7 +22,7 @@ TRACK = closed(
 def end(schema: dict[str, Any], begun: str, *, most: int = 500) -> bytes | None:
     schema = read_schema(schema)
     closer = Closer(schema, grammar(schema), writable=range(256))
-    matcher, place = closer.start(), Place().behind(begun.encode())
+    matcher, place = closer.start(), GrammarState().behind(begun.encode())
     assert matcher.consume_tokens(list(begun.encode())), f"{begun} is not a beginning"
     found = closer.shortest(matcher, place, most=most)
     if found is not None:
@@ -77,7 +77,7 @@ def test_half_a_character_is_made_whole() -> None:
     matcher = closer.start()
     begun = b'{"a":"' + "漢".encode()[:1]
     assert matcher.consume_tokens(list(begun))
-    found = closer.shortest(matcher, Place().behind(begun), most=50)
+    found = closer.shortest(matcher, GrammarState().behind(begun), most=50)
     assert found is not None
     assert len(json.loads((begun + found).decode())["a"]) == 1
 

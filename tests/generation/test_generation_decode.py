@@ -17,7 +17,7 @@ from graftlab.errors import ConfigError, ModelError
 from graftlab.generation.decode import Reply, generate, generate_batch
 from graftlab.generation.sampling import Generation
 from graftlab.models.base import Base
-from graftlab.models.cache import lend
+from graftlab.models.cache import acquire
 from graftlab.models.hf import HFModel
 from graftlab.text.load import load_tokenizer
 from graftlab.text.tokenizer import Tokenizer
@@ -36,7 +36,7 @@ def tokenizer(qwen2_folder: Path) -> Tokenizer:
 
 @pytest.fixture
 def base(qwen2_folder: Path) -> Iterator[Base]:
-    with lend(HFModel(path=str(qwen2_folder)), dtype=torch.float32, device=CPU) as base:
+    with acquire(HFModel(path=str(qwen2_folder)), dtype=torch.float32, device=CPU) as base:
         yield base
 
 
@@ -73,7 +73,7 @@ def test_greedy_equals_argmax_without_cache(kind: str, tmp_path: Path) -> None:
     # With tied embeddings a random Gemma only repeats what it reads.
     folder = miniature(kind, tmp_path, tie_word_embeddings=False)
     tokenizer = load_tokenizer(folder)
-    with lend(HFModel(path=str(folder)), dtype=torch.float32, device=CPU) as base:
+    with acquire(HFModel(path=str(folder)), dtype=torch.float32, device=CPU) as base:
         expected = by_hand(base, tokenizer, ASK, 24)
         reply = generate(base, tokenizer, ASK, GREEDY)
     assert len(set(expected)) > 3  # the miniature says more than one thing
@@ -158,7 +158,7 @@ def test_a_reply_in_a_batch_is_the_reply_alone(
     folder = miniature(kind, tmp_path, tie_word_embeddings=False)
     tokenizer = load_tokenizer(folder)
     drawn = Generation(max_new_tokens=24, temperature=temperature, seed=3)
-    with lend(HFModel(path=str(folder)), dtype=torch.float32, device=CPU) as base:
+    with acquire(HFModel(path=str(folder)), dtype=torch.float32, device=CPU) as base:
         said = Said(tokenizer)
         for question in QUESTIONS:
             generate(base, said, question, drawn)  # type: ignore[arg-type]
@@ -185,7 +185,7 @@ def test_every_row_of_a_batch_has_the_context_to_itself(
         "qwen2", tmp_path, max_position_embeddings=context, tie_word_embeddings=False
     )
     wanted = Generation(max_new_tokens=40)
-    with lend(HFModel(path=str(folder)), dtype=torch.float32, device=CPU) as base:
+    with acquire(HFModel(path=str(folder)), dtype=torch.float32, device=CPU) as base:
         alone = [generate(base, tokenizer, q, wanted) for q in QUESTIONS]
         together = generate_batch(base, tokenizer, QUESTIONS, wanted)
         assert [r.text for r in together] == [r.text for r in alone]
@@ -359,7 +359,7 @@ def test_context(tokenizer: Tokenizer, tmp_path: Path) -> None:
     length = len(tokenizer.render(ASK.messages, generation_prompt=True))
     for context, room in ((length + 5, 5), (length, 0)):
         folder = miniature("qwen2", tmp_path / str(context), max_position_embeddings=context)
-        with lend(HFModel(path=str(folder)), dtype=torch.float32, device=CPU) as base:
+        with acquire(HFModel(path=str(folder)), dtype=torch.float32, device=CPU) as base:
             if room:
                 assert generate(base, tokenizer, ASK, GREEDY).num_tokens <= room
             else:

@@ -13,7 +13,7 @@ import torch
 from graftlab.adapters.lora import Lora
 from graftlab.adapters.peft import attach
 from graftlab.models.base import Base
-from graftlab.models.cache import forget, lend
+from graftlab.models.cache import acquire, forget
 from graftlab.models.compile import compile_layers
 from graftlab.models.hf import HFModel
 from graftlab.objectives.policy import Policy
@@ -78,17 +78,17 @@ def train(base: Base, lora: Lora) -> float:
 def test_a_returned_base_is_a_fresh_one(job: str, qwen2_folder: Path) -> None:
     spec = HFModel(path=str(qwen2_folder))
     fresh = everything(spec.load(dtype=torch.float32, device=CPU))
-    with lend(spec, dtype=torch.float32, device=CPU) as first:
+    with acquire(spec, dtype=torch.float32, device=CPU) as first:
         alone = train(first, JOBS[job])
         assert everything(first) != fresh
-    with lend(spec, dtype=torch.float32, device=CPU) as second:
+    with acquire(spec, dtype=torch.float32, device=CPU) as second:
         assert second is first
         assert everything(second) == fresh
         assert train(second, JOBS[job]) == alone
 
 
 def fail_on(spec: HFModel) -> None:
-    with lend(spec, dtype=torch.float32, device=CPU) as base:
+    with acquire(spec, dtype=torch.float32, device=CPU) as base:
         attach(base, Lora(rank=4), seed=0, dtype=torch.float32)
         raise RuntimeError(id(base))
 
@@ -97,16 +97,16 @@ def test_a_failed_job_returns_the_base_too(qwen2_folder: Path) -> None:
     spec = HFModel(path=str(qwen2_folder))
     with pytest.raises(RuntimeError) as failed:
         fail_on(spec)
-    with lend(spec, dtype=torch.float32, device=CPU) as base:
+    with acquire(spec, dtype=torch.float32, device=CPU) as base:
         assert id(base) == failed.value.args[0]
         assert base.adapter is None
 
 
 def test_a_base_that_was_written_to_is_not_lent_again(qwen2_folder: Path) -> None:
     spec = HFModel(path=str(qwen2_folder))
-    with lend(spec, dtype=torch.float32, device=CPU) as a, torch.no_grad():
+    with acquire(spec, dtype=torch.float32, device=CPU) as a, torch.no_grad():
         a.model.lm_head.weight.mul_(1.5)
-    with lend(spec, dtype=torch.float32, device=CPU) as b:
+    with acquire(spec, dtype=torch.float32, device=CPU) as b:
         assert b is not a
 
 
@@ -115,9 +115,9 @@ def test_another_spec_gets_another_base_and_a_lent_one_is_not_shared(
 ) -> None:
     spec = HFModel(path=str(qwen2_folder))
     with (
-        lend(spec, dtype=torch.float32, device=CPU) as a,
-        lend(spec, dtype=torch.float32, device=CPU) as b,
-        lend(spec, dtype=torch.bfloat16, device=CPU) as c,
+        acquire(spec, dtype=torch.float32, device=CPU) as a,
+        acquire(spec, dtype=torch.float32, device=CPU) as b,
+        acquire(spec, dtype=torch.bfloat16, device=CPU) as c,
     ):
         assert a is not b
         assert c.dtype == torch.bfloat16

@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from graftlab.config import build, compose
+from graftlab.cli.compose import build, compose
 from graftlab.errors import ModelError
 from graftlab.models.hf import HUB_FILES, HFModel
-from graftlab.models.metadata import describe
+from graftlab.models.metadata import read_metadata
 from graftlab.models.weights import INDEX, SINGLE, file_tensors
 
 CPU = torch.device("cpu")
@@ -98,7 +98,7 @@ def test_a_plan_of_a_quantised_folder_is_refused(folder: Path) -> None:
     configure(folder, quantization={"bits": 4})
     words = ["model=hf", f"model.path={folder}", "run_dir=run"]
     with pytest.raises(ModelError, match=FULL):
-        describe(build(compose("plan", words)).model)
+        read_metadata(build(compose("plan", words)).model)
 
 
 def test_older_exporters_have_a_file_of_their_own(folder: Path) -> None:

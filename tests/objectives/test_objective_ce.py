@@ -13,7 +13,7 @@ from graftlab.adapters.lora import Lora
 from graftlab.adapters.peft import attach
 from graftlab.models.base import Base
 from graftlab.objectives.policy import Policy, per_document
-from graftlab.objectives.sft import CrossEntropy
+from graftlab.objectives.sft import SFT
 from graftlab.types import IGNORE, Batch
 from miniatures import TRANSFORMERS, flat_batch, single_documents
 
@@ -38,7 +38,7 @@ def gradients(policy: Policy, batches: list[Batch]) -> tuple[float, dict[str, to
         parameter.grad = None
     total = 0.0
     for batch in batches:
-        loss = CrossEntropy().terms(policy, batch)["loss"]
+        loss = SFT().terms(policy, batch)["loss"]
         loss.backward()
         total += loss.item()
     found = {n: p.grad for n, p in policy.adapter.named_parameters()}

@@ -11,7 +11,7 @@ import pytest
 from graftlab.models.architecture import Architecture
 from graftlab.packing.plan import Packing
 from graftlab.planning.shape import Adapted, Shape, measure
-from graftlab.planning.workload import Documents, Schedule, Workload, lay_out
+from graftlab.planning.workload import Documents, StepSettings, Workload, lay_out
 
 SMALL = Architecture(
     hidden_size=256, layers=4, heads=4, key_heads=2, feed_forward=704, vocab_size=8000, tied=True
@@ -45,7 +45,7 @@ def make_load() -> Callable[..., Workload]:
         return lay_out(
             Documents(lengths, lengths // 3, "test"),
             Packing(max_length=max_length),
-            Schedule(**given),
+            StepSettings(**given),
             valid_tokens=valid_tokens,
         )
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from graftlab.machine import Device, Rates
-from graftlab.planning.memory import Settings, kept_per_token, logit_bytes, reckon
-from graftlab.planning.timing import Work, bill, rate, work
+from graftlab.machine import Machine, Rates
+from graftlab.planning.memory import Settings, estimate_memory, kept_per_token, logit_bytes
+from graftlab.planning.timing import ComputeWork, bill, rate, work
 from graftlab.planning.workload import guess_documents
 from graftlab.types import Conversation, Message
 from plan_figures import GIB, GPU, MIB, SHAPE, a_load
@@ -82,7 +82,7 @@ def test_terms_by_hand(precision) -> None:
     working = 1000 * ({"fp32": 16, "bf16-mixed": 14, "bf16": 8}[precision] * 704 + 4 * wide * 256)
     activations = 1000 * KEPT[precision]
     assert working < logits  # they do not come at the same time
-    found = reckon(SHAPE, a_load(), settings)
+    found = estimate_memory(SHAPE, a_load(), settings)
     assert found.terms() == pytest.approx(
         {
             "base": 10_000_000 * weight,
@@ -96,7 +96,7 @@ def test_terms_by_hand(precision) -> None:
         }
     )
     narrow = replace(SHAPE, vocab=800)
-    found = reckon(narrow, a_load(), settings)
+    found = estimate_memory(narrow, a_load(), settings)
     assert found.logits == logits / 10
     assert found.working == working - logits / 10 > 0
 
@@ -104,10 +104,10 @@ def test_terms_by_hand(precision) -> None:
 def test_a_student_by_hand() -> None:
     """The base once as it was lent, in the dtype of what is trained, and once trained."""
     student = replace(SHAPE, whole=True, trainable=10_000_000, teacher=70_000_000)
-    found = reckon(student, a_load(), Settings(precision="bf16-mixed", sharded=2))
+    found = estimate_memory(student, a_load(), Settings(precision="bf16-mixed", sharded=2))
     assert (found.base, found.adapter, found.gradients) == (20e6, 40e6, 40e6)
     assert (found.optimizer, found.teacher) == (80e6, 140e6)
-    quantised = reckon(SHAPE, a_load(), Settings(precision="bf16", stored=0.5))
+    quantised = estimate_memory(SHAPE, a_load(), Settings(precision="bf16", stored=0.5))
     assert quantised.base == 5_000_000
 
 
@@ -118,7 +118,7 @@ def test_a_processor_s_overhead_by_hand() -> None:
     load = a_load()
     for precision, kernels in (("fp32", 0), ("bf16", 128 * 0.58 * MIB)):
         for compiled, compiler in ((False, 0), (True, 150 * MIB)):
-            found = reckon(SHAPE, load, Settings(precision=precision, compiled=compiled))
+            found = estimate_memory(SHAPE, load, Settings(precision=precision, compiled=compiled))
             moving = found.activations + found.logits + found.working
             lost = 3590 * 750 * (5 * 256) ** 0.5
             known = 575 * MIB + 0.21 * moving + kernels + compiler + lost
@@ -166,7 +166,7 @@ def test_work_by_hand() -> None:
 def test_a_bill_by_hand() -> None:
     """Six steps of 750 tokens and four validations of 50, at 1e9 operations a second."""
     load = a_load(valid_tokens=50)
-    needed = Work(train_token=4e6, valid_token=2e6, micro_batch=1e9, layers=4)
+    needed = ComputeWork(train_token=4e6, valid_token=2e6, micro_batch=1e9, layers=4)
     found = bill(needed, load, GPU, flops=1e9)
     assert found.seconds_per_step == pytest.approx(3 + 1)
     assert found.tokens_per_second == pytest.approx(187.5)
@@ -186,9 +186,9 @@ def test_a_bill_by_hand() -> None:
 
 
 def test_two_processes_by_hand() -> None:
-    """Each takes one of the two rows: three steps of two micro-batches at once, two devices."""
+    """Each takes one of the two rows: three steps of two micro-batches at once, two machines."""
     load = a_load(valid_tokens=50, processes=2)
-    needed = Work(train_token=4e6, valid_token=2e6)
+    needed = ComputeWork(train_token=4e6, valid_token=2e6)
     found = bill(needed, load, GPU, flops=1e9)
     assert found.seconds_per_step == pytest.approx(3)
     assert found.tokens_per_second == pytest.approx(500)
@@ -208,16 +208,16 @@ def test_two_processes_by_hand() -> None:
     ],
 )
 def test_small_steps_take_what_starting_them_takes(kind, dtype, seconds) -> None:
-    needed = Work(train_token=4e6, valid_token=2e6, layers=8, shapes=30)
-    device = replace(GPU, kind=kind)
-    found = bill(needed, a_load(), device, flops=1e12, dtype=dtype)
+    needed = ComputeWork(train_token=4e6, valid_token=2e6, layers=8, shapes=30)
+    machine = replace(GPU, kind=kind)
+    found = bill(needed, a_load(), machine, flops=1e12, dtype=dtype)
     assert found.seconds_per_step == pytest.approx(seconds)
 
 
 def test_rates_by_hand() -> None:
     assert rate(GPU, "bf16") == 100e12
     assert rate(GPU, "fp32") is None
-    peaked = Device(peak=Rates(fp32=2, bf16=10, fp16=20))
+    peaked = Machine(peak=Rates(fp32=2, bf16=10, fp16=20))
     assert rate(peaked, "fp32") == pytest.approx(0.45 * 2e12)
     assert rate(peaked, "bf16") == pytest.approx(0.16 * 10e12)
     assert rate(peaked, "fp16") == pytest.approx(0.16 * 20e12)

@@ -25,7 +25,7 @@ def test_it_sends_trains_and_ends_the_machine() -> None:
 
 
 def test_its_device_and_keys_are_ours() -> None:
-    assert (conf_dir() / "device" / f"{TASK['envs']['DEVICE']}.yaml").is_file()
+    assert (conf_dir() / "machine" / f"{TASK['envs']['DEVICE']}.yaml").is_file()
     assert "budget.max_cost=" in TASK["run"]
     assert "hydra.run.dir=outputs/cloud" in TASK["run"]
     page = (ROOT / "docs" / "cloud.md").read_text(encoding="utf-8")

@@ -10,10 +10,10 @@ import pytest
 
 from graftlab.adapters.attach import attach
 from graftlab.adapters.lora import Lora
-from graftlab.config import build, compose
+from graftlab.cli.compose import build, compose
 from graftlab.errors import ConfigError, ModelError
 from graftlab.models.architecture import Architecture
-from graftlab.models.metadata import describe
+from graftlab.models.metadata import read_metadata
 from graftlab.planning.inputs import shape_of
 from miniatures import TRANSFORMERS
 
@@ -36,7 +36,7 @@ def spec_of(folder: Path, lora: Lora) -> Any:
 @pytest.mark.parametrize("kind", TRANSFORMERS)
 def test_parameters_equal_a_built_model(kind, make_miniature, make_base) -> None:
     spec = spec_of(make_miniature(kind), Lora())
-    shape = shape_of(describe(spec.model), spec, 16)
+    shape = shape_of(read_metadata(spec.model), spec, 16)
     base = make_base(kind)
     assert shape.parameters == base.num_parameters
     assert shape.layers == len(base.layers)
@@ -52,7 +52,7 @@ def test_trainable_parameters_equal_an_attached_adapter(
 
     lora = ADAPTERS[name]
     spec = spec_of(make_miniature(kind), lora)
-    shape = shape_of(describe(spec.model), spec, lora.rank)
+    shape = shape_of(read_metadata(spec.model), spec, lora.rank)
     adapter = attach(make_base(kind), lora, seed=0, dtype=torch.float32)
     assert shape.trainable == adapter.num_trainable > 0
 
@@ -64,7 +64,7 @@ def test_a_config_alone_counts_the_same(kind, make_miniature, tmp_path) -> None:
     from_files, from_config = (
         shape_of(described, spec, 16)
         for spec in (spec_of(whole, Lora()), spec_of(tmp_path, Lora()))
-        for described in [describe(spec.model)]
+        for described in [read_metadata(spec.model)]
     )
     assert from_config.parameters == from_files.parameters
     assert from_config.trainable == from_files.trainable
@@ -78,14 +78,14 @@ def test_work_is_what_training_counts(make_miniature, make_base) -> None:
 
     from graftlab.packing.plan import Packing
     from graftlab.planning.timing import work
-    from graftlab.planning.workload import Documents, Schedule, lay_out
+    from graftlab.planning.workload import Documents, StepSettings, lay_out
     from graftlab.training.flops import flops_per_token
 
     lengths = np.array([100, 200, 300])
-    schedule = Schedule(batch_size=1, accumulate=1, epochs=1, max_steps=None)
+    schedule = StepSettings(batch_size=1, accumulate=1, epochs=1, max_steps=None)
     load = lay_out(Documents(lengths, lengths // 4, "test"), Packing(), schedule)
     spec = spec_of(make_miniature("qwen2"), Lora())
-    shape = shape_of(describe(spec.model), spec, 16)
+    shape = shape_of(read_metadata(spec.model), spec, 16)
     adapter = attach(make_base("qwen2"), Lora(), seed=0, dtype=torch.float32)
     counted = flops_per_token(
         adapter.base, num_trainable=adapter.num_trainable, mean_length=200.0, labelled_share=0.25
@@ -110,7 +110,7 @@ def test_published_architectures(name: str) -> None:
 def test_the_ficino_guide_s_base() -> None:
     """3,178,001,792 parameters in all, 66,633,728 of them in adapters of rank 32."""
     spec = build(compose("plan", ["experiment=ficino"]))
-    shape = shape_of(describe(spec.model), spec, spec.lora.rank)
+    shape = shape_of(read_metadata(spec.model), spec, spec.lora.rank)
     assert shape.trainable == 66_633_728
     assert shape.parameters + shape.trainable == 3_178_001_792
 
@@ -121,7 +121,7 @@ def test_a_plan_counts_the_files_of_apple_s_model(afm_folder, make_afm) -> None:
 
     model = [f"model.path={afm_folder}", "lora=attn-mlp", "lora.rank=4"]
     spec = build(compose("plan", ["model=afm-3b", *model]))
-    found = describe(spec.model)
+    found = read_metadata(spec.model)
     shape = shape_of(found, spec, spec.lora.rank)
     base = make_afm()
     adapter = attach(base, spec.lora, seed=0, dtype=torch.float32)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from graftlab.config import build, compose
+from graftlab.cli.compose import build, compose
 from graftlab.errors import ConfigError
-from graftlab.machine import Device, Rates, machine_memory, shelf
+from graftlab.machine import Machine, Rates, all_machines, machine_memory
 from graftlab.registry import conf_dir
 
-NAMES = sorted(path.stem for path in (conf_dir() / "device").glob("*.yaml"))
+NAMES = sorted(path.stem for path in (conf_dir() / "machine").glob("*.yaml"))
 WANTED = {
     *("cpu", "m3-max-36gb", "m2-16gb", "rtx-4070-ti-super", "rtx-4090"),
     *("a100-80gb", "h100", "h200"),
@@ -23,18 +23,18 @@ WANTED = {
 
 def test_they_are_all_there() -> None:
     assert set(NAMES) >= WANTED
-    assert set(shelf()) == set(NAMES)
+    assert set(all_machines()) == set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_device_composes_and_is_that_of_the_shelf(name: str) -> None:
-    spec = build(compose("plan", [f"device={name}"]))
-    assert spec.device == shelf()[name]
-    device: Device = spec.device
-    assert device.bytes > 0
-    if device.kind != "cpu":
+    spec = build(compose("plan", [f"machine={name}"]))
+    assert spec.machine == all_machines()[name]
+    machine: Machine = spec.machine
+    assert machine.bytes > 0
+    if machine.kind != "cpu":
         for dtype in ("fp32", "bf16", "fp16"):
-            achieved, peak = device.achieved.of(dtype), device.peak.of(dtype)
+            achieved, peak = machine.achieved.of(dtype), machine.peak.of(dtype)
             assert achieved is not None
             assert peak is not None
             assert achieved < peak
@@ -42,7 +42,7 @@ def test_a_device_composes_and_is_that_of_the_shelf(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_number_names_its_source(name: str) -> None:
-    lines = (conf_dir() / "device" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    lines = (conf_dir() / "machine" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     numbers = [line for line in lines if re.match(r"\s*\w+: [\d.]+ ", line)]
     assert len(numbers) >= 2
     source = re.compile(r"\(.+\)|estimate|\bas \w|electricity|RunPod|newsroom")
@@ -56,15 +56,15 @@ def test_this_machine() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"kind": "tpu"}, "device.kind=tpu"),
-        ({"memory": 16.0, "usable": 17.0}, "device.usable=17"),
-        ({"watts": 0.0}, "device.watts"),
-        ({"price": -1.0}, "device.price"),
+        ({"kind": "tpu"}, "machine.kind=tpu"),
+        ({"memory": 16.0, "usable": 17.0}, "machine.usable=17"),
+        ({"watts": 0.0}, "machine.watts"),
+        ({"price": -1.0}, "machine.price"),
     ],
 )
 def test_impossible_devices_are_refused(values, message) -> None:
     with pytest.raises(ConfigError, match=message):
-        Device(**values)
+        Machine(**values)
     with pytest.raises(ConfigError, match="bf16"):
         Rates(bf16=0)
 

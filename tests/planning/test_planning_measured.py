@@ -20,27 +20,27 @@ from graftlab.adapters.attach import attach
 from graftlab.adapters.lora import Lora
 from graftlab.data.demo import DemoData
 from graftlab.models.hf import HFModel
-from graftlab.models.metadata import describe
+from graftlab.models.metadata import read_metadata
 from graftlab.models.tiny import TinyModel
 from graftlab.objectives.policy import Policy
-from graftlab.objectives.sft import CrossEntropy
+from graftlab.objectives.sft import SFT
 from graftlab.packing.plan import Packing
 from graftlab.planning.estimate import settings_of
 from graftlab.planning.inputs import shape_of
-from graftlab.planning.memory import Memory, Settings, reckon
+from graftlab.planning.memory import Memory, Settings, estimate_memory
 from graftlab.planning.shape import Shape
 from graftlab.planning.timing import work
-from graftlab.planning.workload import Documents, Schedule, Workload, lay_out
-from graftlab.tasks.plan import PlanSpec
+from graftlab.planning.workload import Documents, StepSettings, Workload, lay_out
 from graftlab.training.optimizers.adamw import AdamW
 from graftlab.training.optimizers.custom import CustomOptimizer
 from graftlab.training.precision import Precision, Resolved, resolve
 from graftlab.types import IGNORE, Batch
+from graftlab.verbs.plan import PlanSpec
 from miniatures import flat_batch, miniature
 
 CPU = torch.device("cpu")
 RANK = 8
-PARTS: dict[str, Any] = {"objective": CrossEntropy(), "optimizer": AdamW()}
+PARTS: dict[str, Any] = {"objective": SFT(), "optimizer": AdamW()}
 
 
 @dataclass(slots=True)
@@ -56,7 +56,7 @@ class Setup:
 
     @property
     def memory(self) -> Memory:
-        return reckon(self.shape, self.load, self.settings)
+        return estimate_memory(self.shape, self.load, self.settings)
 
     @property
     def trained(self) -> list[torch.nn.Parameter]:
@@ -94,10 +94,10 @@ def set_up(
     load = lay_out(
         Documents(np.array(lengths), np.array(labels), "test"),
         Packing(max_length=sum(lengths)),
-        Schedule(batch_size=1, accumulate=1, epochs=1, max_steps=None),
+        StepSettings(batch_size=1, accumulate=1, epochs=1, max_steps=None),
     )
     assert (load.batch_tokens, load.batch_labels) == (batch.num_tokens, sum(labels))
-    shape = shape_of(describe(spec.model), spec, lora.rank)
+    shape = shape_of(read_metadata(spec.model), spec, lora.rank)
     return Setup(Policy(base, adapter), resolved, batch, shape, load, settings_of(spec, []))
 
 
@@ -224,7 +224,7 @@ def test_the_peak_of_a_step_is_within_what_is_planned(precision, checkpointing, 
     assert allocated.peak < planned < 1.4 * allocated.peak
     if checkpointing:
         whole = replace(setup.settings, checkpointing=False)
-        assert allocated.peak < 0.5 * reckon(setup.shape, setup.load, whole).activations
+        assert allocated.peak < 0.5 * estimate_memory(setup.shape, setup.load, whole).activations
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16-mixed"])

@@ -13,10 +13,10 @@ from graftlab.planning.memory import (
     KERNEL,
     LOSS,
     Settings,
+    estimate_memory,
     frayed,
     kept_per_token,
     logit_bytes,
-    reckon,
 )
 from graftlab.process import KEPT_KERNELS
 
@@ -27,7 +27,7 @@ PRECISIONS = ("fp32", "bf16-mixed", "bf16", "fp16-mixed")
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_terms_sum_to_the_total(precision, checkpointing, make_shape, make_load) -> None:
     settings = Settings(precision=precision, checkpointing=checkpointing)
-    found = reckon(make_shape(), make_load(), settings)
+    found = estimate_memory(make_shape(), make_load(), settings)
     kept = found.base + found.adapter + found.gradients + found.optimizer + found.activations
     assert found.total == kept + found.logits + found.working + found.overhead
     assert all(size > 0 for name, size in found.terms().items() if name != "working")
@@ -39,7 +39,9 @@ def test_it_grows_with_batch_rank_and_length(precision, make_shape, make_load) -
     settings = Settings(precision=precision)
 
     def total(*, rank: int = 8, **load) -> float:
-        return reckon(make_shape(rank=rank), make_load(max_steps=100, **load), settings).total
+        return estimate_memory(
+            make_shape(rank=rank), make_load(max_steps=100, **load), settings
+        ).total
 
     by_batch = [total(batch_size=size) for size in (1, 2, 4, 8)]
     by_rank = [total(rank=rank) for rank in (4, 8, 16, 64)]
@@ -50,22 +52,22 @@ def test_it_grows_with_batch_rank_and_length(precision, make_shape, make_load) -
 
 def test_accumulation_is_free(make_shape, make_load) -> None:
     settings = Settings(precision="bf16-mixed")
-    one, many = (reckon(make_shape(), make_load(accumulate=n), settings) for n in (1, 8))
+    one, many = (estimate_memory(make_shape(), make_load(accumulate=n), settings) for n in (1, 8))
     assert one == many
 
 
 def test_checkpointing_and_16_bits_save(make_shape, make_load) -> None:
     shape, load = make_shape(), make_load()
     plain = Settings(precision="fp32")
-    needed = reckon(shape, load, plain)
-    saving = reckon(shape, load, replace(plain, checkpointing=True))
+    needed = estimate_memory(shape, load, plain)
+    saving = estimate_memory(shape, load, replace(plain, checkpointing=True))
     assert saving.activations < needed.activations / 2
     assert {k: v for k, v in saving.terms().items() if k not in ("activations", "overhead")} == {
         k: v for k, v in needed.terms().items() if k not in ("activations", "overhead")
     }
     plain = replace(plain, kind="cuda")  # a processor gathers kernels in 16 bits
-    needed = reckon(shape, load, plain)
-    half = reckon(shape, load, replace(plain, precision="bf16-mixed"))
+    needed = estimate_memory(shape, load, plain)
+    half = estimate_memory(shape, load, replace(plain, precision="bf16-mixed"))
     assert half.base == needed.base / 2
     assert half.adapter == needed.adapter
     assert half.total < needed.total
@@ -84,14 +86,16 @@ def test_options_that_keep_more(make_shape, make_load) -> None:
 def test_a_processor_s_heap_frays_and_kernels_gather(make_shape, make_load) -> None:
     def overhead(steps: int, **options) -> float:
         settings = Settings(**{"precision": "bf16-mixed", **options})
-        return reckon(make_shape(), make_load(max_steps=steps), settings).overhead
+        return estimate_memory(make_shape(), make_load(max_steps=steps), settings).overhead
 
     run = [overhead(steps) for steps in (1, 10, 100, GROWN, 10 * GROWN)]
     assert run[0] < run[1] < run[2] < run[3] == run[4]
     assert overhead(100, kind="cuda") == overhead(1, kind="cuda") < run[2]
     # In 16 bits products of every shape are compiled; fp32 needs none, and both fray alike.
     shape, load = make_shape(), make_load(max_steps=1)
-    fp32, bf16 = (reckon(shape, load, Settings(precision=name)) for name in ("fp32", "bf16"))
+    fp32, bf16 = (
+        estimate_memory(shape, load, Settings(precision=name)) for name in ("fp32", "bf16")
+    )
     moving = [m.activations + m.logits + m.working for m in (fp32, bf16)]
     kernels = bf16.overhead - fp32.overhead + LOSS["cpu"] * (moving[0] - moving[1])
     assert kernels == pytest.approx(KERNEL * KEPT_KERNELS)
@@ -115,8 +119,8 @@ def test_logits_never_exceed_one_chunk() -> None:
 
 def test_sharding_divides_the_base_alone(make_shape, make_load) -> None:
     settings = Settings(precision="bf16-mixed")
-    whole = reckon(make_shape(), make_load(), settings)
-    part = reckon(make_shape(), make_load(), replace(settings, sharded=4))
+    whole = estimate_memory(make_shape(), make_load(), settings)
+    part = estimate_memory(make_shape(), make_load(), replace(settings, sharded=4))
     assert part.base == whole.base / 4
     assert part.adapter == whole.adapter
 
@@ -134,7 +138,7 @@ def test_changes_come_cheapest_first_and_fit(knobs, make_shape, make_load) -> No
             max_length=turned.max_length,
             max_steps=100,
         )
-        return reckon(make_shape(rank=turned.rank), load, turned.settings).total
+        return estimate_memory(make_shape(rank=turned.rank), load, turned.settings).total
 
     now = total(knobs)
     found = changes(knobs, total, now * 0.9)

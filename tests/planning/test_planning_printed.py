@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from graftlab.machine import Device, Rates
+from graftlab.machine import Machine, Rates
 from graftlab.planning.advice import Advice
 from graftlab.planning.changes import Knobs
-from graftlab.planning.memory import Memory, Settings, reckon
+from graftlab.planning.memory import Memory, Settings, estimate_memory
 from graftlab.planning.plan import Plan, Probe, Question, answer, bill_of
 from graftlab.planning.show import bar, gib, show, show_total
 from graftlab.training.budget import Limits
@@ -25,8 +25,8 @@ def a_question(**fields: Any) -> Question:
         "knobs": Knobs(1, 1, 16, 1000, Settings(precision="bf16-mixed")),
         "shape_at": lambda rank: replace(SHAPE, rank=rank),
         "load_at": lambda knobs: load,
-        "device": GPU,
-        "devices": {"card": GPU, "other": replace(GPU, title="slower", memory=1, usable=None)},
+        "machine": GPU,
+        "machines": {"card": GPU, "other": replace(GPU, title="slower", memory=1, usable=None)},
         "limits": Limits(),
         "dtype": "bf16",
         **fields,
@@ -41,8 +41,8 @@ def a_plan(**fields: Any) -> Plan:
 def test_a_plan_is_of_the_device_s_kind() -> None:
     plan = a_plan()
     settings = Settings(precision="bf16-mixed", kind="cuda")
-    assert plan.memory == reckon(SHAPE, a_load(), settings)
-    assert plan.toggled == reckon(SHAPE, a_load(), replace(settings, checkpointing=True))
+    assert plan.memory == estimate_memory(SHAPE, a_load(), settings)
+    assert plan.toggled == estimate_memory(SHAPE, a_load(), replace(settings, checkpointing=True))
     assert (plan.fits, plan.changes, plan.broken) == (True, [], [])
     assert [row.name for row in plan.rows] == ["card", "other"]
     assert [row.fits for row in plan.rows] == [plan.memory.total <= n * GIB for n in (8, 1)]
@@ -62,9 +62,9 @@ def test_a_plan_is_of_the_device_s_kind() -> None:
 
 def test_a_device_is_asked_only_what_is_its_own() -> None:
     """A measured peak and a probe are a processor's of this machine."""
-    processor = Device(achieved=Rates(), watts=65, price=0.02)
+    processor = Machine(achieved=Rates(), watts=65, price=0.02)
     probe = Probe(tokens_per_second=75.0, peak_bytes=1.0, steps=8, compiled=False)
-    question = a_question(device=processor, measured_peak=1e12, probe=probe)
+    question = a_question(machine=processor, measured_peak=1e12, probe=probe)
     probed = bill_of(question, processor, probed=True)
     assert probed is not None
     assert probed.seconds_per_step == 10
@@ -75,9 +75,13 @@ def test_a_device_is_asked_only_what_is_its_own() -> None:
     assert card is not None
     assert card.tokens_per_second != 75
     assert bill_of(a_question(measured_peak=1e12, dtype="fp32"), GPU) is None
-    # As the plan of that very device does, and for no other.
+    # As the plan of that very machine does, and for no other.
     plan = a_plan(
-        device=processor, devices={"cpu": processor}, measured_peak=1e12, probe=probe, done_steps=5
+        machine=processor,
+        machines={"cpu": processor},
+        measured_peak=1e12,
+        probe=probe,
+        done_steps=5,
     )
     assert plan.bill == plan.rows[0].bill
     assert plan.bill is not None
@@ -92,14 +96,14 @@ def test_what_does_not_fit_is_told_with_changes() -> None:
     question = a_question()
     total = a_plan().memory.total
     small = replace(GPU, memory=None, usable=(total - 1) / GIB)
-    plan = a_plan(device=small, limits=Limits(max_hours=1e-9))
+    plan = a_plan(machine=small, limits=Limits(max_hours=1e-9))
     assert not plan.fits
     assert len(plan.broken) == 1
     assert plan.changes
     assert [change.fits for change in plan.changes if "checkpointing" in change.words] == [True]
-    exact = a_plan(device=replace(GPU, memory=None, usable=total / GIB))
+    exact = a_plan(machine=replace(GPU, memory=None, usable=total / GIB))
     assert exact.fits
-    nowhere = a_plan(device=replace(GPU, memory=None, usable=1e-6))
+    nowhere = a_plan(machine=replace(GPU, memory=None, usable=1e-6))
     assert not any(change.fits for change in nowhere.changes)
     assert nowhere.changes[-1].price == "all of these at once" or len(nowhere.changes) > 1
     assert question.memory(question.knobs, kind="cpu").overhead > 575 * MIB
@@ -194,8 +198,8 @@ def test_a_bar_is_drawn_to_scale() -> None:
     assert bar(memory, 20.0 * GIB).plain == found + " " * 36 + "|"
     whole = "  " + "B" * 30 + "A" * 15 + "·" * 15
     assert bar(memory, 8.0 * GIB).plain == whole + "|"
-    assert bar(memory, 64.0 * GIB).plain == whole + "  12.5% of the device"
-    assert bar(memory, 4.0 * GIB).plain == whole + "  ends 4.0 GiB beyond the device"
+    assert bar(memory, 64.0 * GIB).plain == whole + "  12.5% of the machine"
+    assert bar(memory, 4.0 * GIB).plain == whole + "  ends 4.0 GiB beyond the machine"
     named = replace(memory, adapter=GIB, gradients=GIB, optimizer=GIB, logits=GIB, working=2 * GIB)
     assert bar(replace(named, teacher=6 * GIB), 20 * GIB).plain == (
         "  BBBBBBBBBBBBaaagggoooAAAAAALLLwwwwww······" + "T" * 18 + "|"
@@ -220,13 +224,13 @@ def test_a_sweep_is_summed_as_it_is_printed() -> None:
 
 
 def test_memory_of_this_machine_is_the_least_that_is_said(monkeypatch, tmp_path) -> None:
-    import graftlab.machine as device
+    import graftlab.machine as machine
 
     pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2**20}
-    monkeypatch.setattr(device.os, "sysconf", pages.__getitem__)
+    monkeypatch.setattr(machine.os, "sysconf", pages.__getitem__)
     limits = iter(["max\n", str(3 * GIB)])
     reads = SimpleNamespace(read_text=lambda encoding: next(limits))
-    monkeypatch.setattr(device, "Path", lambda name: reads)
-    assert device.machine_memory() == 3.0
-    assert Device(memory=5).bytes == 5 * GIB
-    assert Device(memory=5, usable=4).bytes == 4 * GIB
+    monkeypatch.setattr(machine, "Path", lambda name: reads)
+    assert machine.machine_memory() == 3.0
+    assert Machine(memory=5).bytes == 5 * GIB
+    assert Machine(memory=5, usable=4).bytes == 4 * GIB

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from chats import chats
-from graftlab.planning.estimate import reckon_run
+from graftlab.planning.estimate import estimate_run
 from graftlab.training.checkpoint import Checkpointing
 from graftlab.training.module import AdapterModule
 from graftlab.training.spec import TrainSpec
@@ -41,7 +41,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> TrainSpec:
 )
 def test_a_run_takes_the_steps_and_tokens_of_its_plan(small, changed, tmp_path, monkeypatch):
     spec = replace(small, run_dir=str(tmp_path / "run"), **changed)
-    plan = reckon_run(replace(spec))
+    plan = estimate_run(replace(spec))
     seen: list[tuple[int, int]] = []
     step = AdapterModule.training_step
 

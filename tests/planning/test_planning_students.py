@@ -14,12 +14,12 @@ from graftlab.adapters.lora import Lora
 from graftlab.data.demo import DemoData
 from graftlab.models.tiny import ASSET, TinyModel
 from graftlab.objectives.distill import Distill
-from graftlab.objectives.sft import CrossEntropy
-from graftlab.planning.estimate import reckon_run
+from graftlab.objectives.sft import SFT
+from graftlab.planning.estimate import estimate_run
 from graftlab.planning.show import show
-from graftlab.tasks.plan import PlanSpec
 from graftlab.training.optimizers.adamw import AdamW
 from graftlab.training.precision import Precision
+from graftlab.verbs.plan import PlanSpec
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def student() -> PlanSpec:
 
 
 def test_weights_of_student_and_teacher_are_counted(student: PlanSpec) -> None:
-    plan = reckon_run(student)
+    plan = estimate_run(student)
     base = student.model.load(dtype=torch.float32, device=torch.device("cpu"))
     adapter = attach(base, student.lora, seed=0, dtype=torch.float32)
     assert plan.shape.trainable == plan.shape.parameters == adapter.num_trainable
@@ -46,7 +46,7 @@ def test_weights_of_student_and_teacher_are_counted(student: PlanSpec) -> None:
     teacher = TinyModel().load(dtype=torch.bfloat16, device=torch.device("cpu"))
     assert terms["teacher"] == 2 * teacher.num_parameters
     assert plan.memory.total == sum(terms.values())
-    alone = reckon_run(replace(student, objective=CrossEntropy()))
+    alone = estimate_run(replace(student, objective=SFT()))
     assert "teacher" not in alone.memory.terms()
     assert plan.bill is not None
     assert alone.bill is not None
@@ -55,15 +55,15 @@ def test_weights_of_student_and_teacher_are_counted(student: PlanSpec) -> None:
 
 def test_answers_that_are_not_drawn_yet_are_said_to_be_estimated(student: PlanSpec) -> None:
     taught = replace(student, objective=Distill(teacher=str(ASSET), on="teacher"))
-    assert reckon_run(student).load.exact
-    assert not reckon_run(taught).load.exact
+    assert estimate_run(student).load.exact
+    assert not estimate_run(taught).load.exact
 
 
 def test_a_student_s_plan_is_shown(student: PlanSpec, tmp_path: Path) -> None:
     from rich.console import Console
 
     with (tmp_path / "plan.txt").open("w") as file:
-        show(reckon_run(student), Console(file=file, width=120))
+        show(estimate_run(student), Console(file=file, width=120))
     text = (tmp_path / "plan.txt").read_text()
     assert "all weights are trained" in text
     assert "frozen weights of the model learnt from" in text

@@ -12,19 +12,19 @@ import pytest
 import yaml
 
 from chats import chats
-from graftlab.config import build, compose
+from graftlab.cli.compose import build, compose
 from graftlab.errors import ConfigError
 from graftlab.planning.budget import refuse_sweep_over_budget
-from graftlab.planning.estimate import reckon_run
+from graftlab.planning.estimate import estimate_run
 from graftlab.registry import dump
 
 
 def spec_of(*words: str) -> Any:
-    return build(compose("train", ["device=h100", "run_dir=.", *words])).training()
+    return build(compose("train", ["machine=h100", "run_dir=.", *words])).training()
 
 
 def hours_of(specs: Sequence[Any]) -> float:
-    return sum(bill.hours for spec in specs if (bill := reckon_run(spec).bill) is not None)
+    return sum(bill.hours for spec in specs if (bill := estimate_run(spec).bill) is not None)
 
 
 def limited(specs: Sequence[Any], hours: float) -> Sequence[Any]:
@@ -60,7 +60,7 @@ def test_without_a_budget_nothing_is_looked_at(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_an_unknown_rate_is_named() -> None:
-    spec = spec_of("budget.max_hours=1", "device.achieved.bf16=null", "device.peak.bf16=null")
+    spec = spec_of("budget.max_hours=1", "machine.achieved.bf16=null", "machine.peak.bf16=null")
     with pytest.raises(ConfigError, match=r"device\.achieved\.bf16"):
         refuse_sweep_over_budget([spec])
 

@@ -8,8 +8,8 @@ import pytest
 
 from graftlab.data.profile import Profile
 from graftlab.errors import ConfigError, DataError
-from graftlab.machine import shelf
-from graftlab.planning.advice import Run, advise
+from graftlab.machine import all_machines
+from graftlab.planning.advice import AdvisedRun, advise
 from graftlab.planning.timing import bill, rate, work
 from graftlab.training.budget import Limits
 
@@ -39,7 +39,7 @@ def test_nothing_fits_a_row(make_load) -> None:
 
 
 def test_hours_follow_steps_and_rates(make_shape, make_load) -> None:
-    shape, device = make_shape(), shelf()["h100"]
+    shape, device = make_shape(), all_machines()["h100"]
     once, twice = make_load(epochs=1), make_load(epochs=2)
 
     def hours(load, **options) -> float:
@@ -64,10 +64,10 @@ def test_checkpointing_and_dora_take_longer(make_shape, make_load) -> None:
 
 
 def test_a_processor_takes_a_share_of_its_measured_peak() -> None:
-    device = shelf()["cpu"]
+    device = all_machines()["cpu"]
     assert rate(device, "bf16") is None
     assert 0 < (rate(device, "bf16", 1e12) or 0) < 1e12
-    assert rate(shelf()["h100"], "bf16", 1e12) == shelf()["h100"].achieved.of("bf16")
+    assert rate(all_machines()["h100"], "bf16", 1e12) == all_machines()["h100"].achieved.of("bf16")
 
 
 def test_limits() -> None:
@@ -122,13 +122,13 @@ USUAL = {
     ],
 )
 def test_advice_warns_of_the_one_thing_that_is_odd(changed, about) -> None:
-    assert [a.about for a in advise(Run(**USUAL)) if a.heed] == []
-    assert [a.about for a in advise(Run(**{**USUAL, **changed})) if a.heed] == [about]
+    assert [a.about for a in advise(AdvisedRun(**USUAL)) if a.heed] == []
+    assert [a.about for a in advise(AdvisedRun(**{**USUAL, **changed})) if a.heed] == [about]
 
 
 def test_a_row_limit_is_no_matter_where_nothing_is_packed() -> None:
     loose = {**USUAL, "max_length": 9000}
-    packed, alone = (advise(Run(**loose, packed=on))[-1].text for on in (True, False))
+    packed, alone = (advise(AdvisedRun(**loose, packed=on))[-1].text for on in (True, False))
     assert "would hold every one" in packed
     assert "Nothing is packed" in alone
     assert "would hold every one" not in alone
@@ -136,6 +136,6 @@ def test_a_row_limit_is_no_matter_where_nothing_is_packed() -> None:
 
 def test_every_piece_of_advice_has_a_reason() -> None:
     for documents in (100, 700, 5_000, 50_000):
-        found = advise(Run(**{**USUAL, "documents": documents}))
+        found = advise(AdvisedRun(**{**USUAL, "documents": documents}))
         assert [a.about for a in found] == ["epochs", "rank", "learning rate", "context length"]
         assert all("guide" in a.text for a in found[:3])

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from chats import chats
-from graftlab.cli import main
-from graftlab.config import build, compose
-from graftlab.door.menu import menu
+from graftlab.cli.compose import build, compose
+from graftlab.cli.main import main
+from graftlab.cli.schema import read_schema
 from graftlab.errors import ConfigError
 from graftlab.planning.budget import refuse_over_budget
 from graftlab.planning.show import totals
 from graftlab.registry import conf_dir
-from graftlab.tasks.plan import PlanSpec, run
+from graftlab.verbs.plan import PlanSpec, run
 from kept_logging import kept_logging
 
 Door = Callable[..., tuple[int, str, str]]
@@ -53,7 +53,7 @@ def planned(*words: str) -> Any:
 
 
 def test_its_configuration_is_that_of_train() -> None:
-    train, plan = (menu(verb, [conf_dir()]) for verb in ("train", "plan"))
+    train, plan = (read_schema(verb, [conf_dir()]) for verb in ("train", "plan"))
     assert plan.groups == train.groups
     assert plan.defaults == train.defaults
     assert list(plan.defaults.items())[:2] == [("model", "tiny"), ("precision", "auto")]
@@ -62,7 +62,7 @@ def test_its_configuration_is_that_of_train() -> None:
 
 
 def test_an_experiment_is_planned_without_model_or_data(door: Door) -> None:
-    code, out, err = door("plan", "experiment=ficino", "device=h100")
+    code, out, err = door("plan", "experiment=ficino", "machine=h100")
     assert code == 0, err
     for words in ("3.11B", "66,633,728", "assumed", "on H100", "h200", "USD"):
         assert words in out
@@ -73,7 +73,7 @@ def test_an_experiment_is_planned_without_model_or_data(door: Door) -> None:
 def test_a_folder_with_data(door: Door, qwen2_folder: Path, tmp_path: Path) -> None:
     words = [f"model.path={qwen2_folder}", "data=jsonl", "data.train=chats.jsonl"]
     before = sorted(tmp_path.rglob("*"))
-    code, out, err = door("plan", "model=hf", *words, "device=rtx-4090", "precision=fp32")
+    code, out, err = door("plan", "model=hf", *words, "machine=rtx-4090", "precision=fp32")
     assert code == 0, err
     assert "counted with the model's tokenizer" in out
     assert "fits" in out
@@ -85,14 +85,14 @@ def test_a_config_without_weights_is_enough(door: Door, qwen2_folder: Path, tmp_
     shutil.copytree(qwen2_folder, folder)
     (folder / "model.safetensors").unlink()
     words = ["model=hf", f"model.path={folder}", "data=jsonl", "data.train=chats.jsonl"]
-    code, out, err = door("plan", *words, "device=h100")
+    code, out, err = door("plan", *words, "machine=h100")
     assert code == 0, err
     assert "without weights" in out
     assert door("train", *words, "logger=none")[0] == 2
 
 
 def test_a_hub_model_that_is_not_here_is_counted_as_published(door: Door) -> None:
-    words = ["experiment=hafs-coder", "data.train=chats.jsonl", "device=rtx-4070-ti-super"]
+    words = ["experiment=hafs-coder", "data.train=chats.jsonl", "machine=rtx-4070-ti-super"]
     code, out, err = door("plan", *words)
     assert code == 0, err
     assert "14.77B parameters (published architecture)" in out
@@ -105,7 +105,7 @@ def test_a_hub_model_that_is_not_here_is_counted_as_published(door: Door) -> Non
 
 def test_a_hub_model_of_which_nothing_is_known(door: Door) -> None:
     words = ["model=hf", "model.hub=someone/some-model", "data=jsonl", "data.train=chats.jsonl"]
-    code, _, err = door("plan", *words, "device=h100")
+    code, _, err = door("plan", *words, "machine=h100")
     assert code == 2
     assert "someone/some-model" in err
     assert "model.architecture.hidden_size" in err
@@ -114,9 +114,9 @@ def test_a_hub_model_of_which_nothing_is_known(door: Door) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["device=h1000"], "Did you mean `h100`?"),
-        (["device.pric=3"], "Did you mean `device.price`?"),
-        (["device.watts=-1"], "device.watts=-1"),
+        (["machine=h1000"], "Did you mean `h100`?"),
+        (["machine.pric=3"], "Did you mean `machine.price`?"),
+        (["machine.watts=-1"], "machine.watts=-1"),
         (["budget.max_hour=3"], "Did you mean `budget.max_hours`?"),
         (["budget.max_cost=0"], "budget.max_cost=0"),
         (["prob=true"], "Did you mean `probe`?"),
@@ -124,7 +124,7 @@ def test_a_hub_model_of_which_nothing_is_known(door: Door) -> None:
         (["data=jsonl"], "data.train is not set"),
         (["model=hf", "model.path=nowhere"], "there is no such folder"),
         (["model=hf", "model.architecture.layers=3"], "model.architecture is incomplete"),
-        (["lora.targets=[q_prj]", "device=h100"], "Did you mean `q_proj`?"),
+        (["lora.targets=[q_prj]", "machine=h100"], "Did you mean `q_proj`?"),
     ],
 )
 def test_bad_values_are_named_with_their_fix(words, message, door: Door) -> None:
@@ -141,14 +141,14 @@ def test_training_still_wants_data_and_model(door: Door) -> None:
 
 
 def test_a_sweep_is_summed(door: Door) -> None:
-    code, out, err = door("plan", "-m", "device=h100", "lora.rank=4,16", "epochs=1,2")
+    code, out, err = door("plan", "-m", "machine=h100", "lora.rank=4,16", "epochs=1,2")
     assert code == 0, err
     assert "the sweep: 4 runs" in out
     assert "together" in out
 
 
 def test_totals_are_sums_and_the_base_of_a_sweep_s_limit(capsys) -> None:
-    plans = [planned("device=h100", f"epochs={n}") for n in (1, 2, 3)]
+    plans = [planned("machine=h100", f"epochs={n}") for n in (1, 2, 3)]
     hours, kwh, cost = totals(plans)
     assert hours == pytest.approx(sum(plan.bill.hours for plan in plans))
     assert hours == pytest.approx(2 * plans[2].bill.hours, rel=0.2)
@@ -156,7 +156,7 @@ def test_totals_are_sums_and_the_base_of_a_sweep_s_limit(capsys) -> None:
 
 
 def test_numbers(capsys) -> None:
-    numbers = planned("device=h100").numbers()
+    numbers = planned("machine=h100").numbers()
     assert numbers["total_gib"] == pytest.approx(sum(numbers["memory_gib"].values()))
     json.dumps(numbers)
 
@@ -175,7 +175,7 @@ def test_a_budget_stops_a_launch_before_anything_is_loaded(
     assert code == 2
     assert "budget.max_hours=1e-06 would be passed" in err
     assert "graftlab plan" in err
-    code, _, err = door("train", *small, "device=h100", "budget.max_cost=1e-9")
+    code, _, err = door("train", *small, "machine=h100", "budget.max_cost=1e-9")
     assert code == 2
     assert "budget.max_cost" in err
     assert not list(tmp_path.rglob("*.ckpt"))
@@ -185,14 +185,14 @@ def test_a_sweep_beyond_its_budget_starts_no_job(
     door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import graftlab.sweeps.run as sweep
-    from graftlab.sweeps.engine import Ended
+    from graftlab.sweeps.engine import SweepOutcome
 
     orders: list[Any] = []
     monkeypatch.setattr(
-        sweep, "run", lambda order: orders.append(order) or Ended(order.folder, [], 0.0)
+        sweep, "run", lambda order: orders.append(order) or SweepOutcome(order.folder, [], 0.0)
     )
-    words = ["-m", "lora.rank=4,8,16", "logger=none", "trainer=cpu", "device=h100"]
-    plan = planned("device=h100", "lora.rank=16")
+    words = ["-m", "lora.rank=4,8,16", "logger=none", "trainer=cpu", "machine=h100"]
+    plan = planned("machine=h100", "lora.rank=16")
     assert plan.bill is not None
     code, _, err = door("train", *words, f"budget.max_hours={plan.bill.hours * 1.5}")
     assert code == 2
@@ -206,10 +206,10 @@ def test_a_sweep_beyond_its_budget_starts_no_job(
 
 
 def test_a_space_is_summed(door: Door) -> None:
-    code, out, err = door("plan", "-m", "sweep=lr-rank", "device=h100", "lora.rank=4,8")
+    code, out, err = door("plan", "-m", "sweep=lr-rank", "machine=h100", "lora.rank=4,8")
     assert code == 0, err
     assert "Launching 8 jobs" in out
-    code, _, err = door("plan", "-m", "sweep=lr-rank-epochs", "device=h100")
+    code, _, err = door("plan", "-m", "sweep=lr-rank-epochs", "machine=h100")
     assert code == 2
     assert "an interval" in err
 
@@ -225,7 +225,7 @@ def test_within_its_budget_a_run_starts(monkeypatch: pytest.MonkeyPatch, door: D
 
 
 def test_steps_already_taken_are_paid(capsys) -> None:
-    spec = build(compose("plan", ["device=h100", "run_dir=."]))
+    spec = build(compose("plan", ["machine=h100", "run_dir=."]))
     whole = run(spec)
     spec.budget.max_hours = whole.bill.hours / 2
     with pytest.raises(ConfigError, match="would be passed"):
@@ -238,7 +238,9 @@ def test_a_budget_does_not_change_what_a_run_is() -> None:
     from graftlab.tracking.identity import identity
 
     plain = build(compose("train", ["run_dir=run"])).training()
-    other = build(compose("train", ["run_dir=run", "budget.max_hours=3", "device=h200"])).training()
+    other = build(
+        compose("train", ["run_dir=run", "budget.max_hours=3", "machine=h200"])
+    ).training()
     assert identity(dump(plain)) == identity(dump(other))
 
 
@@ -262,7 +264,7 @@ def test_importing_the_task_is_light() -> None:
     import sys
 
     heavy = ["torch", "numpy", "transformers", "rich", "hydra"]
-    code = f"import sys, graftlab.tasks.plan; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, graftlab.verbs.plan; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
     assert PlanSpec.__doc__
@@ -271,7 +273,7 @@ def test_importing_the_task_is_light() -> None:
 def test_rows_too_short_for_every_document_are_no_way_out(door: Door) -> None:
     """A profile of one length: half of the row holds none, and the other changes are still told."""
     profile = ["data.profile.documents=100", "data.profile.mean=1024", "packing.max_length=1024"]
-    code, out, err = door("plan", "experiment=hafs-coder", *profile, "device=rtx-4070-ti-super")
+    code, out, err = door("plan", "experiment=hafs-coder", *profile, "machine=rtx-4070-ti-super")
     assert code == 0, err
     assert "does NOT fit" in out
     assert "a base in 4 bit" in out

@@ -13,7 +13,7 @@ from graftlab.errors import ConfigError
 from graftlab.recipes import curate, marks
 from graftlab.recipes.characters import plain_characters
 from graftlab.recipes.curate import Curate, count_tokens, read_book
-from graftlab.recipes.lines import Vocabulary
+from graftlab.recipes.lines import WordCounts
 from recipe_drops import MESSY, run_step, text_record
 
 SENTENCE = "The tide came up to the third step of the stair and went down again before noon. "
@@ -142,7 +142,7 @@ def test_characters(written: str, read: str) -> None:
     ],
 )
 def test_hyphens_at_line_ends(head: str, tail: str, text: str, joined: str) -> None:
-    assert Vocabulary(f"{text} {head}-\n{tail}").join(head, tail) == joined
+    assert WordCounts(f"{text} {head}-\n{tail}").join(head, tail) == joined
 
 
 def test_soft_hyphen_at_a_line_end_joins() -> None:

@@ -16,17 +16,17 @@ from typing import Any
 import pytest
 import yaml
 
-from graftlab.cli import main
-from graftlab.config import build
-from graftlab.config import compose as compose_verb
+from graftlab.cli.compose import build
+from graftlab.cli.compose import compose as compose_verb
+from graftlab.cli.main import main
+from graftlab.cli.overrides import read_arguments
+from graftlab.cli.preflight import CommandLine
+from graftlab.cli.recipe import recipe_arguments
+from graftlab.cli.schema import read_schema
+from graftlab.cli.sweep import read_sweep
+from graftlab.cli.validate import check_arguments
 from graftlab.data.prepared import PreparedData
 from graftlab.data.source import DataSpec
-from graftlab.door.keys import check_words
-from graftlab.door.menu import menu
-from graftlab.door.recipe import recipe_words
-from graftlab.door.sweep import read_sweep
-from graftlab.door.verify import Door
-from graftlab.door.words import read_words
 from graftlab.errors import ConfigError, DataError
 from graftlab.files.paths import absolute
 from graftlab.recipes import dataset as module
@@ -203,7 +203,7 @@ def test_recipes_of_ones_own(knock: Knock) -> None:
 
 
 def composed(folder: Path, **rest: Any) -> PreparedData:
-    """`data.recipe=chats` without the door."""
+    """`data.recipe=chats` without the command line."""
     data = PreparedData(recipe="chats", corpus=str(folder / "chats.jsonl"), **rest)
     source = SourceSpec(files=data.corpus)
     compose(data, PrepareSpec(corpus=data.corpus, sources={"core": source}))
@@ -212,10 +212,10 @@ def composed(folder: Path, **rest: Any) -> PreparedData:
 
 def test_an_option_and_its_keys_are_both_heard() -> None:
     typed = ["data.prepare.rewriter.model=a, b", "data.prepare.rewriter=local"]
-    words = read_words(["model=tiny", *RECIPE, *typed], "inspect")
-    words = check_words(words, menu("inspect", [conf_dir()]), multirun=False)
+    words = read_arguments(["model=tiny", *RECIPE, *typed], "inspect")
+    words = check_arguments(words, read_schema("inspect", [conf_dir()]), multirun=False)
     data = build(compose_verb("inspect", [word.hydra for word in words])).data
-    told = recipe_words(data, menu("prepare", [conf_dir()]))
+    told = recipe_arguments(data, read_schema("prepare", [conf_dir()]))
     assert [word.hydra for word in told[-2:]] == ["rewriter='local'", "rewriter.model='a, b'"]
     spec = build(compose_verb("prepare", [word.hydra for word in told]))
     assert spec.rewriter == LocalRewriter(model="a, b")
@@ -275,8 +275,10 @@ def test_a_sweep_with_auto_has_the_same_jobs_before_and_after_its_data_is_made(
     jobs = []
     for _ in range(2):
         words = [*RECIPE, *QUICK, "epochs=auto", "seed=0,1"]
-        door = Door(menu("train", [conf_dir()]), conf_dir())
-        line = read_sweep(door, check_words(read_words(words, "train"), door.menu, multirun=True))
+        command = CommandLine(read_schema("train", [conf_dir()]), conf_dir())
+        line = read_sweep(
+            command, check_arguments(read_arguments(words, "train"), command.schema, multirun=True)
+        )
         jobs.append((line.folder, [line.drafts({"seed": text})[0].identity for text in "01"]))
         assert len(made()) == 1
     assert jobs[0] == jobs[1]

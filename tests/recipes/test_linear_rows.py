@@ -20,7 +20,7 @@ from graftlab.recipes import lines, marks, sentences
 from graftlab.recipes.curate import read_book
 from graftlab.recipes.debris import Book
 from graftlab.recipes.guards import Guards
-from graftlab.recipes.lines import Vocabulary, join_lines
+from graftlab.recipes.lines import WordCounts, join_lines
 from graftlab.recipes.outline import outline
 from graftlab.recipes.overlap import longest_run
 from graftlab.recipes.record import Record
@@ -183,7 +183,7 @@ def test_the_longest_run_is_the_one_that_trying_all_finds() -> None:
     assert len(set(found)) > 5
 
 
-def former_join(given: list[str], vocabulary: Vocabulary) -> str:
+def former_join(given: list[str], vocabulary: WordCounts) -> str:
     text = ""
     for line in given:
         after = " ".join(line.split())
@@ -202,7 +202,7 @@ def former_join(given: list[str], vocabulary: Vocabulary) -> str:
 def test_lines_are_joined_as_one_after_the_other() -> None:
     draw = random.Random(1)
     pieces = ["and", "be-", "neath", "A-", "—", "1-", "x-y-", " ", "", "to- ", "  gether", "é-"]
-    vocabulary = Vocabulary("beneath together stone-crowned x-y")
+    vocabulary = WordCounts("beneath together stone-crowned x-y")
     for _ in range(3000):
         given = draw.choices(pieces, k=draw.randint(0, 6))
         assert join_lines(given, vocabulary) == former_join(given, vocabulary), given

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
-from graftlab.cli import main
-from graftlab.config import build, compose
-from graftlab.door.jobs import folder_name
-from graftlab.door.keys import check_words
-from graftlab.door.menu import menu
-from graftlab.door.words import read_words
+from graftlab.cli.compose import build, compose
+from graftlab.cli.job_outputs import folder_name
+from graftlab.cli.main import main
+from graftlab.cli.overrides import read_arguments
+from graftlab.cli.schema import read_schema
+from graftlab.cli.validate import check_arguments
 from graftlab.errors import ConfigError
 from graftlab.recipes.decontaminate import Decontaminate
 from graftlab.recipes.dedupe import Dedupe
@@ -28,12 +28,12 @@ from kept_logging import kept_logging
 from recipe_rows import read_lines, sentence, turns, write_lines
 
 CONF = conf_dir()
-MENU = menu("prepare", [CONF])
+MENU = read_schema("prepare", [CONF])
 OPTIONS = [(group, option) for group, options in MENU.groups.items() for option in options]
 
 
 def built(*overrides: str) -> PrepareSpec:
-    words = check_words(read_words(overrides, "prepare"), MENU, multirun=False)
+    words = check_arguments(read_arguments(overrides, "prepare"), MENU, multirun=False)
     spec: PrepareSpec = build(compose("prepare", [word.hydra for word in words]))
     return spec
 

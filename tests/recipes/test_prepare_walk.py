@@ -25,13 +25,13 @@ from graftlab.errors import ConfigError, DataError, GraftlabError
 from graftlab.recipes.decontaminate import Decontaminate
 from graftlab.recipes.dedupe import Dedupe
 from graftlab.recipes.mix import Mix
-from graftlab.recipes.pipeline import Branch, Pipeline
+from graftlab.recipes.pipeline import Pipeline, PipelineBranch
 from graftlab.recipes.prepare import Prepared, prepare
 from graftlab.recipes.record import Drop, Record
 from graftlab.recipes.sources import SourceSpec
 from graftlab.recipes.spec import PrepareSpec
 from graftlab.recipes.split import Split
-from graftlab.tasks.prepare import run
+from graftlab.verbs.prepare import run
 from recipe_rows import chat, many, read_lines, sentence, turns, write_lines
 
 
@@ -218,7 +218,9 @@ def test_a_step_that_loses_rows_is_found_out(tmp_path: Path) -> None:
             yield next(records)
 
     for step, complaint in ((Loses(), "lost rows without a reason"), (Stops(), "stopped before")):
-        walk = Pipeline([Branch("core", lambda drop: iter(many(5)))], [("step", step)], Mix())
+        walk = Pipeline(
+            [PipelineBranch("core", lambda drop: iter(many(5)))], [("step", step)], Mix()
+        )
         with pytest.raises(AssertionError, match=complaint):
             walk.run(tmp_path)
 
@@ -386,7 +388,7 @@ def test_memory_stays_small(tmp_path: Path) -> None:
             yield chat(f"{n} {words}", "x" * 4000, origin=f"f:{n}")
 
     walk = Pipeline(
-        [Branch("core", lambda drop: stream())],
+        [PipelineBranch("core", lambda drop: stream())],
         [("dedupe", Dedupe(near=None)), ("split", Split(near=None))],
         Mix(),
     )

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from graftlab.errors import ConfigError
-from graftlab.recipes.rewriters.answer_cache import Answer, AnswerCache
+from graftlab.recipes.rewriters.answer_cache import AnswerCache, CachedAnswer
 from graftlab.recipes.rewriters.base import Miss, RewriterError
 from graftlab.recipes.rewriters.http import GIVE_UP_AFTER, HttpClient, HttpRewriter
 from graftlab.registry import dump
@@ -249,7 +249,7 @@ def test_half_a_line_in_the_cache_is_asked_again(desk: Desk, tmp_path: Path) -> 
 
 
 def test_answers_keep_any_text(tmp_path: Path) -> None:
-    said = Answer('ü\n\u2028 \\ " 漢字', "stop", (1, 2))
+    said = CachedAnswer('ü\n\u2028 \\ " 漢字', "stop", (1, 2))
     AnswerCache(tmp_path / "a.jsonl").put("k", said)
     assert AnswerCache(tmp_path / "a.jsonl").get("k") == said
 

@@ -40,7 +40,7 @@ def test_exactly_what_was_swept_differs(swept: Comparison) -> None:
 
 
 def test_what_decides_nothing_does_not_differ(tmp_path: Path) -> None:
-    write_run(tmp_path / "0", {"name": "one", "max_minutes": 3.0, "device.price": 1.0})
+    write_run(tmp_path / "0", {"name": "one", "max_minutes": 3.0, "machine.price": 1.0})
     write_run(tmp_path / "1", {"name": "two", "budget.max_cost": 5.0})
     assert Comparison(gather([tmp_path])).keys == []
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from graftlab.errors import ConfigError
 from graftlab.reports.compare import Comparison
-from graftlab.reports.gather import Job, gather, read
+from graftlab.reports.gather import ReportedJob, gather, read
 from graftlab.reports.samples import read_samples
 from run_folders import write_run
 
@@ -49,13 +49,13 @@ def test_every_state_is_read_from_the_folders_alone(tmp_path: Path) -> None:
 
 
 def test_cost_is_told_only_where_the_price_fits(tmp_path: Path) -> None:
-    cheap = {"device.price": 3.6}
+    cheap = {"machine.price": 3.6}
     (run,) = gather([write_run(tmp_path / "0", cheap)])
     assert run.seconds == 20
     assert run.cost == pytest.approx(3.6 * 30 / 3600)  # 20 s of steps, 30 s in all
     run.card = {"device": "NVIDIA H100"}
     assert run.cost is None
-    run.config["device.kind"] = "cuda"
+    run.config["machine.kind"] = "cuda"
     assert run.cost == pytest.approx(0.03)
 
 
@@ -90,11 +90,11 @@ def test_no_result_file_brings_the_report_down(text: str, tmp_path: Path) -> Non
 def test_a_ledger_knows_more(tmp_path: Path) -> None:
     folders = [write_run(tmp_path / str(n), {"lr": n + 1.0}, finished=n == 0) for n in range(4)]
     jobs = {
-        folders[0]: Job(state="done", swept={"lr": 1.0}),
-        folders[1]: Job(state="pruned", swept={"lr": 2.0}),
-        folders[2]: Job(state="running", swept={"lr": 3.0}),
-        folders[3]: Job(state="failed", swept={"lr": 4.0}, error="it broke"),
-        tmp_path / "4": Job(state="waiting", swept={"lr": 5.0}),
+        folders[0]: ReportedJob(state="done", swept={"lr": 1.0}),
+        folders[1]: ReportedJob(state="pruned", swept={"lr": 2.0}),
+        folders[2]: ReportedJob(state="running", swept={"lr": 3.0}),
+        folders[3]: ReportedJob(state="failed", swept={"lr": 4.0}, error="it broke"),
+        tmp_path / "4": ReportedJob(state="waiting", swept={"lr": 5.0}),
     }
     assert states(tmp_path, jobs) == {
         "0": "done", "1": "pruned", "2": "running", "3": "failed", "4": "waiting"

@@ -1,4 +1,4 @@
-"""`graftlab report` at the door: folders as plain words, files, the best run again, upload."""
+"""`graftlab report`: folders as plain words, files, the best run again, upload."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 import yaml
 
-from graftlab.cli import main
-from graftlab.config import VERBS, build, compose
+from graftlab.cli.compose import VERBS, build, compose
+from graftlab.cli.main import main
 from graftlab.errors import ConfigError
 from graftlab.registry import conf_dir, dump
 from graftlab.reports.gather import gather
 from graftlab.reports.winner import scalar
-from graftlab.tasks.report import ReportSpec
 from graftlab.tracking.folder import read_config
 from graftlab.tracking.identity import identity
+from graftlab.verbs.report import ReportSpec
 from run_folders import grid, result_of, write_run
 
 

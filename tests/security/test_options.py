@@ -196,7 +196,7 @@ def test_hydras_environment_takes_no_secret(attack: Attack) -> None:
     ],
 )
 def test_what_counts_as_a_secret(name: str, secret: bool) -> None:
-    from graftlab.door.secrets import is_secret
+    from graftlab.cli.secrets import is_secret
 
     assert is_secret(name) is secret
 

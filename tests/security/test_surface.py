@@ -72,7 +72,7 @@ def test_nothing_that_is_read_can_run() -> None:
             assert keyword(call, "trust_remote_code") is not None, where
         if called == "importlib.import_module":
             argument = ast.unparse(call.args[0])
-            assert argument.startswith("f'graftlab.tasks.") or name in IMPORTERS, where
+            assert argument.startswith("f'graftlab.verbs.") or name in IMPORTERS, where
 
 
 @pytest.mark.parametrize("name", ["os", "../os", "graftlab.models.hf", "pages", "", None, 3, "HF"])

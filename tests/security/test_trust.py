@@ -72,7 +72,7 @@ def test_a_draft_is_made_without_code(
     pattern = request.getfixturevalue(kind)
     data = ["data=jsonl", f"data.train={attack.chats()}", "logger=none", "data.valid_fraction=0"]
     made = ["model=draft", f"model.of={pattern}"]
-    knock = attack.knock("train", *made, *data, "lora=full")
+    knock = attack.knock("train", *made, *data, "lora=none")
     assert knock.code == 2, knock.err
     assert not attack.marker.exists()
 
@@ -154,12 +154,12 @@ def test_resuming_asks_for_trust_again(attack: Attack, coded_base: Path) -> None
 
 def test_a_ledger_gives_no_trust(attack: Attack) -> None:
     """A job that is known is trained as this command line says, not as the ledger says."""
-    from graftlab.sweeps.jobs import Draft
+    from graftlab.sweeps.jobs import NewJob
     from graftlab.sweeps.ledger import Ledger
 
     ledger = Ledger(attack.folder / "sweep")
     ledger.create()
     draft = {"identity": "a", "label": "x", "swept": {}}
-    ledger.add([Draft(**draft, spec={"model": {"trust_remote_code": True}})], launch="theirs")
-    ledger.add([Draft(**draft, spec={"model": {"trust_remote_code": False}})], launch="ours")
+    ledger.add([NewJob(**draft, spec={"model": {"trust_remote_code": True}})], launch="theirs")
+    ledger.add([NewJob(**draft, spec={"model": {"trust_remote_code": False}})], launch="ours")
     assert ledger.spec(0) == {"model": {"trust_remote_code": False}}

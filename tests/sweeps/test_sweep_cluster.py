@@ -12,13 +12,13 @@ import pytest
 from graftlab.errors import GraftlabError
 from graftlab.sweeps.cluster import Cluster
 from graftlab.sweeps.engine import prepare
-from graftlab.sweeps.launchers.base import Work
+from graftlab.sweeps.launchers.base import LaunchRequest
 from graftlab.sweeps.launchers.ray import Actors, RayLauncher
 from graftlab.sweeps.ledger import Ledger
+from graftlab.sweeps.node_agent import NodeAgent
 from graftlab.sweeps.pool import KILLED, STILLBORN, Pool
 from graftlab.sweeps.slots import Slot
 from graftlab.sweeps.spec import Sweep
-from graftlab.sweeps.station import Station
 from sweep_crew import draft
 
 
@@ -55,7 +55,9 @@ def ledger(tmp_path: Path) -> Ledger:
 
 @pytest.fixture
 def cluster(ledger: Ledger) -> Fleeting:
-    work = Work(ledger=ledger, retries=1, jobs=2, accelerator="cpu", devices=1, base_bytes=0.0)
+    work = LaunchRequest(
+        ledger=ledger, retries=1, jobs=2, accelerator="cpu", devices=1, base_bytes=0.0
+    )
     return Fleeting(work, [Slot("0"), Slot("1")], "a")
 
 
@@ -91,7 +93,7 @@ time.sleep(30)
 
 
 def test_a_second_signal_does_not_wait_for_what_the_first_is_saving(ledger: Ledger) -> None:
-    station = Station(ledger.folder, "a", environment={}, retries=0, program=("-c", STUBBORN))
+    station = NodeAgent(ledger.folder, "a", environment={}, retries=0, program=("-c", STUBBORN))
     threads = [threading.Thread(target=call) for call in (station, station.leave)]
     threads[0].start()
     while not (ledger.folder / "begun").exists():
@@ -108,7 +110,9 @@ def test_a_second_signal_does_not_wait_for_what_the_first_is_saving(ledger: Ledg
 
 
 def test_after_a_kill_nobody_is_told_that_all_was_saved(ledger: Ledger) -> None:
-    work = Work(ledger=ledger, retries=1, jobs=2, accelerator="cpu", devices=1, base_bytes=0.0)
+    work = LaunchRequest(
+        ledger=ledger, retries=1, jobs=2, accelerator="cpu", devices=1, base_bytes=0.0
+    )
     for workers in (Actors(RayLauncher(), work, [], "a"), Pool(ledger, "a", [], 1)):
         workers.stop()
         assert "saved" in workers.parting

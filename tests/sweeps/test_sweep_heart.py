@@ -8,7 +8,7 @@ from pathlib import Path
 
 from graftlab.sweeps.claim import claim
 from graftlab.sweeps.engine import prepare
-from graftlab.sweeps.heart import beating
+from graftlab.sweeps.heartbeat import heartbeats
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.rules import Rules
 from graftlab.sweeps.spec import Sweep
@@ -32,7 +32,7 @@ def wait(holds) -> None:
 def test_a_job_that_takes_no_step_still_gives_signs_of_life(tmp_path: Path) -> None:
     ledger = claimed(tmp_path)
     first = ledger.jobs()[0].beat
-    with beating(ledger, 0, every=0.02, lost=lambda: None):
+    with heartbeats(ledger, 0, every=0.02, lost=lambda: None):
         wait(lambda: ledger.jobs()[0].beat > first)
     ledger.end(0, "waiting", launch="a")
     last = ledger.jobs()[0]
@@ -42,7 +42,7 @@ def test_a_job_that_takes_no_step_still_gives_signs_of_life(tmp_path: Path) -> N
 
 def test_a_worker_learns_that_its_job_was_taken_over(tmp_path: Path) -> None:
     ledger, lost = claimed(tmp_path), threading.Event()
-    with beating(ledger, 0, every=0.02, lost=lost.set):
+    with heartbeats(ledger, 0, every=0.02, lost=lost.set):
         assert not lost.wait(0.1)
         with ledger.writing() as db:
             db.execute("UPDATE jobs SET worker = 'elsewhere:1', beat = 1.0")

@@ -228,8 +228,8 @@ def test_failed_jobs_wait_again_in_the_next_launch(ledger: Ledger) -> None:
 
 def test_facts_are_settled_once_or_put(ledger: Ledger) -> None:
     assert ledger.fact("threads") is None
-    assert ledger.settle("threads", 1) == 1
-    assert ledger.settle("threads", 2) == 1
+    assert ledger.settled_fact("threads", 1) == 1
+    assert ledger.settled_fact("threads", 2) == 1
     ledger.put("threads", 3)
     assert ledger.fact("threads") == 3
 

@@ -19,7 +19,7 @@ from sweep_runs import run_sweep
 
 def graftlab(arguments: list[str], folder: Path, **more) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own: Ray's is full of sockets, which tests are kept from."""
-    command = [sys.executable, "-m", "graftlab.cli", "train", *arguments]
+    command = [sys.executable, "-m", "graftlab.cli.main", "train", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **more}
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280

@@ -11,7 +11,7 @@ import pytest
 from graftlab.errors import Interrupted
 from graftlab.sweeps.cluster import Cluster
 from graftlab.sweeps.engine import launch, prepare
-from graftlab.sweeps.launchers.base import Work
+from graftlab.sweeps.launchers.base import LaunchRequest
 from graftlab.sweeps.pool import Pool
 from graftlab.sweeps.slots import Slot
 from graftlab.sweeps.source import Grid
@@ -55,7 +55,7 @@ def test_a_signal_between_two_starts_reaches_every_worker(tmp_path: Path, monkey
 class Lent(Cluster):
     """A cluster of which only is known what it was asked for."""
 
-    def __init__(self, work: Work, *, stops_in: str) -> None:
+    def __init__(self, work: LaunchRequest, *, stops_in: str) -> None:
         super().__init__(work, SLOTS[:2], "a")
         self.stops_in, self.stations, self.told = stops_in, 0, 0
 
@@ -86,7 +86,9 @@ class Lent(Cluster):
 def test_a_signal_while_a_cluster_is_reached(tmp_path: Path, stops_in: str, asked_for: int) -> None:
     ledger, _ = prepare(tmp_path, Sweep())
     ledger.add([draft("x"), draft("y")], launch="a")
-    work = Work(ledger=ledger, retries=1, jobs=2, accelerator="cpu", devices=1, base_bytes=0.0)
+    work = LaunchRequest(
+        ledger=ledger, retries=1, jobs=2, accelerator="cpu", devices=1, base_bytes=0.0
+    )
     cluster = Lent(work, stops_in=stops_in)
     cluster.start()
     assert cluster.stations == asked_for

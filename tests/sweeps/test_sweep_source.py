@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from graftlab.sweeps.engine import _Feeder
-from graftlab.sweeps.jobs import Draft
+from graftlab.sweeps.jobs import NewJob
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.source import Search
 from graftlab.sweeps.space import Dimension, Point
@@ -16,13 +16,13 @@ from graftlab.sweeps.spec import Sweep
 RATE = Dimension(key="lr", low=1e-5, high=1e-1, log=True)
 
 
-def compose(point: Point) -> list[Draft]:
+def compose(point: Point) -> list[NewJob]:
     """Jobs that are the same where their values are, however they are written."""
     identity = " ".join(f"{key}={float(text)}" for key, text in sorted(point.items()))
-    return [Draft(identity=identity, label="", swept=point, spec={})]
+    return [NewJob(identity=identity, label="", swept=point, spec={})]
 
 
-def replicated(point: Point) -> list[Draft]:
+def replicated(point: Point) -> list[NewJob]:
     return [draft for seed in "012" for draft in compose({**point, "seed": seed})]
 
 

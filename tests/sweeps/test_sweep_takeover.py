@@ -115,9 +115,9 @@ def test_a_worker_that_was_taken_over_writes_nothing(ledger: Ledger) -> None:
         observer.starts(total_steps=10, steps_per_epoch=5, step=3)
     worker = Pretender(ledger, "a")
     worker.folder(lost)
-    worker.settle(lost, score=1.0)
-    worker.settle(lost, error=ZeroDivisionError("late"))
-    worker.settle(lost, error=GraftlabError("late"))
+    worker.finish(lost, score=1.0)
+    worker.finish(lost, error=ZeroDivisionError("late"))
+    worker.finish(lost, error=GraftlabError("late"))
     assert row(ledger) == kept
     assert not (ledger.folder / kept.folder / "error.txt").exists()
     lost.release()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from graftlab.cli import main
+from graftlab.cli.main import main
 from graftlab.sweeps.ledger import Ledger
 from sweep_runs import small_run
 from wandb_files import history, runs

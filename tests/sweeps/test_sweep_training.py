@@ -19,15 +19,15 @@ from safetensors.torch import load_file
 from graftlab.adapters.lora import Lora
 from graftlab.registry import dump
 from graftlab.sweeps import __main__ as worker
-from graftlab.sweeps.engine import Ended, launch, prepare
+from graftlab.sweeps.engine import SweepOutcome, launch, prepare
 from graftlab.sweeps.identity import data_identity, job_identity
-from graftlab.sweeps.jobs import Draft
+from graftlab.sweeps.jobs import NewJob
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.pool import Pool
+from graftlab.sweeps.prefix_sharing import Length, plan_trunks
 from graftlab.sweeps.slots import Slot
 from graftlab.sweeps.source import Grid
 from graftlab.sweeps.spec import Sweep
-from graftlab.sweeps.trunk import Length, plan_trunks
 from graftlab.tracking.history import TIMES, History
 from graftlab.training.schedule import Schedule
 from graftlab.training.spec import TrainSpec
@@ -46,13 +46,13 @@ def base(tmp_path_factory) -> TrainSpec:
     return replace(spec, callbacks=Callbacks(samples=Samples(prompts=1)))
 
 
-def drafts(base: TrainSpec) -> list[Draft]:
+def drafts(base: TrainSpec) -> list[NewJob]:
     found = []
     for rank in (2, 4):
         for rate in RATES:
             config = dump(replace(base, lr=rate, lora=Lora(rank=rank, dropout=0.1)))
             found.append(
-                Draft(
+                NewJob(
                     identity=job_identity(config, data_identity(base.data)),
                     label=f"rank{rank}_lr{rate}",
                     swept={"lora.rank": str(rank), "lr": str(rate)},
@@ -62,7 +62,7 @@ def drafts(base: TrainSpec) -> list[Draft]:
     return found
 
 
-def sweep(folder: Path, jobs: list[Draft], *, slots: int = 2, **settings) -> Ended:
+def sweep(folder: Path, jobs: list[NewJob], *, slots: int = 2, **settings) -> SweepOutcome:
     given = Sweep(**settings)
     ledger, _ = prepare(folder, given)
     places = [Slot(f"cpu {i}", {"OMP_NUM_THREADS": "1"}) for i in range(slots)]
@@ -139,7 +139,7 @@ def test_epochs_share_a_trunk_and_equal_their_solo_runs(base, tmp_path) -> None:
     configs = [dump(spec) for spec in specs]
     names = [job_identity(config, "data") for config in configs]
     jobs = [
-        Draft(
+        NewJob(
             identity=name,
             label=f"epochs{spec.epochs}",
             swept={"epochs": str(spec.epochs)},
@@ -156,7 +156,7 @@ def test_epochs_share_a_trunk_and_equal_their_solo_runs(base, tmp_path) -> None:
     alone = tmp_path / "alone"
     program = (
         "import json, sys; from graftlab.registry import restore\n"
-        "from graftlab.tasks.train import TrainSpec, run\n"
+        "from graftlab.verbs.train import TrainSpec, run\n"
         "run(restore(TrainSpec, json.loads(sys.argv[1])))"
     )
     config = {**configs[0], "run_dir": str(alone)}
@@ -199,7 +199,7 @@ def nearly(one: Path, other: Path) -> None:
 
 def test_jobs_that_train_together_are_the_runs_they_would_be_alone(base, solo, tmp_path) -> None:
     dora = dump(replace(base, lora=Lora(rank=2, dora=True)))
-    alone = Draft(identity="dora", label="dora", swept={"lora.dora": "true"}, spec=dora)
+    alone = NewJob(identity="dora", label="dora", swept={"lora.dora": "true"}, spec=dora)
     ended = sweep_here(tmp_path, [*drafts(base), alone], together=6)
     assert ended.count("done") == 7
     nearly(tmp_path / ended.jobs[4].folder, solo)

@@ -19,12 +19,11 @@ from graftlab.data.jsonl import JsonlData
 from graftlab.errors import GraftlabError, ResumeError
 from graftlab.generation.sampling import Generation
 from graftlab.models.hf import HFModel
-from graftlab.objectives.sft import CrossEntropy
+from graftlab.objectives.sft import SFT
 from graftlab.packing.plan import Packing
 from graftlab.registry import dump
-from graftlab.sweeps.step_counts import lengths_apart, lengths_of
-from graftlab.sweeps.trunk import (
-    Branch,
+from graftlab.sweeps.prefix_sharing import (
+    BranchPoint,
     Length,
     branch,
     branch_file,
@@ -33,6 +32,7 @@ from graftlab.sweeps.trunk import (
     plan_line,
     plan_trunks,
 )
+from graftlab.sweeps.step_counts import lengths_apart, lengths_of
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.identity import identity
 from graftlab.tracking.loggers import Loggers
@@ -69,7 +69,7 @@ def spec(root: Path, qwen2_folder: Path, tmp_path: Path) -> TrainSpec:
     return TrainSpec(
         model=HFModel(path=str(qwen2_folder)),
         data=JsonlData(train=str(root / "train.jsonl"), valid=str(root / "valid.jsonl")),
-        objective=CrossEntropy(),
+        objective=SFT(),
         optimizer=AdamW(),
         precision=Precision(name="bf16-mixed"),
         packing=Packing(max_length=80),
@@ -133,7 +133,7 @@ def test_a_branch_is_its_run_trained_alone(
     short = spec
     middle, long = replace(short, epochs=3), replace(short, epochs=5)
     plan = plan_trunks(lengths(short, middle, long))
-    assert plan == [Branch(2, 4), Branch(2, 6), None]
+    assert plan == [BranchPoint(2, 4), BranchPoint(2, 6), None]
 
     trunk = RunFolder(tmp_path / "trunk")
     run(replace(long, run_dir=str(trunk.path)), observer=Keeper(trunk, {4, 6}, rungs))
@@ -240,9 +240,9 @@ def test_who_shares_a_trunk(spec: TrainSpec) -> None:
     two, three, five = (replace(spec, epochs=epochs) for epochs in (2, 3, 5))
     steps = replace(spec, max_steps=8)
     plan = plan_trunks(lengths(two, five, steps, replace(three, lr=9.0), replace(two, lr=9.0)))
-    assert plan == [Branch(1, 4), None, Branch(1, 5), None, Branch(3, 4)]
+    assert plan == [BranchPoint(1, 4), None, BranchPoint(1, 5), None, BranchPoint(3, 4)]
     assert plan_trunks(lengths(two)) == [None]
-    assert plan_trunks(lengths(two, two)) == [None, Branch(0, 5)]  # the same job twice
+    assert plan_trunks(lengths(two, two)) == [None, BranchPoint(0, 5)]  # the same job twice
 
     def unshared(*specs: TrainSpec) -> bool:
         return not any(plan_trunks(lengths(*specs)))
@@ -323,7 +323,7 @@ def test_the_launcher_finds_lengths_without_pytorch(spec: TrainSpec, tmp_path: P
     program = (
         "import json, sys\nfrom graftlab.registry import restore\n"
         "from graftlab.sweeps.step_counts import lengths_apart\n"
-        "from graftlab.tasks.train import TrainSpec\n"
+        "from graftlab.verbs.train import TrainSpec\n"
         "jobs = [restore(TrainSpec, job) for job in json.load(open(sys.argv[1]))]\n"
         "found = [(job.total_steps, job.compiled) for job in lengths_apart(jobs)]\n"
         "print(json.dumps([found, 'torch' in sys.modules]))"

@@ -19,7 +19,8 @@ import pytest
 import graftlab.text.encode as module
 from graftlab.caches import default_cache
 from graftlab.errors import DataError
-from graftlab.text import spill, turns
+from graftlab.text import memmap_writer as spill
+from graftlab.text import turns
 from graftlab.text.cache import ARRAYS, cache_key, drafting, publish, read_arrays
 from graftlab.text.encode import TokenSet, encode
 from graftlab.text.show import as_text, shown_tokens

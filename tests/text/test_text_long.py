@@ -11,7 +11,7 @@ import pytest
 import graftlab.text.turns as turns_module
 from graftlab.text.long import FEW
 from graftlab.text.tokenizer import Tokenizer
-from graftlab.text.turns import Draft, MaskProblem, TurnReader
+from graftlab.text.turns import MaskProblem, TurnDraft, TurnReader
 from graftlab.types import Conversation, Message
 
 Maker = Callable[[str], Tokenizer]
@@ -27,7 +27,7 @@ def conversation(answers: int, draw: random.Random, *, system: bool = False) -> 
     return Conversation((*([Message("system", "Be brief.")] if system else []), *messages))
 
 
-def drafts(tokenizer: Tokenizer, given: Conversation, turns: str = "all") -> list[Draft] | str:
+def drafts(tokenizer: Tokenizer, given: Conversation, turns: str = "all") -> list[TurnDraft] | str:
     try:
         return TurnReader(tokenizer, train_turns=turns).drafts(given)
     except MaskProblem as problem:

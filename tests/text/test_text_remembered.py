@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from graftlab.text.cached_tokenizer import RememberedTokenizer
 from graftlab.text.hf import HFTokenizer
 from graftlab.text.load import load_tokenizer
-from graftlab.text.remembered import RememberedTokenizer
 from graftlab.types import Message
 from text_tokenizers import CHATML, QWEN25, write_tokenizer
 

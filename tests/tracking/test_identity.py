@@ -28,7 +28,17 @@ def test_it_is_a_hash_of_sorted_json() -> None:
 
 @pytest.mark.parametrize(
     "key",
-    ["run_dir", "resume", "logger", "max_minutes", "name", "budget", "device", "sweep", "launcher"],
+    [
+        "run_dir",
+        "resume",
+        "logger",
+        "max_minutes",
+        "name",
+        "budget",
+        "machine",
+        "sweep",
+        "launcher",
+    ],
 )
 def test_what_decides_no_result_is_left_out(key: str) -> None:
     assert key in BUDGETS

@@ -12,7 +12,7 @@ import torch
 
 from graftlab.tracking.folder import RunFolder
 from graftlab.training.announce import warn_of_length
-from graftlab.training.setup import settle
+from graftlab.training.setup import resolve_setup
 from graftlab.training.spec import TrainSpec
 
 
@@ -22,7 +22,7 @@ def test_documents_beyond_the_positions_of_the_base_are_told(
     short = Path(shutil.copytree(root / "base", tmp_path / "short"))
     config = json.loads((short / "config.json").read_text())
     model = replace(spec.model, path=str(short))
-    setup = settle(replace(spec, model=model), RunFolder(tmp_path / "run"))
+    setup = resolve_setup(replace(spec, model=model), RunFolder(tmp_path / "run"))
     lengths = setup.data.train.lengths
     for positions in (int(lengths.max()), int(lengths.max()) - 1):
         changed = {**config, "max_position_embeddings": positions}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from demo_assets.conversations import MARKERS
-from graftlab.config import build, compose
+from graftlab.cli.compose import build, compose
 from graftlab.training.start import run
 
 PROMPTS = 8

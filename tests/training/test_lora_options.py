@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from graftlab.config import build, compose
+from graftlab.cli.compose import build, compose
 from graftlab.registry import conf_dir
 from graftlab.training.start import run
 

@@ -13,7 +13,7 @@ from graftlab.errors import ConfigError
 from graftlab.tracking.folder import RunFolder
 from graftlab.training.callbacks.early_stopping import EarlyStopping
 from graftlab.training.callbacks.plateau import Plateau
-from graftlab.training.setup import Setup, settle, settle_like
+from graftlab.training.setup import Setup, resolve_setup, resolve_setup_like
 from graftlab.training.spec import TrainSpec
 from graftlab.training.watch import Callbacks, Samples, Validation
 
@@ -27,7 +27,7 @@ LONG = {
 
 
 def settled(spec: TrainSpec, tmp_path: Path) -> Setup:
-    return settle(spec, RunFolder(tmp_path / "run"))
+    return resolve_setup(spec, RunFolder(tmp_path / "run"))
 
 
 def watching(**fields: Any) -> Callbacks:
@@ -73,7 +73,7 @@ def test_early_stopping_needs_validation_rows(
             settled(early, tmp_path)
         shared = settled(unable, tmp_path)
         with pytest.raises(ConfigError, match=f"early_stopping waits .*{why}"):
-            settle_like(shared, early, RunFolder(tmp_path / "other"))
+            resolve_setup_like(shared, early, RunFolder(tmp_path / "other"))
 
 
 def test_early_stopping_needs_validation_before_the_end() -> None:

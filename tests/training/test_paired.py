@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from graftlab.errors import Paused
-from graftlab.objectives.sft import CrossEntropy
+from graftlab.objectives.sft import SFT
 from graftlab.reports.verdict import interval
 from graftlab.tracking.result import Result
 from graftlab.training.observer import Observer
@@ -80,7 +80,7 @@ def test_a_run_tells_its_interval_and_resuming_keeps_it(spec, tmp_path: Path) ->
     assert (again.interval, again.valid_documents) == (whole.interval, whole.valid_documents)
 
 
-class Summed(CrossEntropy):
+class Summed(SFT):
     """An objective that gives no loss by label."""
 
     def validation(self, policy, batch):

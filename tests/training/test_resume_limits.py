@@ -16,7 +16,7 @@ from graftlab.data.jsonl import JsonlData
 from graftlab.errors import ConfigError, GraftlabError, Interrupted, ResumeError
 from graftlab.models.hf import HFModel
 from graftlab.registry import dump
-from graftlab.sweeps.jobs import Draft
+from graftlab.sweeps.jobs import NewJob
 from graftlab.sweeps.ledger import Ledger
 from graftlab.tracking.folder import RunFolder, find_run, time_limit
 from graftlab.tracking.identity import identity
@@ -115,9 +115,9 @@ def test_a_job_of_a_sweep_that_was_out_of_minutes_waits_again_for_more(tmp_path)
     ledger = Ledger(tmp_path)
     ledger.create()
 
-    def draft(minutes: float | None) -> Draft:
+    def draft(minutes: float | None) -> NewJob:
         spec = {"max_minutes": minutes, "lr": 1.0}
-        return Draft(identity="a", label="a", swept={}, spec=spec)
+        return NewJob(identity="a", label="a", swept={}, spec=spec)
 
     (job,) = ledger.add([draft(5.0)], launch="first")
     ledger.end(job.number, "done", launch="first", score=1.0)
@@ -221,7 +221,7 @@ def test_a_run_keeps_the_date_on_which_it_began(spec, tmp_path, monkeypatch, ask
 
     What shows no day is cached for all days alike.
     """
-    import graftlab.training.days as days
+    import graftlab.training.run_date as days
 
     class Day(datetime.date):
         shown = datetime.date(2026, 12, 31)

@@ -11,7 +11,7 @@ from graftlab.data.jsonl import JsonlData
 from graftlab.models.hf import HFModel
 from graftlab.text.load import load_tokenizer
 from graftlab.training.answers import Answers
-from graftlab.training.place import Place
+from graftlab.training.process_context import ProcessContext
 from graftlab.training.setup import read_data
 from graftlab.types import Conversation, Message
 from training_spec import small_spec
@@ -46,7 +46,7 @@ def test_skipped_rows_of_both_kinds_are_listed_and_never_asked(
     spec.data = JsonlData(train=train, valid=valid, on_invalid="skip")
     folder: Any = SimpleNamespace(path=tmp_path / "run")
     for _ in range(2):  # a run that goes on in its folder lists them once
-        data = read_data(spec, folder, prompts=9, place=Place.settle(spec))
+        data = read_data(spec, folder, prompts=9, place=ProcessContext.resolve(spec))
     assert (len(data.train), len(data.valid or ())) == (3, 3)
     assert [one.line for one in data.prompts] == [1, 3, 4]
     text = (tmp_path / "run" / "rejects.jsonl").read_text()
@@ -69,7 +69,7 @@ def test_kept_answers_hold_any_line_end_and_a_response_format(
         objective=asked,
         folder=tmp_path,
         tokenizer=load_tokenizer(qwen2_folder),
-        place=Place.settle(spec),
+        place=ProcessContext.resolve(spec),
     )
     question = Message("user", "Hi\u2028there", schema)
     talks = [Conversation((question, Message("assistant", "x")), "a", n) for n in (1, 2)]

@@ -3,7 +3,7 @@
 RUN/                          a run folder: its adapter/ is meant (the best one)
 RUN/adapter-final/            an adapter folder, ours or PEFT's
 RUN/checkpoints/last.ckpt     a checkpoint; other makes by their endings (`register_checkpoint`)
-RUN/ of lora=full             a whole model, which is also what was trained of its base
+RUN/ of lora=none             a whole model, which is also what was trained of its base
 MODEL/                        a whole model
 
 Every key that takes such a path (`adapter`, `lora.from`, `draft`, `model.of`, `objective.teacher`)
@@ -32,8 +32,8 @@ from graftlab.errors import ConfigError, ModelError, did_you_mean
 from graftlab.files.paths import relocated
 from graftlab.models.base import ModelSpec
 from graftlab.models.folder import model_in
+from graftlab.models.integrity import require_undamaged
 from graftlab.models.trust import UntrustedError, without_trust
-from graftlab.models.undamaged import require_undamaged
 from graftlab.registry import restore
 
 if TYPE_CHECKING:

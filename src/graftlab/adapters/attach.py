@@ -1,6 +1,6 @@
 """An adapter onto its base: a new one or a trained one, in the classes of the base's own library.
 
-Which library that is, `register_adapters` says by the class of the base; `lora=full` is the same
+Which library that is, `register_adapters` says by the class of the base; `lora=none` is the same
 for all.
 """
 

@@ -1,4 +1,4 @@
-"""`lora=full`: every weight of the model is trained, as an adapter whose parameters are its own.
+"""`lora=none`: every weight of the model is trained, as an adapter whose parameters are its own.
 
     lent       the base's parameters, untouched: for `disabled`, and what `detach` puts back
     masters    copies in the adapter's dtype (fp32 under mixed precision), in their places meanwhile
@@ -139,7 +139,7 @@ def attach(base: Base, lora: Lora, *, dtype: torch.dtype) -> FullAdapter:
     source = find_start(lora, base)
     if source is not None and source.config().get("format") != FULL:
         raise ConfigError(
-            f"lora.from={lora.from_run} is an adapter; lora=full goes on from a run of lora=full."
+            f"lora.from={lora.from_run} is an adapter; lora=none goes on from a run of lora=none."
         )
     adapter = FullAdapter(base, dtype=dtype)
     if source is not None:
@@ -148,7 +148,7 @@ def attach(base: Base, lora: Lora, *, dtype: torch.dtype) -> FullAdapter:
 
 
 def load(base: Base, source: AdapterSource, *, dtype: torch.dtype | None = None) -> FullAdapter:
-    """The weights that a run of `lora=full` left, on its base. Raises ModelError if unfit."""
+    """The weights that a run of `lora=none` left, on its base. Raises ModelError if unfit."""
     adapter = FullAdapter(base, dtype=dtype or torch.float32)
     adapter.fill(source)
     return adapter

@@ -94,7 +94,7 @@ class Lora:
         unused = [f"lora.{name}" for name, is_given in given.items() if is_given]
         if self.full and unused:
             raise ConfigError(
-                f"lora=full trains every weight as it is: leave out {', '.join(unused)}."
+                f"lora=none trains every weight as it is: leave out {', '.join(unused)}."
             )
 
     @property

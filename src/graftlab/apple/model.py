@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from graftlab.errors import ConfigError, ModelError, did_you_mean
 from graftlab.models.architecture import Architecture
 from graftlab.models.base import ModelSpec
-from graftlab.models.undamaged import require_undamaged
+from graftlab.models.integrity import require_undamaged
 from graftlab.registry import choice
 
 if TYPE_CHECKING:

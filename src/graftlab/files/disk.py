@@ -48,7 +48,7 @@ def names_no_home(error: BaseException) -> bool:
 
 
 @contextmanager
-def disk_told(what_now: str) -> Iterator[None]:
+def disk_errors_explained(what_now: str) -> Iterator[None]:
     """Turn a disk that refuses inside into a GraftlabError that ends with `what_now`."""
     try:
         yield

@@ -44,7 +44,7 @@ _KINDS = (b"0123456789", b"abcdefghijklmnopqrstuvwxyz", b"ABCDEFGHIJKLMNOPQRSTUV
 _ESCAPES = b'"nu'
 
 
-class Place(NamedTuple):
+class GrammarState(NamedTuple):
     """Where in a JSON text one is: the open containers, and what of the string or key is written.
 
     Each container is `{` or `[`, the number of its commas, and the key that was written last.
@@ -60,7 +60,7 @@ class Place(NamedTuple):
     run: int = 0
     """Bytes of the number or word that is being written."""
 
-    def after(self, byte: int) -> Place:
+    def after(self, byte: int) -> GrammarState:
         """The place behind one more byte, which the grammar allows."""
         if self.text is not None:
             return self._in_string(byte)
@@ -83,14 +83,14 @@ class Place(NamedTuple):
                 return self._replace(open=(*self.open[:-1], inner), at_value=in_list, run=0)
         return self._replace(run=self.run + 1)
 
-    def behind(self, text: bytes) -> Place:
+    def behind(self, text: bytes) -> GrammarState:
         """The place behind more bytes."""
         place = self
         for byte in text:
             place = place.after(byte)
         return place
 
-    def _in_string(self, byte: int) -> Place:
+    def _in_string(self, byte: int) -> GrammarState:
         text = (self.text or b"") + bytes([byte])
         if self.escaped or byte == ord("\\"):
             return self._replace(text=text, escaped=not self.escaped)
@@ -126,7 +126,7 @@ class Closer:
         """A matcher over bytes, at the beginning of a reply."""
         return self._matcher.deep_copy()
 
-    def shortest(self, matcher: Any, place: Place, *, most: int) -> bytes | None:
+    def shortest(self, matcher: Any, place: GrammarState, *, most: int) -> bytes | None:
         """A short end of the reply from `place`, at most `most` bytes long; None if none is found.
 
         `matcher` is left as it is.
@@ -167,7 +167,7 @@ class Closer:
         """Which bytes may follow, as the bits of one number."""
         return int.from_bytes(matcher.compute_bitmask()[:32], "little") & self._writable
 
-    def _place(self, here: Place, allowed: int) -> tuple[Any, ...]:
+    def _place(self, here: GrammarState, allowed: int) -> tuple[Any, ...]:
         """What tells two places apart: of strings and keys that are no word of the schema, only how
         long they are, and that they are none."""
         path = tuple((kind, commas, key in self._begun and key) for kind, commas, key in here.open)
@@ -175,7 +175,7 @@ class Closer:
         said = text if text is None or text in self._begun else len(text)
         return path, here.is_key, here.at_value, here.run, said, allowed
 
-    def _surcharge(self, here: Place, byte: int) -> int:
+    def _surcharge(self, here: GrammarState, byte: int) -> int:
         """The price of what the reply could likely do without, besides that of the byte."""
         if here.text is None:
             return OPENING if byte in b"{[" else 0
@@ -183,7 +183,7 @@ class Closer:
             return 0
         return 0 if here.text + bytes([byte]) in self._required else OPTIONAL
 
-    def _choices(self, allowed: int, here: Place) -> Iterable[int]:
+    def _choices(self, allowed: int, here: GrammarState) -> Iterable[int]:
         """The bytes worth following from here: none that only makes the reply longer."""
         if here.text is None:
             ends = allowed & _CLOSERS or (allowed & _COMMA if here.run else 0)
@@ -194,7 +194,7 @@ class Closer:
         options = _members(allowed)
         return options if len(options) <= FEW else self._kinds(options, here)
 
-    def _kinds(self, options: list[int], here: Place) -> list[int]:
+    def _kinds(self, options: list[int], here: GrammarState) -> list[int]:
         """One byte of each kind, and those that go on a word of the schema."""
         so_far = here.text or b""
         wanted = {w[len(so_far)] for w in self._words if w.startswith(so_far) and w != so_far}

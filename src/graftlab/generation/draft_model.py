@@ -1,6 +1,6 @@
 """The draft of `sample draft=...`: found, checked against the base's vocabulary, loaded.
 
-RUN/                  a run of lora=full: RUN/adapter is the whole model
+RUN/                  a run of lora=none: RUN/adapter is the whole model
 RUN/                  a run that trained an adapter: its base with the adapter on
 MODEL/                a model folder
 """

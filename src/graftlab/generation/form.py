@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError
-from graftlab.generation.closing import Closer, Place
+from graftlab.generation.closing import Closer, GrammarState
 from graftlab.generation.sampling import ROW
 from graftlab.generation.schema import raise_error, read_schema
 from graftlab.generation.vocabulary import vocabulary_of
@@ -34,7 +34,7 @@ class Form:
         self.closer = Closer(schema, rules, writable=writable)
         self.matcher: Any = require_llguidance().LLMatcher(self.vocabulary.ll, rules, log_level=0)
         raise_error(self.matcher)
-        self.whole = self.end(self.closer.start(), Place(), 2**20)
+        self.whole = self.end(self.closer.start(), GrammarState(), 2**20)
 
     @property
     def least(self) -> int:
@@ -59,7 +59,7 @@ class Form:
         """Whether `text` follows the schema, as the package jsonschema sees it."""
         return mismatch(text, self.schema) is None
 
-    def end(self, bytewise: Any, place: Place, left: int) -> list[int] | None:
+    def end(self, bytewise: Any, place: GrammarState, left: int) -> list[int] | None:
         """A short end from `place` in at most `left` tokens; None when none is found."""
         found = self.closer.shortest(bytewise, place, most=left * self.vocabulary.longest)
         ids = None if found is None else self.vocabulary.spell(found)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from graftlab.generation.closing import Place
+from graftlab.generation.closing import GrammarState
 from graftlab.generation.form import Form, form_for
 from graftlab.generation.schema import raise_error
 
@@ -37,7 +37,7 @@ class _Step:
 
     written: int  # bytes of the token
     end: list[int]
-    place: Place
+    place: GrammarState
 
 
 @dataclass(slots=True)
@@ -57,7 +57,7 @@ class SchemaGuide:
     """The same reply for the search of ends, in a vocabulary of bytes."""
     end: list[int]
     """Tokens that make the reply whole from here; they fit the budget."""
-    place: Place = field(default_factory=Place)
+    place: GrammarState = field(default_factory=GrammarState)
     steps: list[_Step] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
     """Tokens that were drawn here and leave no room for an end."""
@@ -144,7 +144,7 @@ class SchemaGuide:
             return rest if len(rest) <= left else None
         return self.form.end(ahead, after, left)
 
-    def _rest(self, ahead: Any, after: Place) -> list[int] | None:
+    def _rest(self, ahead: Any, after: GrammarState) -> list[int] | None:
         """What of the present end ends the reply behind one more token as well, if any of it does.
 
         After a letter of a string all of it does; after the quote, what comes behind the quote.

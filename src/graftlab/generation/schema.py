@@ -1,4 +1,4 @@
-"""JSON schemas that replies must follow: read, checked at the door, and compiled to grammars."""
+"""JSON schemas that replies must follow: read, checked at once, and compiled to grammars."""
 
 from __future__ import annotations
 

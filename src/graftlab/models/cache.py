@@ -20,7 +20,7 @@ _resting: dict[_Key, tuple[Base, _State]] = {}
 
 
 @contextmanager
-def lend(
+def acquire(
     spec: ModelSpec, *, dtype: torch.dtype, device: torch.device, role: str = "base"
 ) -> Iterator[Base]:
     """The base of `spec`, as fresh as if just loaded, for the length of the `with` block.

@@ -16,8 +16,8 @@ from graftlab.models.headers import (
     refuse_quantised,
     weights_in_layers,
 )
+from graftlab.models.integrity import require_undamaged
 from graftlab.models.trust import names_code, require_trust
-from graftlab.models.undamaged import require_undamaged
 from graftlab.models.weights import read_json, weight_files
 from graftlab.registry import choice
 

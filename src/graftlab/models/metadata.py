@@ -12,7 +12,7 @@ from graftlab.models.base import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
+class ModelMetadata:
     """A base without its weights: tensors by name and shape, config, and where all that is from."""
 
     name: str
@@ -23,7 +23,7 @@ class Described:
     """Where config and tokenizer lie; None when only the architecture is known."""
 
 
-def describe(spec: ModelSpec) -> Described:
+def read_metadata(spec: ModelSpec) -> ModelMetadata:
     """The base's shapes, from the first of: headers of its files, its config.json alone, the
     published architecture. Raises ModelError when there is none of them.
     """
@@ -34,7 +34,7 @@ def describe(spec: ModelSpec) -> Described:
         text = "counted from its config" if spec.on_disk else "published architecture"
         where = spec.description()
         tensors, numbers = published.tensors(), published.config()
-        return Described(spec.name, text, tensors, numbers, where)
+        return ModelMetadata(spec.name, text, tensors, numbers, where)
     try:
         folder = model.description()
     except GraftlabError as error:
@@ -43,7 +43,7 @@ def describe(spec: ModelSpec) -> Described:
     if folder is None:
         assert facts is not None
         name = hub or "a base"
-        return Described(name, "published architecture", facts.tensors(), facts.config(), None)
+        return ModelMetadata(name, "published architecture", facts.tensors(), facts.config(), None)
     from graftlab.models.headers import refuse_quantised
     from graftlab.models.weights import read_json, stored_tensors
 
@@ -53,11 +53,13 @@ def describe(spec: ModelSpec) -> Described:
     name = hub or model.name
     try:
         stored = {name: tensor.shape for name, tensor in stored_tensors(folder).items()}
-        return Described(name, "counted in its files", stored, config, folder)
+        return ModelMetadata(name, "counted in its files", stored, config, folder)
     except ModelError:
         trusted = bool(getattr(model, "trust_remote_code", False))
         counted = _on_meta(folder, trusted)
-        return Described(name, "counted from config.json, without weights", counted, config, folder)
+        return ModelMetadata(
+            name, "counted from config.json, without weights", counted, config, folder
+        )
 
 
 def _unreachable(error: Exception, hub: str | None) -> ModelError:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @choice("sft")
 @dataclass(kw_only=True, slots=True)
-class CrossEntropy(Objective):
+class SFT(Objective):
     """Next-token cross-entropy in nats, summed over labelled positions."""
 
     def terms(self, policy: Any, batch: Batch) -> dict[str, torch.Tensor]:

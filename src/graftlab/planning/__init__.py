@@ -1,6 +1,6 @@
-"""What a run will take, reckoned before anything is loaded or paid: numbers in, numbers out.
+"""What a run will take, estimated before anything is loaded or paid: numbers in, numbers out.
 
-device     what a machine has, does and costs; `conf/device/*.yaml`
+machine     what a machine has, does and costs; `conf/machine/*.yaml`
 shape      a base's weights, counted from names and shapes
 workload   documents, rows, steps, and the largest micro-batch
 memory     bytes by term, for the training step of this house
@@ -10,5 +10,5 @@ advice     epochs, rank, learning rate, context length, each with its reason
 plan       all of it together
 show       the same on a terminal
 
-No torch here: counts, rates and probes are handed in by `tasks/plan.py`.
+The arithmetic needs no torch: counts, rates and probes are handed in by `estimate`.
 """

@@ -21,7 +21,7 @@ class Advice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class AdvisedRun:
     """What advice looks at."""
 
     documents: int
@@ -42,12 +42,12 @@ class Run:
     """Whether documents share rows."""
 
 
-def advise(run: Run) -> list[Advice]:
+def advise(run: AdvisedRun) -> list[Advice]:
     """Everything there is to say, in the order of the questions people ask."""
     return [_epochs(run), _rank(run), _rate(run), _length(run)]
 
 
-def _epochs(run: Run) -> Advice:
+def _epochs(run: AdvisedRun) -> Advice:
     count = run.documents
     if count < SMALL:
         low, high = 5, 100
@@ -73,7 +73,7 @@ def _epochs(run: Run) -> Advice:
     return Advice("epochs", f"{said}{low} to {high} for {count:,} documents: {why}.", heed)
 
 
-def _rank(run: Run) -> Advice:
+def _rank(run: AdvisedRun) -> Advice:
     count = run.documents
     if count < MEDIUM:
         low, high, size = 8, 16, "under 1,000"
@@ -87,7 +87,7 @@ def _rank(run: Run) -> Advice:
     return Advice("rank", f"{said}{low} to {high} for {size} documents (hafs guide): {why}.", heed)
 
 
-def _rate(run: Run) -> Advice:
+def _rate(run: AdvisedRun) -> Advice:
     product = run.lr * run.scale
     low, high = (limit / run.scale for limit in STEP)
     if run.tiny:
@@ -109,7 +109,7 @@ def _rate(run: Run) -> Advice:
     )
 
 
-def _length(run: Run) -> Advice:
+def _length(run: AdvisedRun) -> Advice:
     if run.over_limit:
         return Advice(
             "context length",

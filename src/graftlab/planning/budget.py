@@ -9,7 +9,7 @@ from pathlib import Path
 
 from graftlab.errors import ConfigError
 from graftlab.planning.estimate import question_of
-from graftlab.planning.lookup_cache import Desk
+from graftlab.planning.lookup_cache import LookupCache
 from graftlab.planning.plan import Question, bill_of
 from graftlab.planning.timing import Bill
 from graftlab.registry import dump
@@ -34,8 +34,8 @@ def refuse_over_budget(spec: TrainSpec, *, done_steps: int = 0) -> None:
         about = "" if load.exact else ", token counts estimated"
         raise ConfigError(
             "\n".join(broken)
-            + f"\nestimated for {spec.device.title}, {load.steps:,} steps{about}. Fewer "
-            "epochs=N or max_steps=N, a faster device=NAME, or raise the limit; `graftlab plan` "
+            + f"\nestimated for {spec.machine.title}, {load.steps:,} steps{about}. Fewer "
+            "epochs=N or max_steps=N, a faster machine=NAME, or raise the limit; `graftlab plan` "
             "with the same words shows the whole estimate."
         )
 
@@ -43,14 +43,14 @@ def refuse_over_budget(spec: TrainSpec, *, done_steps: int = 0) -> None:
 def refuse_sweep_over_budget(specs: Sequence[TrainSpec], *, home: Path | None = None) -> None:
     """Raise ConfigError where the jobs of a sweep together would pass the budget of its first.
 
-    Each job is reckoned, base and data once for all of them. `home` is the folder of an earlier
+    Each job is estimated, base and data once for all of them. `home` is the folder of an earlier
     start: with `resume=auto` what its runs have done is paid. The message names the sum and what
     would fit.
     """
 
     if not specs or not specs[0].budget.given:
         return
-    paid, desk, hours, cost = _Paid.below(home), Desk(), [], []
+    paid, cache, hours, cost = _Paid.below(home), LookupCache(), [], []
     for spec in specs:
         _require_device(spec)
         share = paid.steps(spec)
@@ -58,7 +58,7 @@ def refuse_sweep_over_budget(specs: Sequence[TrainSpec], *, home: Path | None = 
             hours.append(0.0)
             cost.append(0.0)
             continue
-        bill = _bill(question_of(spec, done_steps=share, desk=desk)[0])
+        bill = _bill(question_of(spec, done_steps=share, cache=cache)[0])
         hours.append(bill.hours)
         cost.append(bill.cost)
     limits = specs[0].budget
@@ -82,8 +82,8 @@ def _what_fits(spec: TrainSpec, hours: Sequence[float], cost: Sequence[float]) -
     if share := int(100 * min(shares)):
         fits += f", or all with {share}% of their steps (max_steps=N, epochs=N)"
     return (
-        f"estimated for {spec.device.title}, one after the other. Within it: {fits}. Or fewer "
-        "values, a faster device=NAME, a higher limit; `graftlab plan -m` with the same words "
+        f"estimated for {spec.machine.title}, one after the other. Within it: {fits}. Or fewer "
+        "values, a faster machine=NAME, a higher limit; `graftlab plan -m` with the same words "
         "shows every job."
     )
 
@@ -111,24 +111,24 @@ class _Paid:
 
 def _bill(question: Question) -> Bill:
 
-    bill = bill_of(question, question.device)
+    bill = bill_of(question, question.machine)
     if bill is None:
         raise ConfigError(
-            f"budget: nothing is known of how fast {question.device.title} is. Give "
-            "device.achieved.bf16=TFLOPS (and fp32), or another device=NAME."
+            f"budget: nothing is known of how fast {question.machine.title} is. Give "
+            "machine.achieved.bf16=TFLOPS (and fp32), or another machine=NAME."
         )
     return bill
 
 
 def _require_device(spec: TrainSpec) -> None:
-    """A run on a GPU cannot be reckoned for a processor."""
-    if spec.device.kind != "cpu" or spec.trainer.accelerator == "cpu":
+    """A run on a GPU cannot be estimated for a processor."""
+    if spec.machine.kind != "cpu" or spec.trainer.accelerator == "cpu":
         return
     from graftlab.training.device import pick_device
 
     place = pick_device(spec.trainer.accelerator)
     if place.type != "cpu":
         raise ConfigError(
-            f"budget: the run is on {place.type}, and the estimate is for device=cpu. Say which "
-            "machine it is: device=h100, for instance (`graftlab plan --help device` lists them)."
+            f"budget: the run is on {place.type}, and the estimate is for machine=cpu. Say which "
+            "machine it is: machine=h100, for instance (`graftlab plan --help machine` lists them)."
         )

@@ -8,12 +8,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from graftlab.planning.inputs import shape_of
-from graftlab.planning.lookup_cache import Desk
+from graftlab.planning.lookup_cache import LookupCache
 from graftlab.planning.probe import probe
 from graftlab.training.auto import resolve_auto
 
 if TYPE_CHECKING:
-    from graftlab.planning.advice import Run
+    from graftlab.planning.advice import AdvisedRun
     from graftlab.planning.changes import Knobs
     from graftlab.planning.memory import Settings
     from graftlab.planning.plan import Plan, Question
@@ -25,9 +25,9 @@ STATE = {"SGD": 0.0, "Adafactor": 0.1, "Adagrad": 4.0, "RMSprop": 4.0, "Rprop": 
 """Bytes of state per trained parameter of optimizers unlike Adam, whose two moments take 8."""
 
 
-def reckon_run(spec: TrainSpec, *, probed: bool = False, done_steps: int = 0) -> Plan:
+def estimate_run(spec: TrainSpec, *, probed: bool = False, done_steps: int = 0) -> Plan:
     """The plan of `spec`. Raises GraftlabError saying what is missing."""
-    from graftlab.machine import shelf
+    from graftlab.machine import all_machines
     from graftlab.planning.advice import advise
     from graftlab.planning.plan import answer
 
@@ -35,7 +35,7 @@ def reckon_run(spec: TrainSpec, *, probed: bool = False, done_steps: int = 0) ->
     shape, load = question.shape_at(question.knobs.rank), question.load_at(question.knobs)
     compiled = question.knobs.settings.compiled
     question = replace(
-        question, devices=shelf(), probe=probe(spec, compiled=compiled) if probed else None
+        question, machines=all_machines(), probe=probe(spec, compiled=compiled) if probed else None
     )
     # The guides speak of adapters, and have nothing to say of a model trained whole.
     advice = [] if spec.lora.full else advise(_advised(spec, shape, load))
@@ -43,19 +43,19 @@ def reckon_run(spec: TrainSpec, *, probed: bool = False, done_steps: int = 0) ->
 
 
 def question_of(
-    spec: TrainSpec, *, done_steps: int = 0, desk: Desk | None = None
+    spec: TrainSpec, *, done_steps: int = 0, cache: LookupCache | None = None
 ) -> tuple[Question, list[str]]:
-    """What a plan of `spec` is asked, for its own device alone, and notes for the reader.
+    """What a plan of `spec` is asked, for its own machine alone, and notes for the reader.
 
-    Several plans that share a `desk` read the same base and data once. Raises GraftlabError.
+    Several plans that share a `cache` read the same base and data once. Raises GraftlabError.
     """
     from graftlab.planning.changes import Knobs
     from graftlab.planning.plan import Question
 
     resolve_auto(spec)
-    desk = desk or Desk()
-    base = desk.base(spec)
-    documents = desk.documents(spec)
+    cache = cache or LookupCache()
+    base = cache.base(spec)
+    documents = cache.documents(spec)
     notes = list(documents.notes)
     knobs = Knobs(
         spec.batch_size,
@@ -71,7 +71,7 @@ def question_of(
 
     def load_at(turned: Knobs) -> Workload:
         sizes = (turned.batch_size, turned.accumulate, turned.max_length)
-        return desk.workload(spec, documents, sizes)
+        return cache.workload(spec, documents, sizes)
 
     compiled = compiles(spec, load_at(knobs), shape_at(knobs.rank))
     knobs = replace(knobs, settings=replace(knobs.settings, compiled=compiled))
@@ -80,11 +80,11 @@ def question_of(
         knobs=knobs,
         shape_at=shape_at,
         load_at=load_at,
-        device=spec.device,
-        devices={},
+        machine=spec.machine,
+        machines={},
         limits=spec.budget,
         dtype=precision.removesuffix("-mixed"),
-        measured_peak=desk.matrix_peak(precision) if spec.device.kind == "cpu" else None,
+        measured_peak=cache.matrix_peak(precision) if spec.machine.kind == "cpu" else None,
         max_minutes=spec.max_minutes,
         done_steps=done_steps,
     )
@@ -97,10 +97,10 @@ def settings_of(spec: TrainSpec, notes: list[str]) -> Settings:
 
     name = spec.precision.name
     if name == "auto":
-        name = _auto_precision() if spec.device.kind == "cpu" else "bf16-mixed"
-    if name == "fp16-mixed" and spec.device.kind != "cuda":
+        name = _auto_precision() if spec.machine.kind == "cpu" else "bf16-mixed"
+    if name == "fp16-mixed" and spec.machine.kind != "cuda":
         notes.append(
-            "precision=fp16-mixed needs CUDA: training is refused elsewhere (device=h100, or "
+            "precision=fp16-mixed needs CUDA: training is refused elsewhere (machine=h100, or "
             "precision=bf16-mixed)."
         )
     target = getattr(spec.optimizer, "target", "").rpartition(".")[2]
@@ -114,7 +114,7 @@ def settings_of(spec: TrainSpec, notes: list[str]) -> Settings:
         dora=spec.lora.dora,
         optimizer_bytes=state,
         sharded=spec.trainer.devices if spec.trainer.strategy == "fsdp2" else 1,
-        kind=spec.device.kind,
+        kind=spec.machine.kind,
     )
 
 
@@ -127,9 +127,9 @@ def compiles(spec: TrainSpec, load: Workload, shape: Shape) -> bool:
         return False
     if spec.compile == "auto" and spec.lora.dora:
         return False
-    if spec.device.kind != "cpu":
+    if spec.machine.kind != "cpu":
         worth = spec.compile == "on" or passes >= CUDA_STEPS
-        return worth and spec.device.kind == "cuda"
+        return worth and spec.machine.kind == "cuda"
     import torch
 
     decided, _ = plan_compile(
@@ -150,14 +150,14 @@ def _auto_precision() -> str:
     return resolve(Precision(), torch.device("cpu")).name
 
 
-def _advised(spec: TrainSpec, shape: Shape, load: Workload) -> Run:
-    from graftlab.planning.advice import Run
+def _advised(spec: TrainSpec, shape: Shape, load: Workload) -> AdvisedRun:
+    from graftlab.planning.advice import AdvisedRun
     from graftlab.training.guides import TINY
 
     rank = spec.lora.rank
     divisor = math.sqrt(rank) if spec.lora.rslora else rank
     ordered = sorted(int(length) for length in load.lengths)
-    return Run(
+    return AdvisedRun(
         documents=load.budget.documents,
         epochs=load.epochs,
         rank=rank,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.adapters.targets import adapted_modules, modules_in, targets_in
-from graftlab.models.metadata import Described
+from graftlab.models.metadata import ModelMetadata
 from graftlab.planning.shape import Adapted, Shape, measure
 from graftlab.planning.workload import Documents, guess_documents
 from graftlab.recipes.dataset import ensure_dataset
@@ -18,7 +18,7 @@ from graftlab.training.teacher import num_weights
 NO_LIMIT = 2**31 - 1
 
 
-def shape_of(base: Described, spec: TrainSpec, rank: int) -> Shape:
+def shape_of(base: ModelMetadata, spec: TrainSpec, rank: int) -> Shape:
     """Counts of the base with the configured adapter at `rank`. Raises ConfigError."""
     tied = bool(base.config.get("tie_word_embeddings")) or "lm_head.weight" not in base.tensors
     modules = modules_in(base.tensors, tied=tied)
@@ -34,7 +34,7 @@ def shape_of(base: Described, spec: TrainSpec, rank: int) -> Shape:
     )
 
 
-def read_documents(spec: TrainSpec, base: Described) -> tuple[Documents, int, list[str]]:
+def read_documents(spec: TrainSpec, base: ModelMetadata) -> tuple[Documents, int, list[str]]:
     """Lengths of the training documents, tokens of the validation set, and notes.
 
     What a recipe makes is made first.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from graftlab.models.metadata import Described
+    from graftlab.models.metadata import ModelMetadata
     from graftlab.planning.workload import Documents, Workload
     from graftlab.training.spec import TrainSpec
 
@@ -16,7 +16,7 @@ Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class DocumentLengths:
     """The documents of a run, and what to say of them; `key` tells them from other documents."""
 
     key: str
@@ -26,18 +26,18 @@ class Read:
 
 
 @dataclass(slots=True)
-class Desk:
+class LookupCache:
     """Bases, documents, packing plans and the processor's speed, each looked up once."""
 
     _kept: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
-    def base(self, spec: TrainSpec) -> Described:
+    def base(self, spec: TrainSpec) -> ModelMetadata:
         """The base's shapes. Raises ModelError."""
-        from graftlab.models.metadata import describe
+        from graftlab.models.metadata import read_metadata
 
-        return self._once(("base", _key(spec.model)), lambda: describe(spec.model))
+        return self._once(("base", _key(spec.model)), lambda: read_metadata(spec.model))
 
-    def documents(self, spec: TrainSpec) -> Read:
+    def documents(self, spec: TrainSpec) -> DocumentLengths:
         """Lengths of the documents, counted or estimated. Raises GraftlabError."""
         from graftlab.planning.inputs import read_documents
 
@@ -45,16 +45,18 @@ class Desk:
         redrawn = spec.objective.redraws()
         key = _key(spec.model, spec.data, spec.packing.max_length, redrawn)
         return self._once(
-            ("documents", key), lambda: Read(key, *read_documents(spec, self.base(spec)))
+            ("documents", key), lambda: DocumentLengths(key, *read_documents(spec, self.base(spec)))
         )
 
-    def workload(self, spec: TrainSpec, read: Read, sizes: tuple[int, int, int]) -> Workload:
+    def workload(
+        self, spec: TrainSpec, read: DocumentLengths, sizes: tuple[int, int, int]
+    ) -> Workload:
         """Rows and steps at these batch size, accumulation and row length."""
-        from graftlab.planning.workload import Schedule, lay_out
+        from graftlab.planning.workload import StepSettings, lay_out
 
         batch_size, accumulate, max_length = sizes
         watched = spec.callbacks.validation
-        schedule = Schedule(
+        schedule = StepSettings(
             batch_size=batch_size,
             accumulate=accumulate,
             epochs=spec.epochs,

@@ -118,7 +118,7 @@ class Memory:
         return found
 
 
-def reckon(shape: Shape, load: Workload, settings: Settings) -> Memory:
+def estimate_memory(shape: Shape, load: Workload, settings: Settings) -> Memory:
     """The memory of one process at its largest micro-batch."""
     trained = TRAINED[settings.precision]
     frozen = settings.stored or STORED[settings.precision]

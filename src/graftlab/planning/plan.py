@@ -1,4 +1,4 @@
-"""A whole plan: memory, changes, hours and money on every device, advice, limits."""
+"""A whole plan: memory, changes, hours and money on every machine, advice, limits."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from graftlab.errors import DataError
 from graftlab.machine import GIB
 from graftlab.planning.changes import Change, Knobs, changes, together
-from graftlab.planning.memory import Memory, reckon
+from graftlab.planning.memory import Memory, estimate_memory
 from graftlab.planning.timing import Bill, bill, rate, work
 
 if TYPE_CHECKING:
-    from graftlab.machine import Device
+    from graftlab.machine import Machine
     from graftlab.planning.advice import Advice
     from graftlab.planning.shape import Shape
     from graftlab.planning.workload import Workload
@@ -40,29 +40,29 @@ class Question:
     """Rank -> the base with an adapter of that rank."""
     load_at: Callable[[Knobs], Workload]
     """Batch size, accumulation and row length -> the workload."""
-    device: Device
-    devices: Mapping[str, Device]
+    machine: Machine
+    machines: Mapping[str, Machine]
     limits: Limits
     dtype: str
     """What matrices are multiplied in: fp32, bf16 or fp16."""
     measured_peak: float | None = None
-    """FLOP/s of this machine's processor, for devices without rates of their own."""
+    """FLOP/s of this machine's processor, for machines without rates of their own."""
     probe: Probe | None = None
     max_minutes: float | None = None
     done_steps: int = 0
 
     def memory(self, knobs: Knobs, *, kind: str | None = None) -> Memory:
-        """The memory of the run with these knobs, on the asked device or one of `kind`."""
-        settings = replace(knobs.settings, kind=kind or self.device.kind)
-        return reckon(self.shape_at(knobs.rank), self.load_at(knobs), settings)
+        """The memory of the run with these knobs, on the asked machine or one of `kind`."""
+        settings = replace(knobs.settings, kind=kind or self.machine.kind)
+        return estimate_memory(self.shape_at(knobs.rank), self.load_at(knobs), settings)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One device: whether the run fits, and its bill (None where nothing is known of its rate)."""
+class MachineRow:
+    """One machine: whether the run fits, and its bill (None where nothing is known of its rate)."""
 
     name: str
-    device: Device
+    machine: Machine
     needed: float
     fits: bool
     bill: Bill | None
@@ -79,9 +79,9 @@ class Plan:
     memory: Memory
     toggled: Memory
     """With gradient checkpointing the other way round."""
-    device: Device
+    machine: Machine
     bill: Bill | None
-    rows: list[Row]
+    rows: list[MachineRow]
     changes: list[Change]
     advice: list[Advice]
     broken: list[str]
@@ -91,7 +91,7 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        return self.memory.total <= self.device.bytes
+        return self.memory.total <= self.machine.bytes
 
     def numbers(self) -> dict[str, Any]:
         """The plan as plain numbers, for files and tests."""
@@ -113,14 +113,14 @@ def answer(
     question: Question, *, title: str, advice: Sequence[Advice], notes: Sequence[str]
 ) -> Plan:
     """The plan of a run."""
-    knobs, device = question.knobs, question.device
+    knobs, machine = question.knobs, question.machine
     shape, load = question.shape_at(knobs.rank), question.load_at(knobs)
     memory = question.memory(knobs)
     turned = replace(
         knobs, settings=replace(knobs.settings, checkpointing=not knobs.settings.checkpointing)
     )
-    found = bill_of(question, device, probed=True)
-    limit = device.bytes
+    found = bill_of(question, machine, probed=True)
+    limit = machine.bytes
     return Plan(
         title=title,
         shape=shape,
@@ -128,7 +128,7 @@ def answer(
         knobs=knobs,
         memory=memory,
         toggled=question.memory(turned),
-        device=device,
+        machine=machine,
         bill=found,
         rows=_rows(question),
         changes=_changes(question, limit) if memory.total > limit else [],
@@ -154,31 +154,35 @@ def _changes(question: Question, limit: float) -> list[Change]:
     return [*single, *([all_at_once] if all_at_once else [])]
 
 
-def _rows(question: Question) -> list[Row]:
+def _rows(question: Question) -> list[MachineRow]:
     rows = []
-    for name, device in question.devices.items():
-        needed = question.memory(question.knobs, kind=device.kind).total
-        same = device == question.device
+    for name, machine in question.machines.items():
+        needed = question.memory(question.knobs, kind=machine.kind).total
+        same = machine == question.machine
         rows.append(
-            Row(
-                name, device, needed, needed <= device.bytes, bill_of(question, device, probed=same)
+            MachineRow(
+                name,
+                machine,
+                needed,
+                needed <= machine.bytes,
+                bill_of(question, machine, probed=same),
             )
         )
     return rows
 
 
-def bill_of(question: Question, device: Device, *, probed: bool = False) -> Bill | None:
-    """What the run takes on `device`, by its rates or the probe's; None where none is known."""
+def bill_of(question: Question, machine: Machine, *, probed: bool = False) -> Bill | None:
+    """What the run takes on `machine`, by its rates or the probe's; None where none is known."""
     shape, load = question.shape_at(question.knobs.rank), question.load_at(question.knobs)
-    flops = rate(device, question.dtype, question.measured_peak if device.kind == "cpu" else None)
+    flops = rate(machine, question.dtype, question.measured_peak if machine.kind == "cpu" else None)
     if flops is None:
         return None
-    here = probed and question.probe is not None and device.kind == "cpu"
+    here = probed and question.probe is not None and machine.kind == "cpu"
     needed = work(shape, load, checkpointing=question.knobs.settings.checkpointing)
     return bill(
         needed,
         load,
-        device,
+        machine,
         flops=flops,
         dtype=question.dtype,
         tokens_per_second=question.probe.tokens_per_second if here and question.probe else None,

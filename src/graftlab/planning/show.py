@@ -1,4 +1,4 @@
-"""A plan on the terminal: a memory bar, a table of devices, changes and advice."""
+"""A plan on the terminal: a memory bar, a table of machines, changes and advice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from graftlab.planning.memory import Memory
-    from graftlab.planning.plan import Plan, Row
+    from graftlab.planning.plan import MachineRow, Plan
 
 BAR = 60
 COLOURS = (
@@ -51,7 +51,7 @@ def show(plan: Plan, console: Console) -> None:
         console.print(note, style="dim", markup=False, highlight=False)
     console.print(_facts(plan), highlight=False)
     console.print(_memory_title(plan), highlight=False)
-    console.print(bar(plan.memory, plan.device.bytes))
+    console.print(bar(plan.memory, plan.machine.bytes))
     console.print(_terms(plan), highlight=False)
     if plan.changes:
         console.print(_changes(plan), highlight=False)
@@ -97,9 +97,9 @@ def totals(plans: Sequence[Plan]) -> tuple[float, float, float]:
 
 
 def bar(memory: Memory, limit: float) -> Text:
-    """The terms drawn to scale, a letter each, and a mark where the device's memory ends.
+    """The terms drawn to scale, a letter each, and a mark where the machine's memory ends.
 
-    A run that takes less than a quarter of the device is drawn without the rest.
+    A run that takes less than a quarter of the machine is drawn without the rest.
     """
     whole = max(memory.total, limit) if memory.total > limit / 4 else memory.total
     scale = BAR / whole
@@ -112,12 +112,12 @@ def bar(memory: Memory, limit: float) -> Text:
         drawn += width
     room = round(limit * scale) - drawn
     if whole < limit:
-        text.append(f"  {memory.total / limit:.1%} of the device", "dim")
+        text.append(f"  {memory.total / limit:.1%} of the machine", "dim")
     elif room >= 0:
         text.append(" " * room)
         text.append("|", "bold")
     else:
-        text.append(f"  ends {gib(memory.total - limit)} beyond the device", "bold red")
+        text.append(f"  ends {gib(memory.total - limit)} beyond the machine", "bold red")
     return text
 
 
@@ -174,7 +174,7 @@ def _memory_title(plan: Plan) -> Text:
     return Text.assemble(
         "\n",
         (f"memory: {gib(plan.memory.total)} {verdict} ", "bold" if plan.fits else "bold red"),
-        f"on {plan.device.title} ({gib(plan.device.bytes)} usable), {settings.precision}; "
+        f"on {plan.machine.title} ({gib(plan.machine.bytes)} usable), {settings.precision}; "
         f"{switched} gradient checkpointing {gib(plan.toggled.total)}",
     )
 
@@ -201,7 +201,7 @@ def _changes(plan: Plan) -> Table:
 
 def _elsewhere(plan: Plan) -> str:
     """Machines that hold the run as it is, cheapest first."""
-    room = [row for row in plan.rows if row.fits and row.device != plan.device]
+    room = [row for row in plan.rows if row.fits and row.machine != plan.machine]
     if not room:
         return "As it is, it fits on none of the machines below."
     room.sort(key=lambda row: row.bill.cost if row.bill else float("inf"))
@@ -211,16 +211,16 @@ def _elsewhere(plan: Plan) -> str:
 
 def _devices(plan: Plan) -> Table:
     table = Table(title="on every machine known", title_justify="left", box=None)
-    for heading in ("device", "usable", "needed", "", "time", "kWh", "USD"):
-        table.add_column(heading, justify="left" if heading in ("device", "") else "right")
+    for heading in ("machine", "usable", "needed", "", "time", "kWh", "USD"):
+        table.add_column(heading, justify="left" if heading in ("machine", "") else "right")
     for row in plan.rows:
-        table.add_row(*_device(row), style="bold" if row.device == plan.device else "")
+        table.add_row(*_device(row), style="bold" if row.machine == plan.machine else "")
     return table
 
 
-def _device(row: Row) -> list[str | Text]:
+def _device(row: MachineRow) -> list[str | Text]:
     verdict = Text("fits", "green") if row.fits else Text("too small", "red")
-    known: list[str | Text] = [row.name, gib(row.device.bytes), gib(row.needed), verdict]
+    known: list[str | Text] = [row.name, gib(row.machine.bytes), gib(row.needed), verdict]
     if not row.fits or row.bill is None:
         return [*known, "-", "-", "-"]
     return [*known, _time(row.bill.hours), f"{row.bill.kwh:.2f}", f"{row.bill.cost:.2f}"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from graftlab.machine import Device
+    from graftlab.machine import Machine
     from graftlab.planning.shape import Shape
     from graftlab.planning.workload import Workload
 
@@ -26,7 +26,7 @@ KERNEL_SECONDS = 2e-3
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class ComputeWork:
     """Floating-point operations; a multiply-add counts two."""
 
     train_token: float
@@ -38,7 +38,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """What a run takes on one kind of device, all its processes together."""
+    """What a run takes on one kind of machine, all its processes together."""
 
     hours: float
     kwh: float
@@ -47,7 +47,7 @@ class Bill:
     tokens_per_second: float
 
 
-def work(shape: Shape, load: Workload, *, checkpointing: bool) -> Work:
+def work(shape: Shape, load: Workload, *, checkpointing: bool) -> ComputeWork:
     """Per token of training and of validation.
 
     Frozen weights: forward and the input's gradient, 4 a weight; trained ones also their own, 6.
@@ -65,7 +65,7 @@ def work(shape: Shape, load: Workload, *, checkpointing: bool) -> Work:
         forward = 2.0 * (shape.linear + shape.trainable) + attention
         train = 4.0 * (shape.linear + head) + 6.0 * shape.trainable + 3 * attention + asked
     norms = 2.0 * shape.dora_work * (2 if checkpointing else 1)
-    return Work(
+    return ComputeWork(
         train_token=train + (forward if checkpointing else 0.0),
         valid_token=forward + 2.0 * head + asked,
         micro_batch=norms,
@@ -74,19 +74,19 @@ def work(shape: Shape, load: Workload, *, checkpointing: bool) -> Work:
     )
 
 
-def rate(device: Device, dtype: str, measured_peak: float | None = None) -> float | None:
-    """FLOP/s in training: achieved, else a share of the peak, the device's or `measured_peak`."""
-    known = device.achieved.of(dtype)
+def rate(machine: Machine, dtype: str, measured_peak: float | None = None) -> float | None:
+    """FLOP/s in training: achieved, else a share of the peak, the machine's or `measured_peak`."""
+    known = machine.achieved.of(dtype)
     if known is not None:
         return known
-    peak = measured_peak or device.peak.of(dtype)
+    peak = measured_peak or machine.peak.of(dtype)
     return None if peak is None else peak * CPU_SHARE[dtype]
 
 
 def bill(
-    needed: Work,
+    needed: ComputeWork,
     load: Workload,
-    device: Device,
+    machine: Machine,
     *,
     flops: float,
     dtype: str = "bf16",
@@ -101,7 +101,7 @@ def bill(
     """
     mean = max(1.0, load.mean_batch_tokens)
     computing = (mean * needed.train_token + needed.micro_batch) / flops
-    per_token = _pass_seconds(computing, needed, device.kind, dtype) / mean
+    per_token = _pass_seconds(computing, needed, machine.kind, dtype) / mean
     speed = load.processes / per_token if tokens_per_second is None else tokens_per_second
     step = load.tokens_per_step / speed
     # A probe's seconds stand for the probed work: validation is scaled from them.
@@ -113,14 +113,14 @@ def bill(
     hours = seconds / 3600
     return Bill(
         hours=hours,
-        kwh=hours * device.watts / 1000 * load.processes,
-        cost=hours * device.price * load.processes,
+        kwh=hours * machine.watts / 1000 * load.processes,
+        cost=hours * machine.price * load.processes,
         seconds_per_step=step,
         tokens_per_second=speed,
     )
 
 
-def _pass_seconds(computing: float, needed: Work, kind: str, dtype: str) -> float:
+def _pass_seconds(computing: float, needed: ComputeWork, kind: str, dtype: str) -> float:
     """One forward and backward pass: computing, and starting what is computed."""
     starting = needed.layers * LAYER_SECONDS[kind]
     if kind != "cpu":

@@ -72,7 +72,7 @@ class Workload:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
+class StepSettings:
     """How often, in the words of a run's configuration."""
 
     batch_size: int
@@ -85,7 +85,7 @@ class Schedule:
 
 
 def lay_out(
-    documents: Documents, packing: Packing, schedule: Schedule, *, valid_tokens: int = 0
+    documents: Documents, packing: Packing, schedule: StepSettings, *, valid_tokens: int = 0
 ) -> Workload:
     """Pack the documents and count the steps as training does.
 
@@ -133,7 +133,7 @@ def _fullest(totals: np.ndarray, count: int) -> int:
     return int(np.sort(totals)[::-1][:count].sum())
 
 
-def _validations(schedule: Schedule, steps: int, per_epoch: int) -> int:
+def _validations(schedule: StepSettings, steps: int, per_epoch: int) -> int:
     """Passes over the validation set: the base's before training, when due, and the last."""
     due = {steps}
     if schedule.validate_epochs:

@@ -17,7 +17,7 @@ from itertools import groupby
 from graftlab.errors import ConfigError, require_choice, require_range
 from graftlab.recipes.characters import plain_characters
 from graftlab.recipes.debris import Book, Piece
-from graftlab.recipes.lines import Paragraph, Vocabulary, add_line, goes_on, paragraphs_of
+from graftlab.recipes.lines import Paragraph, WordCounts, add_line, goes_on, paragraphs_of
 from graftlab.recipes.pieces import piece_of
 from graftlab.recipes.record import Drop, Record
 
@@ -160,7 +160,7 @@ class Curate:
 def read_book(text: str) -> tuple[list[Paragraph], list[Piece]]:
     """The paragraphs of prose in `text`, and what was stripped, both by line."""
     text = plain_characters(text)
-    book, vocabulary = Book(text), Vocabulary(text)
+    book, vocabulary = Book(text), WordCounts(text)
     found: list[tuple[int, int, list[str]]] = []
     for section, block in book.prose:
         cleaned = book.clean(block)

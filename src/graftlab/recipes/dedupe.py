@@ -47,7 +47,7 @@ class Dedupe:
                 if alike is not None:
                     alike.add(record)
             if alike is not None:
-                alike.settle()
+                alike.commit()
             first = first_of_same(digests) if self.exact else range(len(spool))
             for number, record in enumerate(spool):
                 if first[number] != number:

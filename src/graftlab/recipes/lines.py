@@ -82,7 +82,7 @@ def blocks_of(text: str) -> Iterator[Block]:
             cut = cut or marked
 
 
-class Vocabulary:
+class WordCounts:
     """The words of a text, by which a hyphen at a line's end is judged."""
 
     def __init__(self, text: str) -> None:
@@ -105,7 +105,7 @@ class Vocabulary:
         return f"{head}-{tail}" if hyphen else head + tail
 
 
-def paragraphs_of(block: Block, vocabulary: Vocabulary) -> Iterator[tuple[int, str]]:
+def paragraphs_of(block: Block, vocabulary: WordCounts) -> Iterator[tuple[int, str]]:
     """(line, text) of each paragraph in a block of prose."""
     lines = [(block.line + offset, line) for offset, line in enumerate(block.lines)]
     group: list[tuple[int, str]] = []
@@ -125,7 +125,7 @@ def _has_first_line_indents(lines: Sequence[str]) -> bool:
     return 0 < count <= len(lines) / 2
 
 
-def join_lines(lines: Iterable[str], vocabulary: Vocabulary) -> str:
+def join_lines(lines: Iterable[str], vocabulary: WordCounts) -> str:
     """Wrapped lines as one, words whole, one space between words."""
     parts: list[str] = []
     for line in lines:
@@ -133,7 +133,7 @@ def join_lines(lines: Iterable[str], vocabulary: Vocabulary) -> str:
     return "".join(parts)
 
 
-def add_line(parts: list[str], line: str, vocabulary: Vocabulary) -> None:
+def add_line(parts: list[str], line: str, vocabulary: WordCounts) -> None:
     """Go on with a paragraph that is `parts` end to end, mending the word or dash between.
 
     Only the last part is looked at, so that a paragraph of any length takes a line in one step.

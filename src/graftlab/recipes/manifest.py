@@ -15,7 +15,7 @@ from typing import Any
 
 from graftlab import __version__
 from graftlab.data.prepared import MANIFEST
-from graftlab.recipes.pipeline import Tally
+from graftlab.recipes.pipeline import StepCounts
 from graftlab.recipes.sources import SourceSpec, fingerprint
 
 
@@ -26,7 +26,7 @@ def manifest(
     inputs: Mapping[str, Sequence[Path]],
     sources: Mapping[str, SourceSpec],
     rewriter: Mapping[str, Any] | None,
-    tallies: Sequence[Tally],
+    tallies: Sequence[StepCounts],
     rows: Mapping[str, Counter[str]],
     folder: Path,
 ) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def write(folder: Path, content: Mapping[str, Any]) -> None:
     (folder / MANIFEST).write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def _step(tally: Tally) -> dict[str, Any]:
+def _step(tally: StepCounts) -> dict[str, Any]:
     known = dataclasses.is_dataclass(tally.parameters)
     parts: dict[str, Any] = {"parts": dict(sorted(tally.parts.items()))} if tally.parts else {}
     parts |= {"metadata": sorted(tally.metadata)} if tally.metadata else {}
@@ -83,7 +83,7 @@ def _step(tally: Tally) -> dict[str, Any]:
     )
 
 
-def _passed(source: str, tally: Tally) -> dict[str, Any]:
+def _passed(source: str, tally: StepCounts) -> dict[str, Any]:
     """One source through a step; `times` above 1 is up-sampling, below 1 is rows left out."""
     taken, given = tally.taken[source], tally.given[source]
     return {"in": taken, "out": given} | ({"times": round(given / taken, 3)} if taken else {})

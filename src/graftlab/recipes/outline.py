@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from graftlab.recipes.sentences import sentences_of
-from graftlab.recipes.tagging import Word, tag_sentence
+from graftlab.recipes.tagging import TaggedWord, tag_sentence
 
 NAME, THING, THINGS = "[NAME]", "[THING]", "[THINGS]"
 
@@ -47,9 +47,9 @@ def _line(sentence: str, aggression: float, abstract: bool) -> str:
     return f"- {said}" if said else ""
 
 
-def _items(words: Sequence[Word]) -> list[list[Word]]:
+def _items(words: Sequence[TaggedWord]) -> list[list[TaggedWord]]:
     """Every noun and verb by itself, but names that stand side by side together."""
-    items: list[list[Word]] = []
+    items: list[list[TaggedWord]] = []
     before = None
     for word in words:
         if word.is_name and before is not None and before.is_name:
@@ -60,7 +60,7 @@ def _items(words: Sequence[Word]) -> list[list[Word]]:
     return items
 
 
-def _said(item: Sequence[Word], abstract: bool) -> str:
+def _said(item: Sequence[TaggedWord], abstract: bool) -> str:
     first = item[0]
     if first.is_name:
         return NAME if abstract else " ".join(word.text for word in item)

@@ -30,7 +30,7 @@ _EVERY = 64
 
 
 @dataclass(slots=True)
-class Tally:
+class StepCounts:
     """What one step did, counted from outside: rows in are rows kept and rows dropped."""
 
     step: str
@@ -59,7 +59,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Branch:
+class PipelineBranch:
     """One source: how its records come about, and the steps that are its own."""
 
     name: str
@@ -75,22 +75,22 @@ class Branch:
 class Pipeline:
     """Branches and joint steps; `run` writes the files and counts."""
 
-    branches: Sequence[Branch]
+    branches: Sequence[PipelineBranch]
     joint: Sequence[tuple[str, Step]]
     """Steps that see all sources together, in order; the last of them may deal sides."""
     mix: Step
     watch: Watch = lambda: None
     """Called often while records pass, for a progress display."""
-    tallies: list[Tally] = field(init=False)
+    tallies: list[StepCounts] = field(init=False)
     """One per step, in the order of the walk."""
 
     def __post_init__(self) -> None:
         self.tallies = [
-            Tally(_named(branch.name, name), getattr(step, "parameters", step))
+            StepCounts(_named(branch.name, name), getattr(step, "parameters", step))
             for branch in self.branches
             for name, step in [(_first(branch), None), *branch.steps]
         ]
-        self.tallies += [Tally(name, step) for name, step in [*self.joint, ("mix", self.mix)]]
+        self.tallies += [StepCounts(name, step) for name, step in [*self.joint, ("mix", self.mix)]]
 
     def run(self, folder: Path, *, sides: Sequence[str] = SIDES) -> dict[str, Counter[str]]:
         """Write `SIDE.jsonl` for every side, and rejects.jsonl; returns rows per side and source.
@@ -114,9 +114,9 @@ class Pipeline:
 
     def _stream(
         self,
-        branch: Branch,
+        branch: PipelineBranch,
         passing: Callable[[Iterator[Record], Step], Iterator[Record]],
-        tallies: Iterator[Tally],
+        tallies: Iterator[StepCounts],
         files: _Files,
     ) -> Iterator[Record]:
         records = self._read(branch, next(tallies), files)
@@ -124,7 +124,7 @@ class Pipeline:
             records = passing(records, step)
         return records
 
-    def _read(self, branch: Branch, tally: Tally, files: _Files) -> Iterator[Record]:
+    def _read(self, branch: PipelineBranch, tally: StepCounts, files: _Files) -> Iterator[Record]:
         """A source's records; each counts as in, whether it is kept or dropped."""
 
         def drop(record: Record, reason: str, detail: str = "") -> None:
@@ -142,7 +142,7 @@ class Pipeline:
         tally.finished = True
 
     def _counted(
-        self, step: Step, records: Iterator[Record], tally: Tally, files: _Files
+        self, step: Step, records: Iterator[Record], tally: StepCounts, files: _Files
     ) -> Iterator[Record]:
         """The step's output, with everything that passes counted."""
 
@@ -168,7 +168,7 @@ class Pipeline:
         assert 0 <= tally.kept <= tally.given.total(), f"{tally.step} lost rows without a reason"
 
 
-def _first(branch: Branch) -> str:
+def _first(branch: PipelineBranch) -> str:
     return "make" if branch.made else "read"
 
 

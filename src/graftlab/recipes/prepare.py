@@ -15,7 +15,7 @@ from graftlab.recipes.spec import JOINT, PrepareSpec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from graftlab.recipes.pipeline import Branch, Pipeline, Tally
+    from graftlab.recipes.pipeline import Pipeline, PipelineBranch, StepCounts
     from graftlab.recipes.record import Drop, Record
 
 
@@ -26,14 +26,14 @@ class Prepared:
     folder: Path
     rows: dict[str, Counter[str]]
     """Side (train, valid, test) -> source -> rows."""
-    tallies: list[Tally]
+    tallies: list[StepCounts]
     """What every step did, in the order of the walk."""
 
 
 class Display(Protocol):
     """What shows the counts while records pass."""
 
-    def show(self, tallies: Sequence[Tally]) -> None:
+    def show(self, tallies: Sequence[StepCounts]) -> None:
         """Called often; draws when it is time again."""
 
 
@@ -97,8 +97,8 @@ def pipeline(spec: PrepareSpec, steps: dict[str, Any] | None = None) -> Pipeline
     return Pipeline([_branch(spec, name, own) for name in spec.sources], joint, spec.mix)
 
 
-def _branch(spec: PrepareSpec, name: str, steps: dict[str, Any]) -> Branch:
-    from graftlab.recipes.pipeline import Branch
+def _branch(spec: PrepareSpec, name: str, steps: dict[str, Any]) -> PipelineBranch:
+    from graftlab.recipes.pipeline import PipelineBranch
     from graftlab.recipes.sources import read_source
 
     source, metadata = spec.sources[name], set[str]()
@@ -110,11 +110,11 @@ def _branch(spec: PrepareSpec, name: str, steps: dict[str, Any]) -> Branch:
         return read_source(name, source, drop, metadata=metadata)
 
     own = [(step, steps[step]) for step in source.steps]
-    return Branch(name, read, own, made=source.make is not None, metadata=metadata)
+    return PipelineBranch(name, read, own, made=source.make is not None, metadata=metadata)
 
 
 def write_manifest(
-    spec: PrepareSpec, tallies: list[Tally], rows: dict[str, Counter[str]], folder: Path
+    spec: PrepareSpec, tallies: list[StepCounts], rows: dict[str, Counter[str]], folder: Path
 ) -> str:
     """Write the manifest of `folder`; returns the key of the result, which it holds."""
     from graftlab.recipes.key import key_of

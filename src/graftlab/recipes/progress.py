@@ -12,7 +12,7 @@ from graftlab.progress import Progress, Row
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from graftlab.recipes.pipeline import Tally
+    from graftlab.recipes.pipeline import StepCounts
     from graftlab.recipes.prepare import Prepared
 
 
@@ -29,7 +29,7 @@ class StepProgress:
         if self._progress is not None:
             self._progress.close()
 
-    def show(self, tallies: Sequence[Tally]) -> None:
+    def show(self, tallies: Sequence[StepCounts]) -> None:
         """Draw the counts, if it is time again."""
         if self._progress is None:
             self._progress = Progress(*(tally.step for tally in tallies), console=console())
@@ -39,7 +39,7 @@ class StepProgress:
             self._progress.show([*map(_row, tallies, before)])
 
 
-def _row(tally: Tally, before: Tally | None) -> Row:
+def _row(tally: StepCounts, before: StepCounts | None) -> Row:
     """How far a step is; of how many rows, once the one before it has given all of its own."""
     done = tally.given.total() + tally.dropped
     known = tally.finished or (before is not None and before.finished)
@@ -47,7 +47,7 @@ def _row(tally: Tally, before: Tally | None) -> Row:
     return Row(done, total if known else None, _numbers(tally), counted=False)
 
 
-def _numbers(tally: Tally) -> str:
+def _numbers(tally: StepCounts) -> str:
     if not tally.taken:
         return ""
     dropped = f", {tally.dropped:,} dropped" if tally.dropped else ""
@@ -77,14 +77,14 @@ def summary(made: Prepared) -> None:
     say(f"Train on it: python train.py data=prepared data.path={made.folder}")
 
 
-def _say_repeats(tallies: Sequence[Tally]) -> None:
+def _say_repeats(tallies: Sequence[StepCounts]) -> None:
     """Rows that the mix takes often; the mix is the last step."""
     mix = tallies[-1]
     for line in mix.parameters.repeats(mix.taken, mix.given):
         say(line)
 
 
-def _table(tallies: Sequence[Tally]) -> Table:
+def _table(tallies: Sequence[StepCounts]) -> Table:
     from rich.table import Table
 
     table = Table("step", box=None, pad_edge=False)

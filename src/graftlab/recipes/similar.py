@@ -73,7 +73,7 @@ class Neighbours:
             keys ^= keys >> np.uint64(29)
         self._keys.append(keys)
 
-    def settle(self) -> None:
+    def commit(self) -> None:
         """Turn band hashes into bucket numbers; buckets of one record are left out (-1)."""
         if self._waiting:
             self._sketch()

@@ -145,7 +145,7 @@ class _Clusters:
         alike = Neighbours(spool, near)
         for record in spool:
             alike.add(record)
-        alike.settle()
+        alike.commit()
         for number in range(len(spool)):
             for other, _ in alike.of(number):
                 self.join(other, number)

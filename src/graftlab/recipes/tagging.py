@@ -31,7 +31,7 @@ _TOKEN = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class TaggedWord:
     """A word or mark of punctuation of a sentence."""
 
     text: str
@@ -52,7 +52,7 @@ class Word:
         return self.tag[:2] == "VV"
 
 
-def tag_sentence(sentence: str) -> list[Word]:
+def tag_sentence(sentence: str) -> list[TaggedWord]:
     """The words of one sentence with their tags.
 
     Raises ConfigError with the install line when the tagger is not there.
@@ -60,17 +60,19 @@ def tag_sentence(sentence: str) -> list[Word]:
     return tag_words(_TOKEN.findall(sentence.replace("’", "'")))
 
 
-def tag_words(words: Sequence[str]) -> list[Word]:
+def tag_words(words: Sequence[str]) -> list[TaggedWord]:
     """Words of one sentence, told apart already, with their tags. Raises as `tag_sentence`."""
     asked = [word[:_LETTERS] for word in words]
     parts = (asked[start : start + _WORDS] for start in range(0, len(asked), _WORDS))
     found = [tagged for part in parts for tagged in _tagger().tag_sent(part)]
-    told: list[Word] = []
+    told: list[TaggedWord] = []
     for text, (_, _, tag) in zip(words, found, strict=True):
-        word = Word(text, str(tag) if text[0].isalpha() else "PUN")
+        word = TaggedWord(text, str(tag) if text[0].isalpha() else "PUN")
         within = told and told[-1].text[0].isalnum()
         if within and text[0].isupper() and (word.is_noun or word.is_verb):
-            word = Word(text, "NP0")  # "Sentinel Hill", "the Fryes": a capital within a sentence
+            word = TaggedWord(
+                text, "NP0"
+            )  # "Sentinel Hill", "the Fryes": a capital within a sentence
         told.append(word)
     return told
 

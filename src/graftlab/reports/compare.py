@@ -11,7 +11,7 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
-from graftlab.reports.run import BROKEN, SEED, Run
+from graftlab.reports.run import BROKEN, SEED, ReportedRun
 from graftlab.reports.values import MISSING, Bins, in_order, short_names, written
 from graftlab.reports.verdict import Interval, Verdict, interval, seeds_to_settle, verdict
 from graftlab.tracking.result import few_documents
@@ -24,7 +24,7 @@ LABELLED = 8
 class Point:
     """One configuration without its seed, with the runs that may be compared."""
 
-    runs: list[Run]
+    runs: list[ReportedRun]
     scores: dict[int, float]
     """Seed -> score; the mean of runs that share a seed."""
 
@@ -49,7 +49,7 @@ class HeatMap:
 class Comparison:
     """Everything that is told of some runs, derived once."""
 
-    def __init__(self, runs: Sequence[Run]) -> None:
+    def __init__(self, runs: Sequence[ReportedRun]) -> None:
         self.runs = list(runs)
         self.keys = differing(runs)
         """Keys that are not equal in all runs, the seed last."""
@@ -85,14 +85,14 @@ class Comparison:
         """The point with the lowest mean; whether it may be called so is the verdict's to say."""
         return self.points[self.verdict.best] if self.verdict else None
 
-    def label(self, run: Run, *, seed: bool = True) -> str:
+    def label(self, run: ReportedRun, *, seed: bool = True) -> str:
         """What differs, in words: `lr=0.001 rank=16`; empty where nothing does."""
         keys = [key for key in self.keys if seed or key != SEED]
         told = [f"{self.names[key]}={self.shown(run, key)}" for key in keys[:LABELLED]]
         more = [f"and {len(keys) - LABELLED} more"] if len(keys) > LABELLED else []
         return " ".join([*told, *more])
 
-    def shown(self, run: Run, key: str) -> str:
+    def shown(self, run: ReportedRun, key: str) -> str:
         """A run's value of a key, or the sign for a key that it does not have."""
         present = key in run.config or key in run.swept
         return written(run.value(key)) if present else MISSING
@@ -115,7 +115,7 @@ class Comparison:
         return f"{said} The scores are {few}." if few else said
 
 
-def differing(runs: Sequence[Run]) -> list[str]:
+def differing(runs: Sequence[ReportedRun]) -> list[str]:
     """Keys whose values are not the same in all runs; what decides nothing is left out.
 
     A job that has no `run.yaml` yet is known by its swept values alone.
@@ -135,9 +135,9 @@ def _differs(values: Sequence[Any]) -> bool:
     return any(value != values[0] for value in values[1:])
 
 
-def points(runs: Sequence[Run]) -> list[Point]:
+def points(runs: Sequence[ReportedRun]) -> list[Point]:
     """Replicates together: runs that are the same in everything but the seed."""
-    grouped: dict[str, list[Run]] = {}
+    grouped: dict[str, list[ReportedRun]] = {}
     for run in runs:
         if run.counts:
             decisive = {key: value for key, value in run.decisive.items() if key != SEED}
@@ -151,7 +151,7 @@ def points(runs: Sequence[Run]) -> list[Point]:
     return sorted(found, key=lambda point: point.interval.mean)
 
 
-def notes(runs: Sequence[Run]) -> Iterator[str]:
+def notes(runs: Sequence[ReportedRun]) -> Iterator[str]:
     """What forbids to compare scores."""
     hashes = Counter(run.card.get("validation data") for run in runs if run.counts)
     if len(hashes) > 1:
@@ -177,7 +177,7 @@ def heat_map(found: Sequence[Point], across: str, upwards: str) -> HeatMap:
     )
 
 
-def front(runs: Sequence[Run], cost: str) -> list[Run]:
+def front(runs: Sequence[ReportedRun], cost: str) -> list[ReportedRun]:
     """The Pareto front: the runs that no other is both cheaper than and better.
 
     `cost` is `seconds`, `tokens` or `cost`; cheapest first.
@@ -196,12 +196,12 @@ def front(runs: Sequence[Run], cost: str) -> list[Run]:
     return chosen
 
 
-def failures(runs: Sequence[Run]) -> list[Run]:
+def failures(runs: Sequence[ReportedRun]) -> list[ReportedRun]:
     """Runs that did not come to their end."""
     return [run for run in runs if run.state in BROKEN]
 
 
-def values_of(runs: Sequence[Run], key: str) -> list[Any]:
+def values_of(runs: Sequence[ReportedRun], key: str) -> list[Any]:
     """The distinct values of a key, in order."""
     return in_order(run.value(key) for run in runs if key in run.config or key in run.swept)
 

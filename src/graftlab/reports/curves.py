@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isfinite, nan
 
-from graftlab.reports.run import Run, validation
+from graftlab.reports.run import ReportedRun, validation
 from graftlab.tracking.history import Row
 
 AXES = ("step", "tokens", "seconds")
@@ -23,7 +23,7 @@ def points_each(runs: int) -> int:
     return max(40, min(400, MOST_POINTS // max(1, runs)))
 
 
-def train_curve(run: Run, *, most: int) -> Curve:
+def train_curve(run: ReportedRun, *, most: int) -> Curve:
     """The training loss as an exponential mean, without the bias to its first value."""
     rows = [row for row in run.rows if isfinite(row.get("loss", nan))]
     span = max(1.0, len(rows) / SMOOTHED)
@@ -37,7 +37,7 @@ def train_curve(run: Run, *, most: int) -> Curve:
     return _curve(rows, smooth, most)
 
 
-def valid_curve(run: Run, *, most: int) -> Curve:
+def valid_curve(run: ReportedRun, *, most: int) -> Curve:
     """The validation loss as it was measured, beginning with the base's."""
     rows = [row for row in run.rows if isfinite(validation(row))]
     return _curve(rows, [validation(row) for row in rows], most)

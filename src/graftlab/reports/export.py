@@ -11,7 +11,7 @@ from typing import Any
 
 from graftlab.files.writing import write_atomic
 from graftlab.reports.compare import Comparison
-from graftlab.reports.run import Run
+from graftlab.reports.run import ReportedRun
 from graftlab.reports.values import is_number, written
 
 _FORMULA = re.compile(r"\s*[=+\-@]|[\t\r]")
@@ -56,7 +56,7 @@ def write_parquet(found: Comparison, folder: Path) -> Path | None:
     return folder / PARQUET
 
 
-def _row(found: Comparison, run: Run) -> dict[str, Any]:
+def _row(found: Comparison, run: ReportedRun) -> dict[str, Any]:
     result = run.result
     return {
         **dict(zip(HEAD, (run.name, str(run.folder), run.state), strict=True)),

@@ -1,7 +1,7 @@
 """Find run folders and read them, whatever state they are in.
 
 A folder that cannot be read is a run in the state `unreadable`, never left out. What a sweep's
-ledger knows beyond its folders comes in as `jobs`: folder -> `Job`.
+ledger knows beyond its folders comes in as `jobs`: folder -> `ReportedJob`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from graftlab.errors import ConfigError
 from graftlab.files.checksums import DamagedError, check_beginning, check_member
 from graftlab.files.reading import read_json
-from graftlab.reports.run import Run
+from graftlab.reports.run import ReportedRun
 from graftlab.reports.samples import read_samples
 from graftlab.reports.values import is_number
 from graftlab.tracking.folder import read_config
@@ -31,7 +31,7 @@ CHANGED = "changed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class ReportedJob:
     """What a sweep's ledger knows of one job."""
 
     state: str
@@ -42,13 +42,15 @@ class Job:
     """The last line of what ended it."""
 
 
-def gather(folders: Sequence[Path], *, jobs: Mapping[Path, Job] | None = None) -> list[Run]:
+def gather(
+    folders: Sequence[Path], *, jobs: Mapping[Path, ReportedJob] | None = None
+) -> list[ReportedRun]:
     """Every run in or below `folders`, in the order of their paths; numbers sort as numbers.
 
     Raises ConfigError naming every folder that is not there or holds no run.
     """
     known = {folder.resolve(): job for folder, job in (jobs or {}).items()}
-    found: dict[Path, Job | None] = {}
+    found: dict[Path, ReportedJob | None] = {}
     problems = []
     for folder in folders:
         runs = [path.resolve() for path in _run_folders(folder)] if folder.is_dir() else []
@@ -65,9 +67,9 @@ def gather(folders: Sequence[Path], *, jobs: Mapping[Path, Job] | None = None) -
     return [read(path, name=name, job=found[path]) for path, name in _named(paths)]
 
 
-def read(folder: Path, *, name: str | None = None, job: Job | None = None) -> Run:
+def read(folder: Path, *, name: str | None = None, job: ReportedJob | None = None) -> ReportedRun:
     """One run folder; never raises for what lies in it."""
-    run = Run(folder=folder, name=name or folder.name, state="unfinished")
+    run = ReportedRun(folder=folder, name=name or folder.name, state="unfinished")
     problems: list[str] = []
     finished = (folder / "result.json").exists()
 
@@ -93,7 +95,7 @@ def read(folder: Path, *, name: str | None = None, job: Job | None = None) -> Ru
     return run
 
 
-def _judge(run: Run, job: Job | None, problems: list[str]) -> None:
+def _judge(run: ReportedRun, job: ReportedJob | None, problems: list[str]) -> None:
     """State and reason, from the ledger where there is one, else from the files."""
     last = run.traceback.strip().splitlines()[-1:] if run.traceback else []
     if job is not None:
@@ -113,7 +115,7 @@ def _judge(run: Run, job: Job | None, problems: list[str]) -> None:
         run.reason = f"{run.card[CHANGED]}: nothing is taken from it"
 
 
-def _reached(run: Run) -> str:
+def _reached(run: ReportedRun) -> str:
     """How far an unfinished run came."""
     if not run.rows or run.rows[-1]["step"] == 0:
         return "it ended before the first logged step"
@@ -141,7 +143,7 @@ def _named(paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
 
 
 def _natural(path: Path) -> list[tuple[int, int, str]]:
-    """Job 2 before job 10."""
+    """ReportedJob 2 before job 10."""
     return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in path.parts]
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from graftlab.reports.gather import Job
+from graftlab.reports.gather import ReportedJob
 from graftlab.sweeps.ledger import FILE, Ledger
 
 
-def known_jobs(folders: Sequence[Path]) -> dict[Path, Job]:
+def known_jobs(folders: Sequence[Path]) -> dict[Path, ReportedJob]:
     """Run folder -> its job, of every ledger in, below or right above `folders`."""
     homes = {
         file.parent.resolve()
@@ -17,7 +17,7 @@ def known_jobs(folders: Sequence[Path]) -> dict[Path, Job]:
         for file in (*folder.rglob(FILE), *folder.resolve().parent.glob(FILE))
     }
     return {
-        home / job.folder: Job(state=job.state, swept=job.swept, error=job.error)
+        home / job.folder: ReportedJob(state=job.state, swept=job.swept, error=job.error)
         for home in sorted(homes)
         for job in Ledger(home).jobs()
     }

@@ -9,7 +9,7 @@ from typing import Any
 from graftlab.reports.compare import Comparison, front
 from graftlab.reports.curves import points_each, train_curve, valid_curve
 from graftlab.reports.importance import Importance
-from graftlab.reports.run import Run
+from graftlab.reports.run import ReportedRun
 from graftlab.reports.samples import WHO
 from graftlab.reports.values import Bins, is_number, written
 
@@ -44,7 +44,7 @@ def payload(found: Comparison, told: Importance) -> dict[str, Any]:
 
 
 def _run(
-    found: Comparison, run: Run, texts: dict[str, int], common: set[str], most: int
+    found: Comparison, run: ReportedRun, texts: dict[str, int], common: set[str], most: int
 ) -> dict[str, Any]:
     numbers = ("score", "baseline", "best_step", "tokens", "seconds", "cost")
     return {
@@ -77,7 +77,7 @@ def _parameter(found: Comparison, key: str) -> dict[str, Any]:
     }
 
 
-def _common(runs: Sequence[Run]) -> set[str]:
+def _common(runs: Sequence[ReportedRun]) -> set[str]:
     """Keys that every run has, with the same value."""
     described = [run.config for run in runs if run.config]
     if not described:

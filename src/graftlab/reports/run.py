@@ -28,7 +28,7 @@ UNDECISIVE = (
 
 
 @dataclass(kw_only=True, slots=True)
-class Run:
+class ReportedRun:
     """What can be read of one run. Losses are nats per trained token, times are seconds."""
 
     folder: Path
@@ -119,10 +119,10 @@ class Run:
 
         None where the run was on a GPU and `device` still names this machine's processor.
         """
-        price, where = self.config.get("device.price"), self.card.get("device", "")
+        price, where = self.config.get("machine.price"), self.card.get("device", "")
         if price is None or self.seconds is None:
             return None
-        if self.config.get("device.kind") == "cpu" and not where.startswith("cpu"):
+        if self.config.get("machine.kind") == "cpu" and not where.startswith("cpu"):
             return None
         return float(price) * max(self.seconds, self.times.get("total_seconds") or 0) / 3600
 

@@ -9,7 +9,7 @@ from graftlab.pages.html import attribute, bar, count, esc, folded, section, tab
 from graftlab.reports import table as shown
 from graftlab.reports.compare import Comparison, failures
 from graftlab.reports.importance import Importance
-from graftlab.reports.run import Run
+from graftlab.reports.run import ReportedRun
 from graftlab.reports.values import is_number
 
 COLUMNS: dict[str, tuple[str, Any]] = {
@@ -60,7 +60,7 @@ def _head(key: str, title: str, kind: str) -> str:
     )
 
 
-def _row(found: Comparison, run: Run, place: int, *, best: bool) -> str:
+def _row(found: Comparison, run: ReportedRun, place: int, *, best: bool) -> str:
     tick = f'<td><input type="checkbox" aria-label="choose {attribute(run.name)}"></td>'
     cells = [f'<td title="{attribute(run.folder)}">{esc(run.name)}</td>']
     cells += [_cell(run.value(key), found.shown(run, key)) for key in found.keys]
@@ -131,7 +131,7 @@ def failed(found: Comparison) -> str:
     return section("failures", "Failures", rows)
 
 
-def _failure(found: Comparison, run: Run) -> str:
+def _failure(found: Comparison, run: ReportedRun) -> str:
     label = found.label(run)
     note = f' <span class="note">{esc(label)}</span>' if label else ""
     why = esc(run.reason or "no reason is known")

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from graftlab.reports.compare import Comparison, failures
-from graftlab.reports.run import Run
+from graftlab.reports.run import ReportedRun
 from graftlab.reports.verdict import Contrast
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _table(
     return made
 
 
-def best_first(found: Comparison) -> list[Run]:
+def best_first(found: Comparison) -> list[ReportedRun]:
     """Runs that may be compared by their score, then the others by state and name."""
     return sorted(
         found.runs,
@@ -96,7 +96,7 @@ def best_first(found: Comparison) -> list[Run]:
     )
 
 
-def _numbers(run: Run) -> list[str]:
+def _numbers(run: ReportedRun) -> list[str]:
     return [
         loss(run.score),
         count(run.best_step),

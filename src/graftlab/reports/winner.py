@@ -13,7 +13,7 @@ import yaml
 
 from graftlab.registry import MARK
 from graftlab.reports.compare import Comparison, values_of
-from graftlab.reports.run import UNDECISIVE, Run
+from graftlab.reports.run import UNDECISIVE, ReportedRun
 from graftlab.reports.values import written
 from graftlab.tracking.identity import BUDGETS
 
@@ -26,7 +26,7 @@ class Winner:
     """The run whose configuration is to be written, with what it was compared with."""
 
     found: Comparison
-    run: Run
+    run: ReportedRun
     config: Mapping[str, Any]
     """Its `run.yaml`, nested."""
 
@@ -98,7 +98,7 @@ def experiment_values(config: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def winner(found: Comparison) -> Run | None:
+def winner(found: Comparison) -> ReportedRun | None:
     """The best replicate of the best point; None where nothing may be called best."""
     if found.winner is None:
         return None

@@ -36,7 +36,7 @@ def main(
     given = parser.parse_args(arguments)
     for number in stop_signals():
         signal.signal(number, _stop)
-    for number in (signal.SIGUSR1, signal.SIGUSR2):  # a cluster's, for sweeps/station.py alone
+    for number in (signal.SIGUSR1, signal.SIGUSR2):  # a cluster's, for sweeps/node_agent.py alone
         signal.signal(number, signal.SIG_IGN)
     leave_with_parent()
     made = worker or (joint_worker(given.joint) if given.joint > 1 else Worker)

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 from graftlab.errors import GraftlabError
 from graftlab.plugins import plugin_environment
-from graftlab.sweeps.launchers.base import Work
+from graftlab.sweeps.launchers.base import LaunchRequest
+from graftlab.sweeps.node_agent import NodeAgent
 from graftlab.sweeps.pool import PROGRAM, STILLBORN
 from graftlab.sweeps.rules import Rules, startable
 from graftlab.sweeps.slots import Slot
-from graftlab.sweeps.station import Station
 
 WATCH_SECONDS = 30.0
 """Between two notes in the ledger that somebody watches the launch."""
@@ -42,7 +42,7 @@ class Cluster(ABC):
     parting = "saved; the same line goes on."
     program = PROGRAM
 
-    def __init__(self, work: Work, slots: Sequence[Slot], launch: str) -> None:
+    def __init__(self, work: LaunchRequest, slots: Sequence[Slot], launch: str) -> None:
         self.ledger, self.retries = work.ledger, work.retries
         self.slots, self.launch = slots, launch
         self.stopping = False
@@ -73,9 +73,9 @@ class Cluster(ABC):
     def close(self) -> None:
         """Let go of the cluster."""
 
-    def station(self) -> Station:
+    def station(self) -> NodeAgent:
         """A station of this launch, for the cluster to carry away."""
-        return Station(
+        return NodeAgent(
             self.ledger.folder.resolve(),
             self.launch,
             environment={**plugin_environment(), **self.slots[0].environment},

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from graftlab.errors import Interrupted
 from graftlab.process import one_more_signal, signals_to
-from graftlab.sweeps.jobs import Draft, Job, Place, Rung
+from graftlab.sweeps.jobs import Job, NewJob, Place, Rung
 from graftlab.sweeps.launches import begin_anew, give_up_paused, present
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.rules import Rules
@@ -28,7 +28,7 @@ LOOK_SECONDS = 0.25
 class Source(Protocol):
     """Where jobs come from: a grid knows them all at once, a search asks what is known so far."""
 
-    def draw(self, jobs: Sequence[Job], rungs: dict[Place, Rung], *, room: int) -> list[Draft]:
+    def draw(self, jobs: Sequence[Job], rungs: dict[Place, Rung], *, room: int) -> list[NewJob]:
         """Jobs to enter now, given all in the ledger; `room` of them can start."""
 
     def withdraw(self) -> None:
@@ -43,7 +43,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class SweepOutcome:
     """How a launch ended."""
 
     folder: Path
@@ -79,7 +79,7 @@ def launch(
     name: str | None = None,
     watch: Callable[[list[Job]], None] = lambda jobs: None,
     facts: Mapping[str, Any] | None = None,
-) -> Ended:
+) -> SweepOutcome:
     """Run the sweep to its end. `workers` makes them for a launch's name; `watch` shows the jobs.
 
     A launch has a `name` given where its workers may still be there from an earlier start, or
@@ -115,7 +115,7 @@ def _run(
     name: str,
     watch: Callable[[list[Job]], None],
     facts: Mapping[str, Any],
-) -> Ended:
+) -> SweepOutcome:
     began = time.monotonic()
     for key, value in facts.items():
         ledger.put(f"{key} {name}", value)
@@ -138,7 +138,7 @@ def _run(
         what = signal.Signals(received[0]).name
         raise Interrupted(f"{what}: {pool.parting}", 128 + received[0])
     give_up_paused(ledger, name)
-    return Ended(ledger.folder, ledger.jobs(name), time.monotonic() - began)
+    return SweepOutcome(ledger.folder, ledger.jobs(name), time.monotonic() - began)
 
 
 class _Feeder:

@@ -10,7 +10,7 @@ STATES = ("waiting", "running", "paused", "done", "failed", "pruned")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
+class NewJob:
     """A job before it has a number."""
 
     identity: str

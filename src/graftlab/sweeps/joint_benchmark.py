@@ -26,14 +26,14 @@ from graftlab.registry import restore
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.slots import Slot
 from graftlab.tracking.folder import RunFolder
-from graftlab.training.joint.groups import Job, group
+from graftlab.training.joint.groups import JointJob, group
 from graftlab.training.spec import TrainSpec
 
 STAGE = "stage: "
 PROGRAM = ("-m", "graftlab.sweeps.joint_benchmark")
 
 
-def weigh(
+def measure_joint(
     ledger: Ledger, launch: str, slot: Slot, *, at_once: int, search: bool = False
 ) -> tuple[bool, str]:
     """Whether workers should train up to `at_once` jobs jointly, and why.
@@ -48,7 +48,7 @@ def weigh(
         together, why = _measured(ledger, launch, slot, at_once=at_once)
         if together is None:
             return False, why
-        known = ledger.settle("joint", (together, why))
+        known = ledger.settled_fact("joint", (together, why))
     together, why = known
     return bool(together), str(why)
 
@@ -116,7 +116,7 @@ def main(folder: str, *numbers: str) -> int:
         for number in map(int, numbers):
             spec = restore(TrainSpec, ledger.spec(number))
             spec.run_dir = str(Path(scratch) / str(number))
-            jobs.append(Job(spec=spec, folder=RunFolder(Path(spec.run_dir))))
+            jobs.append(JointJob(spec=spec, folder=RunFolder(Path(spec.run_dir))))
         found: tuple[bool | None, str]
         try:
             found = faster_together(jobs, tell=_tell)

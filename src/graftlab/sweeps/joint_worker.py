@@ -2,7 +2,7 @@
 
 What cannot share a base, what crashed before, and what is alone trains as with any other worker.
 What the jobs share may go wrong without any of them being to blame: then each trains alone. Where
-one leaves, another takes its place as soon as that costs the others nothing (`Company.joiners`).
+one leaves, another takes its place as soon as that costs the others nothing (`JointGroup.joiners`).
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from graftlab.errors import Interrupted
 from graftlab.recipes.dataset import ensure_dataset
 from graftlab.registry import restore
 from graftlab.sweeps.claim import Accepts, Claim, anyone, claim, claimable, worker_name
-from graftlab.sweeps.heart import beating
+from graftlab.sweeps.heartbeat import heartbeats
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.watcher import watch_job
-from graftlab.sweeps.worker import Worker, leave_if_broken, output_to, told
+from graftlab.sweeps.worker import Worker, error_line, leave_if_broken, output_to
 from graftlab.terminal import printable
 from graftlab.tracking.folder import RunFolder
-from graftlab.training.joint.groups import Job, group, unfit
+from graftlab.training.joint.groups import JointJob, group, unfit
 from graftlab.training.spec import TrainSpec
 
 if TYPE_CHECKING:
-    from graftlab.sweeps.jobs import Job as Entry
+    from graftlab.sweeps.jobs import Job
     from graftlab.training.signals import Signals
 
 ASK_SECONDS = 1.0
@@ -52,7 +52,7 @@ class JointWorker(Worker):
             return
         self._together([claimed, *others])
 
-    def claim_beside(self, first: Entry, *, room: int, accepts: Accepts = anyone) -> list[Claim]:
+    def claim_beside(self, first: Job, *, room: int, accepts: Accepts = anyone) -> list[Claim]:
         """Up to `room` further jobs that can train beside this one."""
         claims: list[Claim] = []
         if not self._fits_beside(first, first):
@@ -70,7 +70,7 @@ class JointWorker(Worker):
             claims.append(other)
         return claims
 
-    def free_beside(self, first: Entry) -> list[Entry]:
+    def free_beside(self, first: Job) -> list[Job]:
         """Jobs that could be claimed to train beside this one."""
         found = claimable(
             self.ledger,
@@ -85,11 +85,11 @@ class JointWorker(Worker):
         """Whether to begin further jobs before those at hand have ended."""
         return not self.ledger.fact(f"halted {self.launch}") and not self._bloated()
 
-    def _is_free_beside(self, first: Entry, job: Entry) -> bool:
+    def _is_free_beside(self, first: Job, job: Job) -> bool:
         # What a dead worker has left may have killed it: whoever takes that over is alone with it.
         return job.state != "running" and self._fits_beside(first, job)
 
-    def _fits_beside(self, job: Entry, other: Entry) -> bool:
+    def _fits_beside(self, job: Job, other: Job) -> bool:
         """Whether two jobs share what they must; one that has crashed takes no others along."""
         if job.tries or other.tries or job.alone or other.alone:
             return False
@@ -99,7 +99,7 @@ class JointWorker(Worker):
             self._beside[pair] = not unfit([ours, theirs]) and len(group([ours, theirs])) == 1
         return self._beside[pair]
 
-    def plain(self, job: Entry) -> TrainSpec:
+    def plain(self, job: Job) -> TrainSpec:
         """The job's specification as the ledger has it."""
         if job.number not in self._specs:
             self._specs[job.number] = restore(TrainSpec, self.ledger.spec(job.number))
@@ -110,7 +110,7 @@ class JointWorker(Worker):
         from graftlab.training.signals import Signals
 
         with Signals() as signals, ExitStack() as stack:
-            company = Company(self, claims, stack)
+            company = JointGroup(self, claims, stack)
             try:
                 with output_to(self.ledger.folder / company.log):
                     company.train(signals)
@@ -130,7 +130,7 @@ class _Member:
     heart: ExitStack
 
 
-class Company:
+class JointGroup:
     """Jobs that train together, those that have left and those that joined later among them."""
 
     def __init__(self, worker: JointWorker, claims: Sequence[Claim], stack: ExitStack) -> None:
@@ -150,7 +150,7 @@ class Company:
         for one in claims:
             self._stack.callback(one.release)
             heart = self._stack.enter_context(ExitStack())
-            heart.enter_context(beating(self.ledger, one.job.number))
+            heart.enter_context(heartbeats(self.ledger, one.job.number))
             members.append(_Member(one, heart))
         self._present += members
         return members
@@ -172,7 +172,7 @@ class Company:
         if stopped is not None:
             raise stopped
 
-    def joiners(self, step: int, active: int) -> list[Job]:
+    def joiners(self, step: int, active: int) -> list[JointJob]:
         """Jobs that take places which have become free; `active` runs at `step` train next.
 
         Who stands at that step, or further on, passes along. Who does not keeps the others waiting:
@@ -193,11 +193,11 @@ class Company:
         )
         return self._prepared(self._enter(claims))
 
-    def _has_prompts(self, job: Entry) -> bool:
+    def _has_prompts(self, job: Job) -> bool:
         """Whether a joiner samples no more prompts than were kept for those it joins."""
         return self.worker.plain(job).callbacks.samples.prompts <= self._prompts
 
-    def _prepared(self, members: Sequence[_Member]) -> list[Job]:
+    def _prepared(self, members: Sequence[_Member]) -> list[JointJob]:
         """What each is to train; who cannot begin is let go of, and the others do."""
         jobs = []
         for member in members:
@@ -206,7 +206,7 @@ class Company:
             except Interrupted:
                 raise
             except Exception as error:  # only files were read: nothing broken is left behind
-                print(printable(f"{member.claim.job.name}: {told(error)}"))
+                print(printable(f"{member.claim.job.name}: {error_line(error)}"))
                 self._let_go(member, error=error)
             else:
                 self._seated.append(member)
@@ -217,12 +217,12 @@ class Company:
                 self._note(member.claim, line)
         return jobs
 
-    def _job(self, member: _Member) -> Job:
+    def _job(self, member: _Member) -> JointJob:
         claimed = member.claim
         folder = RunFolder(self.worker.folder(claimed))
         member.heart.enter_context(folder.held())
         observer = watch_job(self.ledger, claimed.job, self.worker.rules)
-        return Job(spec=self.worker.spec(claimed), folder=folder, observer=observer)
+        return JointJob(spec=self.worker.spec(claimed), folder=folder, observer=observer)
 
     def disband(self, problem: BaseException) -> None:
         """Let go of all that are left, for what is nobody's own."""
@@ -242,12 +242,14 @@ class Company:
         """
         member.heart.close()
         if shared and isinstance(error, Exception) and not isinstance(error, Interrupted):
-            self._note(member.claim, f"What the jobs shared failed; alone from here. {told(error)}")
+            self._note(
+                member.claim, f"What the jobs shared failed; alone from here. {error_line(error)}"
+            )
             number = member.claim.job.number
             launch, worker = self.worker.launch, worker_name()
             self.ledger.part(numbers=[number], launch=launch, worker=worker)
         else:
-            self.worker.settle(member.claim, score=score, error=error)
+            self.worker.finish(member.claim, score=score, error=error)
         self._present.remove(member)
         member.claim.release()
         self._next_look = 0.0
@@ -258,6 +260,6 @@ class Company:
             file.write(f"{line}\n")
 
 
-def _standing(job: Entry) -> float:
+def _standing(job: Job) -> float:
     """The step from which a job would go on."""
     return job.progress.get("step", job.branch_step or 0)

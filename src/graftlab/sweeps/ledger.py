@@ -29,7 +29,7 @@ from graftlab.files.checksums import DamagedError
 from graftlab.files.locks import hold
 from graftlab.files.reading import load_json
 from graftlab.sweeps import sums
-from graftlab.sweeps.jobs import STATES, Draft, Job, Place, Rung
+from graftlab.sweeps.jobs import STATES, Job, NewJob, Place, Rung
 from graftlab.sweeps.tables import (
     NEW_TRUNK,
     OWNED,
@@ -139,7 +139,7 @@ class Ledger:
             "and hydra.sweep.dir; finished runs are taken as they are, unfinished ones go on."
         )
 
-    def add(self, drafts: Sequence[Draft], *, launch: str) -> list[Job]:
+    def add(self, drafts: Sequence[NewJob], *, launch: str) -> list[Job]:
         """Enter the drafts, in order; one that is there already keeps its number and folder.
 
         `launch` wants them all from now on. Failed jobs that it wants wait again. A job that has
@@ -149,7 +149,7 @@ class Ledger:
         with self.writing() as db:
             return self._add(db, drafts, launch)
 
-    def add_to(self, known: int, drafts: Sequence[Draft], *, launch: str) -> bool:
+    def add_to(self, known: int, drafts: Sequence[NewJob], *, launch: str) -> bool:
         """`add`, where there are no more than `known` jobs; False, and nothing done, elsewhere."""
         with self.writing() as db:
             if db.execute("SELECT COUNT(*) FROM jobs").fetchone()[0] != known:
@@ -157,7 +157,7 @@ class Ledger:
             self._add(db, drafts, launch)
         return True
 
-    def _add(self, db: sqlite3.Connection, drafts: Sequence[Draft], launch: str) -> list[Job]:
+    def _add(self, db: sqlite3.Connection, drafts: Sequence[NewJob], launch: str) -> list[Job]:
         rows = db.execute("SELECT identity, number FROM jobs").fetchall()
         known = {row["identity"]: row["number"] for row in rows}
         for draft in drafts:
@@ -286,7 +286,7 @@ class Ledger:
         with self.writing() as db:
             db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (key, json.dumps(value)))
 
-    def settle(self, key: str, value: Any) -> Any:
+    def settled_fact(self, key: str, value: Any) -> Any:
         """Settle a fact for good: the first to say it is right, and is answered to all others."""
         with self.writing() as db:
             db.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (key, json.dumps(value)))

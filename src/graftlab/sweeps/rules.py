@@ -150,6 +150,6 @@ def _trunk_is_ready(job: Job, jobs: Mapping[int, Job], folder: Path) -> bool:
         return True
     if trunk.state == "running" and trunk.progress.get("step", 0) > job.branch_step:
         return True  # the checkpoint is there, or the trunk had passed when somebody asked for it
-    from graftlab.sweeps.trunk import branch_file
+    from graftlab.sweeps.prefix_sharing import branch_file
 
     return branch_file(RunFolder(folder / trunk.folder), job.branch_step).is_file()

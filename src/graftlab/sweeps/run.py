@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from graftlab.console import console, say
 from graftlab.files.ownership import take
 from graftlab.progress import clock
-from graftlab.sweeps.board import Board
-from graftlab.sweeps.engine import Ended, Source, launch, own_facts, prepare
-from graftlab.sweeps.joint_benchmark import weigh
+from graftlab.sweeps.engine import Source, SweepOutcome, launch, own_facts, prepare
+from graftlab.sweeps.joint_benchmark import measure_joint
 from graftlab.sweeps.launchers.auto import AutoLauncher
-from graftlab.sweeps.launchers.base import Launcher, Work
+from graftlab.sweeps.launchers.base import Launcher, LaunchRequest
 from graftlab.sweeps.launchers.joint import JointLauncher
 from graftlab.sweeps.ledger import Ledger
+from graftlab.sweeps.live_table import LiveTable
 from graftlab.sweeps.slots import Slot
 from graftlab.sweeps.spec import Sweep
 from graftlab.tracking.result import Result, few_documents
@@ -46,7 +46,7 @@ class Order:
     """What people are told before the first job starts."""
 
 
-def run(order: Order) -> Ended:
+def run(order: Order) -> SweepOutcome:
     """Run the sweep in its folder, going on where an earlier launch of it left off.
 
     Raises Interrupted after a signal, when all running jobs are saved and the same line goes on.
@@ -54,8 +54,8 @@ def run(order: Order) -> Ended:
     sweep, launcher = order.sweep, order.launcher
     take(order.folder, "sweep", key="hydra.sweep.dir")
     ledger, rules = prepare(order.folder, sweep)
-    ledger.settle("date", order.base.date)
-    work = Work(
+    ledger.settled_fact("date", order.base.date)
+    work = LaunchRequest(
         ledger=ledger,
         retries=sweep.retries,
         jobs=order.jobs,
@@ -66,7 +66,7 @@ def run(order: Order) -> Ended:
     slots = _kept_slots(ledger, launcher.places(work))
     for line in [*order.notes, _heading(order, slots)]:
         say(line)
-    with Board() as board:
+    with LiveTable() as table:
         ended = launch(
             ledger,
             order.source,
@@ -74,14 +74,14 @@ def run(order: Order) -> Ended:
             slots=len(slots) * (launcher.most if isinstance(launcher, JointLauncher) else 1),
             timeout=sweep.timeout,
             name=launcher.launch_name,
-            watch=board.show,
+            watch=table.show,
             facts=own_facts(rules, sweep),
         )
     show(ended)
     return ended
 
 
-def _workers(order: Order, work: Work, slots: list[Slot], launch: str) -> Workers:
+def _workers(order: Order, work: LaunchRequest, slots: list[Slot], launch: str) -> Workers:
     """The launcher's workers; `auto` decides now, as the jobs are known."""
     launcher = order.launcher
     if type(launcher) is not AutoLauncher:
@@ -89,12 +89,12 @@ def _workers(order: Order, work: Work, slots: list[Slot], launch: str) -> Worker
     joint = JointLauncher(slots=launcher.slots, threads=launcher.threads)
     at_once = joint.at_once(work, len(slots))
     search = order.sweep.search != "grid"
-    together, why = weigh(work.ledger, launch, slots[0], at_once=at_once, search=search)
+    together, why = measure_joint(work.ledger, launch, slots[0], at_once=at_once, search=search)
     say(f"launcher=auto: {'joint' if together else 'local'}, because {why}")
     return (joint if together else launcher).workers(work, slots, launch)
 
 
-def show(ended: Ended) -> None:
+def show(ended: SweepOutcome) -> None:
     """The best jobs, how many of each, and the failures with their reasons."""
     from rich.table import Table
 
@@ -145,7 +145,7 @@ def _heading(order: Order, slots: Sequence[Slot]) -> str:
 def _kept_slots(ledger: Ledger, slots: list[Slot]) -> list[Slot]:
     """The slots with as many threads as the first launch gave: the number decides the last bits."""
     threads = slots[0].environment.get("OMP_NUM_THREADS")
-    kept = ledger.settle("threads", threads)
+    kept = ledger.settled_fact("threads", threads)
     return [Slot(slot.name, {**slot.environment, "OMP_NUM_THREADS": str(kept)}) for slot in slots]
 
 

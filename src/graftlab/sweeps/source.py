@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from graftlab.sweeps.jobs import Draft, Job, Place, Rung
+from graftlab.sweeps.jobs import Job, NewJob, Place, Rung
 from graftlab.sweeps.search import propose
 from graftlab.sweeps.space import Dimension, Point
 from graftlab.sweeps.spec import Sweep
 from graftlab.sweeps.study import Trial
 
-Compose = Callable[[Point], list[Draft]]
+Compose = Callable[[Point], list[NewJob]]
 """A point as jobs: one for each seed."""
 
 
@@ -23,14 +23,14 @@ Key = tuple[tuple[str, str], ...]
 class Grid:
     """Jobs that are known from the start."""
 
-    drafts: list[Draft]
+    drafts: list[NewJob]
     exhausted: bool = False
 
     def wants(self, job: Job) -> bool:
         """Whether it is one of them."""
         return any(job.identity == draft.identity for draft in self.drafts)
 
-    def draw(self, jobs: Sequence[Job], rungs: dict[Place, Rung], *, room: int) -> list[Draft]:
+    def draw(self, jobs: Sequence[Job], rungs: dict[Place, Rung], *, room: int) -> list[NewJob]:
         """All of them, the first time."""
         drafts = [] if self.exhausted else self.drafts
         self.exhausted = True
@@ -63,7 +63,7 @@ class Search:
     _before: dict[Key, list[str]] = field(default_factory=dict)
     """The same before the last draw."""
 
-    def draw(self, jobs: Sequence[Job], rungs: dict[Place, Rung], *, room: int) -> list[Draft]:
+    def draw(self, jobs: Sequence[Job], rungs: dict[Place, Rung], *, room: int) -> list[NewJob]:
         """What others have tried, if there is any that is new here, else as many points as can
         start."""
         assert self.sweep.trials is not None
@@ -93,8 +93,8 @@ class Search:
         """A job of a space with other keys is no trial of this one."""
         return self._point(job).keys() <= {dimension.key for dimension in self.dimensions}
 
-    def _adopt(self, jobs: Sequence[Job]) -> list[Draft]:
-        drafts: list[Draft] = []
+    def _adopt(self, jobs: Sequence[Job]) -> list[NewJob]:
+        drafts: list[NewJob] = []
         for job in jobs:
             if len(self._tried) == self.sweep.trials:
                 break
@@ -103,7 +103,7 @@ class Search:
                 drafts += self._try(point)
         return drafts
 
-    def _try(self, point: Point) -> list[Draft]:
+    def _try(self, point: Point) -> list[NewJob]:
         drafts = self.compose(point)
         self._tried[_key(point)] = [draft.identity for draft in drafts]
         return drafts

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import GraftlabError
 from graftlab.registry import dump, restore
-from graftlab.sweeps.trunk import Length, regardless_of_length
+from graftlab.sweeps.prefix_sharing import Length, regardless_of_length
 
 if TYPE_CHECKING:
     from graftlab.planning.workload import Workload
@@ -103,13 +103,13 @@ def _key(spec: TrainSpec) -> str:
 
 def _measured(spec: TrainSpec) -> tuple[Workload, int]:
     """Tokens and steps of an epoch, and the base's parameters."""
-    from graftlab.models.metadata import describe
+    from graftlab.models.metadata import read_metadata
     from graftlab.planning.inputs import read_documents, shape_of
-    from graftlab.planning.workload import Schedule, lay_out
+    from graftlab.planning.workload import StepSettings, lay_out
 
-    base = describe(spec.model)
+    base = read_metadata(spec.model)
     documents, _, _ = read_documents(spec, base)
-    schedule = Schedule(
+    schedule = StepSettings(
         batch_size=spec.batch_size,
         accumulate=spec.accumulate,
         epochs=1,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from graftlab.files.reading import load_json
-from graftlab.sweeps.jobs import Draft, Job, Place, Rung
+from graftlab.sweeps.jobs import Job, NewJob, Place, Rung
 from graftlab.tracking.folder import RunFolder
 
 SCHEMA = """
@@ -120,7 +120,7 @@ def company_of(db: sqlite3.Connection, worker: str | None) -> list[int]:
     return [row["number"] for row in rows]
 
 
-def respecify(db: sqlite3.Connection, draft: Draft, number: int, *, folder: Path) -> None:
+def respecify(db: sqlite3.Connection, draft: NewJob, number: int, *, folder: Path) -> None:
     """Take over what this command line says: a ledger that came from elsewhere gives no trust.
 
     A job that ended by `max_minutes` and has more of them now waits again.
@@ -133,7 +133,7 @@ def respecify(db: sqlite3.Connection, draft: Draft, number: int, *, folder: Path
         db.execute("UPDATE jobs SET state = 'waiting' WHERE number = ?", (number,))
 
 
-def insert(db: sqlite3.Connection, draft: Draft, number: int) -> int:
+def insert(db: sqlite3.Connection, draft: NewJob, number: int) -> int:
     """Enter a new job under a number, which is returned."""
     db.execute(
         "INSERT INTO jobs (number, identity, folder, swept, spec) VALUES (?, ?, ?, ?, ?)",

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from graftlab.sweeps.jobs import Job
 from graftlab.sweeps.ledger import Ledger
+from graftlab.sweeps.prefix_sharing import keep_branch
 from graftlab.sweeps.rules import Rules
 from graftlab.sweeps.tables import let_go_on, read_rungs
-from graftlab.sweeps.trunk import keep_branch
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.history import Row
 from graftlab.training.observer import Observer

@@ -14,7 +14,7 @@ from graftlab.errors import CrashError, GraftlabError, Interrupted, Paused
 from graftlab.files.writing import write_atomic
 from graftlab.registry import restore
 from graftlab.sweeps.claim import Claim, claim
-from graftlab.sweeps.heart import beating
+from graftlab.sweeps.heartbeat import heartbeats
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.rules import Rules, is_open
 from graftlab.sweeps.watcher import watch_job
@@ -67,15 +67,15 @@ class Worker:
         """
         number, folder = claimed.job.number, self.folder(claimed)
         try:
-            with beating(self.ledger, number), output_to(folder / "train.log"):
+            with heartbeats(self.ledger, number), output_to(folder / "train.log"):
                 score = self.perform(claimed, folder)
         except BaseException as problem:
-            self.settle(claimed, error=problem)
+            self.finish(claimed, error=problem)
             leave_if_broken(problem)
         else:
-            self.settle(claimed, score=score)
+            self.finish(claimed, score=score)
 
-    def settle(
+    def finish(
         self,
         claimed: Claim,
         *,
@@ -94,7 +94,7 @@ class Worker:
             # But for a crash, trying again would end the same way.
             mistake = isinstance(error, GraftlabError) and not isinstance(error, CrashError)
             again = not mistake and job.tries < self.retries
-            state, said = "waiting" if again else "failed", told(error)
+            state, said = "waiting" if again else "failed", error_line(error)
         elif error is not None:
             state = "waiting"
         ours = self.ledger.end(
@@ -134,7 +134,7 @@ class Worker:
         job = claimed.job
         if job.trunk is None or job.branch_step is None:
             return
-        from graftlab.sweeps.trunk import branch, branch_file
+        from graftlab.sweeps.prefix_sharing import branch, branch_file
 
         other = next(other for other in self.ledger.jobs() if other.number == job.trunk)
         trunk = RunFolder(self.ledger.folder / other.folder)
@@ -161,7 +161,7 @@ class Worker:
         return resting > 1.5 * self._first_rest + 512
 
 
-def told(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     """An error in a line for the ledger."""
     return str(error) if isinstance(error, GraftlabError) else f"{type(error).__name__}: {error}"
 

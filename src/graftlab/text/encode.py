@@ -21,9 +21,9 @@ from graftlab.errors import DataError, GraftlabError
 from graftlab.files.checksums import DamagedError
 from graftlab.progress import Progress
 from graftlab.text.cache import ARRAYS, cache_key, drafting, publish, read_arrays
-from graftlab.text.spill import Flat, fingerprint
+from graftlab.text.memmap_writer import Flat, fingerprint
 from graftlab.text.tokenizer import Tokenizer
-from graftlab.text.turns import Document, Draft, MaskProblem, TurnReader
+from graftlab.text.turns import Document, MaskProblem, TurnDraft, TurnReader
 from graftlab.types import IGNORE, Conversation, Tokens
 
 _CHUNK = 512  # conversations encoded in one batch
@@ -159,7 +159,7 @@ def _documents(
 
     One of several that is refused takes the others of its conversation with it.
     """
-    drafts: list[tuple[int, Draft]] = []
+    drafts: list[tuple[int, TurnDraft]] = []
     for index, conversation in enumerate(chunk, start):
         try:
             drafts += [(index, draft) for draft in reader.drafts(conversation)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from graftlab.errors import ModelError
 from graftlab.registry import load_rooms
-from graftlab.text.remembered import hf_tokenizer
+from graftlab.text.cached_tokenizer import hf_tokenizer
 from graftlab.text.spm import SentencePieceTokenizer
 from graftlab.text.tokenizer import Tokenizer
 

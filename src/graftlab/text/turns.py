@@ -39,7 +39,7 @@ class MaskProblem(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class TurnDraft:
     """A document as text. `spans` are the assistant turns, as (start, end) in characters."""
 
     conversation: Conversation
@@ -68,7 +68,7 @@ class TurnReader:
         self._headers: dict[str, list[int]] = {}
         self._shows: dict[str, bool] = {}
 
-    def drafts(self, conversation: Conversation, *, apart: bool = False) -> list[Draft]:
+    def drafts(self, conversation: Conversation, *, apart: bool = False) -> list[TurnDraft]:
         """The documents of a conversation; `apart` makes one of each assistant turn.
 
         Raises MaskProblem where the template gives no mask for it.
@@ -78,10 +78,10 @@ class TurnReader:
         if not apart and (found := self._together(conversation, answers)) is not None:
             full, spans = found
             trained = 1 if self._only_last else len(spans)
-            return [Draft(conversation, full, tuple(spans), trained)]
+            return [TurnDraft(conversation, full, tuple(spans), trained)]
         wanted = answers[-1:] if self._only_last else answers
         turns = (self._turn(conversation, answer) for answer in wanted)
-        return [Draft(conversation, text, ((start, end),), 1) for text, start, end in turns]
+        return [TurnDraft(conversation, text, ((start, end),), 1) for text, start, end in turns]
 
     def _together(
         self, conversation: Conversation, answers: Sequence[int]
@@ -160,7 +160,7 @@ class TurnReader:
             )
         return text, len(prompt), end + len(stop)
 
-    def documents(self, drafts: Sequence[Draft]) -> Iterator[list[Document] | MaskProblem]:
+    def documents(self, drafts: Sequence[TurnDraft]) -> Iterator[list[Document] | MaskProblem]:
         """Encode drafts in one batch: each becomes one document, several, or a problem."""
         encoded = self._tokenizer.encode_text([draft.text for draft in drafts])
         for draft, ids in zip(drafts, encoded, strict=True):
@@ -169,14 +169,14 @@ class TurnReader:
             except MaskProblem as problem:
                 yield problem
 
-    def _documents(self, draft: Draft, ids: np.ndarray) -> list[Document]:
+    def _documents(self, draft: TurnDraft, ids: np.ndarray) -> list[Document]:
         if (document := self._whole(draft, ids)) is not None:
             return [document]
         single = len(draft.spans) == 1
         apart = [draft] if single else self.drafts(draft.conversation, apart=True)
         return [self._joined(part) for part in apart]
 
-    def _whole(self, draft: Draft, ids: np.ndarray) -> Document | None:
+    def _whole(self, draft: TurnDraft, ids: np.ndarray) -> Document | None:
         """The draft with its spans found among `ids`; None where a token crosses an edge."""
         found = list(self._pattern.finditer(draft.text))
         starts = [match.start() for match in found]
@@ -215,7 +215,7 @@ class TurnReader:
                 self._headers[text] = ids
         return ids
 
-    def _joined(self, draft: Draft) -> Document:
+    def _joined(self, draft: TurnDraft) -> Document:
         """Prompt and answer encoded apart; a marker in front keeps the answer "inside" a text."""
         (start, end), stop = draft.spans[0], self._tokenizer.stop
         prompt, answer = self._tokenizer.encode_text(
@@ -228,7 +228,7 @@ class TurnReader:
         system = self._system_tokens(draft, ends, places) if len(ends) == len(places) else 0
         return _document(ids, [(len(prompt), len(ids))], 1, system)
 
-    def _system_tokens(self, draft: Draft, ends: Sequence[int], places: np.ndarray) -> int:
+    def _system_tokens(self, draft: TurnDraft, ends: Sequence[int], places: np.ndarray) -> int:
         """Tokens up to the marker that closes the system turn, or of its text where none does."""
         system, question = draft.conversation.messages[:2]
         if system.role != "system":

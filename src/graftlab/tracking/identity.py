@@ -11,7 +11,7 @@ from graftlab.files.paths import portable, without_paths
 
 BUDGETS = (
     *("run_dir", "resume", "logger", "max_minutes", "name"),
-    *("budget", "device", "sweep", "launcher", "date"),
+    *("budget", "machine", "sweep", "launcher", "date"),
 )
 """Keys that do not change what a run computes, and so are not part of its identity."""
 

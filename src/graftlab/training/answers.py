@@ -35,7 +35,7 @@ from graftlab.types import Conversation, Message
 if TYPE_CHECKING:
     from graftlab.text.tokenizer import Tokenizer
     from graftlab.tracking.folder import RunFolder
-    from graftlab.training.place import Place
+    from graftlab.training.process_context import ProcessContext
     from graftlab.training.spec import TrainSpec
 
 FOLDER = "teacher-answers"
@@ -49,7 +49,7 @@ class Answers:
     objective: Distill
     folder: Path
     tokenizer: Tokenizer
-    place: Place
+    place: ProcessContext
 
     def to(self, conversations: Sequence[Conversation], side: str) -> list[Conversation]:
         """The same conversations, each with the teacher's last answer; drawn if need be.
@@ -123,7 +123,7 @@ class Answers:
 
 
 def answers_of(
-    spec: TrainSpec, folder: RunFolder, tokenizer: Tokenizer, place: Place
+    spec: TrainSpec, folder: RunFolder, tokenizer: Tokenizer, place: ProcessContext
 ) -> Answers | None:
     """How the teacher answers for this run; None where the data's own answers are trained on."""
     objective = spec.objective

@@ -41,7 +41,7 @@ def resolve_auto(spec: TrainSpec) -> list[str]:
     return said
 
 
-def settle_auto(spec: TrainSpec) -> list[str]:
+def resolve_auto_now(spec: TrainSpec) -> list[str]:
     """The same for whoever needs the numbers now: data that a recipe has yet to make is made.
 
     Raises GraftlabError where it cannot be made or read.
@@ -55,10 +55,10 @@ def settle_auto(spec: TrainSpec) -> list[str]:
 
 def num_parameters(spec: TrainSpec) -> int:
     """Weights of the base, from its files' headers; those of a large one where nobody knows."""
-    from graftlab.models.metadata import describe
+    from graftlab.models.metadata import read_metadata
 
     try:
-        return sum(math.prod(shape) for shape in describe(spec.model).tensors.values())
+        return sum(math.prod(shape) for shape in read_metadata(spec.model).tensors.values())
     except GraftlabError:  # a hub model that is not here yet
         return TINY
 

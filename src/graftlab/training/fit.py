@@ -17,8 +17,8 @@ from graftlab.models.finite import describe_base
 from graftlab.tracking.folder import is_longer
 from graftlab.training.callbacks.checkpointer import Checkpointer
 from graftlab.training.callbacks.epochs import EpochWriters
-from graftlab.training.callbacks.progress import Onlooker, ProgressBar
-from graftlab.training.callbacks.recorder import Recorder, Scribe
+from graftlab.training.callbacks.progress import ObserverBridge, ProgressBar
+from graftlab.training.callbacks.recorder import HistoryWriter, Recorder
 from graftlab.training.callbacks.watchers import LightningStop, Sampler, Stopper, Validator
 from graftlab.training.evaluate import Evaluation, validate
 
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from graftlab.training.checkpoint import CheckpointStore, Saved
     from graftlab.training.module import AdapterModule
     from graftlab.training.observer import Observer
-    from graftlab.training.plan import StepPlan
     from graftlab.training.precision import Resolved
     from graftlab.training.samples import SampleBook
     from graftlab.training.signals import Signals
     from graftlab.training.spec import TrainSpec
+    from graftlab.training.step_plan import StepPlan
 
 
 @dataclass(kw_only=True, slots=True)
@@ -129,8 +129,8 @@ class Fit:
             self.sampler,
             Stopper(recorder, watched, max_minutes=spec.max_minutes, states=self.states),
             *self._of_lightning(),
-            Scribe(recorder, self.history, self.trackers, log_every=spec.trainer.log_every),
-            Onlooker(recorder, self.observer),
+            HistoryWriter(recorder, self.history, self.trackers, log_every=spec.trainer.log_every),
+            ObserverBridge(recorder, self.observer),
             EpochWriters(recorder, spec.checkpoint, self.history, self.writers),
             Checkpointer(
                 recorder,

@@ -20,7 +20,7 @@ from graftlab.adapters.attach import attach
 from graftlab.console import say
 from graftlab.errors import ConfigError, Paused
 from graftlab.files.paths import absolute
-from graftlab.models.cache import lend
+from graftlab.models.cache import acquire
 from graftlab.models.compile import compile_layers, plan_compile
 from graftlab.models.probe import check_isolation
 from graftlab.objectives.policy import Policy
@@ -30,9 +30,8 @@ from graftlab.tracking.history import History
 from graftlab.tracking.identity import identity
 from graftlab.tracking.result import Result, forget_peak
 from graftlab.training.announce import announce
-from graftlab.training.callbacks.recorder import SCRIBE, Recorder
+from graftlab.training.callbacks.recorder import HISTORY_WRITER, Recorder
 from graftlab.training.checkpoint import CheckpointStore, Saved
-from graftlab.training.days import settle_date
 from graftlab.training.device import matrix_peak
 from graftlab.training.finish import Finish
 from graftlab.training.fit import Fit
@@ -40,8 +39,9 @@ from graftlab.training.flops import flops_per_token
 from graftlab.training.memory import memory_advice
 from graftlab.training.module import AdapterModule, require_same
 from graftlab.training.observer import Observer
+from graftlab.training.run_date import resolve_date
 from graftlab.training.samples import Replies, SampleBook
-from graftlab.training.setup import Setup, settle
+from graftlab.training.setup import Setup, resolve_setup
 from graftlab.training.signals import Signals
 from graftlab.training.teacher import opened
 from graftlab.training.trainer import LAUNCHED
@@ -51,8 +51,8 @@ if TYPE_CHECKING:
     from graftlab.adapters.base import Adapter
     from graftlab.models.base import Base
     from graftlab.tracking.tracker import Tracker
-    from graftlab.training.place import Place
     from graftlab.training.precision import Resolved
+    from graftlab.training.process_context import ProcessContext
     from graftlab.training.spec import TrainSpec
 
 
@@ -70,7 +70,7 @@ def _execute(spec: TrainSpec, folder: RunFolder, signals: Signals, observer: Obs
     started = time.perf_counter()
     forget_peak()
     resume = claim(spec, folder)
-    setup = settle(spec, folder)
+    setup = resolve_setup(spec, folder)
     with _open(setup) as (adapter, teacher):
         compiled, compile_reason = whether_to_compile(setup, adapter.base)
         probe = _prove_isolation(setup, adapter)
@@ -155,16 +155,16 @@ def claim(spec: TrainSpec, folder: RunFolder) -> Saved | None:
         last = newest_whole(store, identity(dump(spec), paths=False), tell=tell)
     if last is not None:
         folder.require_same(dump(spec), begun=last.load(mapped=True)["run"])
-    settle_date(spec, folder)
+    resolve_date(spec, folder)
     folder.begin(dump(spec))
     return last
 
 
 @contextmanager
-def open_adapter(spec: TrainSpec, precision: Resolved, place: Place) -> Iterator[Adapter]:
+def open_adapter(spec: TrainSpec, precision: Resolved, place: ProcessContext) -> Iterator[Adapter]:
     """The base, lent, with the adapter in it; the base goes back as it came."""
     stored = precision.stored(trained=spec.lora.full)
-    with lend(spec.model, dtype=stored, device=place.device) as base:
+    with acquire(spec.model, dtype=stored, device=place.device) as base:
         adapter = attach(base, spec.lora, seed=spec.seed, dtype=precision.adapter_dtype)
         base.set_checkpointing(spec.model.gradient_checkpointing)
         yield adapter
@@ -193,7 +193,7 @@ def assemble(
     if last is not None:  # before its log and checkpoints are touched
         content = last.load()
         require_same(content["identity"], module.identity)
-        history.restore(content["callbacks"][SCRIBE]["log"])
+        history.restore(content["callbacks"][HISTORY_WRITER]["log"])
     trackers: Sequence[Tracker] = ()
     if setup.writes:
         folder.mend_config(module.config)

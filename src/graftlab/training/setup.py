@@ -13,9 +13,9 @@ from graftlab.data.source import refused_row, write_rejects
 from graftlab.errors import ConfigError
 from graftlab.text.encode import encode
 from graftlab.training.answers import answers_of
-from graftlab.training.place import Place
-from graftlab.training.plan import StepPlan, plan_steps
 from graftlab.training.precision import Resolved, resolve
+from graftlab.training.process_context import ProcessContext
+from graftlab.training.step_plan import StepPlan, plan_steps
 from graftlab.training.teacher import check_pair
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Setup:
 
     spec: TrainSpec
     folder: RunFolder
-    place: Place
+    place: ProcessContext
     precision: Resolved
     data: Data
     plan: StepPlan
@@ -57,12 +57,12 @@ class Setup:
         return self.place.rank == 0
 
 
-def settle(spec: TrainSpec, folder: RunFolder, *, prompts: int | None = None) -> Setup:
+def resolve_setup(spec: TrainSpec, folder: RunFolder, *, prompts: int | None = None) -> Setup:
     """Check the targets, read the data and count the steps; `prompts` to sample from are kept.
 
     Raises ConfigError, DataError or ModelError for what people can mend.
     """
-    place = Place.settle(spec)
+    place = ProcessContext.resolve(spec)
     precision = resolve(spec.precision, place.device)
     check_lora(spec.model, spec.lora)
     if prompts is None:
@@ -73,7 +73,7 @@ def settle(spec: TrainSpec, folder: RunFolder, *, prompts: int | None = None) ->
     return Setup(spec=spec, folder=folder, place=place, precision=precision, data=data, plan=plan)
 
 
-def settle_like(first: Setup, spec: TrainSpec, folder: RunFolder) -> Setup:
+def resolve_setup_like(first: Setup, spec: TrainSpec, folder: RunFolder) -> Setup:
     """`settle` for a run that shares place, precision, data and rows with `first`.
 
     Its loaders are those of `first`: only one of the two may be iterated at a time. Raises
@@ -118,7 +118,7 @@ def check_validation(spec: TrainSpec, data: Data, *, tell: bool) -> None:
         say(f"! There will be no validation loss: {why}.")
 
 
-def read_data(spec: TrainSpec, folder: RunFolder, *, prompts: int, place: Place) -> Data:
+def read_data(spec: TrainSpec, folder: RunFolder, *, prompts: int, place: ProcessContext) -> Data:
     """Conversations, checked and encoded; the log says what was recognised, dropped and refused.
 
     A teacher must have the same tokenizer, and answers the prompts itself where the objective says.

@@ -17,7 +17,7 @@ from graftlab.errors import (
     require_range,
 )
 from graftlab.generation.sampling import Generation
-from graftlab.machine import Device
+from graftlab.machine import Machine
 from graftlab.models.base import ModelSpec
 from graftlab.objectives.base import Objective
 from graftlab.packing.plan import Packing
@@ -48,7 +48,7 @@ class TrainSpec:
     logger: Loggers = field(default_factory=Loggers)
     generation: Generation = field(default_factory=Generation)
     checkpoint: Checkpointing = field(default_factory=Checkpointing)
-    device: Device = field(default_factory=Device)
+    machine: Machine = field(default_factory=Machine)
     budget: Limits = field(default_factory=Limits)
     epochs: WholeOrAuto = 3
     """Passes over the training data; auto: by the number of conversations."""
@@ -89,6 +89,6 @@ class TrainSpec:
         require_choice("compile", self.compile, ("auto", "on", "off"))
         if self.lora.full and self.trainer.strategy == "fsdp2":
             raise ConfigError(
-                "trainer=fsdp2 shards a frozen base, and lora=full trains all of it: use "
+                "trainer=fsdp2 shards a frozen base, and lora=none trains all of it: use "
                 "trainer=ddp, whose processes each hold the whole model."
             )

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 from graftlab.console import say
 from graftlab.errors import ConfigError
-from graftlab.files.disk import disk_told
+from graftlab.files.disk import disk_errors_explained
 from graftlab.process import prepare_process
 from graftlab.recipes.dataset import ensure_dataset
 from graftlab.registry import dump
 from graftlab.tracking.folder import RunFolder, time_limit
 from graftlab.tracking.result import Result
-from graftlab.training.auto import resolve_auto, settle_auto
-from graftlab.training.days import settle_date
+from graftlab.training.auto import resolve_auto, resolve_auto_now
+from graftlab.training.run_date import resolve_date
 from graftlab.training.spec import TrainSpec
-from graftlab.training.teacher import settle_key
+from graftlab.training.teacher import resolve_teacher_key
 from graftlab.training.trainer import LAUNCHED
 
 if TYPE_CHECKING:
@@ -34,16 +34,16 @@ def run(spec: TrainSpec, *, observer: Observer | None = None) -> Result:
     Raises GraftlabError (with the fix) for what the user can mend, and Interrupted after a signal
     or Paused by the observer, when the run is saved and can go on with `resume=auto`.
     """
-    with disk_told(KEPT):
+    with disk_errors_explained(KEPT):
         return _run(spec, observer)
 
 
 def _run(spec: TrainSpec, observer: Observer | None) -> Result:
     prepare_process()
     folder = RunFolder(Path(spec.run_dir))
-    settle_key(spec.objective)
+    resolve_teacher_key(spec.objective)
     if folder.finished and spec.resume:
-        settle_auto(spec)  # to be compared with the run that is there
+        resolve_auto_now(spec)  # to be compared with the run that is there
     else:
         resolve_auto(spec)
     if folder.finished and not (spec.resume and folder.goes_on(spec.max_minutes)):
@@ -57,7 +57,7 @@ def _run(spec: TrainSpec, observer: Observer | None) -> Result:
 
 
 def _train(spec: TrainSpec, folder: RunFolder, observer: Observer | None) -> Result:
-    settle_date(spec, folder)
+    resolve_date(spec, folder)
     ensure_dataset(spec.data, tell=LAUNCHED not in os.environ)
     resolve_auto(spec)  # by the documents of a recipe that is made only now
     if spec.trainer.needs_launch:

@@ -51,7 +51,7 @@ def asked(objective: Objective) -> TrainedModel | None:
     return None if path is None else find(path, base=getattr(objective, "base", None))
 
 
-def settle_key(objective: Objective) -> None:
+def resolve_teacher_key(objective: Objective) -> None:
     """Put the teacher's fingerprint into the objective, if it asks one.
 
     Raises ModelError where the teacher is missing, or no longer the one that the key is of.
@@ -104,14 +104,14 @@ def opened(
 
     Raises ModelError where the adapter was trained on another base than there is now.
     """
-    from graftlab.models.cache import lend
+    from graftlab.models.cache import acquire
     from graftlab.objectives.policy import Policy
 
     teacher = asked(objective)
     if teacher is None:
         yield None
         return
-    with lend(teacher.model, dtype=precision.base_dtype, device=device, role=ROLE) as base:
+    with acquire(teacher.model, dtype=precision.base_dtype, device=device, role=ROLE) as base:
         try:
             adapter = load_trained(base, teacher, dtype=precision.adapter_dtype)
         except ModelError as error:

@@ -13,7 +13,7 @@ from graftlab.errors import ConfigError, Interrupted, NonFiniteError, Paused, Re
 from graftlab.tracking.folder import RunFolder
 from graftlab.training.callbacks.early_stopping import EarlyStopping
 from graftlab.training.checkpoint import Checkpointing, CheckpointStore
-from graftlab.training.joint.groups import Job
+from graftlab.training.joint.groups import JointJob
 from graftlab.training.joint.run import execute_together
 from graftlab.training.observer import Observer
 from graftlab.training.start import run
@@ -217,7 +217,7 @@ def test_a_folder_with_an_unfinished_run_is_that_jobs_error(three, tmp_path):
 
 def test_a_base_whose_layers_are_not_linear_is_said(three, tmp_path, monkeypatch):
     """The job whose adapter cannot be stacked fails; the others train."""
-    import graftlab.training.joint.opening as opening
+    import graftlab.training.joint.setup as opening
 
     def refuse(adapter):
         if adapter.config.r == 8:
@@ -231,7 +231,7 @@ def test_a_base_whose_layers_are_not_linear_is_said(three, tmp_path, monkeypatch
 
 def test_jobs_must_be_of_one_group(spec, tmp_path):
     jobs = [
-        Job(spec=s, folder=RunFolder(tmp_path / str(i)))
+        JointJob(spec=s, folder=RunFolder(tmp_path / str(i)))
         for i, s in enumerate([spec, replace(spec, seed=5)])
     ]
     with pytest.raises(AssertionError, match="grouped before"):
@@ -239,11 +239,11 @@ def test_jobs_must_be_of_one_group(spec, tmp_path):
 
 
 def test_closing_the_generator_gives_the_base_back(spec, tmp_path):
-    from graftlab.models.cache import lend
+    from graftlab.models.cache import acquire
     from graftlab.training.precision import resolve
 
     specs = [replace(spec, lora=Lora(rank=2)), replace(spec, epochs=1)]
-    jobs = [Job(spec=s, folder=RunFolder(tmp_path / str(i))) for i, s in enumerate(specs)]
+    jobs = [JointJob(spec=s, folder=RunFolder(tmp_path / str(i))) for i, s in enumerate(specs)]
     outcomes = execute_together(jobs)
     assert next(outcomes).index == 1
     outcomes.close()
@@ -251,7 +251,7 @@ def test_closing_the_generator_gives_the_base_back(spec, tmp_path):
 
     device = torch.device("cpu")
     dtype = resolve(spec.precision, device).base_dtype
-    with lend(spec.model, dtype=dtype, device=device) as base:
+    with acquire(spec.model, dtype=dtype, device=device) as base:
         assert not [name for name, _ in base.model.named_modules() if "lora" in name]
         assert base.adapter is None
 

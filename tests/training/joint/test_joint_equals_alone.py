@@ -15,7 +15,7 @@ from graftlab.errors import GraftlabError
 from graftlab.tracking.loggers import Loggers
 from graftlab.tracking.tensorboard import TensorBoardLogs
 from graftlab.tracking.wandb import WandbLogs
-from graftlab.training.joint import table
+from graftlab.training.joint import scheduler as table
 from graftlab.training.precision import Precision
 from graftlab.training.start import run
 from graftlab.training.watch import Callbacks, Samples, Validation

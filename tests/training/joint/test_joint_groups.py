@@ -13,7 +13,7 @@ from graftlab.apple.model import AFMModel
 from graftlab.errors import ConfigError
 from graftlab.tracking.folder import RunFolder
 from graftlab.training.joint import measure as measuring
-from graftlab.training.joint.groups import FREE, Job, group, unfit
+from graftlab.training.joint.groups import FREE, JointJob, group, unfit
 from graftlab.training.joint.measure import Timing, faster_together
 from graftlab.training.optimizers.adamw import AdamW
 from graftlab.training.precision import Precision
@@ -100,7 +100,7 @@ def test_sorting_loads_nothing_heavy():
 
 
 def jobs(specs, tmp_path):
-    return [Job(spec=s, folder=RunFolder(tmp_path / str(i))) for i, s in enumerate(specs)]
+    return [JointJob(spec=s, folder=RunFolder(tmp_path / str(i))) for i, s in enumerate(specs)]
 
 
 def test_measuring_trains_nothing_and_leaves_the_folders_alone(spec, tmp_path):

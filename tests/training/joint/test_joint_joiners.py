@@ -16,7 +16,7 @@ import graftlab.training.joint.run as joint
 from graftlab.errors import ConfigError, Interrupted, LeakError, Paused
 from graftlab.training.callbacks import recorder
 from graftlab.training.checkpoint import CheckpointStore
-from graftlab.training.joint.groups import Job
+from graftlab.training.joint.groups import JointJob
 from graftlab.training.observer import Observer
 from graftlab.training.spec import TrainSpec
 from graftlab.training.start import run
@@ -50,11 +50,11 @@ class SignalsAt(Observer):
 class Arrivals:
     """Lets `jobs` in as soon as others stand at `step`; remembers what it was asked."""
 
-    def __init__(self, step: int, jobs: Sequence[Job]) -> None:
+    def __init__(self, step: int, jobs: Sequence[JointJob]) -> None:
         self.step, self.jobs = step, list(jobs)
         self.asked: list[tuple[int, int]] = []
 
-    def __call__(self, step: int, active: int) -> Sequence[Job]:
+    def __call__(self, step: int, active: int) -> Sequence[JointJob]:
         self.asked.append((step, active))
         jobs = self.jobs if step == self.step else []
         if jobs:
@@ -161,7 +161,7 @@ def test_a_run_that_has_left_is_not_kept_in_memory(three, tmp_path, monkeypatch)
     monkeypatch.setattr(joint.Host, "_seat", seat)
     alive = []
 
-    def joiners(step: int, active: int) -> Sequence[Job]:
+    def joiners(step: int, active: int) -> Sequence[JointJob]:
         if step == 7 and len(adapters) == 3:
             return [placed(three[2], tmp_path / "3")]
         if step == 1 and len(adapters) == 4:

@@ -15,11 +15,11 @@ from graftlab.packing.rows import make_batch
 from graftlab.text.encode import TokenSet, encode
 from graftlab.training.joint import linear as joint_linear
 from graftlab.training.joint import probe as joint_probe
-from graftlab.training.joint import trunk
+from graftlab.training.joint import shared_layers as trunk
 from graftlab.training.joint.linear import JointLinear
 from graftlab.training.joint.probe import check_apart
+from graftlab.training.joint.shared_layers import lay_boundaries
 from graftlab.training.joint.stack import SlicePolicy, Stack, require_stackable
-from graftlab.training.joint.trunk import lay_boundaries
 from graftlab.training.precision import Precision, resolve
 from miniatures import TRANSFORMERS
 from tolerance import assert_same

@@ -45,7 +45,7 @@ def draft_state(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"target.draft={path}: {error}") from error
     if found.whole is None:
         raise ModelError(
-            f"target.draft={path}: no model is there, as a run with lora=full leaves it."
+            f"target.draft={path}: no model is there, as a run with lora=none leaves it."
         )
     folder = found.place
     if (folder / "config.json").is_file():

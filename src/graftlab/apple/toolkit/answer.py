@@ -1,4 +1,4 @@
-"""Translate, print, run: the toolkit's line as graftlab's, through the ordinary door."""
+"""Translate, print, run: the toolkit's line as graftlab's, through the ordinary command line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from graftlab.terminal import printable
 def answer(arguments: Sequence[str], run: Run) -> int:
     """Answer `graftlab toolkit ARGUMENTS`; returns the exit code.
 
-    Raises GraftlabError for what is wrong with the line, and whatever the door raises.
+    Raises GraftlabError for what is wrong with the line, and whatever the command line raises.
     """
     if not arguments or arguments[0] in ("-h", "--help"):
         print(overview())

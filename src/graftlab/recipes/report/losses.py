@@ -42,7 +42,7 @@ class Example:
 
 
 @dataclass(slots=True)
-class Group:
+class LossGroup:
     """The rows that one step dropped for one reason."""
 
     step: str
@@ -90,7 +90,7 @@ class Twin:
 class Losses:
     """The rejected rows of one result."""
 
-    groups: list[Group]
+    groups: list[LossGroup]
     """In the order in which they first occur."""
     twins: list[Twin]
     near: int
@@ -99,12 +99,12 @@ class Losses:
     @classmethod
     def of(cls, path: Path, *, seed: int) -> Losses:
         """Read `rejects.jsonl` once."""
-        groups: dict[tuple[str, str, bool], Group] = {}
+        groups: dict[tuple[str, str, bool], LossGroup] = {}
         twins: Lowest[Twin] = Lowest(TWINS)
         for line in lines(path, seed=seed):
             row = line.row
             key = row["step"], row["reason"], PIECE in row.get("labels", {})
-            group = groups.setdefault(key, Group(*key))
+            group = groups.setdefault(key, LossGroup(*key))
             group.sources[row["source"]] += 1
             group.examples.offer(line.lot, _example, row)
             if row["reason"] == NEAR and (like := _LIKE.fullmatch(row["detail"])):

@@ -10,7 +10,7 @@ from graftlab.pages.html import count, esc, folded, percent, section, shell
 from graftlab.recipes.mix import MANY
 from graftlab.recipes.report.figures import counts, lengths
 from graftlab.recipes.report.findings import characters, duplicates, repeats
-from graftlab.recipes.report.losses import EXAMPLES, Group, Losses
+from graftlab.recipes.report.losses import EXAMPLES, Losses, LossGroup
 from graftlab.recipes.report.signs import SIGNS
 from graftlab.recipes.report.survey import SHOWN, Survey, merged
 from graftlab.recipes.report.turns import place, turns
@@ -110,7 +110,7 @@ def _points(manifest: Mapping[str, Any], losses: Losses, survey: Survey) -> Iter
 
 def _dropped(losses: Losses) -> str:
     """Every step and reason with its number and a few rows."""
-    steps: dict[str, list[Group]] = {}
+    steps: dict[str, list[LossGroup]] = {}
     for group in losses.groups:
         steps.setdefault(group.step, []).append(group)
     content = []
@@ -121,7 +121,7 @@ def _dropped(losses: Losses) -> str:
     return section("dropped", "Dropped rows", *content, lead=lead if content else "None.")
 
 
-def _group(group: Group) -> str:
+def _group(group: LossGroup) -> str:
     what = "parts of rows" if group.parts else "rows"
     sources = ", ".join(f"{esc(name)} {count(n)}" for name, n in sorted(group.sources.items()))
     rows = "\n".join(

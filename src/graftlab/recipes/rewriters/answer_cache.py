@@ -22,7 +22,7 @@ from graftlab.files.reading import load_json
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CachedAnswer:
     """What an endpoint said, as it is kept."""
 
     text: str
@@ -38,7 +38,7 @@ class AnswerCache:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._answers: dict[str, Answer] = {}
+        self._answers: dict[str, CachedAnswer] = {}
         self.damaged = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
@@ -53,7 +53,7 @@ class AnswerCache:
                 if row.pop("xxh3") != checksum_of(_line(row)):
                     raise ValueError("damaged")
                 asked, said = row["tokens"]
-                answer = Answer(str(row["text"]), str(row["finish"]), (int(asked), int(said)))
+                answer = CachedAnswer(str(row["text"]), str(row["finish"]), (int(asked), int(said)))
                 self._answers[str(row["key"])] = answer
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 self.damaged += bool(line) and line is not torn  # a process died writing that one
@@ -66,10 +66,10 @@ class AnswerCache:
             with self.path.open("ab") as file:
                 file.write(b"\n")
 
-    def get(self, key: str) -> Answer | None:
+    def get(self, key: str) -> CachedAnswer | None:
         return self._answers.get(key)
 
-    def put(self, key: str, answer: Answer) -> None:
+    def put(self, key: str, answer: CachedAnswer) -> None:
         """Keep an answer; it is on disk when this returns."""
         row = {"key": key, "text": answer.text, "finish": answer.finish, "tokens": answer.tokens}
         line = _line(row | {"xxh3": checksum_of(_line(row))}) + b"\n"
@@ -85,7 +85,7 @@ def _line(row: dict[str, Any]) -> bytes:
     return json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
-class Budget:
+class SpendingLimit:
     """Counts what is spent, and lets no request go that could pass the limit.
 
     Prices are per million tokens. A request's worst case is set aside before it is sent and
@@ -109,7 +109,7 @@ class Budget:
             self._aside += worst
             return True
 
-    def settle(self, reserved: float, cost: float) -> None:
+    def commit(self, reserved: float, cost: float) -> None:
         """Replace what was set aside by what was paid."""
         with self._lock:
             self._aside -= reserved

@@ -1,6 +1,6 @@
 """One request to an OpenAI-compatible endpoint: what is sent, what may come back, when to wait.
 
-200 with an answer                  Answer
+200 with an answer                  CachedAnswer
 200 with garbage, or no choices     again: it may have been paid for
 408 425 429 5xx, no connection      again, after Retry-After or an exponential pause
 400 413 422                         Refused: this text alone cannot be asked
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graftlab.files.reading import load_json
-from graftlab.recipes.rewriters.answer_cache import Answer
+from graftlab.recipes.rewriters.answer_cache import CachedAnswer
 from graftlab.recipes.rewriters.base import RewriterError
 
 _LONGEST_BODY = 16 * 2**20
@@ -70,7 +70,7 @@ class Endpoint:
     def __repr__(self) -> str:
         return f"Endpoint({self.url!r})"
 
-    def ask(self, payload: dict[str, Any]) -> Answer | Again | Refused:
+    def ask(self, payload: dict[str, Any]) -> CachedAnswer | Again | Refused:
         """Send one request. Raises RewriterError where every other would fail alike."""
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if self._key:
@@ -109,7 +109,7 @@ class Endpoint:
             return Refused(why)
         raise RewriterError(f"{self.url} answers {why}: {_advice(error.code)}")
 
-    def _read(self, data: bytes) -> Answer | Again:
+    def _read(self, data: bytes) -> CachedAnswer | Again:
         try:
             reply = load_json(data)
             choice = reply["choices"][0]
@@ -123,7 +123,7 @@ class Endpoint:
         usage = reply.get("usage")
         usage = usage if isinstance(usage, dict) else {}
         tokens = (_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
-        return Answer(text, str(choice.get("finish_reason") or "stop"), tokens)
+        return CachedAnswer(text, str(choice.get("finish_reason") or "stop"), tokens)
 
     def _safe(self, said: str) -> str:
         """What an endpoint said, which may quote the key."""

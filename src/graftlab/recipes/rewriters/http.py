@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from graftlab.caches import default_cache
 from graftlab.errors import ConfigError, require_range
-from graftlab.recipes.rewriters.answer_cache import Answer, AnswerCache, Budget
+from graftlab.recipes.rewriters.answer_cache import AnswerCache, CachedAnswer, SpendingLimit
 from graftlab.recipes.rewriters.base import (
     Miss,
     PromptedRewriter,
@@ -127,7 +127,7 @@ class HttpClient:
         self.endpoint = Endpoint(spec.url, key=key, timeout=spec.timeout, longest=spec.longest)
         name = hashlib.sha256(f"{spec.url} {spec.model}".encode()).hexdigest()[:16]
         self.answers = AnswerCache(_cache_folder(spec.cache) / f"rewriter-{name}.jsonl")
-        self.budget = Budget(
+        self.budget = SpendingLimit(
             prompt_price=spec.prompt_price, answer_price=spec.answer_price, limit=spec.max_cost
         )
         self._used: set[str] = set()
@@ -141,7 +141,7 @@ class HttpClient:
         Raises RewriterError when the endpoint refuses, is down, or the money is spent.
         """
         self._stop.clear()
-        sent: dict[str, Future[Answer | Miss]] = {}
+        sent: dict[str, Future[CachedAnswer | Miss]] = {}
         keys = []
         with ThreadPoolExecutor(self.spec.concurrency) as pool:
             try:
@@ -166,11 +166,11 @@ class HttpClient:
             "max_tokens": self.spec.max_tokens,
         }
 
-    def _answer(self, key: str, payload: dict[str, Any]) -> Answer | Miss:
+    def _answer(self, key: str, payload: dict[str, Any]) -> CachedAnswer | Miss:
         if (kept := self.answers.get(key)) is not None:
             if key not in self._used:
                 self._used.add(key)
-                self.budget.settle(0.0, self.budget.cost(kept.tokens))
+                self.budget.commit(0.0, self.budget.cost(kept.tokens))
             return kept
         why = "interrupted"
         for attempt in range(self.spec.retries + 1):
@@ -178,7 +178,7 @@ class HttpClient:
             if self._stop.is_set():
                 return Miss("no answer", why)
             found = self._paid(key, payload)
-            if isinstance(found, Answer):
+            if isinstance(found, CachedAnswer):
                 self._used.add(key)
                 self._in_a_row = 0
                 return found
@@ -193,7 +193,7 @@ class HttpClient:
                 self._stop.wait(pause)
         return self._missed(Miss("no answer", f"{self.spec.retries + 1} tries: {why}"))
 
-    def _paid(self, key: str, payload: dict[str, Any]) -> Answer | Again | Refused:
+    def _paid(self, key: str, payload: dict[str, Any]) -> CachedAnswer | Again | Refused:
         """One request, with its worst case set aside while it is under way."""
         guess = sum(len(turn["content"].encode()) for turn in payload["messages"]) // 3 + 64
         worst = self.budget.cost((guess, self.spec.max_tokens))
@@ -207,16 +207,18 @@ class HttpClient:
         cost = 0.0
         try:
             found = self.endpoint.ask(payload)
-            if isinstance(found, Answer):
+            if isinstance(found, CachedAnswer):
                 if found.tokens == (0, 0):  # an endpoint that keeps no count
-                    found = Answer(found.text, found.finish, (guess, len(found.text.encode()) // 3))
+                    found = CachedAnswer(
+                        found.text, found.finish, (guess, len(found.text.encode()) // 3)
+                    )
                 cost = self.budget.cost(found.tokens)
                 self.answers.put(key, found)
             elif isinstance(found, Again) and found.paid:
                 cost = worst
             return found
         finally:
-            self.budget.settle(worst, cost)
+            self.budget.commit(worst, cost)
 
     def _pause(self) -> None:
         while (left := self._wait_until - time.monotonic()) > 0 and not self._stop.wait(left):
@@ -243,7 +245,7 @@ def _key_of(url: str, payload: dict[str, Any]) -> str:
     return hashlib.sha256(sent.encode()).hexdigest()
 
 
-def _as_rewrite(found: Answer | Miss) -> str | Miss:
+def _as_rewrite(found: CachedAnswer | Miss) -> str | Miss:
     if isinstance(found, Miss):
         return found
     if found.finish == "length":

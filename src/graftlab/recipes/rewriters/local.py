@@ -76,14 +76,14 @@ class LocalRewriter(PromptedRewriter):
         from graftlab.adapters.attach import load_trained
         from graftlab.generation.decode import generate_batch
         from graftlab.models.arithmetic import fastest_autocast, has_bf16
-        from graftlab.models.cache import lend
+        from graftlab.models.cache import acquire
 
         frame = self.frame()
         generation = Generation(max_new_tokens=self.max_tokens, temperature=self.temperature)
         tokenizer = trained.load_tokenizer()
         device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
         dtype = torch.bfloat16 if has_bf16(device)[0] else torch.float32
-        with lend(trained.model, dtype=dtype, device=device) as base:
+        with acquire(trained.model, dtype=dtype, device=device) as base:
             load_trained(base, trained, dtype=torch.float32)
 
             def rewrite(texts: Sequence[str]) -> list[str | Miss]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class LaunchRequest:
     """What a launcher is to find workers for."""
 
     ledger: Ledger
@@ -50,7 +50,7 @@ class Launcher(ABC):
         """Name of its launches where workers outlive the process that started them."""
         return None
 
-    def places(self, work: Work) -> list[Slot]:
+    def places(self, work: LaunchRequest) -> list[Slot]:
         """The slots on this machine."""
         return find_slots(
             self.slots,
@@ -62,5 +62,5 @@ class Launcher(ABC):
         )
 
     @abstractmethod
-    def workers(self, work: Work, slots: list[Slot], launch: str) -> Workers:
+    def workers(self, work: LaunchRequest, slots: list[Slot], launch: str) -> Workers:
         """The workers of one launch, not yet started."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from graftlab.errors import require_range
 from graftlab.registry import choice
-from graftlab.sweeps.launchers.base import Launcher, Work
+from graftlab.sweeps.launchers.base import Launcher, LaunchRequest
 from graftlab.sweeps.pool import Pool
 from graftlab.sweeps.slots import Slot
 
@@ -31,10 +31,10 @@ class JointLauncher(Launcher):
         Launcher.__post_init__(self)
         require_range("launcher.most", self.most, least=1)
 
-    def at_once(self, work: Work, slots: int) -> int:
+    def at_once(self, work: LaunchRequest, slots: int) -> int:
         """How many adapters one of so many workers takes, so that all have work."""
         return min(self.most, math.ceil(work.jobs / slots))
 
-    def workers(self, work: Work, slots: list[Slot], launch: str) -> Workers:
+    def workers(self, work: LaunchRequest, slots: list[Slot], launch: str) -> Workers:
         together = ("--joint", str(self.at_once(work, len(slots))))
         return Pool(work.ledger, launch, slots, work.retries, extra=together)

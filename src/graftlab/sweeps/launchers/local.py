@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graftlab.registry import choice
-from graftlab.sweeps.launchers.base import Launcher, Work
+from graftlab.sweeps.launchers.base import Launcher, LaunchRequest
 from graftlab.sweeps.pool import Pool
 from graftlab.sweeps.slots import Slot
 
@@ -19,5 +19,5 @@ if TYPE_CHECKING:
 class LocalLauncher(Launcher):
     """`launcher=local`: worker processes on this machine, each with its own loaded base."""
 
-    def workers(self, work: Work, slots: list[Slot], launch: str) -> Workers:
+    def workers(self, work: LaunchRequest, slots: list[Slot], launch: str) -> Workers:
         return Pool(work.ledger, launch, slots, work.retries)

@@ -14,10 +14,10 @@ from graftlab.console import say
 from graftlab.errors import GraftlabError, require_range
 from graftlab.registry import choice
 from graftlab.sweeps.cluster import Cluster
-from graftlab.sweeps.launchers.base import Launcher, Work
+from graftlab.sweeps.launchers.base import Launcher, LaunchRequest
+from graftlab.sweeps.node_agent import NodeAgent
 from graftlab.sweeps.pool import KILLED, LONGEST_STOP
 from graftlab.sweeps.slots import Slot
-from graftlab.sweeps.station import Station
 
 if TYPE_CHECKING:
     from graftlab.sweeps.workers import Workers
@@ -45,20 +45,20 @@ class RayLauncher(Launcher):
         require_range("launcher.gpus_per_job", self.gpus_per_job, least=0)
         require_range("launcher.cpus_per_job", self.cpus_per_job, least=1)
 
-    def places(self, work: Work) -> list[Slot]:
+    def places(self, work: LaunchRequest) -> list[Slot]:
         """Slots on nodes that are not known yet."""
         count = min(self.slots or MOST, max(1, work.jobs))
         threads = self.threads or max(1, self.cpus_per_job // work.devices)
         return [Slot(f"ray {i}", {"OMP_NUM_THREADS": str(threads)}) for i in range(count)]
 
-    def workers(self, work: Work, slots: list[Slot], launch: str) -> Workers:
+    def workers(self, work: LaunchRequest, slots: list[Slot], launch: str) -> Workers:
         return Actors(self, work, slots, launch)
 
 
 class _Host:
     """The actor: a station that can be spoken to while it is tended."""
 
-    def __init__(self, station: Station) -> None:
+    def __init__(self, station: NodeAgent) -> None:
         self.station = station
 
     def run(self) -> None:
@@ -72,7 +72,7 @@ class Actors(Cluster):
     """Stations as actors. They end with this process, as all that a driver of Ray has started."""
 
     def __init__(
-        self, launcher: RayLauncher, work: Work, slots: Sequence[Slot], launch: str
+        self, launcher: RayLauncher, work: LaunchRequest, slots: Sequence[Slot], launch: str
     ) -> None:
         super().__init__(work, slots, launch)
         self.launcher, self.work = launcher, work

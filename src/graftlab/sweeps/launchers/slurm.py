@@ -14,7 +14,7 @@ from graftlab.console import say
 from graftlab.errors import GraftlabError, require_choice, require_range
 from graftlab.registry import choice
 from graftlab.sweeps.cluster import Cluster
-from graftlab.sweeps.launchers.base import Launcher, Work
+from graftlab.sweeps.launchers.base import Launcher, LaunchRequest
 from graftlab.sweeps.slots import Slot
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class SlurmLauncher(Launcher):
     def launch_name(self) -> str:
         return LAUNCH
 
-    def places(self, work: Work) -> list[Slot]:
+    def places(self, work: LaunchRequest) -> list[Slot]:
         """Slots on nodes that are not known yet."""
         count = min(self.slots or MOST, max(1, work.jobs))
         threads = self.threads or max(1, self.cpus_per_job // work.devices)
@@ -76,10 +76,10 @@ class SlurmLauncher(Launcher):
             Slot(f"{self.cluster} {i}", {"OMP_NUM_THREADS": str(threads)}) for i in range(count)
         ]
 
-    def workers(self, work: Work, slots: list[Slot], launch: str) -> Workers:
+    def workers(self, work: LaunchRequest, slots: list[Slot], launch: str) -> Workers:
         return ArrayJobs(self, work, slots, launch)
 
-    def parameters(self, work: Work, name: str) -> dict[str, Any]:
+    def parameters(self, work: LaunchRequest, name: str) -> dict[str, Any]:
         """What submitit is told of a station's job."""
         on_gpu = work.accelerator in ("auto", "cuda")
         gpus = self.gpus_per_job
@@ -106,7 +106,7 @@ class ArrayJobs(Cluster):
     """Stations as jobs of Slurm, or of submitit's local executor."""
 
     def __init__(
-        self, launcher: SlurmLauncher, work: Work, slots: Sequence[Slot], launch: str
+        self, launcher: SlurmLauncher, work: LaunchRequest, slots: Sequence[Slot], launch: str
     ) -> None:
         super().__init__(work, slots, launch)
         self.launcher, self.work = launcher, work

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from graftlab.training.observer import Observer
 
 
-class Onlooker(StepCallback):
+class ObserverBridge(StepCallback):
     """Tells the run's observer of every step."""
 
     def __init__(self, recorder: Recorder, observer: Observer) -> None:

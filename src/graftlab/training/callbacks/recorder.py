@@ -1,4 +1,4 @@
-"""Recorder and Scribe: what a step measured, as one row of the history."""
+"""Recorder and HistoryWriter: what a step measured, as one row of the history."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from graftlab.training.evaluate import Evaluation, Numbers
     from graftlab.training.module import AdapterModule
     from graftlab.training.paired import Documents
-    from graftlab.training.plan import StepPlan
+    from graftlab.training.step_plan import StepPlan
     from graftlab.types import Batch
 
 WARM_STEPS = 2
@@ -215,11 +215,11 @@ def columns(numbers: Numbers) -> Row:
     return {"valid_loss": numbers["loss"], **others}
 
 
-SCRIBE = "Scribe"
+HISTORY_WRITER = "HistoryWriter"
 """Where checkpoints keep the log."""
 
 
-class Scribe(StepCallback):
+class HistoryWriter(StepCallback):
     """Writes the step's row to `train_log.csv` and every logger."""
 
     def __init__(
@@ -247,7 +247,7 @@ class Scribe(StepCallback):
 
     @property
     def state_key(self) -> str:
-        return SCRIBE
+        return HISTORY_WRITER
 
     def state_dict(self) -> dict[str, Any]:
         """The log until here: a checkpoint brings its own, whatever became of the file."""

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from graftlab.training.evaluate import Evaluation
     from graftlab.training.module import AdapterModule
     from graftlab.training.observer import Observer
-    from graftlab.training.plan import StepPlan
     from graftlab.training.samples import SampleBook
+    from graftlab.training.step_plan import StepPlan
     from graftlab.training.watch import Callbacks
 
 

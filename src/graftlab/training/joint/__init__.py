@@ -10,15 +10,15 @@ products see K * N rows at once. Each adapter's weights belong to its own optimi
 clipping, callbacks, loggers and run folder, which are literally those of a run alone; so are its
 checkpoints. What a run alone would compute and this one are equal up to rounding.
 
-    groups     which runs may train together
-    linear     the adapted linear layer, and its backward pass
-    stack      adapters laid over each other, and the passes through them
-    trunk      layers below the first adapted one, computed once
-    standin    what callbacks and checkpoints ask of a Lightning trainer
-    seat       one run's place at the table
-    opening    from jobs to seats
-    table      who trains in the step at hand
-    run        the steps, and who leaves when
-    probe      documents and adapters really do not see each other
-    measure    is it faster here than one run after the other?
+    groups          which runs may train together
+    linear          the adapted linear layer, and its backward pass
+    stack           adapters laid over each other, and the passes through them
+    shared_layers   layers below the first adapted one, computed once
+    trainer_shim    what callbacks and checkpoints ask of a Lightning trainer
+    joint_run       one run among those that train together
+    setup           from jobs to runs
+    scheduler       which runs train in the step at hand
+    run             the steps, and who leaves when
+    probe           documents and adapters really do not see each other
+    measure         is it faster here than one run after the other?
 """

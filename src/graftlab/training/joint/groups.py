@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FREE = (
     "lora", "optimizer", "schedule", "lr", "epochs", "max_steps", "max_minutes",
-    "callbacks", "logger", "generation", "checkpoint", "device", "budget",
+    "callbacks", "logger", "generation", "checkpoint", "machine", "budget",
     "compile", "resume", "name", "run_dir", "sweep", "launcher",
 )  # fmt: skip
 """Keys in which runs that train together may differ; all others must be equal."""
@@ -31,7 +31,7 @@ HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output)$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class JointJob:
     """One run to be trained jointly with others."""
 
     spec: TrainSpec
@@ -40,7 +40,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class RunEnded:
     """What became of one job: a result, or why there is none.
 
     `error` is Paused or Interrupted (saved; resuming goes on) or a GraftlabError (it failed).
@@ -53,12 +53,12 @@ class Ended:
     """Whether the error is of what the jobs share; alone this one may train."""
 
 
-Joiners = Callable[[int, int], Sequence[Job]]
+Joiners = Callable[[int, int], Sequence[JointJob]]
 """Asked between steps who else comes. Those who would train next stand at the first number's step,
 and there are as many as the second says; whoever joins behind them catches up first."""
 
 
-def nobody(step: int, active: int) -> Sequence[Job]:
+def no_joiners(step: int, active: int) -> Sequence[JointJob]:
     """The `Joiners` of jobs that stay among themselves."""
     return ()
 
@@ -95,7 +95,7 @@ def _obstacle(spec: TrainSpec) -> str | None:
     if spec.model.joint_obstacle is not None:
         return f"model: {spec.model.joint_obstacle}"
     if lora.full:
-        return "lora=full trains every weight of the base, which then cannot be shared"
+        return "lora=none trains every weight of the base, which then cannot be shared"
     if spec.objective.asks() is not None:
         return "objective.teacher: a teacher is asked by one run at a time"
     if lora.dora:

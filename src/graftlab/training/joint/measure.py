@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from graftlab.adapters.attach import attach
-from graftlab.models.cache import lend
+from graftlab.models.cache import acquire
 from graftlab.models.compile import SAVED_SECONDS, SAVED_SECONDS_PER_PARAMETER
 from graftlab.objectives.policy import Policy
 from graftlab.tracking.folder import RunFolder
-from graftlab.training.joint.groups import Job
-from graftlab.training.joint.opening import settle_shared
+from graftlab.training.joint.groups import JointJob
+from graftlab.training.joint.scheduler import adapters_at_once
+from graftlab.training.joint.setup import resolve_shared_setup
 from graftlab.training.joint.stack import SlicePolicy, Stack, require_stackable
-from graftlab.training.joint.table import adapters_at_once
 from graftlab.training.run import whether_to_compile
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Timing:
 
 
 def faster_together(
-    jobs: Sequence[Job], *, devices: int = 1, tell: Callable[[str], None] = lambda stage: None
+    jobs: Sequence[JointJob], *, devices: int = 1, tell: Callable[[str], None] = lambda stage: None
 ) -> tuple[bool, str]:
     """Whether to train these jobs (of one group) jointly on this machine, and why, in words.
 
@@ -80,13 +80,13 @@ def faster_together(
 
 
 @contextmanager
-def _bare(jobs: Sequence[Job]) -> Iterator[tuple[Setup, Base]]:
+def _bare(jobs: Sequence[JointJob]) -> Iterator[tuple[Setup, Base]]:
     """What the jobs share, and the base; the run folders are left alone."""
     with TemporaryDirectory(prefix="graftlab-joint-") as scratch:
         folder = RunFolder(Path(scratch))
-        shared = settle_shared([Job(spec=job.spec, folder=folder) for job in jobs])
+        shared = resolve_shared_setup([JointJob(spec=job.spec, folder=folder) for job in jobs])
         precision, device = shared.precision, shared.place.device
-        with lend(shared.spec.model, dtype=precision.base_dtype, device=device) as base:
+        with acquire(shared.spec.model, dtype=precision.base_dtype, device=device) as base:
             yield shared, base
 
 

@@ -2,7 +2,7 @@
 
 claim_all, settle_shared, Host     folders, data and adapters
 check_apart                        documents and adapters do not see each other
-_train                             steps until the table is empty
+_train                             steps until the scheduler is empty
 _admit                             between two of them: who joins
 """
 
@@ -16,23 +16,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graftlab.errors import GraftlabError, Interrupted
-from graftlab.models.cache import lend
+from graftlab.models.cache import acquire
 from graftlab.training.fit import quiet_lightning
 from graftlab.training.joint.announce import announce, announce_joiners
-from graftlab.training.joint.groups import Ended, Job, Joiners, group, nobody
-from graftlab.training.joint.opening import Host, claim_all, settle_shared
+from graftlab.training.joint.groups import Joiners, JointJob, RunEnded, group, no_joiners
 from graftlab.training.joint.probe import check_apart
-from graftlab.training.joint.table import Table
+from graftlab.training.joint.scheduler import JointScheduler
+from graftlab.training.joint.setup import Host, claim_all, resolve_shared_setup
 from graftlab.training.memory import memory_advice
 from graftlab.training.signals import Signals
 
 if TYPE_CHECKING:
-    from graftlab.training.joint.seat import Seat
+    from graftlab.training.joint.joint_run import JointRun
 
 
 def execute_together(
-    jobs: Sequence[Job], *, signals: Signals | None = None, joiners: Joiners = nobody
-) -> Iterator[Ended]:
+    jobs: Sequence[JointJob], *, signals: Signals | None = None, joiners: Joiners = no_joiners
+) -> Iterator[RunEnded]:
     """Train `jobs` in one process on one base; yields what becomes of each as soon as it is so.
 
     The jobs must be one of `group`'s groups. Each leaves its folder as a run alone would; one that
@@ -55,21 +55,21 @@ def execute_together(
         except (GraftlabError, Interrupted) as error:  # of what they share: it is everyone's
             for index in range(len(party.jobs)):
                 if index not in told:
-                    yield Ended(index=index, error=error, shared=True)
+                    yield RunEnded(index=index, error=error, shared=True)
 
 
 @dataclass(slots=True)
 class _Party:
     """All jobs so far, by their index, and who is asked for more."""
 
-    jobs: list[Job]
+    jobs: list[JointJob]
     joiners: Joiners
 
     def is_one_group(self) -> bool:
         return len(group([job.spec for job in self.jobs])) == 1
 
 
-def _execute(party: _Party, signals: Signals) -> Iterator[Ended]:
+def _execute(party: _Party, signals: Signals) -> Iterator[RunEnded]:
     began = time.perf_counter()
     quiet_lightning()
     claimed, ended = claim_all(party.jobs)
@@ -79,74 +79,76 @@ def _execute(party: _Party, signals: Signals) -> Iterator[Ended]:
     open_jobs = [job for _, job, _ in claimed]
     spec = open_jobs[0].spec
     with memory_advice(spec):
-        shared = settle_shared(open_jobs)
+        shared = resolve_shared_setup(open_jobs)
         precision = shared.precision
-        with lend(spec.model, dtype=precision.base_dtype, device=shared.place.device) as base:
+        with acquire(spec.model, dtype=precision.base_dtype, device=shared.place.device) as base:
             host = Host(shared, base)
             try:
-                seats, ended = host.seat(claimed, began=began)
+                runs, ended = host.admit(claimed, began=began)
                 yield from ended
-                if seats:
-                    announce(shared, seats, _prove_isolation(host, seats))
-                    table = Table(base, shared)
+                if runs:
+                    announce(shared, runs, _prove_isolation(host, runs))
+                    scheduler = JointScheduler(base, shared)
                     signals.stepping = True  # from here on a signal waits for the end of a step
-                    _sit_down(table, seats)
-                    del seats  # a run that has left is not to be kept in memory
-                    yield from _train(party, host, table, signals)
+                    _start(scheduler, runs)
+                    del runs  # a run that has left is not to be kept in memory
+                    yield from _train(party, host, scheduler, signals)
             finally:
                 signals.stepping = False
                 host.close()
 
 
-def _prove_isolation(host: Host, seats: Sequence[Seat]) -> str:
+def _prove_isolation(host: Host, runs: Sequence[JointRun]) -> str:
     """What the probe found of their adapters, for the log. Raises LeakError."""
-    adapters = [seat.adapter for seat in seats]
+    adapters = [run.adapter for run in runs]
     return check_apart(host.base, adapters, autocast=host.shared.precision.autocast)
 
 
-def _train(party: _Party, host: Host, table: Table, signals: Signals) -> Iterator[Ended]:
+def _train(
+    party: _Party, host: Host, scheduler: JointScheduler, signals: Signals
+) -> Iterator[RunEnded]:
     """Steps until nobody is left."""
-    yield from _departures(host, table)
-    while table.seats:
+    yield from _departures(host, scheduler)
+    while scheduler.runs:
         if signals.received is None:
-            yield from _admit(party, host, table)
-        table.take_seats()
-        table.passes()
-        for seat in table.active:
-            with seat.trying():
-                seat.standin.update()
-        stepped = [seat for seat in table.active if seat.error is None]
-        for seat in stepped:  # first of all: what follows is no part of the step's time
-            with seat.trying():
-                seat.measure(1 / len(table.active))
-        stepped = [seat for seat in stepped if seat.error is None]
+            yield from _admit(party, host, scheduler)
+        scheduler.take_runs()
+        scheduler.passes()
+        for run in scheduler.active:
+            with run.trying():
+                run.shim.update()
+        stepped = [run for run in scheduler.active if run.error is None]
+        for run in stepped:  # first of all: what follows is no part of the step's time
+            with run.trying():
+                run.measure(1 / len(scheduler.active))
+        stepped = [run for run in stepped if run.error is None]
         host.at_step.received = signals.received
-        for seat in stepped:
-            with seat.trying():
-                seat.settle()
-        for seat in stepped:  # when all have reached the rung: whoever judges one knows of all
-            if seat.error is None:
-                with seat.trying():
-                    seat.save()
+        for run in stepped:
+            with run.trying():
+                run.finish_step()
+        for run in stepped:  # when all have reached the rung: whoever judges one knows of all
+            if run.error is None:
+                with run.trying():
+                    run.save()
         if host.at_step.received is not None:
-            for seat in table.seats:
-                if seat not in table.active:
-                    seat.interrupt(host.at_step.received)
-        yield from _departures(host, table)
+            for run in scheduler.runs:
+                if run not in scheduler.active:
+                    run.interrupt(host.at_step.received)
+        yield from _departures(host, scheduler)
 
 
-def _sit_down(table: Table, seats: Sequence[Seat]) -> None:
-    for seat in seats:
-        seat.setup_seconds = time.perf_counter() - seat.began
-        table.seats.append(seat)
-        with seat.trying():
-            seat.start(base=table.baseline, tuned=table.tuned)
+def _start(scheduler: JointScheduler, runs: Sequence[JointRun]) -> None:
+    for run in runs:
+        run.setup_seconds = time.perf_counter() - run.began
+        scheduler.runs.append(run)
+        with run.trying():
+            run.start(base=scheduler.baseline, tuned=scheduler.tuned)
 
 
-def _admit(party: _Party, host: Host, table: Table) -> Iterator[Ended]:
-    """Whoever joins takes a seat. What keeps one of them from it ends no other run."""
+def _admit(party: _Party, host: Host, scheduler: JointScheduler) -> Iterator[RunEnded]:
+    """Whoever joins takes a run. What keeps one of them from it ends no other run."""
     began = time.perf_counter()
-    step, active = table.behind()
+    step, active = scheduler.behind()
     jobs = party.joiners(step, len(active))
     if not jobs:
         return
@@ -156,26 +158,26 @@ def _admit(party: _Party, host: Host, table: Table) -> Iterator[Ended]:
     gc.collect()  # those who left held their adapters in reference cycles
     claimed, ended = claim_all(jobs, first=first)
     yield from ended
-    seats, ended = host.seat(claimed, began=began)
+    runs, ended = host.admit(claimed, began=began)
     yield from ended
-    if not seats:
+    if not runs:
         return
     try:
-        _prove_isolation(host, seats)
+        _prove_isolation(host, runs)
     except GraftlabError as error:
-        for seat in seats:
-            seat.error = error
-            yield Ended(index=seat.index, error=host.see_off(seat).error, shared=True)
+        for run in runs:
+            run.error = error
+            yield RunEnded(index=run.index, error=host.end(run).error, shared=True)
         return
-    announce_joiners(seats)
-    _sit_down(table, seats)
-    yield from _departures(host, table)
+    announce_joiners(runs)
+    _start(scheduler, runs)
+    yield from _departures(host, scheduler)
 
 
-def _departures(host: Host, table: Table) -> Iterator[Ended]:
+def _departures(host: Host, scheduler: JointScheduler) -> Iterator[RunEnded]:
     """See off all whose run has ended, finished first: what they did must not wait for others."""
-    leaving = [seat for seat in table.seats if seat.error is not None or seat.done]
-    for seat in leaving:
-        table.leave(seat)
-    for seat in leaving:
-        yield host.see_off(seat)
+    leaving = [run for run in scheduler.runs if run.error is not None or run.done]
+    for run in leaving:
+        scheduler.leave(run)
+    for run in leaving:
+        yield host.end(run)

@@ -24,7 +24,7 @@ from graftlab.adapters.peft_adapter import NAME, PeftAdapter
 from graftlab.errors import ConfigError
 from graftlab.objectives.policy import Policy
 from graftlab.training.joint.linear import JointLinear
-from graftlab.training.joint.trunk import laid
+from graftlab.training.joint.shared_layers import laid
 from graftlab.types import Batch
 
 if TYPE_CHECKING:

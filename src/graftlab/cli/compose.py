@@ -1,0 +1,169 @@
+"""YAML in, specs out: where `conf/` lies, the schemas it is checked against, and building.
+
+The schema is the class: `conf/<verb>.yaml` starts from the dataclass of its verb, and what Hydra
+composes becomes that dataclass in one call of `build`. Nothing else sees a DictConfig.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftlab.recipes.spec import PrepareSpec
+from graftlab.registry import choices, conf_dir, dump, groups, require_finite
+from graftlab.schemas import gathered, schema_of
+from graftlab.verbs.export import ExportSpec
+from graftlab.verbs.inspect import InspectSpec
+from graftlab.verbs.plan import PlanSpec
+from graftlab.verbs.report import ReportSpec
+from graftlab.verbs.sample import SampleSpec
+from graftlab.verbs.train import TrainCommand
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+MASKED = "\x1a???"
+"""Stands for the text `???`, which OmegaConf would read as "not given"."""
+
+VERBS: dict[str, type] = {
+    "train": TrainCommand,
+    "sample": SampleSpec,
+    "inspect": InspectSpec,
+    "prepare": PrepareSpec,
+    "plan": PlanSpec,
+    "report": ReportSpec,
+    "export": ExportSpec,
+}
+"""Verb -> its spec; also the name of `conf/<verb>.yaml` and of `graftlab.verbs.<verb>`."""
+
+
+def register() -> None:
+    """Make the schemas known to Hydra, as `schema/<verb>` and `schema/<group>/<choice>`."""
+    from graftlab.cli.options import install
+
+    install()
+    for verb, spec in VERBS.items():
+        _store("schema", verb, schema_of(spec))
+    for group in groups():
+        for name, cls in choices(group).items():
+            _store(f"schema/{group}", name, cls)
+
+
+@cache
+def _store(group: str, name: str, schema: type) -> None:
+    from hydra.core.config_store import ConfigStore
+
+    ConfigStore.instance().store(group=group, name=name, node=schema)
+
+
+def compose(
+    verb: str, overrides: Sequence[str] = (), *, conf: Path | None = None, hydra: bool = False
+) -> DictConfig:
+    """The configuration of one run: `conf/<verb>.yaml` with Hydra `overrides` applied.
+
+    With `hydra`, Hydra's own node is kept. Raises Hydra's and OmegaConf's errors as they are.
+    """
+    from hydra import compose as hydra_compose
+
+    with initialized(conf or conf_dir()):
+        return hydra_compose(verb, overrides=list(overrides), return_hydra_config=hydra)
+
+
+class Composer:
+    """Many configurations that differ in a few keys: one composition for each set of options.
+
+    Composing takes a tenth of a second, most of it reading YAML; setting a value nearly nothing.
+    """
+
+    def __init__(
+        self,
+        verb: str,
+        overrides: Sequence[str],
+        *,
+        groups: Collection[str],
+        conf: Path | None = None,
+    ) -> None:
+        """`overrides` hold for all; keys among `groups` choose options, all others set values."""
+        self.verb, self.overrides, self.groups, self.conf = verb, list(overrides), groups, conf
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def compose(self, point: Mapping[str, str]) -> DictConfig:
+        """What `compose` makes of the overrides and `key=text` for each of the point's."""
+        from omegaconf import OmegaConf
+
+        options = tuple(f"{key}={text}" for key, text in point.items() if key in self.groups)
+        if options not in self._composed:
+            self._composed[options] = compose(
+                self.verb, [*self.overrides, *options], conf=self.conf
+            )
+        cfg = copy.deepcopy(self._composed[options])
+        for key, text in point.items():
+            if key not in self.groups:
+                value = _parsed(f"{key}={text}")
+                # Keys were checked before; those of a free dictionary may be new.
+                OmegaConf.update(cfg, key, value, merge=True, force_add=True)
+        return cfg
+
+
+def _parsed(override: str) -> Any:
+    """The value of one override, as Hydra reads it."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_override(override).value()
+
+
+@contextmanager
+def initialized(conf: Path) -> Iterator[None]:
+    """Hydra, reading from the folder `conf`, also inside a job of it."""
+    from hydra import initialize_config_dir
+
+    register()
+    with _beside_a_job(), initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+        yield
+
+
+@contextmanager
+def _beside_a_job() -> Iterator[None]:
+    """Hydra composes one configuration at a time, and a job it runs may need another."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    outer = GlobalHydra.instance()
+    running, outer.hydra = outer.hydra, None
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = running
+
+
+def build(cfg: DictConfig) -> Any:
+    """The spec that `cfg` describes; every class checks itself on the way.
+
+    Raises what the classes refuse, and ConfigError for a value that is a secret.
+    """
+    from omegaconf import OmegaConf
+
+    from graftlab.cli.secrets import refuse_secrets
+
+    spec = _unmask(OmegaConf.to_object(cfg))
+    require_finite(spec)
+    refuse_secrets(dump(spec))
+    return gathered(spec)
+
+
+def _unmask(spec: Any) -> Any:
+    """Give back the text `???`, which OmegaConf cannot hold (cli/overrides.py put the mask)."""
+    for field in dataclasses.fields(spec):
+        value = getattr(spec, field.name)
+        if isinstance(value, str) and value == MASKED:
+            setattr(spec, field.name, "???")
+        elif dataclasses.is_dataclass(value):
+            _unmask(value)
+        elif isinstance(value, dict):
+            for inner in filter(dataclasses.is_dataclass, value.values()):
+                _unmask(inner)
+    return spec

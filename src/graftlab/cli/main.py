@@ -1,0 +1,290 @@
+"""The command line: `graftlab <verb> ...` and `python train.py ...`.
+
+Everything is composed, built and checked before anything runs. Exit codes:
+
+    0    done
+    1    a crash of ours, with its traceback; or a job of a sweep failed
+    2    something to mend on the command line, in a file or a folder: one message, no traceback
+    129  the terminal was closed (SIGHUP), after the run has saved
+    130  Ctrl-C; a second one ends at once, whatever is being done
+    141  whoever read the output has closed it, where the output is what was asked for
+    143  SIGTERM, after the run has saved
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+from graftlab import __version__
+from graftlab.cli.compose import VERBS
+from graftlab.cli.launch import Outcome, run_each, run_once, through_hydra
+from graftlab.cli.overrides import Argument, read_arguments
+from graftlab.cli.plugins import take_plugins
+from graftlab.cli.preflight import CommandLine, composed, verify_sweep
+from graftlab.cli.schema import Schema, read_schema
+from graftlab.cli.validate import check_arguments
+from graftlab.commands import commands
+from graftlab.errors import ConfigError, GraftlabError, Interrupted, did_you_mean
+from graftlab.files.disk import disk_trouble, names_no_home
+from graftlab.process import prepare_process, second_signal_ends
+from graftlab.registry import conf_dir
+from graftlab.terminal import go_on_without_stdout, printable, steady_streams, tell_traceback
+
+WORK = ("train", "prepare", "export")
+"""Verbs whose product lies in a folder, as does that of any verb with `out`: they go on without a
+stdout. Of the others, the output is what was asked for."""
+WITH_VALUE = ("-c", "--cfg", "-p", "--package", "-cd", "--config-dir")
+"""Flags that are followed by a value."""
+
+
+def main(argv: Sequence[str] | None = None, *, call: str | None = None) -> int:
+    """Answer a command line, `argv` without the program's name; returns the exit code.
+
+    `call` is how this command line is called in messages, such as `python train.py`.
+    """
+    prepare_process()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    name = call or " ".join(["graftlab", *filter(_is_known, arguments[:1])])
+    with steady_streams(), second_signal_ends():
+        return _answered(arguments, name)
+
+
+def _is_known(word: str) -> bool:
+    """Whether `word` may follow `graftlab`."""
+    with suppress(GraftlabError):  # a plug-in that is missing; it is told when it is asked for
+        return word in VERBS or word in commands()
+    return False
+
+
+def _answered(arguments: list[str], name: str) -> int:
+    """The exit code, whatever happens; what went wrong is said."""
+    try:
+        code = _answer(arguments, name)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `--help | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except GraftlabError as error:
+        _tell(name, str(error))
+        return 2
+    except KeyboardInterrupt:
+        _tell(name, "stopped by Ctrl-C.")
+        return 130
+    except Exception as error:
+        if names_no_home(error):
+            _tell(name, "a path begins with ~, and this user has no home folder: give it in full.")
+            return 2
+        if (trouble := disk_trouble(error)) is not None:
+            _tell(name, f"{trouble}.")
+            return 2
+        tell_traceback(error)
+        return 1
+
+
+def _answer(arguments: list[str], call: str) -> int:
+    if arguments and arguments[0] not in VERBS and arguments[0] in commands():
+        return commands()[arguments[0]].answer(arguments[1:], _answer)
+    verb, rest = _verb(arguments)
+    if verb is None:
+        return 0
+    flags, typed = _flags(rest)
+    extra = Path(flags.config_dir) if flags.config_dir else None
+    if extra is not None and not extra.is_dir():
+        raise ConfigError(f"--config-dir {extra}: there is no such folder.")
+    typed = take_plugins(typed, extra)
+    conf = conf_dir()
+    choices = read_schema(verb, [conf, *([extra] if extra else [])])
+    command = CommandLine(choices, conf, extra)
+    if flags.help:
+        print(_help(choices, typed, call))
+        return 0
+    if flags.hydra is not None:
+        through_hydra(command, [*flags.hydra, *typed], _nothing)
+        return 0
+    words = check_arguments(read_arguments(typed, verb), choices, multirun=flags.multirun)
+    if flags.cfg:
+        _show(command, flags, words)
+        return 0
+    if verb in WORK or any(word.key == "out" for word in words):
+        go_on_without_stdout()
+    try:
+        if flags.multirun:
+            return (_sweep if verb == "train" else _each)(command, words)
+        spec, result = run_once(command, words)
+    except Interrupted as stop:
+        print(printable(stop), file=sys.stderr)
+        return stop.exit_code
+    if verb == "report":
+        _conclude(command, spec, result)
+    return 0
+
+
+def _conclude(command: CommandLine, spec: Any, found: Any) -> None:
+    """`report best=true`: the winner's configuration as an experiment file."""
+    if spec.best and found is not None:
+        from graftlab.cli.winner import conclude
+
+        conclude(found, Path(spec.write).expanduser() if spec.write else None, command)
+
+
+def _sweep(command: CommandLine, words: Sequence[Argument]) -> int:
+    """Every job is composed and checked, then the sweep's own engine runs them."""
+    from graftlab.cli.sweep import order_of, read_sweep
+    from graftlab.sweeps.run import run
+
+    ended = run(order_of(read_sweep(command, words)))
+    return 1 if ended.count("failed") else 0
+
+
+def _each(command: CommandLine, words: list[Argument]) -> int:
+    """The jobs of a verb other than train, in turn, each checked before the first starts."""
+    verb = command.schema.verb
+    words += _space(command, words)
+    spec = verify_sweep(command, command.overrides(words))
+    outcome = run_each(command, words)
+    if outcome.results:
+        _summarise(verb, outcome, spec)
+        if verb == "report":
+            _conclude(command, spec, outcome.results[0])
+    return _count_failures(outcome)
+
+
+def _space(command: CommandLine, words: Sequence[Argument]) -> list[Argument]:
+    """What `sweep=NAME` adds to the line of a verb that Hydra sweeps: plan sums a space, too."""
+    if not any(word.key == "sweep" for word in words):
+        return []
+    from graftlab.cli.space import space_arguments
+
+    return space_arguments(verify_sweep(command, command.overrides(words)), words, command.schema)
+
+
+def _summarise(verb: str, outcome: Outcome, spec: Any) -> None:
+    """What a verb has to say of a whole sweep, if anything."""
+    task = importlib.import_module(f"graftlab.verbs.{verb}")
+    if hasattr(task, "summarise"):
+        task.summarise(outcome.results, spec)
+
+
+def _count_failures(outcome: Outcome) -> int:
+    """The exit code, after the failures are counted for people."""
+    if not outcome.failed:
+        return 0
+    print(f"{len(outcome.failed)} of {outcome.jobs} jobs failed:", file=sys.stderr)
+    for name in outcome.failed:
+        print(printable(f"  {name}"), file=sys.stderr)
+    return 1
+
+
+def _verb(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """The verb and what follows it; None when the answer was given without one."""
+    from graftlab.cli.help import overview
+
+    first = arguments[0] if arguments else "--help"
+    if first in ("-h", "--help"):
+        print(overview())
+    elif first == "--version":
+        print(f"graftlab {__version__}")
+    elif first in ("-sc", "--shell-completion"):
+        return _complete(arguments)
+    elif first in VERBS:
+        return first, arguments[1:]
+    elif (place := _verb_behind_flags(arguments)) is not None:
+        return arguments[place], [*arguments[:place], *arguments[place + 1 :]]
+    else:
+        words = [*VERBS, *commands()]
+        hint = did_you_mean(first, words) or f" Verbs: {', '.join(words)}."
+        raise ConfigError(f"`{first}` is not a verb.{hint}")
+    return None, []
+
+
+def _verb_behind_flags(arguments: list[str]) -> int | None:
+    """Where the verb stands when flags come first, as in `graftlab --config-dir DIR train`."""
+    place = 0
+    while place < len(arguments) and arguments[place].startswith("-"):
+        flag, given, _ = arguments[place].partition("=")
+        place += 2 if flag in WITH_VALUE and not given else 1
+    return place if place < len(arguments) and arguments[place] in VERBS else None
+
+
+def _complete(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """Completion calls the program without a verb; the line being typed has it."""
+    line = os.environ.get("COMP_LINE", "")
+    program, _, rest = line.partition(" ")
+    verb, gap, tail = rest.lstrip().partition(" ")
+    if not any(word.startswith("query=") for word in arguments):
+        return "train", arguments
+    if gap and verb not in VERBS and verb in commands():
+        print(" ".join(commands()[verb].completions(tail)))
+        return None, []
+    if verb not in VERBS or not gap:
+        print(" ".join(name for name in [*VERBS, *commands()] if name.startswith(verb)))
+        return None, []
+    os.environ["COMP_LINE"] = f"{program} {tail}"
+    return verb, arguments
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}. Values are given as key=value; flags: see --help.")
+
+
+def _flags(rest: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Flags apart from words, wherever they stand."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--version", action="version", version=f"graftlab {__version__}")
+    parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
+    parser.add_argument("-p", "--package")
+    parser.add_argument("--resolve", action="store_true")
+    parser.add_argument("-cd", "--config-dir")
+    for flag in (("-sc", "--shell-completion"), ("--hydra-help",), ("-i", "--info")):
+        parser.add_argument(*flag, dest="hydra", action="append_const", const=flag[-1])
+    parser.add_argument("words", nargs="*")
+    flags = parser.parse_intermixed_args(rest)
+    return flags, flags.words
+
+
+def _help(choices: Schema, typed: Sequence[str], call: str) -> str:
+    from graftlab.cli.help import group_help, verb_help
+
+    group = typed[0].partition("=")[0] if typed else None
+    if group is None:
+        return verb_help(choices, call)
+    if group not in choices.under(""):
+        raise ConfigError(f"`{group}` is not a group.{did_you_mean(group, choices.under(''))}")
+    return group_help(choices, group, call)
+
+
+def _show(command: CommandLine, flags: argparse.Namespace, words: Sequence[Argument]) -> None:
+    """`--cfg job`: Hydra shows the configuration; the run folder is only known when it runs."""
+    folder = (
+        ["run_dir=${hydra:run.dir}"] if flags.resolve and command.schema.verb == "train" else []
+    )
+    package = ["--package", flags.package] if flags.package else []
+    resolve = ["--resolve"] if flags.resolve else []
+    overrides = [*command.overrides(words), *folder]
+    composed(command, overrides)
+    through_hydra(command, ["--cfg", flags.cfg, *package, *resolve, *overrides], _nothing)
+
+
+def _nothing(cfg: object) -> None:
+    """What Hydra is given to run where it only shows something."""
+
+
+def _tell(call: str, message: str) -> None:
+    lines = printable(message).splitlines()
+    gap = "\n  " if len(lines) > 1 else " "
+    print(f"{call}:{gap}" + "\n  ".join(lines), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""Words of a command line, as Hydra's grammar reads them.
+
+Hydra parses values: commas sweep, brackets make lists, quotes vanish. Free text and paths must not
+be parsed, so their values are quoted here, once, and arrive as they were typed:
+
+    prompt=Hello, "world" (a=b)      ->   prompt='Hello, "world" (a=b)'
+    lr=1e-3,1e-4                     ->   lr=1e-3,1e-4                      (a sweep, with -m)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from graftlab.cli.compose import MASKED
+from graftlab.registry import MARK
+
+TEXT = frozenset({"prompt", "system", "target.author", "target.description"})
+"""Keys whose value is text to the last character; even `null` is a word."""
+
+PATHS = frozenset(
+    {
+        "adapter",
+        "corpus",
+        "data.corpus",
+        "data.default_instruction",
+        "data.path",
+        "data.system_prompt",
+        "data.train",
+        "data.valid",
+        "decontaminate.against",
+        "dirs",
+        "draft",
+        "frame",
+        "generation.schema",
+        "logger.wandb.entity",
+        "logger.wandb.group",
+        "logger.wandb.project",
+        "lora.from_run",
+        "model.hub",
+        "model.of",
+        "model.path",
+        "model.revision",
+        "model.template",
+        "name",
+        "objective.base",
+        "objective.teacher",
+        "out",
+        "prompts",
+        "resume",
+        "rewriter.adapter",
+        "rewriter.cache",
+        "rewriter.model",
+        "rewriter.prompt",
+        "rewriter.url",
+        "target.draft",
+        "target.draft_template",
+        "target.signature",
+        "verify",
+        "write",
+    }
+)
+"""Keys that hold paths and names; a bare `null` clears them. They never sweep."""
+
+LISTS = frozenset(
+    {"corpus", "data.corpus", "data.train", "data.valid", "decontaminate.against", "dirs"}
+)
+"""Paths that may also be given as a list: data.train=[a.jsonl,b.jsonl]."""
+
+INNER = "data.prepare."
+"""What is below is a key of `prepare`, and read as one."""
+
+_SOURCE = re.compile(r"sources\.[^.]+\.files")
+"""Paths under names of the user's own: these too may be lists."""
+
+FOLDERS = frozenset({"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"})
+"""Hydra's own folders: quoted like paths, but ${now:...} keeps its meaning."""
+
+ALIASES = {"lora.from": "lora.from_run"}
+"""Keys as people write them -> fields (`from` is a word of Python)."""
+
+POSITIONAL = {"export": "adapter", "report": "dirs", "sample": "adapter"}
+"""Verb -> the key that words without `key=` stand for; of a key in LISTS there may be several."""
+
+_WORD = re.compile(r"(?P<prefix>\+{0,2}|~)(?P<key>[^=+~]+)=(?P<text>.*)", re.DOTALL)
+_REMOVAL = re.compile(r"~(?P<key>[^=+~]+)")
+_ITEM = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|([^,]*?))\s*(?:,|$)""", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One word of the command line: as typed, and as Hydra gets it."""
+
+    typed: str
+    key: str
+    hydra: str
+
+
+def read_arguments(arguments: Sequence[str], verb: str) -> list[Argument]:
+    """Every argument that is no flag, with positionals mapped and free text quoted."""
+    key = POSITIONAL.get(verb)
+    plain = [argument for argument in arguments if key and _is_path(argument)]
+    words = [_read(argument) for argument in arguments if argument not in plain]
+    if key in LISTS and plain:
+        listed = ",".join(map(quote, plain))
+        return [Argument(" ".join(plain), key, f"{key}=[{listed}]"), *words]
+    words = [*(Argument(path, str(key), f"{key}={quote(path)}") for path in plain), *words]
+    return [_beside_its_keys(word, words) for word in words]
+
+
+def _beside_its_keys(word: Argument, words: Sequence[Argument]) -> Argument:
+    """An option below `data.prepare` that is given keys as well: in one tree they share a node."""
+    keys = any(other.key.startswith(f"{word.key}.") for other in words)
+    if not word.key.startswith(INNER) or not keys:
+        return word
+    marked = word.hydra.replace(f"{word.key}=", f"{word.key}.{MARK}=", 1)
+    return Argument(word.typed, word.key, marked)
+
+
+def quote(text: str, *, interpolate: bool = False) -> str:
+    """`text` as a quoted value of Hydra's grammar that comes out as `text` again.
+
+    Unless `interpolate`, OmegaConf's `${...}` is escaped as well.
+    """
+    if text == "???":
+        text = MASKED
+    if not interpolate:
+        text = re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + "\\${", text)
+    # Hydra unescapes backslashes only in front of a quote, the closing one included.
+    text = re.sub(r"(\\*)('|\Z)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text)
+    return f"'{text}'"
+
+
+def _read(argument: str) -> Argument:
+    if (removal := _REMOVAL.fullmatch(argument)) is not None:
+        return Argument(argument, removal["key"], argument)
+    match = _WORD.fullmatch(argument)
+    if match is None:
+        return Argument(argument, "", argument)
+    key = ALIASES.get(match["key"], match["key"])
+    return Argument(argument, key, f"{match['prefix']}{key}={_value(key, match['text'])}")
+
+
+def _value(key: str, text: str) -> str:
+    key = key.removeprefix(INNER)
+    if key in TEXT:
+        return quote(text)
+    source = _SOURCE.fullmatch(key) is not None
+    if (key in LISTS or source) and text.startswith("[") and text.endswith("]"):
+        return "[" + ",".join(quote(item) for item in _items(text[1:-1])) + "]"
+    if key in PATHS or source:
+        return text if text == "null" else quote(text)
+    if key in FOLDERS:
+        # Lightning starts its second process with these words, already quoted.
+        quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+        return text if quoted else quote(text, interpolate=True)
+    return text
+
+
+def _items(text: str) -> list[str]:
+    found = ["".join(match.groups("")) for match in _ITEM.finditer(text)]
+    return [item for item in found if item]
+
+
+def _is_path(argument: str) -> bool:
+    return "=" not in argument or ("/" in argument.split("=")[0] and Path(argument).exists())

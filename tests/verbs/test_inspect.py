@@ -1,0 +1,101 @@
+"""`inspect`: what it shows, legibly with and without colour, and what it never touches."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from graftlab.data.jsonl import JsonlData
+from graftlab.errors import ConfigError
+from graftlab.models.hf import HFModel
+from graftlab.packing.plan import Packing
+from graftlab.verbs.inspect import Inspection, InspectSpec, run
+
+
+@pytest.fixture
+def spec(tmp_path: Path, qwen2_folder: Path) -> InspectSpec:
+    file = tmp_path / "[odd] chats.jsonl"
+    rows = [
+        [
+            {"role": "system", "content": "Be brief [bold]."},
+            {"role": "user", "content": "word " * (5 * i + 1)},
+            {"role": "assistant", "content": f"Answer {i}"},
+        ]
+        for i in range(30)
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    # A folder with the tokenizer alone: the weights cannot be read because there are none.
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (folder / name).write_bytes((qwen2_folder / name).read_bytes())
+    return InspectSpec(
+        model=HFModel(path=str(folder)),
+        data=JsonlData(train=str(file)),
+        packing=Packing(max_length=400),
+        batch_size=2,
+        rows=2,
+    )
+
+
+def printed(spec: InspectSpec, *, terminal: bool) -> tuple[Inspection, str]:
+    out = io.StringIO()
+    colours = "standard" if terminal else None
+    console = Console(file=out, force_terminal=terminal, width=100, color_system=colours)
+    return run(spec, console=console), out.getvalue()
+
+
+def test_tokens_layout_and_budget_are_shown(spec: InspectSpec) -> None:
+    found, text = printed(spec, terminal=False)
+    assert len(found.shown) == 2
+    assert text.count("⟦") == text.count("⟧") >= 2
+    assert "\x1b[" not in text
+    flat = text.replace("|", "")
+    assert "Be brief [bold]." in flat
+    assert "⟦Answer " in flat
+    for word in ("median", "p95", "system", "assistant", "samples per row", "steps per epoch"):
+        assert word in text
+    assert "over padding to max_length" in text
+    assert "[odd] chats.jsonl:" in text
+    budget = found.budget
+    assert 0 < budget.over_limit == len(found.longest) < budget.documents
+    assert budget.documents == len(found.lengths) + budget.over_limit
+    assert sorted(i for row in found.plan for i in row) == list(range(len(found.lengths)))
+    assert f"over the limit: {found.longest[0][0]}" in text.replace("\n", "")
+    assert budget.gain_over_max_length > budget.gain_over_batch >= 1
+    drawn = [line for line in text.splitlines() if "/400, " in line]
+    assert 4 <= len(drawn) <= 8 < budget.rows
+    assert any("B" in line for line in drawn)
+
+
+def test_a_terminal_gets_colour_in_place_of_brackets(spec: InspectSpec) -> None:
+    _, text = printed(spec, terminal=True)
+    assert "\x1b[" in text
+    assert "⟦A" not in text
+
+
+def test_a_missing_file_is_told_before_the_tokenizer_loads(spec: InspectSpec) -> None:
+    spec.data.train = "absent.jsonl"
+    spec.model = HFModel(path="also-absent")
+    with pytest.raises(ConfigError, match=r"data\.train=absent"):
+        run(spec)
+
+
+def test_importing_the_task_is_light() -> None:
+    heavy = ["torch", "numpy", "transformers", "rich"]
+    code = f"import sys, graftlab.verbs.inspect; print([m for m in {heavy} if m in sys.modules])"
+    source = Path(sys.modules["graftlab"].__path__[0]).parent
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(source)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"
