@@ -186,10 +186,10 @@ def test_a_logger(home: Path, qwen2_folder: Path) -> None:
 
 
 def test_a_callback_and_one_of_lightnings(home: Path, qwen2_folder: Path) -> None:
-    names = ["plugins=[loss_floor,deadline]", "max_steps=9"]
+    names = ["plugins=[loss_floor,deadline]"]
     floor = ["callbacks=[default,loss-floor]", "callbacks.loss_floor.floor=99"]
     late = ["callbacks=[default,deadline]", "callbacks.deadline.hours=1e-9"]
-    line = training(home, qwen2_folder, *names)
+    line = training(home, qwen2_folder, *names, "max_steps=9")
     codes, done = called(
         home,
         [*line, *floor, "callbacks.loss_floor.patienc=2"],
