@@ -53,7 +53,8 @@ def explain(error: Exception, schema: Schema, overrides: Sequence[str]) -> str |
     if isinstance(error, MissingConfigException) and (lost := _lost_class(error)) is not None:
         return lost
     if isinstance(error, HydraException | OmegaConfBaseException):
-        return _without_advice(str(error), str(cause) if cause is not error else "")
+        text = _without_advice(str(error), str(cause) if cause is not error else "")
+        return f"{text}\n{OWN_CLASS}" if re.search("Key '[^']+' not in", text) else text
     return None
 
 
