@@ -77,7 +77,7 @@ def doors(
     for verb in ("train", "sample", "inspect", "prepare", "report"):
         monkeypatch.setattr(importlib.import_module(f"graftlab.verbs.{verb}"), "run", doors.run)
     monkeypatch.setattr(importlib.import_module("graftlab.sweeps.run"), "run", doors.sweep)
-    # A process of its own only keeps the launcher small; test_sweep_trunk.py starts it.
+    # A process of its own only keeps the launcher small; test_sweep_prefix_sharing.py starts it.
     monkeypatch.setattr("graftlab.cli.sweep.lengths_apart", lengths_of)
     with kept_logging():
         yield doors

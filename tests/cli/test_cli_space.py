@@ -34,7 +34,7 @@ def one(typed: str) -> Dimension | None:
 def read(
     *typed: str, space: dict[str, Any] | None = None, when: dict[str, str] | None = None
 ) -> dict[str, Dimension]:
-    found = read_space(words(*typed), space=space or {}, when=when or {}, menu=MENU)
+    found = read_space(words(*typed), space=space or {}, when=when or {}, schema=MENU)
     return {d.key: d for d in found}
 
 
@@ -42,7 +42,7 @@ LISTS = {
     "lr=1e-4,1e-3": ("0.0001", "0.001"),
     "lora=attn,dora": ("attn", "dora"),
     "lora=glob(*-*)": ("afm-r32", "all-linear", "attn-mlp"),
-    "lora=glob(*,exclude=[a*])": ("dora", "full", "rslora"),
+    "lora=glob(*,exclude=[a*])": ("dora", "none", "rslora"),
     "lora.rank=range(8,33,8)": ("8", "16", "24", "32"),
     "lora.dropout=range(0,0.35,0.1)": ("0.0", "0.1", "0.2", "0.3"),
     "lora.rank=choice(4,8)": ("4", "8"),

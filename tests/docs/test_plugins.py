@@ -130,9 +130,9 @@ def test_what_is_refused(
     (tmp_path / "broken.py").write_text("1 / 0\n")
     (tmp_path / "needy.py").write_text("import not_installed\n")
     (tmp_path / "again.py").write_text(
-        "from graftlab.objectives.sft import CrossEntropy\n"
+        "from graftlab.objectives.sft import SFT\n"
         "from graftlab.registry import choice\n"
-        "@choice('sft')\nclass Mine(CrossEntropy): ...\n"
+        "@choice('sft')\nclass Mine(SFT): ...\n"
     )
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "asks.yaml").write_text("# @package _global_\nplugins: [focal]\n")

@@ -61,7 +61,7 @@ def test_without_a_budget_nothing_is_looked_at(monkeypatch: pytest.MonkeyPatch) 
 
 def test_an_unknown_rate_is_named() -> None:
     spec = spec_of("budget.max_hours=1", "machine.achieved.bf16=null", "machine.peak.bf16=null")
-    with pytest.raises(ConfigError, match=r"device\.achieved\.bf16"):
+    with pytest.raises(ConfigError, match=r"machine\.achieved\.bf16"):
         refuse_sweep_over_budget([spec])
 
 

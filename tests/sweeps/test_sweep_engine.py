@@ -76,7 +76,7 @@ def test_jobs_killed_together_are_tried_alone(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         f"sys.path.insert(0, {str(Path(sweep_crew.__file__).parent)!r})\n"
         "from graftlab.sweeps.claim import claim\n"
-        "from graftlab.sweeps.worker import main\n"
+        "from graftlab.sweeps.__main__ import main\n"
         "from sweep_crew import Pretender\n"
         "class Together(Pretender):\n"
         "    def train(self, claimed):\n"

@@ -44,7 +44,8 @@ def test_an_observer_travels_whole(tmp_path) -> None:
     branch = replace(draft("y"), trunk="x", branch_step=7)
     job, _ = ledger.add([trunk, branch], launch="a")
     rules = Rules("asha", 2, 0.5)
-    (words,) = watch_job(ledger, job, rules).travels()
+    maker, words = watch_job(ledger, job, rules).travels()
+    assert maker == "graftlab.sweeps.watcher:arrived"
     ledger.put("rules", {"pruner": "none"})  # what is settled meanwhile is for other starts
     for first in (True, False):
         there = arrived(words, first=first)

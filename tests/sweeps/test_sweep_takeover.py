@@ -107,7 +107,7 @@ def test_a_job_without_tries_here_that_died_elsewhere_fails(ledger: Ledger) -> N
 def test_a_worker_that_was_taken_over_writes_nothing(ledger: Ledger) -> None:
     lost = take(ledger)
     watcher = watch_job(ledger, lost.job, Rules())
-    (words,) = watcher.travels()
+    _, words = watcher.travels()
     with ledger.writing() as db:  # silent for long, on another host
         db.execute("UPDATE jobs SET worker = 'elsewhere:1'")
     kept = row(ledger)

@@ -239,7 +239,7 @@ def test_what_crashed_together_is_tried_alone(base, tmp_path) -> None:
         "    raise MemoryError('all of it')\n"
         "    yield\n"
         "joint.execute_together = crash\n"
-        "from graftlab.sweeps.worker import main\n"
+        "from graftlab.sweeps.__main__ import main\n"
         "sys.exit(main())\n"
     )
     places = [Slot("cpu", {"OMP_NUM_THREADS": "1"})]

@@ -151,14 +151,14 @@ def test_who_cannot_join_ends_no_other_run(three, tmp_path, monkeypatch):
 
 def test_a_run_that_has_left_is_not_kept_in_memory(three, tmp_path, monkeypatch):
     adapters = []
-    attach = joint.Host._seat
+    attach = joint.Host._admit
 
-    def seat(self, job, **more):
+    def admit(self, job, **more):
         made = attach(self, job, **more)
         adapters.append(weakref.ref(made.adapter))
         return made
 
-    monkeypatch.setattr(joint.Host, "_seat", seat)
+    monkeypatch.setattr(joint.Host, "_admit", admit)
     alive = []
 
     def joiners(step: int, active: int) -> Sequence[JointJob]:

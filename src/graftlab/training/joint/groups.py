@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FREE = (
     "lora", "optimizer", "schedule", "lr", "epochs", "max_steps", "max_minutes",
     "callbacks", "logger", "generation", "checkpoint", "machine", "budget",
-    "compile", "resume", "name", "run_dir", "sweep", "launcher",
+    "compile", "resume", "name", "run_dir",
 )  # fmt: skip
 """Keys in which runs that train together may differ; all others must be equal."""
 HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output)$")
