@@ -153,7 +153,7 @@ def test_killed_and_resumed_equals_never_killed(spec, tmp_path):
             accumulate=2,
             callbacks=Callbacks(validation=Validation(every_steps=2), samples=Samples(prompts=0)),
             checkpoint=Checkpointing(every_steps=1),
-            precision=Precision(name="bf16-mixed"),
+            precision=Precision(name="auto"),
             lora=replace(LORA, dropout=0.2),
         )
     )

@@ -71,7 +71,7 @@ def spec(root: Path, qwen2_folder: Path, tmp_path: Path) -> TrainSpec:
         data=JsonlData(train=str(root / "train.jsonl"), valid=str(root / "valid.jsonl")),
         objective=SFT(),
         optimizer=AdamW(),
-        precision=Precision(name="bf16-mixed"),
+        precision=Precision(name="auto"),
         packing=Packing(max_length=80),
         lora=Lora(dropout=0.2),
         schedule=WSD,

@@ -35,7 +35,7 @@ def busy(spec) -> dict:
         spec,
         callbacks=callbacks,
         checkpoint=Checkpointing(every_steps=1),
-        precision=Precision(name="bf16-mixed"),
+        precision=Precision(name="auto"),
         accumulate=2,
     )
     return dump(replace(changed, lora=Lora(dropout=0.2)))
