@@ -12,6 +12,7 @@ from graftlab.adapters.attach import attach
 from graftlab.adapters.draft import DraftModel
 from graftlab.adapters.lora import Lora
 from graftlab.data.demo import DemoData
+from graftlab.machine import all_machines
 from graftlab.models.tiny import ASSET, TinyModel
 from graftlab.objectives.distill import Distill
 from graftlab.objectives.sft import SFT
@@ -31,6 +32,7 @@ def student() -> PlanSpec:
         optimizer=AdamW(),
         lora=Lora(full=True),
         precision=Precision(name="bf16-mixed"),
+        machine=all_machines()["h100"],  # whose rates are known: nothing is measured
         compile="off",
     )
 
