@@ -1,4 +1,4 @@
-"""A sweep's budget: every job reckoned before the first starts, quickly; what is paid counts."""
+"""A sweep's budget: every job estimated before the first starts, quickly; what is paid counts."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def test_money_counts_too() -> None:
 
 
 def test_without_a_budget_nothing_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    import graftlab.planning.estimate as reckon
+    from graftlab.planning import budget
 
-    monkeypatch.setattr(reckon, "question_of", lambda *_, **__: pytest.fail("looked"))
+    monkeypatch.setattr(budget, "question_of", lambda *_, **__: pytest.fail("looked"))
     refuse_sweep_over_budget([spec_of()])
     refuse_sweep_over_budget([])
 

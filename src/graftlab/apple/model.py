@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.errors import ConfigError, ModelError, did_you_mean
+from graftlab.errors import ConfigError
 from graftlab.models.architecture import Architecture
-from graftlab.models.base import ModelSpec
+from graftlab.models.base import ModelSpec, existing_folder
 from graftlab.models.integrity import require_undamaged
 from graftlab.registry import choice
 
@@ -97,13 +97,7 @@ class AFMModel(ModelSpec):
             raise ConfigError(
                 "model=afm-3b needs model.path=DIR: the assets folder of Apple's adapter toolkit."
             )
-        folder = Path(self.path).expanduser()
-        if not folder.is_dir():
-            parent = folder.parent
-            siblings = [p.name for p in parent.iterdir() if p.is_dir()] if parent.is_dir() else []
-            hint = did_you_mean(folder.name, siblings)
-            raise ModelError(f"model.path={self.path}: there is no such folder.{hint}")
-        return folder.resolve()
+        return existing_folder(self.path)
 
     def assets(self) -> Assets:
         """Its files. Raises ModelError naming all that are missing."""

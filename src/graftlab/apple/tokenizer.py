@@ -101,7 +101,7 @@ class AFMTokenizer(Tokenizer):
         if self._model.encode(TURN_START)[1:] != [whole[TURN_START]]:
             raise ModelError(
                 f"{self._file} puts no token of its own in front of a text (add_dummy_prefix is "
-                "off), which the template AFM v6 reckons with: train it with add_dummy_prefix=True."
+                "off), which the template AFM v6 expects: train it with add_dummy_prefix=True."
             )
 
     def render_text(

@@ -26,7 +26,7 @@ TEMPLATES = ("chatml",)
 
 
 def absolute(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration (`choices.dump`) with the paths of files that are there in full."""
+    """The configuration (`registry.dump`) with the paths of files that are there in full."""
     return _walked(config, _in_full)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from graftlab.errors import ModelError, require_choice
+from graftlab.errors import ModelError, did_you_mean, require_choice
 from graftlab.registry import group
 
 if TYPE_CHECKING:
@@ -260,6 +260,17 @@ class Base(ABC):
             self.adapter.detach()
         self.set_checkpointing(False)
         self.model.eval()
+
+
+def existing_folder(path: str) -> Path:
+    """The folder that `model.path` names, in full. Raises ModelError, with a name that is near."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        parent = folder.parent
+        siblings = [p.name for p in parent.iterdir() if p.is_dir()] if parent.is_dir() else []
+        hint = did_you_mean(folder.name, siblings)
+        raise ModelError(f"model.path={path}: there is no such folder.{hint}")
+    return folder.resolve()
 
 
 def _silence_dropout(model: nn.Module) -> None:

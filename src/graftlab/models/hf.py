@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.errors import ConfigError, ModelError, did_you_mean
+from graftlab.errors import ConfigError, ModelError
 from graftlab.models.architecture import Architecture
-from graftlab.models.base import ModelSpec
+from graftlab.models.base import ModelSpec, existing_folder
 from graftlab.models.headers import (
     check_headers,
     check_vocabulary,
@@ -88,13 +88,7 @@ class HFModel(ModelSpec):
             return _download(self.hub, self.revision)
         if self.path is None:
             raise ConfigError(NEEDS_ONE)
-        folder = Path(self.path).expanduser()
-        if not folder.is_dir():
-            parent = folder.parent
-            siblings = [p.name for p in parent.iterdir() if p.is_dir()] if parent.is_dir() else []
-            hint = did_you_mean(folder.name, siblings)
-            raise ModelError(f"model.path={self.path}: there is no such folder.{hint}")
-        return folder.resolve()
+        return existing_folder(self.path)
 
     def fingerprint(self) -> str:
         from graftlab.models.fingerprint import fingerprint

@@ -24,7 +24,7 @@ LONGEST = 60
 def job_identity(config: Mapping[str, Any], data: str) -> str:
     """Hash of all that changes a job's result: configuration, data, version of this package.
 
-    `config` is `choices.dump(spec)`, `data` what `data_identity` says. Not of where it runs, what
+    `config` is `registry.dump(spec)`, `data` what `data_identity` says. Not of where it runs, what
     it is called, what it may cost or how the sweep around it is searched.
     """
     return _hash([identity(dict(config)), data, __version__])

@@ -18,7 +18,7 @@ class NewJob:
     """What differs, short, as it goes into the folder's name."""
     swept: Mapping[str, str]
     spec: Mapping[str, Any]
-    """`choices.dump` of the run's specification."""
+    """`registry.dump` of the run's specification."""
     trunk: str | None = None
     """Identity of the job from whose checkpoint this one branches."""
     branch_step: int | None = None

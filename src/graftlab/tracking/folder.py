@@ -221,7 +221,7 @@ class RunFolder:
             self.write_config(config)
 
     def write_config(self, config: dict[str, Any]) -> None:
-        """Write `run.yaml`; `config` is `choices.dump(spec)`."""
+        """Write `run.yaml`; `config` is `registry.dump(spec)`."""
         text = yaml.safe_dump(absolute(config), sort_keys=False, allow_unicode=True)
         write_atomic(self.path / "run.yaml", with_head(text))
 

@@ -17,7 +17,7 @@ BUDGETS = (
 
 
 def identity(config: Mapping[str, Any], *, paths: bool = True) -> str:
-    """Hash of what decides a run's result; `config` is `choices.dump(spec)`.
+    """Hash of what decides a run's result; `config` is `registry.dump(spec)`.
 
     Without `paths` where it stands beside hashes of what the files hold.
     """

@@ -102,7 +102,7 @@ def _weight_name(name: str) -> str:
 
 
 def _scale(extent: Tensor) -> Tensor:
-    """The step of 8-bit numbers that hold this range (low, high), as tamm's observers reckon it."""
+    """The step of 8-bit numbers that hold this range (low, high), as tamm computes it."""
     import torch
 
     low, high = extent.float()
