@@ -156,7 +156,8 @@ def test_epochs_share_a_trunk_and_equal_their_solo_runs(base, tmp_path) -> None:
     alone = tmp_path / "alone"
     program = (
         "import json, sys; from graftlab.registry import restore\n"
-        "from graftlab.verbs.train import TrainSpec, run\n"
+        "from graftlab.training.spec import TrainSpec\n"
+        "from graftlab.training.start import run\n"
         "run(restore(TrainSpec, json.loads(sys.argv[1])))"
     )
     config = {**configs[0], "run_dir": str(alone)}
