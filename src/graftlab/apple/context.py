@@ -3,8 +3,7 @@
     segment_0   layer 0 .. n-1     keys and values kept here, quantised as the model quantises them
     segment_1   layers behind      reuse those that layer n-1 has just read from here
 
-tamm asks a view for one layer at a time; this one keeps each layer's rows side by side and doubles
-its room when it is full, so that a token costs a write and no copy.
+tamm asks a view for one layer at a time; positions and mask are given with every pass.
 
 Legend: B rows, T tokens fed, S tokens read, W width of the keys of all heads.
 """
@@ -22,50 +21,30 @@ from graftlab.models.context import Context
 if TYPE_CHECKING:
     from graftlab.models.base import Base
 
-ROOM = 256
-"""Tokens a fresh cache has room for."""
-
 
 class LayerCache:
-    """Keys and values (B, S, W) of one layer."""
+    """Keys and values (B, S, W) of one layer; a layer writes before it reads."""
 
     def __init__(self) -> None:
-        self._kept: tuple[Tensor, Tensor] | None = None
-        self.length = 0
+        self._kept: list[Tensor] = []
 
-    def write_to_tail(self, key: Tensor, value: Tensor) -> None:
-        """Append (B, T, W)."""
-        end = self.length + key.shape[1]
-        if self._kept is None or self._kept[0].shape[1] < end:
-            self._grow(key, value, end)
-        assert self._kept is not None
-        for kept, new in zip(self._kept, (key, value), strict=True):
-            kept[:, self.length : end] = new
-        self.length = end
+    def write_to_tail(self, *new: Tensor) -> None:
+        """Append keys and values (B, T, W)."""
+        kept = self._kept or [each[:, :0] for each in new]
+        self._kept = [torch.cat(pair, dim=1) for pair in zip(kept, new, strict=True)]
 
-    def read(self) -> tuple[Tensor, Tensor]:
-        assert self._kept is not None, "a layer writes before it reads"
-        keys, values = self._kept
-        return keys[:, : self.length], values[:, : self.length]
+    def read(self) -> tuple[Tensor, ...]:
+        return tuple(self._kept)
+
+    def crop(self, length: int) -> None:
+        self._kept = [kept[:, :length] for kept in self._kept]
 
     def select(self, rows: Tensor) -> None:
-        if self._kept is not None:
-            keys, values = self._kept
-            self._kept = keys[rows], values[rows]
-
-    def _grow(self, key: Tensor, value: Tensor, end: int) -> None:
-        room = max(ROOM, 2 * end)
-        grown = []
-        for index, new in enumerate((key, value)):
-            larger = new.new_empty(new.shape[0], room, new.shape[2])
-            if self._kept is not None:
-                larger[:, : self.length] = self._kept[index][:, : self.length]
-            grown.append(larger)
-        self._kept = grown[0], grown[1]
+        self._kept = [kept[rows] for kept in self._kept]
 
 
 class Cache:
-    """What tamm calls a view of a KV cache; positions and mask are given with every pass."""
+    """What tamm calls a view of a KV cache."""
 
     dtype = None  # the layers write in the dtype they compute in
 
@@ -125,7 +104,7 @@ class AFMContext(Context):
     def crop(self, length: int) -> None:
         assert 0 <= length <= self.length, f"cannot crop {self.length} tokens to {length}"
         for layer in self._cache.layers:
-            layer.length = length
+            layer.crop(length)
         self.length = length
 
     def select(self, rows: Tensor) -> None:

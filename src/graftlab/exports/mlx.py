@@ -10,7 +10,6 @@ loader refuses models with a fused q, k, v layer (0.32): `load_adapter` below pu
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from graftlab.errors import ConfigError, ModelError
 from graftlab.exports.mlx_base import base_in_mlx
 from graftlab.exports.source import Trained
-from graftlab.exports.target import Target, compare, save_tensors
+from graftlab.exports.target import Target, compare_file, save_tensors, write_config
 from graftlab.files.reading import read_json
 from graftlab.registry import choice
 
@@ -77,18 +76,12 @@ class MLX(Target):
 
     def write(self, adapter: Trained, folder: Path) -> None:
         save_tensors(in_mlx(adapter).state, folder / WEIGHTS, library="mlx")
-        text = json.dumps(mlx_config(adapter), indent=2, sort_keys=True)
-        (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+        write_config(folder / CONFIG, mlx_config(adapter))
         if self.with_base and (base := base_in_mlx(adapter)):
             base.write(folder / BASE)
 
     def verify(self, adapter: Trained, folder: Path) -> list[str]:
-        from safetensors.torch import load_file
-
-        found, wanted = load_file(folder / WEIGHTS), in_mlx(adapter).state
-        if found.keys() != wanted.keys():
-            raise ModelError(f"{folder.name}/{WEIGHTS} holds other tensors than were written.")
-        count = compare(((n, found[n], t) for n, t in wanted.items()), folder)
+        count = compare_file(folder / WEIGHTS, in_mlx(adapter).state)
         facts = [f"{count} tensors read back equal"]
         base = base_in_mlx(adapter) if self.with_base else None
         return facts + (base.verify(folder / BASE) if base else [])

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 from graftlab.apple.exports import afm7
 from graftlab.apple.exports.source import TrainedAFM, described
-from graftlab.errors import ModelError
 from graftlab.exports.mlx import InMLX, in_mlx
-from graftlab.exports.mlx_base import WEIGHTS, MLXBase, base_in_mlx, write_config
-from graftlab.exports.target import compare, save_tensors
+from graftlab.exports.mlx_base import CONFIG, WEIGHTS, MLXBase, base_in_mlx
+from graftlab.exports.target import compare_file, save_tensors, write_config
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,15 +39,10 @@ class AFM7Base(MLXBase):
     def write(self, folder: Path) -> None:
         folder.mkdir()
         save_tensors(self._weights(), folder / WEIGHTS, library="mlx")
-        write_config(folder, afm7.base_config(described(self.folder) or {}))
+        write_config(folder / CONFIG, afm7.base_config(described(self.folder) or {}))
 
     def verify(self, folder: Path) -> list[str]:
-        from safetensors.torch import load_file
-
-        found, wanted = load_file(folder / WEIGHTS), self._weights()
-        if found.keys() != wanted.keys():
-            raise ModelError(f"{folder / WEIGHTS} holds other tensors than were written.")
-        count = compare(((n, found[n], t) for n, t in wanted.items()), folder)
+        count = compare_file(folder / WEIGHTS, self._weights())
         return [f"{count} tensors of the base read back equal"]
 
     def _weights(self) -> dict[str, Tensor]:
