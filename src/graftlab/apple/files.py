@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 WEIGHTS = "base-model.pt"
 CONFIG = "base-model-config.json"
 TOKENIZER = "tokenizer.model"
-MARK = '"__tamm_type__": "models:'
-"""What tamm writes at the head of a model's JSON."""
 TYPES = frozenset({"models", "adapters", "ao", "layers", "torch.dtype", "torch.device"})
 """Kinds of objects that describe a model; tamm would make others from a config, too."""
 INSTALL = "pip install 'graftlab[apple]'"
@@ -50,19 +48,16 @@ class Assets:
 def find_assets(folder: Path) -> Assets:
     """The files in `folder`. Raises ModelError naming everything that is missing at once."""
     config = _find_config(folder)
-    problems = [
-        f"{name} ({what})"
-        for name, what in ((WEIGHTS, "the base's weights"), (TOKENIZER, "its SentencePiece model"))
-        if not (folder / name).is_file()
-    ]
-    if config is None:
-        problems.append(f"{CONFIG} (or one other *.json that describes a model of tamm)")
-    if problems:
+    wanted = {
+        f"{WEIGHTS} (the base's weights)": (folder / WEIGHTS).is_file(),
+        f"{TOKENIZER} (its SentencePiece model)": (folder / TOKENIZER).is_file(),
+        f"{CONFIG} (or one other *.json that describes a model of tamm)": config is not None,
+    }
+    if config is None or not all(wanted.values()):
         raise ModelError(
             f"{folder} is not an assets folder of Apple's adapter toolkit: it lacks "
-            f"{', '.join(problems)}."
+            f"{', '.join(name for name, there in wanted.items() if not there)}."
         )
-    assert config is not None
     if not zipfile.is_zipfile(folder / WEIGHTS):
         raise ModelError(
             f"{folder / WEIGHTS} is cut off, or torch.save did not write it. Copy it again."
@@ -77,14 +72,9 @@ def _find_config(folder: Path) -> Path | None:
     others = [
         path
         for path in sorted(folder.glob("*.json"))
-        if "draft" not in path.name and _describes_model(path)
+        if "draft" not in path.name and "models" in _types(read_plain(path))
     ]
     return others[0] if len(others) == 1 else None
-
-
-def _describes_model(path: Path) -> bool:
-    content = read_plain(path)
-    return MARK in json.dumps(content) if content is not None else False
 
 
 def read_plain(path: Path) -> dict[str, Any] | None:
