@@ -7,7 +7,7 @@ from graftlab.adapters.store import register_checkpoint
 from graftlab.apple.attach import attach, check, load_adapter
 from graftlab.apple.base import AFMBase
 from graftlab.apple.checkpoints import SUFFIX, ToolkitSource
-from graftlab.apple.exports import mlx, peft
+from graftlab.apple.exports import afm7, peft
 from graftlab.apple.exports.fmadapter import FMAdapter
 from graftlab.apple.exports.mlpackage import MLPackage
 from graftlab.apple.exports.source import TrainedAFM
@@ -22,7 +22,7 @@ from graftlab.exports.source import register_trained
 from graftlab.models.folder import register_model_folder
 from graftlab.text.load import register_tokenizer
 
-__all__ = ["AFMMini", "AFMModel", "FMAdapter", "MLPackage", "mlx", "peft"]
+__all__ = ["AFMMini", "AFMModel", "FMAdapter", "MLPackage", "afm7", "peft"]
 
 register_tokenizer(recognise)
 register_adapters(AFMModel, AFMBase, check=check, attach=attach, load=load_adapter)

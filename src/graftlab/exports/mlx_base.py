@@ -32,9 +32,9 @@ class MLXBase(ABC):
     def check(self) -> None:
         """Raise ModelError unless the base can be written."""
 
-    @abstractmethod
     def notes(self) -> list[str]:
         """What has to be done to the base's own folder before mlx-lm reads it right."""
+        return []
 
     @abstractmethod
     def write(self, folder: Path) -> None:
