@@ -12,8 +12,7 @@ from graftlab.apple.exports.fmadapter import FMAdapter
 from graftlab.apple.exports.mlpackage import MLPackage
 from graftlab.apple.exports.source import TrainedAFM
 from graftlab.apple.files import WEIGHTS
-from graftlab.apple.mini import AFMMini
-from graftlab.apple.model import AFMModel
+from graftlab.apple.model import AFMMini, AFMModel
 from graftlab.apple.tokenizer import recognise
 from graftlab.apple.toolkit.answer import answer
 from graftlab.apple.toolkit.helps import SUMMARY, completions
