@@ -1,8 +1,7 @@
-"""The parts of the report: signs, languages, repeats, draws and charts."""
+"""The parts of the report: signs, repeats and draws."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 
 import pytest
@@ -10,11 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graftlab.pages.html import esc, percent
-from graftlab.recipes.report.charts import edges, histogram
-from graftlab.recipes.report.language import guess
 from graftlab.recipes.report.phrases import Frequent, Phrases
 from graftlab.recipes.report.row_sampling import Lowest, turns_in
-from graftlab.recipes.report.signs import mostly_symbols, signs_in
+from graftlab.recipes.report.signs import signs_in
 from recipe_rows import sentence
 
 
@@ -30,42 +27,6 @@ from recipe_rows import sentence
 )
 def test_what_is_right_is_no_sign(said: str) -> None:
     assert signs_in(said) == []
-
-
-@given(st.text(st.characters(max_codepoint=127), max_size=60))
-def test_ascii_takes_no_other_path_than_the_rest(text: str) -> None:
-    assert (mostly_symbols(text) is None) == (mostly_symbols(text + "\u2003") is None)
-
-
-@pytest.mark.parametrize(
-    ("text", "language"),
-    [
-        ("The cat is on the mat, and it was there all day.", "English"),
-        ("Der Hund ist nicht mit der Katze auf dem Weg.", "German"),
-        ("Le chat est dans la maison avec les enfants.", "French"),
-        ("El perro está en la casa con los niños y las niñas.", "Spanish"),
-        ("Il gatto è nella casa con il cane e non si muove.", "Italian"),
-        ("O gato não está em casa, mas você também não.", "Portuguese"),
-        ("De hond is niet in het huis, maar hij komt ook niet.", "Dutch"),
-        ("Привет, как дела у тебя сегодня?", "Cyrillic script"),
-        ("今天天气很好。", "CJK script"),
-        ("def f(x): return x + 1 if x else [None]", "unclear"),
-        ("Apples, pears.", "under 5 words"),
-        ("", "under 5 words"),
-    ],
-)
-def test_languages_are_guessed(text: str, language: str) -> None:
-    assert guess(text) == language
-
-
-def test_bars_hold_every_row() -> None:
-    values = {0: 4, 1: 3, 5: 9, 700: 2}
-    bins = edges(700)
-    assert bins[:8] == [0, 1, 2, 3, 4, 6, 8, 12]
-    assert bins == sorted(set(bins))
-    drawn = histogram(values, bins, median=5, name="core")
-    assert [int(n) for n in re.findall(r": (\d+) rows", drawn)] == [4, 3, 9, 2]
-    assert "4–5 words: 9 rows" in drawn
 
 
 def test_repeats_are_counted_by_row_and_answers_once() -> None:
@@ -118,12 +79,7 @@ def test_shares_are_never_told_as_nothing_or_everything() -> None:
 
 
 def test_every_kind_of_row_says_its_parts() -> None:
-    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "age"}}]}
-    shared = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
-    assert list(turns_in({"messages": [call], "tools": [{"name": "age"}]})) == [
-        ("assistant", "\nage")
-    ]
-    assert list(turns_in({"conversations": shared})) == [("user", "a"), ("assistant", "b")]
-    rated = {"prompt": "a", "chosen": [{"role": "assistant", "content": "b"}], "rejected": "c"}
-    assert list(turns_in(rated)) == [("user", "a"), ("chosen", "b"), ("rejected", "c")]
-    assert list(turns_in(["odd", 3])) == [("other", "odd")]
+    asked = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    said = [("user", "a"), ("assistant", "b")]
+    assert list(turns_in({"messages": asked, "tools": [{"name": "age"}], "source": "core"})) == said
+    assert list(turns_in({"text": "Prose.", "source": "core"})) == [("text", "Prose.")]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 from graftlab.pages.html import count, esc, folded, percent, section, shell
 from graftlab.recipes.mix import MANY
 from graftlab.recipes.report.figures import counts, lengths
-from graftlab.recipes.report.findings import characters, duplicates, repeats
-from graftlab.recipes.report.losses import EXAMPLES, Losses, LossGroup
+from graftlab.recipes.report.findings import characters, repeats
+from graftlab.recipes.report.losses import EXAMPLES, LossGroup
 from graftlab.recipes.report.signs import SIGNS
 from graftlab.recipes.report.survey import SHOWN, Survey, merged
 from graftlab.recipes.report.turns import place, turns
@@ -19,15 +19,14 @@ SECTIONS = {
     "counts": "Rows per source and step",
     "lengths": "Lengths",
     "repeats": "What repeats",
-    "characters": "Languages and characters",
-    "duplicates": "Near-duplicates",
+    "characters": "Characters",
     "dropped": "Dropped rows",
     "rows": "Random rows",
 }
 """Anchor -> its name in the list of contents."""
 
 
-def page(manifest: Mapping[str, Any], losses: Losses, survey: Survey) -> str:
+def page(manifest: Mapping[str, Any], losses: Sequence[LossGroup], survey: Survey) -> str:
     """The whole report as HTML that needs nothing else."""
     links = "".join(f'<a href="#{name}">{title}</a>' for name, title in SECTIONS.items())
     body = "\n".join(
@@ -38,7 +37,6 @@ def page(manifest: Mapping[str, Any], losses: Losses, survey: Survey) -> str:
             lengths(survey),
             repeats(survey),
             characters(survey),
-            duplicates(losses),
             _dropped(losses),
             _rows(survey),
             f"<footer>graftlab {esc(manifest['graftlab'])}, seed {manifest['seed']}. Examples are "
@@ -49,8 +47,8 @@ def page(manifest: Mapping[str, Any], losses: Losses, survey: Survey) -> str:
     return shell("Data set report", body)
 
 
-def _head(manifest: Mapping[str, Any], losses: Losses, survey: Survey) -> str:
-    whole = [found for _, found in merged(survey.lengths)]
+def _head(manifest: Mapping[str, Any], losses: Sequence[LossGroup], survey: Survey) -> str:
+    whole = merged(survey.lengths).values()
     tiles = [
         *(
             (count(found["rows"]), f"rows in {esc(side)}.jsonl")
@@ -74,10 +72,12 @@ def _named(manifest: Mapping[str, Any]) -> str:
     return f"{'source' if len(sources) == 1 else 'sources'} {', '.join(sources)}"
 
 
-def _points(manifest: Mapping[str, Any], losses: Losses, survey: Survey) -> Iterator[str]:
+def _points(
+    manifest: Mapping[str, Any], losses: Sequence[LossGroup], survey: Survey
+) -> Iterator[str]:
     """The first things to know, each with a link to more."""
     into = {step["step"]: step["in"] for step in manifest["steps"]}
-    groups = sorted((g for g in losses.groups if not g.parts), key=lambda g: -g.rows)
+    groups = sorted((g for g in losses if not g.parts), key=lambda g: -g.rows)
     for group in groups[:4]:
         yield (
             f'<a href="#dropped">{esc(group.step)}: {esc(group.reason)}</a> took '
@@ -108,10 +108,10 @@ def _points(manifest: Mapping[str, Any], losses: Losses, survey: Survey) -> Iter
         yield "No signs of damage, and no addresses"
 
 
-def _dropped(losses: Losses) -> str:
+def _dropped(losses: Sequence[LossGroup]) -> str:
     """Every step and reason with its number and a few rows."""
     steps: dict[str, list[LossGroup]] = {}
-    for group in losses.groups:
+    for group in losses:
         steps.setdefault(group.step, []).append(group)
     content = []
     for step, groups in steps.items():

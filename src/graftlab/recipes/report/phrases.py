@@ -17,7 +17,7 @@ OPENING = 4
 """Words of an opening."""
 NGRAM = 6
 """Words of an n-gram: longer than most idioms."""
-ANSWERS = ("assistant", "text", "chosen")
+ANSWERS = ("assistant", "text")
 """Parts that a model learns to write."""
 MOST = 200_000
 """Candidates held at a time."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from graftlab.pages.html import esc
-from graftlab.recipes.report.row_sampling import PARTS
 
 
 def turns(said: Iterable[tuple[str, str]]) -> str:
     """A conversation, each turn with its part."""
     return "\n".join(
-        f'<div class="turn {part if part in PARTS else "other"}"><span class="part">{esc(part)}'
-        f'</span><div class="said" dir="auto">{esc(text)}</div></div>'
+        f'<div class="turn {part}"><span class="part">{part}</span>'
+        f'<div class="said" dir="auto">{esc(text)}</div></div>'
         for part, text in said
     )
 
