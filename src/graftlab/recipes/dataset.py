@@ -25,8 +25,8 @@ from graftlab.files.locks import hold
 from graftlab.files.reading import read_json
 from graftlab.recipes.key import key_of
 from graftlab.recipes.prepare import prepare
-from graftlab.recipes.progress import StepProgress, briefly
 from graftlab.recipes.spec import PrepareSpec
+from graftlab.recipes.summary import briefly
 from graftlab.registry import dump, restore
 
 
@@ -71,8 +71,8 @@ def _make(data: PreparedData, folder: Path) -> None:
     spec.out = str(folder)
     if (line := spec.advice()) is not None:
         say(line)
-    with named(data), StepProgress() as display:
-        made = prepare(spec, display=display, key=data.key)
+    with named(data):
+        made = prepare(spec, key=data.key, shown=True)
     briefly(made)
 
 

@@ -84,7 +84,7 @@ class Neighbours:
 
     def _shared(self, number: int) -> np.ndarray:
         """The buckets of a record in which there are others, too."""
-        own = self._buckets[number]
+        own: np.ndarray = self._buckets[number]
         return own[own >= 0]
 
     def of(self, number: int) -> Iterator[tuple[int, float]]:

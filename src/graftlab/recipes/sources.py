@@ -97,10 +97,10 @@ def find_files(key: str, patterns: Any) -> list[Path]:
 
 
 def fingerprint(path: Path) -> dict[str, Any]:
-    """What the manifest says of an input file: path, bytes and SHA-256."""
+    """What the manifest says of a file's content: bytes and SHA-256."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"file": str(path), "bytes": path.stat().st_size, "sha256": digest}
+    return {"bytes": path.stat().st_size, "sha256": digest}
 
 
 def read_source(
