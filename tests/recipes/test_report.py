@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from graftlab.recipes import report
 from graftlab.recipes.mix import Mix
 from graftlab.recipes.prepare import prepare
-from graftlab.recipes.report import phrases, survey, write_report
-from graftlab.recipes.report.losses import CLIP
+from graftlab.recipes.report import survey, write_report
 from graftlab.recipes.report.page import SECTIONS
 from graftlab.recipes.report.row_sampling import lines
 from graftlab.recipes.report.signs import SIGNS, signs_in
 from graftlab.recipes.report.survey import Survey
+from graftlab.recipes.report.turns import CLIP
 from graftlab.recipes.sources import SourceSpec
 from graftlab.recipes.spec import PrepareSpec
 from graftlab.recipes.split import Split
@@ -242,7 +242,6 @@ def test_memory_and_size_do_not_grow_with_the_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(survey, "SAMPLE", 100)
-    monkeypatch.setattr(phrases, "MOST", 5000)
 
     def rows(count: int) -> Iterator[dict[str, Any]]:
         return (row(f"{sentence(n, words=40)} {'x' * 3000}") for n in range(count))
@@ -269,4 +268,3 @@ def test_lines_know_their_place_and_lot(tmp_path: Path) -> None:
     found = list(lines(path, seed=3))
     assert [line.place for line in found] == ["a.jsonl:1", "a.jsonl:2", "a.jsonl:3"]
     assert found[0].lot == found[2].lot != found[1].lot
-    assert list(lines(path, seed=3, lots={found[2].lot})) == found[:1]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from graftlab.pages.html import esc, percent
-from graftlab.recipes.report.phrases import Frequent, Phrases
-from graftlab.recipes.report.row_sampling import Lowest, turns_in
+from graftlab.recipes.report.phrases import Phrases, top
+from graftlab.recipes.report.row_sampling import Lowest
 from graftlab.recipes.report.signs import signs_in
+from graftlab.recipes.report.turns import turns_in
 from recipe_rows import sentence
 
 
@@ -36,24 +35,11 @@ def test_repeats_are_counted_by_row_and_answers_once() -> None:
         found.add({"user": [f"Tell me a tale, number {n}"], "assistant": [f"{tale} {sentence(n)}"]})
     for _ in range(20):
         found.add({"user": ["Tell me a tale"], "assistant": [f"{tale} {sentence(0)}"]})
-    assert found.openings["user"].top(1) == [("tell me a tale", 30)]
-    assert found.openings["assistant"].top(1) == [("once upon a time", 10)]
+    assert top(found.openings["user"], 1) == [("tell me a tale", 30)]
+    assert top(found.openings["assistant"], 1) == [("once upon a time", 10)]
     assert found.answers == found.texts["assistant"] == 10
     runs = found.top_runs(5)
     assert runs == [("once upon a time there lived a king who had three daughters", 10)]
-
-
-@given(st.lists(st.integers(0, 60).map(str), max_size=400), st.integers(4, 20))
-def test_forgetting_is_bounded(things: list[str], most: int) -> None:
-    frequent = Frequent(most=most)
-    for thing in things:
-        frequent.add({thing})
-        assert len(frequent.counts) <= most
-    true = Counter(things)
-    for thing, number in true.items():
-        assert frequent.counts[thing] <= number
-        if number > frequent.floor * (frequent.floor + 1) // 2:
-            assert number - frequent.counts[thing] <= frequent.floor * (frequent.floor + 1) // 2
 
 
 @given(st.lists(st.integers(0, 99)), st.integers(1, 12))

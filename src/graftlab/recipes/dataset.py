@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 from graftlab.caches import tell_damage
 from graftlab.console import say
@@ -84,8 +83,7 @@ def _look(data: PreparedData) -> bool:
     folder = data.folder()
     try:
         manifest = read_json(folder / MANIFEST)
-        check_folder_once(folder, WHOLE)
-        if manifest.get("key") == data.key and _whole(folder, manifest):
+        if check_folder_once(folder, WHOLE) and manifest.get("key") == data.key:
             return True
     except (FileNotFoundError, NotADirectoryError):
         return False
@@ -105,15 +103,6 @@ def _look(data: PreparedData) -> bool:
             "none (the cache then keeps one of each), or remove the folder."
         )
     return False
-
-
-def _whole(folder: Path, manifest: dict[str, Any]) -> bool:
-    """Whether the files have the sizes that the manifest says."""
-    sizes = {f"{side}.jsonl": about["bytes"] for side, about in manifest["result"].items()}
-    return all(
-        (folder / name).is_file() and (folder / name).stat().st_size == size
-        for name, size in sizes.items()
-    )
 
 
 @contextmanager

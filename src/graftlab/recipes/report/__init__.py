@@ -5,8 +5,8 @@
     SIDE.jsonl    ──▶ survey.py ▶ lengths, signs of damage; of a sample, phrases.py
                                                                    everything ▶ page.py
 
-All is read in bounded memory; what is drawn by lot is drawn by a hash of the row and the seed, so
-the same folder gives the same bytes.
+Each file is read once, in bounded memory; what is drawn by lot is drawn by a hash of the row and
+the seed, so the same folder gives the same bytes.
 """
 
 from __future__ import annotations

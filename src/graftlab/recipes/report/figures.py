@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.pages.html import bar, count, esc, percent, section, table
-from graftlab.recipes.report.row_sampling import PARTS
 from graftlab.recipes.report.survey import Lengths, Survey, merged
+from graftlab.recipes.report.turns import PARTS
 
 
 def counts(manifest: Mapping[str, Any]) -> str:

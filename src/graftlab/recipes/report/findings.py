@@ -6,11 +6,10 @@ import unicodedata
 from collections import Counter
 
 from graftlab.pages.html import bar, count, esc, folded, percent, section, table
-from graftlab.recipes.report.phrases import NGRAM, OPENING
-from graftlab.recipes.report.row_sampling import PARTS
+from graftlab.recipes.report.phrases import NGRAM, OPENING, top
 from graftlab.recipes.report.signs import SIGNS
 from graftlab.recipes.report.survey import SAMPLE, Sighting, Survey
-from graftlab.recipes.report.turns import place
+from graftlab.recipes.report.turns import PARTS, place
 
 _OPENINGS, _RUNS, _SCRIPTS = 12, 20, 12
 
@@ -30,22 +29,16 @@ def repeats(survey: Survey) -> str:
     phrases = survey.phrases
     openings = [
         f"<h3>Openings: {part}</h3>"
-        + _ranked(phrases.openings[part].top(_OPENINGS), phrases.texts[part])
+        + _ranked(top(phrases.openings[part], _OPENINGS), phrases.texts[part])
         for part in PARTS
         if part in phrases.openings
     ]
-    forgotten = (
-        f'<p class="note">Those of {phrases.runs.floor} rows or fewer may be missing.</p>'
-        if phrases.runs.floor
-        else ""
-    )
     return section(
         "repeats",
         "What repeats",
         *openings,
         f"<h3>Runs of {NGRAM} words or more in answers</h3>",
         _ranked(phrases.top_runs(_RUNS), phrases.answers),
-        forgotten,
         lead=f"In how many rows a text begins with the same {OPENING} words, or an answer holds "
         f"the same {NGRAM}; in lower case, without punctuation. An answer that several "
         f"rows share counts once. Counted in {sample_of(survey)}.",
@@ -105,7 +98,7 @@ def _scripts(characters: Counter[str]) -> str:
                 count(found.total()),
                 percent(found.total(), whole),
                 bar(found.total(), whole),
-                " ".join(esc(one) for one, _ in _top(found, 12)),
+                " ".join(esc(one) for one, _ in top(found, 12, least=1)),
             ]
             for kind, found in ranked[:_SCRIPTS]
         ],
@@ -122,10 +115,6 @@ def _kind(character: str) -> str:
 
 
 _KINDS = {"P": "punctuation", "S": "symbols and emoji", "N": "digits", "Z": "spaces"}
-
-
-def _top(found: Counter[str], number: int) -> list[tuple[str, int]]:
-    return sorted(found.items(), key=lambda item: (-item[1], item[0]))[:number]
 
 
 def _signs(survey: Survey) -> str:

@@ -9,24 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.recipes.pieces import PIECE
-from graftlab.recipes.report.row_sampling import Lowest, lines, turns_in
+from graftlab.recipes.report.row_sampling import Lowest, lines
+from graftlab.recipes.report.turns import Shown, clipped, cut
 
 EXAMPLES = 5
-CLIP = 1200
-"""Characters of a turn that are held."""
-TURNS = 12
-"""Turns of an example that are held."""
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One dropped row, shortened."""
-
-    origin: str
-    source: str
-    detail: str
-    turns: list[tuple[str, str]]
-    """(part, text), texts cut to CLIP characters."""
 
 
 @dataclass(slots=True)
@@ -38,7 +24,7 @@ class LossGroup:
     parts: bool
     """Whether these are parts of rows that may have gone on."""
     sources: Counter[str] = field(default_factory=Counter)
-    examples: Lowest[Example] = field(default_factory=lambda: Lowest(EXAMPLES))
+    examples: Lowest[Shown] = field(default_factory=lambda: Lowest(EXAMPLES))
 
     @property
     def rows(self) -> int:
@@ -53,28 +39,15 @@ def read_losses(path: Path, *, seed: int) -> list[LossGroup]:
         key = row["step"], row["reason"], PIECE in row.get("labels", {})
         group = groups.setdefault(key, LossGroup(*key))
         group.sources[row["source"]] += 1
-        group.examples.offer(line.lot, _example, row)
+        group.examples.offer(line.lot, _shown, row)
     return list(groups.values())
 
 
-def clipped(body: dict[str, Any]) -> list[tuple[str, str]]:
-    """The first turns of a row, each cut; what is left out is counted."""
-    found = list(turns_in(body))
-    shown = [(part, _cut(text)) for part, text in found[:TURNS]]
-    more = len(found) - TURNS
-    return [*shown, ("other", f"… ({more:,} more turns)")] if more > 0 else shown
-
-
-def _cut(text: str) -> str:
-    more = len(text) - CLIP
-    return f"{text[:CLIP]} … ({more:,} more characters)" if more > 0 else text
-
-
-def _example(row: dict[str, Any]) -> Example:
+def _shown(row: dict[str, Any]) -> Shown:
     record = row["record"]
     if row["kind"] == "unread":
         # What is wrong with such a row is its shape, more often than what it says.
-        turns = [("as read", _cut(json.dumps(record, ensure_ascii=False)))]
+        turns = [("as read", cut(json.dumps(record, ensure_ascii=False)))]
     else:
         turns = clipped(record)
-    return Example(row["origin"], row["source"], row["detail"], turns)
+    return Shown(row["origin"], (row["source"], row["detail"]), turns)

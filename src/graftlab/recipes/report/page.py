@@ -11,9 +11,9 @@ from graftlab.recipes.mix import MANY
 from graftlab.recipes.report.figures import counts, lengths
 from graftlab.recipes.report.findings import characters, repeats
 from graftlab.recipes.report.losses import EXAMPLES, LossGroup
+from graftlab.recipes.report.phrases import top
 from graftlab.recipes.report.signs import SIGNS
 from graftlab.recipes.report.survey import SHOWN, Survey, merged
-from graftlab.recipes.report.turns import place, turns
 
 SECTIONS = {
     "counts": "Rows per source and step",
@@ -91,7 +91,7 @@ def _points(
                 f"{found['out'] / found['in']:.3g} times each in train.jsonl"
             )
     for part, openings in survey.phrases.openings.items():
-        for phrase, rows in openings.top(1):
+        for phrase, rows in top(openings, 1):
             if 20 * rows >= (whole := survey.phrases.texts[part]) > 1:
                 yield (
                     f'<a href="#repeats">{percent(rows, whole)} of rows</a>: the {part} part '
@@ -124,10 +124,7 @@ def _dropped(losses: Sequence[LossGroup]) -> str:
 def _group(group: LossGroup) -> str:
     what = "parts of rows" if group.parts else "rows"
     sources = ", ".join(f"{esc(name)} {count(n)}" for name, n in sorted(group.sources.items()))
-    rows = "\n".join(
-        f'<div class="row">{place(row.origin, row.source, row.detail)}{turns(row.turns)}</div>'
-        for row in group.examples.drawn()
-    )
+    rows = "\n".join(row.html() for row in group.examples.drawn())
     note = f'<span class="note">{sources}</span>'
     return folded(f"<b>{esc(group.reason)}</b>, {count(group.rows)} {what} {note}", rows)
 
@@ -136,12 +133,7 @@ def _rows(survey: Survey) -> str:
     """A few rows of every source."""
     content = []
     for number, (source, drawn) in enumerate(sorted(survey.shown.items())):
-        rows = "\n".join(
-            f'<div class="row">'
-            f"{place(row.place, ', '.join(f'{k} {v}' for k, v in row.labels.items()))}"
-            f"{turns(row.turns)}</div>"
-            for row in drawn.drawn()
-        )
+        rows = "\n".join(row.html() for row in drawn.drawn())
         title = f"<b>{esc(source)}</b>, {count(survey.rows[source])} rows"
         content.append(folded(title, rows, shown=number == 0))
     return section(

@@ -1,4 +1,4 @@
-"""Rows of a JSONL file with their place, what they say by part, and drawing lots among them."""
+"""Rows of a JSONL file with their place, and drawing lots among them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from graftlab.recipes.words import texts_in
-
 T = TypeVar("T")
-
-PARTS = ("system", "user", "assistant", "text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,29 +24,13 @@ class Line:
     """64 bits of the row and the seed: the same rows draw the same lots everywhere."""
 
 
-def lines(path: Path, *, seed: int, lots: set[int] | None = None) -> Iterator[Line]:
-    """The rows of a file that `prepare` wrote.
-
-    With `lots`, the first row of each of them alone; those that were met are taken out.
-    """
+def lines(path: Path, *, seed: int) -> Iterator[Line]:
+    """The rows of a file that `prepare` wrote."""
     key = str(seed).encode()[:64]
     with path.open("rb") as file:
         for number, data in enumerate(file, 1):
-            digest = hashlib.blake2b(data, digest_size=8, key=key).digest()
-            lot = int.from_bytes(digest, "little")
-            if lots is not None:
-                if lot not in lots:
-                    continue
-                lots.remove(lot)
-            yield Line(json.loads(data), f"{path.name}:{number}", lot)
-
-
-def turns_in(body: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """(part, text) of everything that a row's body says, in order; parts are those of PARTS."""
-    for turn in body.get("messages", ()):
-        yield turn["role"], "\n".join(texts_in(turn))
-    if "text" in body:
-        yield "text", body["text"]
+            lot = hashlib.blake2b(data, digest_size=8, key=key).digest()
+            yield Line(json.loads(data), f"{path.name}:{number}", int.from_bytes(lot, "little"))
 
 
 @dataclass(slots=True)

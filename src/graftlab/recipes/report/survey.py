@@ -1,4 +1,4 @@
-"""One look at every row of the result, and a second at a sample of them."""
+"""A look at every row of the result, and what a sample of them has in common."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from graftlab.recipes.report.losses import clipped
 from graftlab.recipes.report.phrases import Phrases
-from graftlab.recipes.report.row_sampling import Line, Lowest, lines, turns_in
+from graftlab.recipes.report.row_sampling import Line, Lowest, lines
 from graftlab.recipes.report.signs import Span, signs_in
+from graftlab.recipes.report.turns import Shown, clipped, turns_in
 
-SAMPLE = 20_000
+SAMPLE = 2000
+"""Rows that are looked through for what they have in common."""
 SHOWN = 10
 """Random rows of each source."""
 EXAMPLES = 5
@@ -72,15 +73,6 @@ class Sightings:
     examples: Lowest[Sighting] = field(default_factory=lambda: Lowest(EXAMPLES))
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A row to be read by people."""
-
-    place: str
-    labels: dict[str, str]
-    turns: list[tuple[str, str]]
-
-
 @dataclass(slots=True)
 class Survey:
     """What the rows of train, valid and test are like."""
@@ -100,27 +92,24 @@ class Survey:
 
     @classmethod
     def of(cls, folder: Path, sides: Sequence[str], *, seed: int) -> Survey:
-        """Read every `SIDE.jsonl`, and then the rows of the sample again."""
+        """Read every `SIDE.jsonl`, once."""
         survey = cls()
-        paths = [folder / f"{side}.jsonl" for side in sides]
-        sample: Lowest[int] = Lowest(SAMPLE)
-        for path in paths:
-            for line in lines(path, seed=seed):
-                survey._add(line)
-                sample.offer(line.lot, int, line.lot)
-        lots = set(sample.drawn())
-        for path in paths:
-            for line in lines(path, seed=seed, lots=lots):
-                said: dict[str, list[str]] = {}
-                for part, text in turns_in(line.row):
-                    said.setdefault(part, []).append(text)
-                survey.phrases.add(said)
+        sample: Lowest[list[tuple[str, str]]] = Lowest(SAMPLE)
+        for side in sides:
+            for line in lines(folder / f"{side}.jsonl", seed=seed):
+                turns = list(turns_in(line.row))
+                survey._add(line, turns)
+                sample.offer(line.lot, list, turns)
+        for turns in sample.drawn():
+            said: dict[str, list[str]] = {}
+            for part, text in turns:
+                said.setdefault(part, []).append(text)
+            survey.phrases.add(said)
         return survey
 
-    def _add(self, line: Line) -> None:
+    def _add(self, line: Line, turns: Sequence[tuple[str, str]]) -> None:
         source = line.row["source"]
         self.rows[source] += 1
-        turns = list(turns_in(line.row))
         self._measure(source, turns)
         text = "\n".join(said for _, said in turns)
         for run in _BEYOND_ASCII.findall(text):
@@ -153,7 +142,8 @@ def _sighting(line: Line, text: str, span: Span) -> Sighting:
 
 
 def _shown(line: Line) -> Shown:
-    return Shown(line.place, line.row.get("labels", {}), clipped(line.row))
+    labels = ", ".join(f"{name} {value}" for name, value in line.row.get("labels", {}).items())
+    return Shown(line.place, (labels,), clipped(line.row))
 
 
 def merged(lengths: dict[str, dict[str, Lengths]]) -> dict[str, Lengths]:
