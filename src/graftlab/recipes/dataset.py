@@ -133,7 +133,5 @@ def named(data: PreparedData) -> Iterator[None]:
         yield
     except DataError as error:
         raise DataError(begin + error.summary, error.problems) from error
-    except ConfigError as error:
-        raise ConfigError(begin + str(error)) from error
     except GraftlabError as error:
         raise type(error)(begin + str(error)) from error

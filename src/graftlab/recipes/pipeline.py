@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from graftlab.progress import Row
-from graftlab.recipes.pieces import is_piece
-from graftlab.recipes.record import Drop, Record, Step
+from graftlab.recipes.record import Drop, Record, Step, is_piece
 from graftlab.recipes.split import SIDE, SIDES
 
 Watch = Callable[[], None]

@@ -41,3 +41,12 @@ class Step(Protocol):
     def apply(self, records: Iterator[Record], drop: Drop) -> Iterator[Record]:
         """A generator: streams wherever it can."""
         ...
+
+
+PIECE = "piece"
+"""The label of a dropped part of a record; its value is the line within the text, or its name."""
+
+
+def is_piece(record: Record) -> bool:
+    """Whether a dropped record is only a part of one that may have gone on."""
+    return PIECE in record.labels

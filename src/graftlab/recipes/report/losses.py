@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from graftlab.recipes.pieces import PIECE
+from graftlab.recipes.record import PIECE
 from graftlab.recipes.report.row_sampling import Lowest, lines
 from graftlab.recipes.report.turns import Shown, clipped, cut
 
