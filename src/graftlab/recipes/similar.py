@@ -90,10 +90,10 @@ class Neighbours:
     def of(self, number: int) -> Iterator[tuple[int, float]]:
         """(earlier kept record, similarity) for those found at least `near`, in order."""
         own = self._shared(number)
+        if not len(own):  # nearly all
+            return
         found = np.unique(np.concatenate([self._first[own], self._latest[own]]))
         found = found[found >= 0]
-        if not len(found):
-            return
         same = (self._sketches[found] == self._sketches[number]).mean(axis=1)
         estimate = (same - 1 / 256) / (1 - 1 / 256)
         for other in found[estimate >= self.near - _SLACK].tolist():
