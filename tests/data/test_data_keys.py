@@ -160,7 +160,7 @@ def test_metadata_is_named_once_in_the_log(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("bad", "reason"), [pair for pair in REFUSED if "tool" not in pair[1]])
 def test_prepare_and_prompts_lose_nothing_either(tmp_path: Path, bad: Any, reason: str) -> None:
-    if isinstance(bad, dict) and not {"chosen", "label", "kto_tag"} & bad.keys():
+    if isinstance(bad, dict):
         with pytest.raises(RowProblem) as caught:
             record_of(bad, origin="f:1")
         assert reason in str(caught.value)
@@ -170,27 +170,6 @@ def test_prepare_and_prompts_lose_nothing_either(tmp_path: Path, bad: Any, reaso
         read_prompts(str(file))
     assert f"{file}:1: " in str(told.value)
     assert reason in str(told.value)
-
-
-def test_prepare_keeps_what_links_tool_turns_and_refuses_the_rest() -> None:
-    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-    asked = {"role": "assistant", "content": None, "tool_calls": [call]}
-    result = {"role": "tool", "content": "3", "tool_call_id": "c1", "name": "f"}
-    good = {"messages": [{"role": "system", "content": ""}, USER, asked, result, ANSWER]}
-    body = record_of(good, origin="f:1").body
-    assert body["messages"] == [USER, {**asked, "content": ""}, result, ANSWER]
-    for more, reason in [
-        ({"images": ["a"]}, "`images`"),
-        ({"response_format": {"type": "json_schema"}}, "unknown key `response_format`"),
-        ({"messages": [USER, {**asked, "reasoning_content": "a"}, result, ANSWER]}, "`reasoning_"),
-        ({"messages": [USER, asked, result, {**ANSWER, "weight": 0}]}, "`weight`"),
-    ]:
-        with pytest.raises(RowProblem) as caught:
-            record_of({**good, **more}, origin="f:1")
-        assert reason in str(caught.value)
-    metadata: set[str] = set()
-    record_of({**good, "id": 3}, origin="f:1", metadata=metadata)
-    assert metadata == {"id"}
 
 
 @pytest.mark.parametrize(

@@ -115,12 +115,12 @@ def _needs(file: str, package: str, extra: str) -> str:
 
 
 def _out(spec: ReportSpec, folders: list[Path]) -> Path:
+    from graftlab.files.ownership import writing_to
+
     if spec.out is not None:
         out = Path(spec.out).expanduser()
     else:
         out = folders[0] if len(folders) == 1 else SEVERAL
-    try:
+    with writing_to(f"out={out}"):
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"out={out} cannot be written: {error.strerror}.") from error
     return out
