@@ -16,6 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = [
     *("errors", "types", "columns", "terminal", "console", "progress", "process", "parent_watch"),
+    "limits",
     *(
         "files",
         "caches",

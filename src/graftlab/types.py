@@ -125,12 +125,9 @@ class Batch:
             yield slice(start, end)
 
     def to(self, device: torch.device | str) -> Batch:
-        return Batch(
-            self.input_ids.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
-            self.positions.to(device, non_blocking=True),
-            self.boundaries,
-            self.step_units,
-            self.micro_step,
-            self.ends_step,
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+            positions=self.positions.to(device, non_blocking=True),
         )

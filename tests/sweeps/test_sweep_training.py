@@ -180,10 +180,11 @@ def test_a_worker_is_told_how_many_train_together(tmp_path, monkeypatch) -> None
         def work(self) -> int:
             return 7
 
-    def maker(most: int):
-        return lambda ledger, launch: made.append((most, launch)) or Idle()
+    def maker(ledger, launch: str, *, most: int) -> Idle:
+        made.append((most, launch))
+        return Idle()
 
-    monkeypatch.setattr(worker, "joint_worker", maker)
+    monkeypatch.setattr(worker, "JointWorker", maker)
     assert worker.main([str(ledger.folder), "a", "--joint", "6"]) == 7
     assert made == [(6, "a")]
 

@@ -56,9 +56,8 @@ def run(spec: ReportSpec) -> Comparison:
     from graftlab.files.locks import hold_beside
     from graftlab.reports.compare import Comparison
     from graftlab.reports.export import CSV
-    from graftlab.reports.gather import gather
+    from graftlab.reports.gather import gather, known_jobs
     from graftlab.reports.importance import importance
-    from graftlab.reports.ledgers import known_jobs
     from graftlab.reports.ours import refuse_foreign
     from graftlab.reports.table import show
 
