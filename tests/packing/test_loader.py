@@ -151,11 +151,12 @@ def test_branches_go_on_where_their_prompt_ends():
     assert len(list(batch.segments())) == 8
 
 
-def test_a_batch_without_branches_has_no_parents():
+def test_a_batch_without_branches_is_of_the_same_form_in_a_set_with_some():
     tokens = branched_set()
-    assert make_batch(tokens, [0, 2], step_units=5).parents is None
+    assert make_batch(tokens, [0, 2], step_units=5).parents.tolist() == [-1, -1]
     empty = make_batch(tokens, [], step_units=5)
-    assert (empty.kinds.tolist(), empty.parents, empty.reference.tolist()) == ([PLAIN], None, [0])
+    assert (empty.kinds.tolist(), empty.parents.tolist()) == ([PLAIN], [-1])
+    assert empty.reference.tolist() == [0]
     assert empty.weights.shape == (1, 1)
     assert empty.count("document") == empty.count("label") == 0
 
@@ -184,3 +185,14 @@ def test_steps_are_divided_by_weights_or_by_what_is_asked_for():
     tokens = branched_set()
     tokens.weights = None
     assert units() == [3, 3]
+
+
+def test_without_branches_anywhere_no_batch_has_parents():
+    tokens = branched_set()
+    tokens.segments = np.array(
+        [[4, -1, PLAIN], *[[2, -1, CHOSEN]] * 3, [2, -1, REJECTED]], np.int32
+    )
+    batch = make_batch(tokens, [1], step_units=5)
+    assert batch.parents is None
+    assert batch.kinds.tolist() == [PLAIN, CHOSEN, REJECTED]
+    assert len(list(batch.documents())) == 1

@@ -103,6 +103,11 @@ class TokenSet:
         return self._summed(None)
 
     @cached_property
+    def branched(self) -> bool:
+        """Whether a document has branches, or segments that continue others."""
+        return self.segments is not None and bool((self.segments[:, 1] >= 0).any())
+
+    @cached_property
     def label_weights(self) -> np.ndarray:
         """What the labels of each document weigh together, (n,): `num_labels` without weights."""
         return self.num_labels if self.weights is None else self._summed(self.weights)
