@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from afm_assets import config, make_assets
+from branched import as_token_set, pair_documents
 from graftlab.adapters.attach import attach
 from graftlab.adapters.lora import Lora
 from graftlab.apple.base import AFMBase
@@ -24,7 +25,6 @@ from graftlab.models.probe import check_isolation, probe_batch, probe_documents
 from graftlab.models.probe_branches import check_branches
 from graftlab.objectives.policy import Policy
 from graftlab.packing.rows import make_batch
-from pairs import as_token_set, pair_documents
 from tolerance import assert_same
 
 LORA = Lora(rank=4, alpha=2, targets="all-linear")

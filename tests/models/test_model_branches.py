@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from branched import as_token_set, pair_documents
 from graftlab.adapters.lora import Lora
 from graftlab.adapters.peft import attach
 from graftlab.errors import LeakError
@@ -20,7 +21,6 @@ from graftlab.objectives.policy import Policy
 from graftlab.packing.rows import make_batch
 from graftlab.types import Batch
 from miniatures import TRANSFORMERS
-from pairs import as_token_set, pair_documents
 
 MakeBase = Callable[..., Base]
 BF16 = partial(torch.autocast, "cpu", dtype=torch.bfloat16)

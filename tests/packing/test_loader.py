@@ -189,10 +189,23 @@ def test_steps_are_divided_by_weights_or_by_what_is_asked_for():
 
 def test_without_branches_anywhere_no_batch_has_parents():
     tokens = branched_set()
-    tokens.segments = np.array(
-        [[4, -1, PLAIN], *[[2, -1, CHOSEN]] * 3, [2, -1, REJECTED]], np.int32
-    )
+    tokens.segments[:, 1] = -1
     batch = make_batch(tokens, [1], step_units=5)
     assert batch.parents is None
     assert batch.kinds.tolist() == [PLAIN, CHOSEN, REJECTED]
     assert len(list(batch.documents())) == 1
+
+
+def test_ranks_agree_on_the_steps_of_pairs():
+    """One has no row left, and takes part with a batch of the same form."""
+    tokens, rows = branched_set(), [[0], [1], [2]]
+    options = {"batch_size": 1, "accumulate": 2, "seed": 3, "units": np.ones(3, np.int64)}
+    ranks = [list(PackedLoader(tokens, rows, rank=r, world_size=2, **options)) for r in range(2)]
+    assert [batch.step_units for batch in ranks[0]] == [3, 3]
+    assert [batch.step_units for batch in ranks[1]] == [3, 3]
+    counts = [[batch.count("document") for batch in batches] for batches in ranks]
+    assert sum(map(sum, counts)) == 3
+    assert counts[1][1] == 0
+    for batch in (*ranks[0], *ranks[1]):
+        tables = (batch.parents, batch.owners, batch.kinds, batch.reference)
+        assert {len(table) for table in tables} == {len(batch.boundaries) - 1}

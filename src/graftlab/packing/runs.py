@@ -58,12 +58,3 @@ def _extended(path: tuple[Extent, ...], start: int, end: int) -> tuple[Extent, .
     if path and path[-1][1] == start:
         return (*path[:-1], (path[-1][0], end))
     return (*path, (start, end))
-
-
-def positions_seen(boundaries: Tensor, parents: Tensor | None) -> float:
-    """Pairs of a query and a key that it sees, in all runs together."""
-    pairs = 0.0
-    for run in find_runs(boundaries, parents):
-        length = run.end - run.start
-        pairs += length * (run.before + (length + 1) / 2)
-    return pairs

@@ -36,7 +36,7 @@ from graftlab.training.checkpoint import CheckpointStore, Saved
 from graftlab.training.device import matrix_peak
 from graftlab.training.finish import Finish
 from graftlab.training.fit import Fit
-from graftlab.training.flops import flops_per_token
+from graftlab.training.flops import attended_length, flops_per_token
 from graftlab.training.memory import memory_advice
 from graftlab.training.module import AdapterModule, require_same
 from graftlab.training.observer import Observer
@@ -273,7 +273,7 @@ def _recorder(setup: Setup, adapter: Adapter, teacher: Policy | None) -> Recorde
         flops_per_token=flops_per_token(
             adapter.base,
             num_trainable=adapter.num_trainable,
-            mean_length=float(lengths.mean()),
+            mean_length=attended_length(setup.data.train),
             labelled_share=float(labels.sum() / lengths.sum()),
             teacher=teacher.base if teacher else None,
         ),

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from branched import as_token_set, pair_documents
 from graftlab.adapters.dropout import KeyedDropout
 from graftlab.adapters.lora import Lora
 from graftlab.adapters.peft import attach
@@ -22,7 +23,6 @@ from graftlab.training.joint.shared_layers import lay_boundaries, lay_parents
 from graftlab.training.joint.stack import SlicePolicy, Stack, require_stackable
 from graftlab.training.precision import Precision, resolve
 from miniatures import TRANSFORMERS
-from pairs import as_token_set, pair_documents
 from tolerance import assert_same
 
 LORAS = [
