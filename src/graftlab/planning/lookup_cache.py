@@ -41,9 +41,9 @@ class LookupCache:
         """Lengths of the documents, counted or estimated. Raises GraftlabError."""
         from graftlab.planning.inputs import read_documents
 
-        # Of the packing only the longest row matters: validation drops what is longer.
-        redrawn = spec.objective.redraws()
-        key = _key(spec.model, spec.data, spec.packing.max_length, redrawn)
+        # Of the packing only this matters: validation drops what is longer than a row.
+        packed = spec.packing.max_length, spec.packing.share_prompts
+        key = _key(spec.model, spec.data, *packed, spec.objective.redraws(), spec.objective.takes)
         return self._once(
             ("documents", key), lambda: DocumentLengths(key, *read_documents(spec, self.base(spec)))
         )
