@@ -110,6 +110,7 @@ def look(spec: InspectSpec) -> Inspection:
         train_turns=turns,
         train_on=spec.data.train_on,
         share_prompts=spec.packing.share_prompts,
+        row_length=limit,
         progress=True,
     )
     inside = tokens.lengths <= limit
