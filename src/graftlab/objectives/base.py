@@ -26,6 +26,8 @@ class Objective(ABC):
 
     unit: ClassVar[str] = "label"
     """What a mean is taken over: "label" (as each is weighted) or "document" (a pair is one)."""
+    takes: ClassVar[str] = "answers"
+    """What it learns from: "answers", "pairs" (chosen and rejected) or "labels" (good or not)."""
 
     @abstractmethod
     def terms(self, policy: Any, batch: Batch) -> dict[str, torch.Tensor]:

@@ -12,6 +12,7 @@ from graftlab.models.metadata import ModelMetadata
 from graftlab.planning.shape import Adapted, Shape, measure
 from graftlab.planning.workload import Documents, guess_documents
 from graftlab.recipes.dataset import ensure_dataset
+from graftlab.training.setup import require_takes
 from graftlab.training.spec import TrainSpec
 from graftlab.training.teacher import num_weights
 
@@ -45,6 +46,8 @@ def read_documents(spec: TrainSpec, base: ModelMetadata) -> Documents:
         return Documents(lengths, labels, text, exact=False)
     tokenizer = _tokenizer(spec, base.folder) if base.folder else None
     found = spec.data.load(reserved=tokenizer.reserved if tokenizer else frozenset())
+    for rows, both in ((found.train, True), (found.valid, False)):
+        require_takes(spec, rows, both=both)
     if tokenizer is None:
         valid_tokens = int(guess_documents(found.valid).lengths.sum())
         return replace(
@@ -56,6 +59,7 @@ def read_documents(spec: TrainSpec, base: ModelMetadata) -> Documents:
         on_invalid=spec.data.on_invalid,
         train_turns=spec.data.train_turns,
         share_prompts=spec.packing.share_prompts,
+        train_on=spec.data.train_on,
         row_length=spec.packing.max_length,
     )
     train = read(found.train, max_length=NO_LIMIT, progress=True)
