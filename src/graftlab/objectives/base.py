@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from graftlab.registry import group
 
 if TYPE_CHECKING:
     import torch
 
+    from graftlab.adapters.lora import Lora
     from graftlab.types import Batch
 
 
@@ -23,6 +24,9 @@ class Objective(ABC):
     The training module divides by `batch.step_units`, so neither packing nor accumulation
     changes the update.
     """
+
+    JOINT: ClassVar[tuple[str, ...]] = ()
+    """Own keys in which runs that train jointly may differ."""
 
     @abstractmethod
     def terms(self, policy: Any, batch: Batch) -> dict[str, torch.Tensor]:
@@ -53,3 +57,27 @@ class Objective(ABC):
     def redraws(self) -> bool:
         """Whether the data's answers are replaced by the teacher's own before training."""
         return False
+
+    def asks_base(self) -> bool:
+        """Whether `terms` and `validation` ask `policy.reference` for the base itself."""
+        return False
+
+    def obstacle(self, lora: Lora) -> str | None:
+        """Why it cannot train such an adapter, with the fix; None where it can."""
+        return None
+
+    def waits(self) -> str | None:
+        """Its own key that is of no use without a validation loss; None if there is none."""
+        return None
+
+    def after_validation(self, numbers: dict[str, float], state: dict[str, float]) -> bool:
+        """Whether the adapter may be the run's best, as far as what was just found is concerned.
+
+        Called in all processes alike, for validations of the run's own. May adjust `state`, which
+        is `policy.state`; what is put into `numbers` is logged beside the others.
+        """
+        return True
+
+    def strengths(self) -> tuple[float, ...]:
+        """Strengths of the finished adapter (1 is as trained) at which it is validated again."""
+        return ()

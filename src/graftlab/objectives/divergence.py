@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+KLS = ("forward", "inverse")
+
 
 def divergence(
     student: Tensor, teacher: Tensor, *, kind: str, beta: float = 0.5, temperature: float = 1.0
@@ -24,13 +26,16 @@ def divergence(
     """Nats (n,) from logits of shape (n, V); both distributions are those at `temperature`."""
     log_q = F.log_softmax(student / temperature, dim=-1)
     log_p = F.log_softmax(teacher / temperature, dim=-1)
-    if kind == "inverse":
-        return _kl(log_q, log_p)
-    if kind == "forward":
-        return _kl(log_p, log_q)
+    if kind in KLS:
+        return kl(log_q, log_p, kind=kind)
     assert kind == "jsd", kind
     log_m = torch.logaddexp(log_p + math.log(beta), log_q + math.log1p(-beta))
     return beta * _kl(log_p, log_m) + (1 - beta) * _kl(log_q, log_m)
+
+
+def kl(log_q: Tensor, log_p: Tensor, *, kind: str) -> Tensor:
+    """Nats (n,) from log-probabilities of shape (n, V) of the student, q, and of the teacher, p."""
+    return _kl(log_p, log_q) if kind == "forward" else _kl(log_q, log_p)
 
 
 def acceptance(student: Tensor, teacher: Tensor) -> Tensor:

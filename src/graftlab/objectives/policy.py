@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,13 +25,15 @@ CHUNK_ELEMENTS = 1 << 24
 class Policy:
     """Base with adapter, as objectives see it; logits of shape (N, V) never exist.
 
-    `teacher` is another such policy, frozen, for objectives that ask one.
+    `teacher` is another such policy, frozen, for objectives that ask one. `state` is what the
+    objective adjusts while it trains (`Objective.after_validation`); checkpoints keep it.
     """
 
     def __init__(self, base: Base, adapter: Adapter | None, teacher: Policy | None = None) -> None:
         self.base = base
         self.adapter = adapter
         self.teacher = teacher
+        self.state: dict[str, float] = {}
 
     def hidden(self, batch: Batch) -> Tensor:
         """Final hidden states (1, N, D) of `batch`."""
@@ -45,6 +48,26 @@ class Policy:
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits (n, V) in fp32 of hidden states (n, D)."""
         return self.base.logits(hidden).float()
+
+    def reference(self, batch: Batch) -> Tensor:
+        """Hidden states (n, D) of the reference at the labelled positions, without gradients.
+
+        The reference is the teacher where there is one, else the base with the adapter switched
+        off, which draws no dropout: no second copy of the base is needed.
+        """
+        with self._as_reference() as policy:
+            return policy.labelled(batch)[0]
+
+    def reference_logits(self, hidden: Tensor) -> Tensor:
+        """The reference's next-token logits (n, V) in fp32 of its hidden states (n, D)."""
+        with self._as_reference() as policy:
+            return policy.logits(hidden)
+
+    @contextmanager
+    def _as_reference(self) -> Iterator[Policy]:
+        off = nullcontext() if self.teacher or self.adapter is None else self.adapter.disabled()
+        with torch.no_grad(), off:
+            yield self.teacher or self
 
     def label_nll(self, batch: Batch) -> Tensor:
         """Negative log-likelihood in nats, summed over labelled positions; an fp32 scalar.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ import torch
 from graftlab.console import say
 from graftlab.errors import NonFiniteError
 from graftlab.models.finite import describe_base
+from graftlab.objectives.policy import Policy
+from graftlab.packing.loader import PackedLoader
 from graftlab.tracking.folder import is_longer
 from graftlab.training.callbacks.checkpointer import Checkpointer
 from graftlab.training.callbacks.epochs import EpochWriters
@@ -155,6 +158,24 @@ class Fit:
         damaged = describe_base(base)
         cause = f" {base.name}: {damaged}" if damaged else ""
         return NonFiniteError(f"{error}{cause} {self.store.good()}")
+
+    def at_strength(self, factor: float) -> Evaluation:
+        """Validation with the adapter that many times as strong; by each process, of all rows.
+
+        For when training is over: nothing of Lightning's is asked, and the adapter may be detached.
+        """
+        valid, adapter = self.plan.valid, self.module.adapter
+        assert valid is not None
+        policy = Policy(adapter.base, adapter, self.module.policy.teacher)
+        here = nullcontext() if adapter.base.adapter is adapter else adapter.mounted()
+        with here, adapter.scaled(factor), torch.compiler.set_stance("force_eager"):
+            return validate(
+                policy,
+                PackedLoader(valid.tokens, valid.rows, batch_size=valid.batch_size, seed=None),
+                self.spec.objective,
+                autocast=self.precision.autocast,
+                device=self.device,
+            )
 
     def tuned_numbers(self) -> Evaluation:
         """Validation with the adapter as it is, over all processes."""

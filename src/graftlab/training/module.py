@@ -160,11 +160,13 @@ class AdapterModule(lightning.LightningModule):
         checkpoint["adapter_config"] = adapter.config_dict()
         checkpoint["run"] = self.config
         checkpoint["identity"] = dict(self.identity)
+        checkpoint["objective"] = dict(self.policy.state)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the adapter back. Raises ResumeError for another base, data or configuration."""
         require_same(checkpoint["identity"], self.identity)
         self.adapter.load_state_dict(checkpoint["adapter"])
+        self.policy.state = dict(checkpoint["objective"])
 
 
 def require_same(saved: dict[str, str], wanted: dict[str, str]) -> None:

@@ -259,6 +259,7 @@ def _module(setup: Setup, policy: Policy) -> AdapterModule:
 def _recorder(setup: Setup, adapter: Adapter, teacher: Policy | None) -> Recorder:
     """Counts tokens and time, against what the device could do at its best."""
     lengths, labels = setup.data.train.lengths, setup.data.train.num_labels
+    frozen = adapter.base if setup.spec.objective.asks_base() else None
     return Recorder(
         setup.plan,
         peak=matrix_peak(setup.place.device, setup.precision.base_dtype),
@@ -267,7 +268,7 @@ def _recorder(setup: Setup, adapter: Adapter, teacher: Policy | None) -> Recorde
             num_trainable=adapter.num_trainable,
             mean_length=float(lengths.mean()),
             labelled_share=float(labels.sum() / lengths.sum()),
-            teacher=teacher.base if teacher else None,
+            teacher=teacher.base if teacher else frozen,
         ),
     )
 

@@ -108,6 +108,12 @@ def check_validation(spec: TrainSpec, data: Data, *, tell: bool) -> None:
         why = f"data.valid={spec.data.valid} holds no row that can be used"
     else:
         why = f"data.valid_fraction={spec.data.valid_fraction} holds none out"
+    waiting = spec.objective.waits()
+    if waiting is not None:
+        raise ConfigError(
+            f"objective.{waiting} is measured on held-out rows, and {why}. Give more or shorter "
+            f"data to hold out, or leave objective.{waiting} out."
+        )
     for key in spec.callbacks.waiting:
         raise ConfigError(
             f"callbacks.{key} waits for a validation loss, and {why}. Give more or shorter data to "

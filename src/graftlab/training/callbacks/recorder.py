@@ -53,6 +53,7 @@ class Recorder(StepCallback):
         self.row: Row = {}
         self.step_loss = 0.0  # of the step in progress alone; the row's loss is since the last row
         self.due = False  # whether this step's row is to be written whatever `log_every` says
+        self.ranks = True  # whether this step's adapter may be the best
         self.stop_reason: str | None = None
         self.late: float | None = None  # the max_minutes that ended the run, if they did
         self.baseline: float | None = None  # the base's validation loss
@@ -135,7 +136,7 @@ class Recorder(StepCallback):
         self._window["units"] = self._window.get("units", 0.0) + module.units
         units = self._window["units"]
         speed = module.tokens / seconds
-        self.due, self.step = False, trainer.global_step
+        self.due, self.ranks, self.step = False, True, trainer.global_step
         self.row = {
             "step": self.step,
             "epoch": trainer.global_step / self.plan.steps_per_epoch,
@@ -170,8 +171,11 @@ class Recorder(StepCallback):
         self.baseline, self.before = base.numbers["loss"], columns(base.numbers)
         self.base_documents = base.documents
 
-    def validated(self, tuned: Evaluation) -> None:
-        """Put a validation into the row and remember the best loss. Raises NonFiniteError."""
+    def validated(self, tuned: Evaluation, *, ranks: bool = True) -> None:
+        """Put a validation into the row and remember the best loss, if it `ranks` at all.
+
+        Raises NonFiniteError.
+        """
         numbers, loss = tuned.numbers, tuned.numbers["loss"]
         if not math.isfinite(loss):
             raise NonFiniteError(
@@ -179,8 +183,8 @@ class Recorder(StepCallback):
                 "warm-up."
             )
         self.row.update(columns(numbers))
-        self.due = True
-        if loss < self.best_loss:
+        self.due, self.ranks = True, ranks
+        if ranks and loss < self.best_loss:
             self.best_loss, self.best_step = loss, int(self.row["step"])
         if self.base_documents is not None and tuned.documents is not None:
             self.intervals[self.step] = paired_interval(self.base_documents, tuned.documents)

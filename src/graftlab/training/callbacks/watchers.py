@@ -65,7 +65,8 @@ class Validator(StepCallback):
         found = self.tuned()
         loss = found.numbers["loss"]
         if self._planned(step):
-            self.recorder.validated(found)
+            ranks = module.objective.after_validation(found.numbers, module.policy.state)
+            self.recorder.validated(found, ranks=ranks)
         if step in self.observer.rungs:
             self.recorder.row["rung_loss"], self.recorder.due = loss, True
             if trainer.is_global_zero:

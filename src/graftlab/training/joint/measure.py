@@ -24,7 +24,7 @@ from graftlab.tracking.folder import RunFolder
 from graftlab.training.joint.groups import JointJob
 from graftlab.training.joint.scheduler import adapters_at_once
 from graftlab.training.joint.setup import resolve_shared_setup
-from graftlab.training.joint.stack import SlicePolicy, Stack, require_stackable
+from graftlab.training.joint.stack import SlicePolicy, Stack, base_alone, require_stackable
 from graftlab.training.run import whether_to_compile
 
 if TYPE_CHECKING:
@@ -118,10 +118,12 @@ def measure(
         f"{ROUNDS + 1} timed passes of {batch.num_tokens:,} tokens, alone and for {len(adapters)} "
         "adapters together"
     )
-    alone, joint = _fastest(
-        lambda: _pass_alone(shared, middle, batch),
-        lambda: stack.backward(batch, policies, losses, autocast=autocast),
-    )
+
+    def jointly() -> None:
+        bare = base_alone(base, batch, objective, autocast=autocast)
+        stack.backward(batch, policies, losses, autocast=autocast, bare=bare)
+
+    alone, joint = _fastest(lambda: _pass_alone(shared, middle, batch), jointly)
     return Timing(alone, joint / len(adapters), len(adapters), batch.num_tokens)
 
 

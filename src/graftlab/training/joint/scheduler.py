@@ -14,10 +14,12 @@ import torch
 
 from graftlab.objectives.policy import Policy
 from graftlab.training.evaluate import Evaluation, Tally, validate
-from graftlab.training.joint.stack import Stack
+from graftlab.training.joint.stack import Stack, base_alone
 from graftlab.training.joint.trainer_shim import loader_state
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from graftlab.models.base import Base
     from graftlab.packing.loader import PackedLoader
     from graftlab.training.joint.joint_run import JointRun
@@ -84,16 +86,25 @@ class JointScheduler:
             here = batch.to(self.shared.place.device)
             for run in self.active:
                 run.begin(here)
+            bare = self._bare(here)
             for stack, members in self._stacks:
                 stack.backward(
                     here,
                     [run.policy for run in members],
                     [run.loss for run in members],
                     autocast=self.shared.precision.autocast,
+                    bare=bare,
                 )
             if batch.ends_step:
                 break
         self._rows_at += 1
+
+    def _bare(self, batch: Batch) -> Tensor | None:
+        """What all adapters are told of the base, computed once for all of them."""
+        shared = self.shared
+        return base_alone(
+            self.base, batch, shared.spec.objective, autocast=shared.precision.autocast
+        )
 
     def baseline(self) -> Evaluation:
         """Validation of the base alone, measured once for all."""
@@ -123,22 +134,17 @@ class JointScheduler:
         valid = self.shared.plan.valid
         if not due or valid is None:
             return
-        tallies = [Tally(self.shared.spec.objective) for _ in due]
-        with (
-            stack.mounted(),
-            stack.only(due),
-            self.base.evaluating(),
-            torch.no_grad(),
-            self.shared.precision.autocast(),
-        ):
+        tallies = [Tally(members[index].job.spec.objective) for index in due]
+        with torch.no_grad(), self.shared.precision.autocast():
             for batch in valid:
                 here = batch.to(self.shared.place.device)
-                blocks = stack.hidden(here).chunk(len(due), dim=1)
-                for place, (index, block) in enumerate(zip(due, blocks, strict=True)):
-                    policy = members[index].policy
-                    policy.block = block
-                    tallies[place].add(policy, here)
-                    policy.block = None
+                bare = self._bare(here)
+                with stack.mounted(), stack.only(due), self.base.evaluating():
+                    blocks = stack.hidden(here).chunk(len(due), dim=1)
+                    for index, block, tally in zip(due, blocks, tallies, strict=True):
+                        policy = members[index].policy
+                        with policy.given(block, bare):
+                            tally.add(policy, here)
         valid.load_state_dict({"epoch": 0, "done": 0})
         for index, tally in zip(due, tallies, strict=True):
             self._evaluations[members[index]] = tally.evaluation()
