@@ -25,6 +25,8 @@ class Objective(ABC):
     changes the update.
     """
 
+    unit: ClassVar[str] = "label"
+    """What a mean is taken over: "label" (as each is weighted) or "document" (a pair is one)."""
     JOINT: ClassVar[tuple[str, ...]] = ()
     """Own keys in which runs that train jointly may differ."""
 
@@ -43,12 +45,12 @@ class Objective(ABC):
         """
         return {"loss": policy.nll(batch)}
 
-    def metrics(self, sums: Mapping[str, float], labels: int) -> dict[str, float]:
-        """What is reported of a whole set, from its sums and its number of labels.
+    def metrics(self, sums: Mapping[str, float], units: float) -> dict[str, float]:
+        """What is reported of a whole set, from its sums and its number of `unit`s.
 
         `loss` is the validation loss; every other is logged as `valid/NAME`.
         """
-        return {name: total / labels for name, total in sums.items()}
+        return {name: total / units for name, total in sums.items()}
 
     def asks(self) -> str | None:
         """The run, adapter or model folder of the teacher in `policy.teacher`; None without one."""

@@ -18,6 +18,8 @@ class Packing:
     """none: one document a row; first-fit and best-fit: several, first or tightest row first."""
     max_length: int = 2048
     """Longest row in tokens; a longer document is dropped or refused (data.over_limit)."""
+    share_prompts: bool = True
+    """Lay the prompt of a pair once for both answers; false: once for each, to compare."""
 
     def __post_init__(self) -> None:
         require_choice("packing.strategy", self.strategy, STRATEGIES)

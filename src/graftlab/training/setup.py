@@ -147,6 +147,7 @@ def read_data(spec: TrainSpec, folder: RunFolder, *, prompts: int, place: Proces
             over_limit=spec.data.over_limit,
             on_invalid=spec.data.on_invalid,
             train_turns=spec.data.train_turns if taught is None else "last",
+            share_prompts=spec.packing.share_prompts,
             progress=tell,
         )
         refused.update(conversations[one.index].where for one in encoded.refused)

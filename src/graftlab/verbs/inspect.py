@@ -104,6 +104,7 @@ def look(spec: InspectSpec) -> Inspection:
         max_length=_NO_LIMIT,
         on_invalid=spec.data.on_invalid,
         train_turns=turns,
+        share_prompts=spec.packing.share_prompts,
         progress=True,
     )
     inside = tokens.lengths <= limit
