@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 IGNORE = -100
 """Label of a position that is not trained (PyTorch's own default for cross-entropy)."""
 
-PLAIN, CHOSEN, REJECTED = 0, 1, 2
-"""Kinds of segments: of no preference; the better (or a desirable) answer; the worse one."""
+PLAIN, CHOSEN, REJECTED, ANCHOR = 0, 1, 2, 3
+"""Kinds of segments: of no preference; the better (or a desirable) answer; the worse one; one that
+is not learnt, on which the model is only to stay as it was."""
 
 ROLES = ("system", "user", "assistant")
 

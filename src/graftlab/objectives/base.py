@@ -64,6 +64,16 @@ class Objective(ABC):
         """Whether `terms` and `validation` ask `policy.reference` for the base itself."""
         return False
 
+    def base_batch(self, batch: Batch) -> Batch:
+        """The documents of a training batch that `terms` asks the base about."""
+        return batch
+
+    def anchored(self) -> tuple[Any, float] | None:
+        """Files of conversations that are mixed into the training data as ANCHOR, and their share
+        of all labels; None without any.
+        """
+        return None
+
     def obstacle(self, lora: Lora) -> str | None:
         """Why it cannot train such an adapter, with the fix; None where it can."""
         return None

@@ -19,11 +19,13 @@ within the budget can be the run's best. Adaptive penalties: PPO (arXiv 1707.063
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from graftlab.errors import ConfigError, require_choice, require_range
 from graftlab.objectives.base import Objective
 from graftlab.registry import choice
+from graftlab.types import ANCHOR, IGNORE
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +59,10 @@ class KLSFT(Objective):
     """forward: KL(base || tuned); inverse: KL(tuned || base)."""
     kl_budget: float | None = None
     """Nats per token that the KL on held-out rows keeps to: kl_lambda adjusts itself."""
+    anchors: Any = None
+    """Files of other conversations: the KL is taken on their answers, not on the trained ones."""
+    anchors_share: float = 0.2
+    """Share of all labels that are the anchors'."""
     teacher: str | None = None
     """Keep to this run, adapter or model folder instead of the base; lora=none needs one."""
     key: str | None = None
@@ -66,6 +72,7 @@ class KLSFT(Objective):
         require_range("objective.kl_lambda", self.kl_lambda, least=0)
         require_range("objective.kl_tau", self.kl_tau, above=0)
         require_range("objective.kl_budget", self.kl_budget, above=0)
+        require_range("objective.anchors_share", self.anchors_share, least=0.01, most=0.9)
         require_choice("objective.kl_direction", self.kl_direction, DIRECTIONS)
         if self.kl_budget is not None and self.kl_lambda == 0:
             raise ConfigError(
@@ -91,12 +98,23 @@ class KLSFT(Objective):
     def waits(self) -> str | None:
         return None if self.kl_budget is None else "kl_budget"
 
+    def base_batch(self, batch: Batch) -> Batch:
+        from graftlab.packing.parts import part_of, segments_of_kind
+
+        return batch if self.anchors is None else part_of(batch, segments_of_kind(batch, ANCHOR))
+
+    def anchored(self) -> tuple[Any, float] | None:
+        return None if self.anchors is None else (self.anchors, self.anchors_share)
+
     def terms(self, policy: Any, batch: Batch) -> dict[str, torch.Tensor]:
         """The loss; `nll` and `kl` (at kl_tau, without its square) are its parts."""
         strength = policy.state.get("kl_lambda", self.kl_lambda) * self.kl_tau**2
-        if strength == 0:
+        if self.anchors is not None:
+            nll, kl = self._apart(policy, batch)
+        elif strength == 0:
             return {"loss": policy.label_nll(batch)}
-        nll, kl = (part.sum() for part in self._judged(policy, batch, tau=self.kl_tau))
+        else:
+            nll, kl = (part.sum() for part in self._judged(policy, batch, tau=self.kl_tau))
         return {"loss": nll + strength * kl, "nll": nll.detach(), "kl": kl.detach()}
 
     def validation(self, policy: Any, batch: Batch) -> dict[str, torch.Tensor]:
@@ -121,33 +139,77 @@ class KLSFT(Objective):
 
     def _judged(self, policy: Any, batch: Batch, *, tau: float) -> Tensor:
         """Negative log-likelihood and KL of each label in nats, (2, n), in chunks of labels."""
-        from functools import partial
+        import torch
 
-        from graftlab.objectives.policy import in_chunks
+        from graftlab.objectives.policy import in_chunks, weighted
 
         reference = policy.reference(batch)  # first: its activations are gone before the others
         hidden, labels = policy.labelled(batch)
         width = 2 * policy.base.vocab_size
         judge = partial(_judge, policy, kind=self.kl_direction, tau=tau)
         judged = in_chunks(judge, hidden, reference, labels, width=width)
-        return judged.T.contiguous()  # summed in the order that plain cross-entropy is summed in
+        # Contiguous: summed in the order that plain cross-entropy is summed in.
+        return torch.stack([weighted(part, batch) for part in judged.T.contiguous()])
+
+    def _apart(self, policy: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sums of the trained labels' nll and of the anchors' KL, each over its share of labels.
+
+        Divided by the labels of a step, they are the means over each, on average over an epoch.
+        """
+        import torch
+
+        from graftlab.objectives.policy import in_chunks, weighted
+        from graftlab.packing.parts import positions_of, segments_of_kind
+
+        reference = policy.reference(self.base_batch(batch))
+        hidden, labels = policy.labelled(batch)
+        apart = positions_of(batch, segments_of_kind(batch, ANCHOR))[batch.labels[0] != IGNORE]
+        anchors, trained = apart.nonzero()[:, 0], (~apart).nonzero()[:, 0]
+        width = policy.base.vocab_size
+        judge = partial(_kl_of, policy, kind=self.kl_direction, tau=self.kl_tau)
+        kl = in_chunks(judge, hidden[anchors], reference, width=2 * width)
+        nll = in_chunks(partial(_nll_of, policy), hidden[trained], labels[trained], width=width)
+        weights = weighted(torch.ones_like(labels, dtype=nll.dtype), batch)
+        nll, kl = (nll * weights[trained]).sum(), (kl * weights[anchors]).sum()
+        return nll / (1 - self.anchors_share), kl / self.anchors_share
 
 
 def _judge(
     policy: Any, hidden: Tensor, reference: Tensor, labels: Tensor, *, kind: str, tau: float
 ) -> Tensor:
+    """Of each row nll and KL, (n, 2)."""
     import torch
+    import torch.nn.functional as F
+
+    theirs, ours = policy.reference_logits(reference), policy.logits(hidden)
+    log_q = F.log_softmax(ours, dim=-1)
+    nll = F.nll_loss(log_q, labels, reduction="none")
+    # Of log-probabilities the softmax is the same, and at temperature 1 they are made already.
+    kl = _kl(log_q if tau == 1 else ours, theirs, kind=kind, tau=tau, normal=tau == 1)
+    return torch.stack([nll, kl], dim=1)
+
+
+def _kl_of(policy: Any, hidden: Tensor, reference: Tensor, *, kind: str, tau: float) -> Tensor:
+    theirs, ours = policy.reference_logits(reference), policy.logits(hidden)
+    return _kl(ours, theirs, kind=kind, tau=tau)
+
+
+def _nll_of(policy: Any, hidden: Tensor, labels: Tensor) -> Tensor:
+    import torch.nn.functional as F
+
+    return F.cross_entropy(policy.logits(hidden), labels, reduction="none")
+
+
+def _kl(ours: Tensor, theirs: Tensor, *, kind: str, tau: float, normal: bool = False) -> Tensor:
+    """KL (n,) of logits (n, V); `normal`: ours are log-probabilities.
+
+    A teacher of the family may have fewer or more ids: beyond lies an embedding's padding.
+    """
     import torch.nn.functional as F
 
     from graftlab.objectives.divergence import kl
 
-    theirs = policy.reference_logits(reference)
-    ours = policy.logits(hidden)
-    log_q = F.log_softmax(ours, dim=-1)
-    nll = F.nll_loss(log_q, labels, reduction="none")
-    # A teacher of the family may have fewer or more ids: beyond lies an embedding's padding.
     shared = min(ours.shape[-1], theirs.shape[-1])
-    if tau != 1 or shared < ours.shape[-1]:
-        log_q = F.log_softmax(ours[:, :shared] / tau, dim=-1)
-    log_p = F.log_softmax(theirs[:, :shared] / tau, dim=-1)
-    return torch.stack([nll, kl(log_q, log_p, kind=kind)], dim=1)
+    if not normal or shared < ours.shape[-1]:
+        ours = F.log_softmax(ours[:, :shared] / tau, dim=-1)
+    return kl(ours, F.log_softmax(theirs[:, :shared] / tau, dim=-1), kind=kind)

@@ -104,6 +104,13 @@ def in_chunks(function: Callable[..., Tensor], *columns: Tensor, width: int) -> 
     )
 
 
+def weighted(values: Tensor, batch: Batch) -> Tensor:
+    """`values` (n,), one for each label, multiplied by the labels' weights where there are any."""
+    if batch.weights is None:
+        return values
+    return values * batch.weights[0][batch.labels[0] != IGNORE]
+
+
 def per_document(values: Tensor, batch: Batch) -> list[tuple[float, int]]:
     """(sum, number of labels) of each document of `batch`; `values` (n,) has one for each label."""
     labelled = (batch.labels[0] != IGNORE).cpu()

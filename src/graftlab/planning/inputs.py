@@ -7,11 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from graftlab.adapters.targets import adapted_modules, modules_in, targets_in
 from graftlab.models.metadata import ModelMetadata
 from graftlab.planning.shape import Adapted, Shape, measure
 from graftlab.planning.workload import Documents, guess_documents
 from graftlab.recipes.dataset import ensure_dataset
+from graftlab.training.anchors import drawn, read_anchors
 from graftlab.training.spec import TrainSpec
 from graftlab.training.teacher import num_weights
 
@@ -31,6 +34,7 @@ def shape_of(base: ModelMetadata, spec: TrainSpec, rank: int) -> Shape:
         whole=whole,
         trainable=shape.parameters if whole else shape.trainable,
         teacher=num_weights(spec.objective),
+        asks_base=spec.objective.asks_base(),
     )
 
 
@@ -64,7 +68,14 @@ def read_documents(spec: TrainSpec, base: ModelMetadata) -> tuple[Documents, int
     counted, exact = "counted with the model's tokenizer", not spec.objective.redraws()
     if not exact:
         counted += ", on the data's answers: the teacher's are not drawn yet"
-    documents = Documents(train.lengths, train.num_labels, counted, exact=exact)
+    lengths, labels = train.lengths, train.num_labels
+    if (asked := spec.objective.anchored()) is not None:
+        anchors = read_anchors(spec, asked[0], tokenizer)
+        trained = int(labels[lengths <= spec.packing.max_length].sum())
+        places = drawn(anchors.num_labels, trained=trained, share=asked[1], seed=spec.seed)
+        lengths = np.concatenate([lengths, anchors.lengths[places]])
+        labels = np.concatenate([labels, anchors.num_labels[places]])
+    documents = Documents(lengths, labels, counted, exact=exact)
     notes = [*tokenizer.notes, *found.notes, *([train.note] if train.note else [])]
     return documents, int(valid.lengths.sum()), notes
 

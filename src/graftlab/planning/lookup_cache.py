@@ -42,8 +42,8 @@ class LookupCache:
         from graftlab.planning.inputs import read_documents
 
         # Of the packing only the longest row matters: validation drops what is longer.
-        redrawn = spec.objective.redraws()
-        key = _key(spec.model, spec.data, spec.packing.max_length, redrawn)
+        asked = spec.objective.redraws(), spec.objective.anchored(), spec.seed
+        key = _key(spec.model, spec.data, spec.packing.max_length, *asked)
         return self._once(
             ("documents", key), lambda: DocumentLengths(key, *read_documents(spec, self.base(spec)))
         )

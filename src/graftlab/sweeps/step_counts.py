@@ -98,7 +98,10 @@ def _may_share(specs: Sequence[TrainSpec]) -> bool:
 
 def _key(spec: TrainSpec) -> str:
     config: dict[str, Any] = dump(spec)
-    return json.dumps({name: config[name] for name in DECISIVE}, sort_keys=True, default=str)
+    asked = spec.objective.anchored()
+    anchors = None if asked is None else (asked, spec.seed)
+    decisive = {name: config[name] for name in DECISIVE} | {"anchors": anchors}
+    return json.dumps(decisive, sort_keys=True, default=str)
 
 
 def _measured(spec: TrainSpec) -> tuple[Workload, int]:

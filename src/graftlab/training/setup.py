@@ -12,6 +12,7 @@ from graftlab.console import say
 from graftlab.data.source import refused_row, write_rejects
 from graftlab.errors import ConfigError
 from graftlab.text.encode import encode
+from graftlab.training.anchors import mixed_in
 from graftlab.training.answers import answers_of
 from graftlab.training.precision import Resolved, resolve
 from graftlab.training.process_context import ProcessContext
@@ -165,7 +166,7 @@ def read_data(spec: TrainSpec, folder: RunFolder, *, prompts: int, place: Proces
 
     for note in dataset.notes if tell else ():
         say(note)
-    train = tokens(dataset.train, "train")
+    train = mixed_in(spec, tokens(dataset.train, "train"), tokenizer, tell=tell)
     valid = tokens(dataset.valid, "valid") if dataset.valid else None
     asked = [one for one in dataset.valid if one.where not in refused]
     return Data(tokenizer, train, valid, asked[:prompts])

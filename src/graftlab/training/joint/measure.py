@@ -120,7 +120,7 @@ def measure(
     )
 
     def jointly() -> None:
-        bare = base_alone(base, batch, objective, autocast=autocast)
+        bare = base_alone(base, objective.base_batch(batch), objective, autocast=autocast)
         stack.backward(batch, policies, losses, autocast=autocast, bare=bare)
 
     alone, joint = _fastest(lambda: _pass_alone(shared, middle, batch), jointly)

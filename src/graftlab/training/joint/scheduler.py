@@ -86,7 +86,7 @@ class JointScheduler:
             here = batch.to(self.shared.place.device)
             for run in self.active:
                 run.begin(here)
-            bare = self._bare(here)
+            bare = self._bare(self.shared.spec.objective.base_batch(here))
             for stack, members in self._stacks:
                 stack.backward(
                     here,
