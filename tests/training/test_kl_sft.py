@@ -176,7 +176,7 @@ def test_strengths_are_told_everywhere(kept, capsys):
     assert written["strengths"] == table
     assert "| 1 | " in (Path(result.adapter) / "card.md").read_text()
     shown = capsys.readouterr().out
-    assert "the adapter at other strengths" in shown
+    assert "adapter strengths" in shown
     assert f"{own['gain']:+.4f}" in shown
 
 

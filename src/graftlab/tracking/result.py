@@ -160,7 +160,7 @@ def _strength_table(strengths: Sequence[dict[str, float]]) -> Any:
     """What is gained against how far the model moves, as the adapter is made stronger."""
     from rich.table import Table
 
-    table = Table(title="the adapter at other strengths (nats per token)", title_justify="left")
+    table = Table(title="adapter strengths (nats per token)", title_justify="left")
     for heading in strengths[0]:
         table.add_column(heading, justify="right")
     for row in strengths:

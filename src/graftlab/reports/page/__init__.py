@@ -59,6 +59,7 @@ def page(found: Comparison, told: Importance, *, library: str) -> str:
         *(_chart(name) for name in ("curves", "parallel", "maps")),
         sections.importances(found, told),
         _chart("cost"),
+        *sections.strengths(found),
         sections.replicates(found),
         _empty("samples", "Samples", "Tick runs in the table: their replies stand side by side."),
         _empty("differences", "Differences", "Tick two runs: what is not the same in them."),
