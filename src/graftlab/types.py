@@ -121,7 +121,7 @@ class Batch:
 
     `boundaries` are the cumulative offsets [0, ..., N] of its segments; without the tables of
     segments below, each segment is a document, and a zero in `positions` starts it. `parents` are
-    numbered within the batch; None where no segment has one. `owners` rise: the document that each
+    numbered within the batch, -1: none; None where all are. `owners` rise: the document that each
     segment belongs to; both and `kinds` lie on the CPU. `reference` holds what a reference pass
     found for each segment.
 

@@ -151,11 +151,12 @@ def test_branches_go_on_where_their_prompt_ends():
     assert len(list(batch.segments())) == 8
 
 
-def test_a_batch_without_branches_has_no_parents():
+def test_a_batch_without_branches_is_of_the_same_form_in_a_set_with_some():
     tokens = branched_set()
-    assert make_batch(tokens, [0, 2], step_units=5).parents is None
+    assert make_batch(tokens, [0, 2], step_units=5).parents.tolist() == [-1, -1]
     empty = make_batch(tokens, [], step_units=5)
-    assert (empty.kinds.tolist(), empty.parents, empty.reference.tolist()) == ([PLAIN], None, [0])
+    assert (empty.kinds.tolist(), empty.parents.tolist()) == ([PLAIN], [-1])
+    assert empty.reference.tolist() == [0]
     assert empty.weights.shape == (1, 1)
     assert empty.count("document") == empty.count("label") == 0
 
@@ -184,3 +185,27 @@ def test_steps_are_divided_by_weights_or_by_what_is_asked_for():
     tokens = branched_set()
     tokens.weights = None
     assert units() == [3, 3]
+
+
+def test_without_branches_anywhere_no_batch_has_parents():
+    tokens = branched_set()
+    tokens.segments[:, 1] = -1
+    batch = make_batch(tokens, [1], step_units=5)
+    assert batch.parents is None
+    assert batch.kinds.tolist() == [PLAIN, CHOSEN, REJECTED]
+    assert len(list(batch.documents())) == 1
+
+
+def test_ranks_agree_on_the_steps_of_pairs():
+    """One has no row left, and takes part with a batch of the same form."""
+    tokens, rows = branched_set(), [[0], [1], [2]]
+    options = {"batch_size": 1, "accumulate": 2, "seed": 3, "units": np.ones(3, np.int64)}
+    ranks = [list(PackedLoader(tokens, rows, rank=r, world_size=2, **options)) for r in range(2)]
+    assert [batch.step_units for batch in ranks[0]] == [3, 3]
+    assert [batch.step_units for batch in ranks[1]] == [3, 3]
+    counts = [[batch.count("document") for batch in batches] for batches in ranks]
+    assert sum(map(sum, counts)) == 3
+    assert counts[1][1] == 0
+    for batch in (*ranks[0], *ranks[1]):
+        tables = (batch.parents, batch.owners, batch.kinds, batch.reference)
+        assert {len(table) for table in tables} == {len(batch.boundaries) - 1}

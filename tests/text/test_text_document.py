@@ -9,7 +9,7 @@ import pytest
 
 from graftlab.text.apart import lay_apart
 from graftlab.text.cache import OPTIONAL, drafting, publish, read_arrays
-from graftlab.text.document import Document, joined, shifted
+from graftlab.text.document import Document, joined, of_turns, shifted
 from graftlab.text.encode import TokenSet
 from graftlab.text.memmap_writer import Flat, fingerprint
 from graftlab.types import CHOSEN, IGNORE, PLAIN, REJECTED
@@ -124,23 +124,17 @@ def test_segments_and_weights_are_stored_only_where_there_are_any(tmp_path: Path
 
 @pytest.mark.parametrize("kept", [[0, 2], [0], [1, 3], [0, 1, 3]])
 def test_the_hash_of_a_part_is_that_of_a_set_of_its_own(kept: list[int]) -> None:
-    def mark(arrays: dict[str, np.ndarray], keep: np.ndarray | None = None) -> str:
-        extra = {name: arrays.get(name) for name in OPTIONAL}
-        columns = (arrays[name] for name in ("input_ids", "labels", "offsets"))
-        return fingerprint(*columns, keep, **extra)
-
     arrays = made(None, MIXED)
-    part = mark(arrays, np.isin(np.arange(len(MIXED)), kept))
-    assert part == mark(made(None, [MIXED[index] for index in kept])) != mark(arrays)
+    part = fingerprint(arrays, np.isin(np.arange(len(MIXED)), kept))
+    assert part == fingerprint(made(None, [MIXED[index] for index in kept])) != fingerprint(arrays)
     other = {**arrays, "segments": arrays["segments"] * np.array([1, 1, 2], np.int32)}
-    assert mark(other) != mark(arrays)
-    assert mark({**arrays, "weights": arrays["weights"] * 2}) != mark(arrays)
+    assert fingerprint(other) != fingerprint(arrays)
+    assert fingerprint({**arrays, "weights": arrays["weights"] * 2}) != fingerprint(arrays)
 
 
 def test_branches_laid_apart_hold_the_same_answers_behind_their_prompt() -> None:
     arrays = made(None, MIXED)
-    columns = {name: arrays.get(name) for name in arrays}
-    tokens = token_set(lay_apart({**columns}))
+    tokens = token_set(lay_apart(arrays))
     assert tokens.lengths.tolist() == [3, 4 + 5, 1, 4 + 5]
     assert tokens[1].input_ids.tolist() == [1, 2, 3, 4, 1, 2, 3, 4, 6]
     assert tokens[1].labels.tolist() == [*[IGNORE] * 2, 4, 5, *[IGNORE] * 2, 4, 6, 7]
@@ -151,3 +145,27 @@ def test_branches_laid_apart_hold_the_same_answers_behind_their_prompt() -> None
     assert tokens[2].weights.tolist() == [0.5]
     plain = {**dict.fromkeys(OPTIONAL), **made(None, [MIXED[0]])}
     assert lay_apart(plain) is plain
+
+
+def test_turns_laid_apart_are_documents_again() -> None:
+    turns = [
+        document([1, 2], [7, 4, 5]),
+        document([1, 2, 4, 5, 1, 3], [7, 6, 5]),
+    ]
+    (tree,) = of_turns(turns)
+    alone = token_set(made(None, turns))
+    arrays = {**dict.fromkeys(OPTIONAL), **made(None, [pair(), tree, pair(), turns[0]])}
+    assert len(shifted(tree)) < alone.lengths.sum()
+    assert lay_apart(arrays, beyond=len(shifted(tree))) is arrays
+    for beyond in (None, len(shifted(tree)) - 1):
+        tokens = token_set(lay_apart(arrays, beyond=beyond))
+        assert tokens.sources.tolist() == [0, 1, 1, 2, 3]
+        assert len(tokens[0]) == (7 if beyond else 9)
+        for index, one in ((1, 0), (2, 1), (4, 0)):
+            assert tokens[index].segments is None
+            np.testing.assert_array_equal(tokens[index].input_ids, alone[one].input_ids)
+            np.testing.assert_array_equal(tokens[index].labels, alone[one].labels)
+        assert tokens.parts[1].tolist() == [1, 1, 3]
+    assert of_turns([turns[0]]) == [turns[0]]
+    strangers = [document([1], [2]), document([3], [4])]
+    assert of_turns(strangers) is strangers

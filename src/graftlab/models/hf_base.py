@@ -81,6 +81,7 @@ class HFBase(Base):
             input_ids=batch.input_ids,
             position_ids=batch.positions,
             boundaries=batch.boundaries,
+            parents=batch.parents,
             packed_backend=self.backend,
             use_cache=False,
         )

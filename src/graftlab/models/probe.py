@@ -10,7 +10,7 @@ convolutions or recurrences not at all; nothing but running the model tells.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from graftlab.errors import LeakError
 from graftlab.models.base import AttachedAdapter, Base
 from graftlab.models.finite import check_outputs
+from graftlab.packing.runs import find_runs
 from graftlab.types import IGNORE, Batch
 
 LENGTHS = (23, 41, 17)  # tokens of the documents A, B and C
@@ -51,7 +52,7 @@ def check_isolation(
     """
     a, b, c, other = probe_documents(base.vocab_size, seed)
     quiet = torch.compiler.set_stance("force_eager")
-    with _stirred(adapter, seed), base.evaluating(), quiet, autocast():
+    with stirred(adapter, seed), base.evaluating(), quiet, autocast():
         packed = _see(base, [a, b, c], skip=1)
         changed = _see(base, [other, b, c], skip=1)
         alone = _join(_see(base, [b]), _see(base, [c]))
@@ -79,16 +80,19 @@ def probe_documents(vocab_size: int, seed: int) -> list[Tensor]:
     return [a, b, c, (a + vocab_size // 2) % vocab_size]
 
 
-def probe_batch(documents: list[Tensor]) -> Batch:
-    """The documents laid end to end, without labels."""
+def probe_batch(documents: list[Tensor], parents: Sequence[int] | None = None) -> Batch:
+    """The documents laid end to end, without labels; with `parents`, segments of documents."""
     ids = torch.cat(documents)
-    lengths = [len(document) for document in documents]
+    boundaries = torch.tensor([0, *map(len, documents)]).cumsum(0).to(torch.int32)
+    tree = None if parents is None else torch.tensor(parents, dtype=torch.int32)
+    runs = find_runs(boundaries, tree)
     return Batch(
         input_ids=ids[None],
         labels=torch.full_like(ids, IGNORE)[None],
-        positions=torch.cat([torch.arange(n) for n in lengths])[None],
-        boundaries=torch.tensor([0, *lengths]).cumsum(0).to(torch.int32),
+        positions=torch.cat([torch.arange(r.end - r.start) + r.before for r in runs])[None],
+        boundaries=boundaries,
         step_units=1,
+        parents=tree,
     )
 
 
@@ -117,7 +121,7 @@ def distance(ours: Tensor, theirs: Tensor) -> float:
 
 
 @contextmanager
-def _stirred(adapter: AttachedAdapter | None, seed: int) -> Iterator[None]:
+def stirred(adapter: AttachedAdapter | None, seed: int) -> Iterator[None]:
     """Every adapter weight moved by a little noise; the very same tensors come back."""
     if adapter is None:
         yield

@@ -85,7 +85,7 @@ def _segments(tokens: TokenSet, tables: Sequence[np.ndarray]) -> dict[str, torch
         "owners": np.repeat(np.arange(len(tables), dtype=np.int32), counts),
         "kinds": flat[:, 2].astype(np.int8),
     }
-    if (flat[:, 1] >= 0).any():
+    if tokens.branched:  # also where this batch has no branches: compiled layers see one kind
         found["parents"] = np.where(flat[:, 1] < 0, -1, flat[:, 1] + firsts).astype(np.int32)
     return {name: torch.from_numpy(array) for name, array in found.items()}
 

@@ -79,6 +79,16 @@ def read_arrays(folder: Path, key: str) -> tuple[dict[str, np.ndarray], str] | N
     return (arrays, str(meta["fingerprint"])) if whole else None
 
 
+def read_or_tell(
+    folder: Path, key: str
+) -> tuple[tuple[dict[str, np.ndarray], str] | None, str | None]:
+    """What is stored under `key`, or what to say of it where it is damaged."""
+    try:
+        return read_arrays(folder, key), None
+    except DamagedError as error:
+        return None, f"{error}: the tokens are made anew."
+
+
 @contextmanager
 def drafting(folder: Path, key: str) -> Iterator[Path | None]:
     """A folder in which a set can grow until it is published, and which is gone afterwards.

@@ -58,14 +58,24 @@ def joined(documents: Sequence[Document], kinds: Sequence[int]) -> Document:
         for columns in zip(*map(_columns, documents), strict=True)
     )
     weighted = any(document.weights is not None for document in documents)
-    system, assistant = documents[0].parts[0], sum(one.parts[2] for one in documents)
+    system = documents[0].parts[0]
+    assistant = min(len(ids) - system, sum(one.parts[2] for one in documents))
     return Document(
         ids,
         trained,
-        (system, max(0, len(ids) - system - assistant), assistant),
+        (system, len(ids) - system - assistant, assistant),
         np.array(segments, np.int32),
         weights if weighted else None,
     )
+
+
+def of_turns(documents: list[Document]) -> list[Document]:
+    """The documents of one conversation as one, where they have a beginning in common."""
+    if len(documents) < 2 or any(one.segments is not None for one in documents):
+        return documents
+    tree = joined(documents, [PLAIN] * len(documents))
+    assert tree.segments is not None
+    return documents if (tree.segments[:, 1] < 0).all() else [tree]
 
 
 def _parted(documents: Sequence[Document], group: list[int], start: int) -> Iterator[list[int]]:

@@ -17,11 +17,10 @@ import numpy as np
 
 from graftlab.caches import default_cache
 from graftlab.errors import DataError, GraftlabError
-from graftlab.files.checksums import DamagedError
 from graftlab.progress import Progress
 from graftlab.text.apart import Columns, lay_apart
-from graftlab.text.cache import ARRAYS, OPTIONAL, cache_key, drafting, publish, read_arrays
-from graftlab.text.document import Document
+from graftlab.text.cache import ARRAYS, OPTIONAL, cache_key, drafting, publish, read_or_tell
+from graftlab.text.document import Document, of_turns
 from graftlab.text.memmap_writer import Flat, fingerprint
 from graftlab.text.tokenizer import Tokenizer
 from graftlab.text.turns import MaskProblem, TurnDraft, TurnReader
@@ -53,9 +52,9 @@ class TokenSet:
 
     Document k of the arrays is `offsets[k:k + 2]`; document i of the set is `picked[i]` there.
     A document's length is that of its `input_ids`, what branches share counted once. A conversation
-    is one document, or one per assistant turn where the template re-renders earlier turns;
-    `sources` says which it came from. Segments are those of `types.Tokens`: none in any document,
-    or at least one in each, those of document k of the arrays at `segment_offsets[k:k + 2]`.
+    is one document, of a branch per assistant turn where the template re-renders earlier turns, or
+    one per such turn where that is laid apart; `sources` says which it came from. Segments are
+    those of `types.Tokens`: none in any document, or at least one in each.
     """
 
     input_ids: np.ndarray  # (total,) int32
@@ -69,7 +68,7 @@ class TokenSet:
     picked: np.ndarray | None = None  # (n,) int64, rising; None: all that the arrays hold
     note: str | None = None  # what went wrong on the way, for the log
     segments: np.ndarray | None = None  # (all segments, 3) int32: length, parent, kind
-    segment_offsets: np.ndarray | None = None  # (m + 1,) int64
+    segment_offsets: np.ndarray | None = None  # (m + 1,) int64: of each document of the arrays
     weights: np.ndarray | None = None  # (total,) float32; None: every label counts once
     reference: np.ndarray | None = None  # (all segments,) float32, from a reference pass
 
@@ -103,6 +102,11 @@ class TokenSet:
         return self._summed(None)
 
     @cached_property
+    def branched(self) -> bool:
+        """Whether a document has branches, or segments that continue others."""
+        return self.segments is not None and bool((self.segments[:, 1] >= 0).any())
+
+    @cached_property
     def label_weights(self) -> np.ndarray:
         """What the labels of each document weigh together, (n,): `num_labels` without weights."""
         return self.num_labels if self.weights is None else self._summed(self.weights)
@@ -132,6 +136,7 @@ def encode(
     on_invalid: str = "error",
     train_turns: str = "all",
     share_prompts: bool = True,
+    row_length: int | None = None,
     cache: Path | None = None,
     progress: bool = False,
 ) -> TokenSet:
@@ -140,13 +145,14 @@ def encode(
     Documents of more than `max_length` tokens are dropped and listed in `dropped`; with
     `over_limit="error"` they are refused. The cache holds all of them, whatever the limit. A cache
     that cannot be written costs memory and the next run's time, and is told in `note`. Without
-    `share_prompts`, branches are laid apart, each behind a copy of what it shares with others.
+    `share_prompts`, branches are laid apart, each behind a copy of what it shares with others; so
+    are turns of one conversation that together do not fit in `row_length` (default: the limit).
     Rows that the template gives no mask for are listed in `refused` with `on_invalid="skip"`.
     Raises DataError with file and line of every one of them otherwise, or when none is left.
     """
     home = default_cache() if cache is None else cache
     key = cache_key(conversations, tokenizer.rendering, train_turns)
-    stored, damaged, note = *_read(home, key), None
+    stored, damaged, note = *read_or_tell(home, key), None
     reader = TurnReader(tokenizer, train_turns=train_turns)
     if stored is None:
         with drafting(home, key) as draft, closing(Flat(draft)) as flat:
@@ -158,12 +164,12 @@ def encode(
         refused = _refused_again(stored[0]["sources"], conversations, reader)
         _check_refused(refused, conversations, on_invalid)
     arrays, mark = stored
-    columns: Columns = {name: arrays.get(name) for name in (*ARRAYS, *OPTIONAL)}
-    if not share_prompts:
-        columns = lay_apart(columns)
-        mark = _mark(columns)
-    whole = TokenSet(**columns, fingerprint=mark, note=note, refused=refused)
-    return _within_limit(whole, conversations, max_length=max_length, over_limit=over_limit)
+    whole: Columns = {name: arrays.get(name) for name in (*ARRAYS, *OPTIONAL)}
+    columns = lay_apart(whole, beyond=(row_length or max_length) if share_prompts else None)
+    if columns is not whole:
+        mark = fingerprint(columns)
+    tokens = TokenSet(**columns, fingerprint=mark, note=note, refused=refused)
+    return _within_limit(tokens, conversations, max_length=max_length, over_limit=over_limit)
 
 
 def _encode_all(
@@ -188,9 +194,9 @@ def _encode_all(
 def _documents(
     chunk: Sequence[Conversation], start: int, reader: TurnReader
 ) -> Iterator[tuple[int, list[Document] | Refused]]:
-    """What becomes of each conversation of a chunk; of those in several drafts, in several parts.
+    """What becomes of each conversation of a chunk.
 
-    One of several that is refused takes the others of its conversation with it.
+    One of several drafts that is refused takes the others of its conversation with it.
     """
     drafts: list[tuple[int, TurnDraft]] = []
     for index, conversation in enumerate(chunk, start):
@@ -204,10 +210,12 @@ def _documents(
         if isinstance(made, MaskProblem):
             bad.setdefault(index, str(made))
     yield from ((index, Refused(index, reason)) for index, reason in bad.items())
+    whole: dict[int, list[Document]] = {}
     for (index, _), made in zip(drafts, found, strict=True):
         if index not in bad:
             assert not isinstance(made, MaskProblem)
-            yield index, made
+            whole.setdefault(index, []).extend(made)
+    yield from ((index, of_turns(documents)) for index, documents in whole.items())
 
 
 def _refused_again(
@@ -240,7 +248,7 @@ def _stored(
 ) -> tuple[tuple[dict[str, np.ndarray], str], str | None]:
     """The finished arrays with their hash, put into the cache; or a note why that was not done."""
     arrays = flat.arrays()
-    mark = _mark(arrays)
+    mark = fingerprint(arrays)
     problem = flat.problem
     if draft is None:
         problem = "it is not a folder that can be written to"
@@ -250,27 +258,13 @@ def _stored(
         except OSError as error:
             problem = error.strerror or str(error)
     # Read back, so that the first run maps the same files into memory as the later ones.
-    stored = _read(home, key)[0] if problem is None else None
+    stored = read_or_tell(home, key)[0] if problem is None else None
     if stored is not None:
         return stored, None
     return (arrays, mark), (
         f"the token cache {home} cannot be used ({problem or 'it was cleared meanwhile'}), so the "
         "next run will encode anew: let GRAFTLAB_CACHE name a folder with room."
     )
-
-
-def _mark(columns: Columns, keep: np.ndarray | None = None) -> str:
-    """Hash of a set of these arrays, or of the documents in it to `keep`."""
-    names = ("input_ids", "labels", "offsets", *OPTIONAL)
-    return fingerprint(**{name: columns.get(name) for name in names}, keep=keep)
-
-
-def _read(home: Path, key: str) -> tuple[tuple[dict[str, np.ndarray], str] | None, str | None]:
-    """What is stored under `key`, or what to say of it where it is damaged."""
-    try:
-        return read_arrays(home, key), None
-    except DamagedError as error:
-        return None, f"{error}: the tokens are made anew."
 
 
 def _within_limit(
@@ -296,6 +290,6 @@ def _within_limit(
         picked=np.flatnonzero(keep),
         parts=tokens.parts[keep],
         sources=tokens.sources[keep],
-        fingerprint=_mark(vars(tokens), keep),
+        fingerprint=fingerprint(vars(tokens), keep),
         dropped=dropped,
     )

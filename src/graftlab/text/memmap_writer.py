@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
@@ -174,31 +174,24 @@ class Flat:
                 column.close()
 
 
-def fingerprint(
-    input_ids: np.ndarray,
-    labels: np.ndarray,
-    offsets: np.ndarray,
-    keep: np.ndarray | None = None,
-    *,
-    segments: np.ndarray | None = None,
-    segment_offsets: np.ndarray | None = None,
-    weights: np.ndarray | None = None,
-) -> str:
-    """Hash of documents; with `keep` (n,) bool, that of the same set made of these alone.
+def fingerprint(columns: Mapping[str, Any], keep: np.ndarray | None = None) -> str:
+    """Hash of a set of these arrays; with `keep` (n,) bool, that of one of these documents alone.
 
     Segments and weights count only where a document has others than plain ones.
     """
+    offsets = columns["offsets"]
+    segments, weights = columns.get("segments"), columns.get("weights")
     spans = [(0, int(offsets[-1]))] if keep is None else list(_spans(offsets, keep))
     digest = hashlib.sha256()
-    for column in (input_ids, labels):
-        for piece in _pieces(column, spans):
+    for name in ("input_ids", "labels"):
+        for piece in _pieces(columns[name], spans):
             digest.update(piece)
     if keep is not None:
         lengths = np.diff(offsets)[keep]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     digest.update(np.ascontiguousarray(offsets).data)
-    if segments is not None and segment_offsets is not None:
-        counts = np.diff(segment_offsets)
+    if segments is not None:
+        counts = np.diff(columns["segment_offsets"])
         if keep is not None:
             segments, counts = segments[np.repeat(keep, counts)], counts[keep]
         if len(segments) > len(counts) or (segments[:, 2] != PLAIN).any():

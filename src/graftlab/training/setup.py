@@ -40,6 +40,11 @@ class Data:
     def fingerprint(self) -> str:
         return self.train.fingerprint + (self.valid.fingerprint if self.valid else "")
 
+    @property
+    def branched(self) -> bool:
+        """Whether a document of either set has branches behind a shared prompt."""
+        return any(tokens.branched for tokens in (self.train, self.valid) if tokens is not None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:

@@ -105,6 +105,7 @@ def look(spec: InspectSpec) -> Inspection:
         on_invalid=spec.data.on_invalid,
         train_turns=turns,
         share_prompts=spec.packing.share_prompts,
+        row_length=limit,
         progress=True,
     )
     inside = tokens.lengths <= limit
