@@ -12,6 +12,7 @@ to the inverse KL as beta -> 1.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,19 +24,18 @@ KLS = ("forward", "inverse")
 def divergence(
     student: Tensor, teacher: Tensor, *, kind: str, beta: float = 0.5, temperature: float = 1.0
 ) -> Tensor:
-    """Nats (n,) from logits of shape (n, V); both distributions are those at `temperature`."""
+    """Nats (n,) from logits of shape (n, V); both distributions are those at `temperature`.
+
+    With one of `KLS` as `kind` only the student gets a gradient.
+    """
+    if kind in KLS:
+        found: Tensor = _KL.apply(student, teacher, kind, temperature)  # type: ignore[no-untyped-call]
+        return found
+    assert kind == "jsd", kind
     log_q = F.log_softmax(student / temperature, dim=-1)
     log_p = F.log_softmax(teacher / temperature, dim=-1)
-    if kind in KLS:
-        return kl(log_q, log_p, kind=kind)
-    assert kind == "jsd", kind
     log_m = torch.logaddexp(log_p + math.log(beta), log_q + math.log1p(-beta))
     return beta * _kl(log_p, log_m) + (1 - beta) * _kl(log_q, log_m)
-
-
-def kl(log_q: Tensor, log_p: Tensor, *, kind: str) -> Tensor:
-    """Nats (n,) from log-probabilities of shape (n, V) of the student, q, and of the teacher, p."""
-    return _kl(log_p, log_q) if kind == "forward" else _kl(log_q, log_p)
 
 
 def acceptance(student: Tensor, teacher: Tensor) -> Tensor:
@@ -50,3 +50,43 @@ def acceptance(student: Tensor, teacher: Tensor) -> Tensor:
 def _kl(log_a: Tensor, log_b: Tensor) -> Tensor:
     """KL(a || b) along the last axis."""
     return (log_a.exp() * (log_a - log_b)).sum(-1)
+
+
+class _KL(torch.autograd.Function):
+    """A KL of logits with half the passes over (n, V) that autograd would make.
+
+    With temperature t and the gradient g of each row, the student's logits get (q - p) g / t of
+    KL(p || q), and q (log q - log p - KL) g / t of KL(q || p).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, student: Tensor, teacher: Tensor, kind: str, temperature: float
+    ) -> Tensor:
+        ours, theirs = _heated(student, temperature), _heated(teacher, temperature)
+        apart = theirs - ours  # log p - log q + normal
+        normal = theirs.logsumexp(-1) - ours.logsumexp(-1)
+        ctx.kind, ctx.temperature = kind, temperature
+        if kind == "forward":
+            p = theirs.softmax(-1)
+            ctx.save_for_backward(student, p)
+            return apart.mul_(p).sum(-1) - normal
+        found = normal - apart.mul_(ours.softmax(-1)).sum(-1)
+        ctx.save_for_backward(student, teacher, normal - found)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        student, *saved = ctx.saved_tensors
+        scale = (gradients[0] / ctx.temperature)[:, None]
+        ours = _heated(student, ctx.temperature)
+        q = ours.softmax(-1)
+        if ctx.kind == "forward":
+            return q.sub_(saved[0]).mul_(scale), None, None, None
+        teacher, level = saved
+        apart = (ours - _heated(teacher, ctx.temperature)).add_(level[:, None])
+        return q.mul_(apart).mul_(scale), None, None, None
+
+
+def _heated(logits: Tensor, temperature: float) -> Tensor:
+    return logits if temperature == 1 else logits / temperature

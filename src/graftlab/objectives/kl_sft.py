@@ -145,8 +145,9 @@ class KLSFT(Objective):
 
         reference = policy.reference(batch)  # first: its activations are gone before the others
         hidden, labels = policy.labelled(batch)
-        width = 2 * policy.base.vocab_size
         judge = partial(_judge, policy, kind=self.kl_direction, tau=tau)
+        # By the width of one model: more chunks than cross-entropy makes would be made twice.
+        width = policy.base.vocab_size
         judged = in_chunks(judge, hidden, reference, labels, width=width)
         # Contiguous: summed in the order that plain cross-entropy is summed in.
         return torch.stack([weighted(part, batch) for part in judged.T.contiguous()])
@@ -167,7 +168,7 @@ class KLSFT(Objective):
         anchors, trained = apart.nonzero()[:, 0], (~apart).nonzero()[:, 0]
         width = policy.base.vocab_size
         judge = partial(_kl_of, policy, kind=self.kl_direction, tau=self.kl_tau)
-        kl = in_chunks(judge, hidden[anchors], reference, width=2 * width)
+        kl = in_chunks(judge, hidden[anchors], reference, width=width)
         nll = in_chunks(partial(_nll_of, policy), hidden[trained], labels[trained], width=width)
         weights = weighted(torch.ones_like(labels, dtype=nll.dtype), batch)
         nll, kl = (nll * weights[trained]).sum(), (kl * weights[anchors]).sum()
@@ -182,11 +183,8 @@ def _judge(
     import torch.nn.functional as F
 
     theirs, ours = policy.reference_logits(reference), policy.logits(hidden)
-    log_q = F.log_softmax(ours, dim=-1)
-    nll = F.nll_loss(log_q, labels, reduction="none")
-    # Of log-probabilities the softmax is the same, and at temperature 1 they are made already.
-    kl = _kl(log_q if tau == 1 else ours, theirs, kind=kind, tau=tau, normal=tau == 1)
-    return torch.stack([nll, kl], dim=1)
+    nll = F.cross_entropy(ours, labels, reduction="none")
+    return torch.stack([nll, _kl(ours, theirs, kind=kind, tau=tau)], dim=1)
 
 
 def _kl_of(policy: Any, hidden: Tensor, reference: Tensor, *, kind: str, tau: float) -> Tensor:
@@ -200,16 +198,9 @@ def _nll_of(policy: Any, hidden: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(policy.logits(hidden), labels, reduction="none")
 
 
-def _kl(ours: Tensor, theirs: Tensor, *, kind: str, tau: float, normal: bool = False) -> Tensor:
-    """KL (n,) of logits (n, V); `normal`: ours are log-probabilities.
-
-    A teacher of the family may have fewer or more ids: beyond lies an embedding's padding.
-    """
-    import torch.nn.functional as F
-
-    from graftlab.objectives.divergence import kl
+def _kl(ours: Tensor, theirs: Tensor, *, kind: str, tau: float) -> Tensor:
+    """KL (n,) of logits (n, V) over the ids that both have: beyond lies an embedding's padding."""
+    from graftlab.objectives.divergence import divergence
 
     shared = min(ours.shape[-1], theirs.shape[-1])
-    if not normal or shared < ours.shape[-1]:
-        ours = F.log_softmax(ours[:, :shared] / tau, dim=-1)
-    return kl(ours, F.log_softmax(theirs[:, :shared] / tau, dim=-1), kind=kind)
+    return divergence(ours[:, :shared], theirs[:, :shared], kind=kind, temperature=tau)
