@@ -15,6 +15,7 @@ class Documents:
 
     weights = np.ones(1, np.float32)
     reference = None
+    branched = True
     segments = np.zeros((1, 3), np.int32)
     tables = (
         [[4, -1, PLAIN]],
@@ -61,4 +62,8 @@ def test_nothing_is_one_unlabelled_position():
     assert part.num_tokens == 1
     assert part.labels.tolist() == [[IGNORE]]
     assert part.boundaries.tolist() == [0, 1]
-    assert part.parents is part.owners is part.kinds is None
+    assert (part.parents.tolist(), part.owners.tolist(), part.kinds.tolist()) == (
+        [-1],
+        [0],
+        [PLAIN],
+    )

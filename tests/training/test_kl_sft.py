@@ -214,7 +214,7 @@ def test_jointly_trained_runs_are_those_alone(kept, tmp_path):
     specs = [
         replace(spec, lora=Lora(rank=4)),
         replace(spec, objective=KLSFT(kl_lambda=0.3, kl_tau=2.0), lora=Lora(rank=8, dropout=0.2)),
-        replace(spec, objective=KLSFT(kl_lambda=0.5, kl_budget=0.05), epochs=3),
+        replace(spec, objective=KLSFT(kl_lambda=0.5, kl_budget=0.4), epochs=3),
         replace(spec, objective=KLSFT(kl_lambda=0.0), lora=Lora(rank=2)),
     ]
     assert not unfit(specs)

@@ -41,9 +41,9 @@ def part_of(batch: Batch, segments: Tensor) -> Batch:
             labels=torch.full_like(batch.labels[:, :1], IGNORE),
             positions=torch.zeros_like(batch.positions[:, :1]),
             boundaries=torch.tensor([0, 1], dtype=batch.boundaries.dtype),
-            parents=None,
-            owners=None,
-            kinds=None,
+            parents=None if batch.parents is None else torch.full_like(batch.parents[:1], -1),
+            owners=None if batch.owners is None else torch.zeros_like(batch.owners[:1]),
+            kinds=None if batch.kinds is None else torch.zeros_like(batch.kinds[:1]),
             weights=None if batch.weights is None else batch.weights[:, :1],
             reference=None,
         )
