@@ -141,6 +141,7 @@ class Batch:
     kinds: torch.Tensor | None = None  # (segments,) int8, CPU
     weights: torch.Tensor | None = None  # (1, N) float32; None: every label counts once
     reference: torch.Tensor | None = None  # (segments,) float32
+    mismatched: tuple[Batch, ...] = ()  # of the whole step, where its objective needs them
 
     @property
     def num_tokens(self) -> int:
@@ -186,4 +187,5 @@ class Batch:
             positions=self.positions.to(device, non_blocking=True),
             weights=moved(self.weights),
             reference=moved(self.reference),
+            mismatched=tuple(batch.to(device) for batch in self.mismatched),
         )
