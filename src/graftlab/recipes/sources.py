@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from graftlab.data.arrays import LONGEST_ROW, RawRow, not_utf8, too_long
 from graftlab.data.files import damaged, locate, open_data, read_rows, wide_problem
-from graftlab.data.turns import RowProblem
+from graftlab.data.problems import RowProblem
 from graftlab.errors import ConfigError, DataError, did_you_mean, require_choice
 from graftlab.recipes.record import Drop, Record
 from graftlab.recipes.rows import record_of
