@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from graftlab.training.setup import Data
 from graftlab.types import CHOSEN, IGNORE, PLAIN, REJECTED
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from graftlab.training.spec import TrainSpec
@@ -101,6 +104,20 @@ def preference_data(spec: TrainSpec, *_: Any, **__: Any) -> Data:
     else:
         sets = [answer_set(answers) for answers in (some_answers(11), some_answers(11)[:4])]
     return Data(spec.model.load_tokenizer(), *sets, [])
+
+
+def preference_file(path: Path, takes: str, *, count: int = 11) -> Path:
+    """Rows of JSONL: pairs of a prompt, or answers with a label, some good and some bad."""
+    rows = []
+    for n in range(count):
+        prompt, good, bad = f"What is {n} and {n % 3}?", f"It is {n + n % 3}.", f"No {n} idea."
+        if takes == "pairs":
+            rows.append({"prompt": prompt, "chosen": good, "rejected": bad})
+        else:
+            label = n % 3 != 1
+            rows.append({"prompt": prompt, "completion": good if label else bad, "label": label})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
 
 
 def loader(tokens: TokenSet, *, rows: list[list[int]], **options: Any) -> PackedLoader:

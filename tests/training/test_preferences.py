@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from graftlab.objectives.kto import KTO
 from graftlab.objectives.orpo import ORPO
 from graftlab.objectives.simpo import SimPO
 from graftlab.packing.plan import Packing
+from graftlab.registry import dump
 from graftlab.training.joint.groups import group
 from graftlab.training.observer import Observer
 from graftlab.training.optimizers.custom import CustomOptimizer
@@ -30,7 +32,10 @@ from graftlab.training.spec import TrainSpec
 from graftlab.training.start import run
 from graftlab.training.watch import Callbacks, Samples, Validation
 from joint_runs import assert_equal_runs, rows, same_bits, together
-from pairs import pair_set, preference_data, some_pairs
+from left_behind import left_behind
+from nursing import nursery
+from pairs import pair_set, preference_data, preference_file, some_pairs
+from training_spec import small_spec
 
 SGD = CustomOptimizer(target="torch.optim.SGD", clip_norm=None)
 COLUMNS = {"rewards_chosen", "rewards_rejected", "reward_margin", "reward_accuracy"}
@@ -129,6 +134,37 @@ def test_a_paused_run_goes_on_bit_for_bit(spec, objective, tmp_path):
     results = [json.loads((folder / "result.json").read_text()) for folder in (whole, parts)]
     assert results[0]["metrics"] == results[1]["metrics"]
     assert [{k: v for k, v in r.items() if k != "rung_loss"} for r in rows(parts)] == rows(whole)
+
+
+@pytest.mark.parametrize("objective", [DPO(), KTO()], ids=["dpo", "kto"])
+def test_a_killed_run_goes_on_bit_for_bit(root, tmp_path, objective):
+    """From files, in processes of their own: killed early, in a step and at the end."""
+    train = preference_file(tmp_path / "train.jsonl", objective.takes)
+    valid = preference_file(tmp_path / "valid.jsonl", objective.takes, count=4)
+    spec = replace(small_spec(root), objective=objective, accumulate=2, max_steps=5)
+    spec.data.train, spec.data.valid = str(train), str(valid)
+    spec.lora.dropout, spec.checkpoint.every_steps = 0.2, 1
+    data = dump(spec)
+    both = [{"run_dir": str(tmp_path / name)} for name in ("whole", "cached")]
+    whole, cached = nursery(data, both, tmp_path)
+    assert whole["code"] == cached["code"] == 0
+    wanted, events = left_behind(tmp_path / "whole"), len(cached["events"])
+    assert events < len(whole["events"]), "the second finds the reference"
+    assert left_behind(tmp_path / "cached") == wanted
+    assert len(wanted["rows"]) == 6
+    places = (8, events // 2, events - 1)
+    commands = [
+        command
+        for place in places
+        for command in (
+            {"run_dir": str(tmp_path / str(place)), "kill_at": place},
+            {"run_dir": str(tmp_path / str(place)), "resume": "auto"},
+        )
+    ]
+    codes = [answer["code"] for answer in nursery(data, commands, tmp_path)]
+    assert codes == [-signal.SIGKILL, 0] * 3
+    for place in places:
+        assert left_behind(tmp_path / str(place)) == wanted, place
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16-mixed", "bf16"])
