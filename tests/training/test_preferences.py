@@ -30,6 +30,7 @@ from graftlab.training.reference import _Pass
 from graftlab.training.setup import Data
 from graftlab.training.spec import TrainSpec
 from graftlab.training.start import run
+from graftlab.training.trainer import TrainerSpec
 from graftlab.training.watch import Callbacks, Samples, Validation
 from joint_runs import assert_equal_runs, rows, same_bits, together
 from left_behind import left_behind
@@ -165,6 +166,28 @@ def test_a_killed_run_goes_on_bit_for_bit(root, tmp_path, objective):
     assert codes == [-signal.SIGKILL, 0] * 3
     for place in places:
         assert left_behind(tmp_path / str(place)) == wanted, place
+
+
+def test_two_processes_agree_with_one(root, tmp_path):
+    """KTO's estimate too, which is of the answers of both; one of them may have no rows left."""
+    spec = replace(small_spec(root), objective=KTO(), epochs=2, lr=5e-3, batch_size=2)
+    spec.data.train = str(preference_file(tmp_path / "train.jsonl", "labels", count=13))
+    spec.data.valid = str(preference_file(tmp_path / "valid.jsonl", "labels", count=4))
+    spec.packing.strategy = "none"
+    alone = run(replace(spec, run_dir=str(tmp_path / "alone")))
+    trainer = TrainerSpec(accelerator="cpu", devices=2, strategy="ddp")
+    two = replace(spec, batch_size=1, trainer=trainer, run_dir=str(tmp_path / "both"))
+    both = run(two)
+    assert both.steps == alone.steps > 4
+    assert both.score == pytest.approx(alone.score, abs=1e-5)
+    assert both.trained_tokens == alone.trained_tokens
+    assert both.metrics == pytest.approx(alone.metrics, abs=1e-4)
+    estimates = [
+        [float(row["kl"]) for row in log(one)[1:]]
+        for one in (replace(spec, run_dir=str(tmp_path / "alone")), two)
+    ]
+    assert estimates[0] == pytest.approx(estimates[1], abs=1e-4)
+    assert max(estimates[0]) > 0.001
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16-mixed", "bf16"])
