@@ -53,6 +53,8 @@ def write_run(
     data: str = "96 documents, hash 0123",
     seconds_each: float = 0.5,
     strengths: Sequence[dict[str, float]] = (),
+    measure: str = "nats per trained token",
+    rewards: bool = False,
 ) -> Path:
     """One run of `steps` whose validation loss falls from 4 to `score` at its last step."""
     folder.mkdir(parents=True)
@@ -75,11 +77,14 @@ def write_run(
         }
         if step % VALIDATED == 0:
             row["valid_loss"] = loss
+        if rewards:
+            names = ("rewards_chosen", "rewards_rejected", "reward_margin", "reward_accuracy")
+            row |= {name: (n - 1) * step / steps for n, name in enumerate(names)}
         history.add(row)
     if samples:
         write_samples(folder / "samples.md", samples)
     if finished:
-        result = result_of(score, folder, steps, strengths=[*strengths])
+        result = result_of(score, folder, steps, strengths=[*strengths], measure=measure)
         _finish(folder, result, data, seconds_each * steps)
     return folder
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from graftlab.data.turns import RowProblem
+from graftlab.data.problems import RowProblem
 from graftlab.recipes.record import Record
 from graftlab.recipes.rows import record_of
 from recipe_rows import turns
@@ -31,9 +31,9 @@ def read(row: Any, columns: dict[str, str] | None = None) -> Record:
         ({"instruction": "Hi", "input": "", "output": "Hello"}, "chat", {"messages": CHAT}),
         ({"messages": CHAT, "tools": [{"name": "a"}]}, "chat", None),
         (
-            {"conversations": [HUMAN], "chosen": GPT, "rejected": BACK, "id": 3},
+            {"conversations": [HUMAN], "chosen": GPT, "rejected": CALL, "id": 3},
             "preference",
-            {"conversations": [HUMAN], "chosen": GPT, "rejected": BACK},
+            {"conversations": [HUMAN], "chosen": GPT, "rejected": CALL},
         ),
         (
             {"prompt": "a", "chosen": "b", "rejected": "c"},
@@ -85,12 +85,12 @@ def test_tool_turns_are_kept_as_templates_expect_them() -> None:
         ({"messages": turns("Hi", {"a": 1})}, "content must be text, this is an object"),  # type: ignore[arg-type]
         ({"messages": CHAT[:1]}, "must be the assistant's"),
         ({"conversations": [HUMAN, CALL, BACK]}, "the last turn is tool"),
-        ({"conversations": [HUMAN, BACK, GPT]}, "turn 2 (tool) may not follow user"),
+        ({"conversations": [HUMAN, BACK, GPT]}, "turn 2 is tool where assistant was due"),
         ({"conversations": [HUMAN, {**CALL, "value": "age(3)"}, GPT]}, "not JSON"),
         ({"conversations": [HUMAN, {**CALL, "value": "{}"}, GPT]}, "without a name"),
         ({"conversations": [HUMAN, CALL, BACK, {"from": "bot", "value": "x"}]}, "role `bot`"),
         ({"prompt": "a", "chosen": "b", "rejected": "b"}, "are the same"),
-        ({"prompt": "a", "chosen": "b"}, "without a rejected answer"),
+        ({"prompt": "a", "chosen": "b"}, "the rejected answer is empty"),
         ({"chosen": "b", "rejected": "c"}, "without a prompt"),
         ({"messages": CHAT[:1], "label": True}, "must be the assistant's"),
         ({"question": "a"}, "unknown shape with keys question"),

@@ -83,7 +83,7 @@ class KLSFT(Objective):
     def asks(self) -> str | None:
         return self.teacher
 
-    def asks_base(self) -> bool:
+    def asks_base(self, *, validating: bool = False) -> bool:
         return self.teacher is None
 
     def obstacle(self, lora: Lora) -> str | None:

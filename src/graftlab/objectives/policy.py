@@ -27,6 +27,8 @@ class Policy:
 
     `teacher` is another such policy, frozen, for objectives that ask one. `state` is what the
     objective adjusts while it trains (`Objective.after_validation`); checkpoints keep it.
+    `estimate` is what one that needs mismatched answers found of them, for the step or validation
+    at hand.
     """
 
     def __init__(self, base: Base, adapter: Adapter | None, teacher: Policy | None = None) -> None:
@@ -34,6 +36,7 @@ class Policy:
         self.adapter = adapter
         self.teacher = teacher
         self.state: dict[str, float] = {}
+        self.estimate: float | None = None
 
     def hidden(self, batch: Batch) -> Tensor:
         """Final hidden states (1, N, D) of `batch`."""
@@ -70,16 +73,34 @@ class Policy:
             yield self.teacher or self
 
     def label_nll(self, batch: Batch) -> Tensor:
-        """Negative log-likelihood in nats, summed over labelled positions; an fp32 scalar.
+        """Negative log-likelihood in nats, summed over labels by their weights; an fp32 scalar.
 
         Without a label it is a zero that still has every adapter parameter in its graph, so that a
         process without rows takes part in gradient exchange.
         """
-        return self.nll(batch).sum()
+        return self.weighted_nll(batch).sum()
 
-    def nll(self, batch: Batch) -> Tensor:
-        """Negative log-likelihood of each label in nats, (n,) fp32, in order of position."""
-        hidden, labels = self.labelled(batch)
+    def weighted_nll(self, batch: Batch) -> Tensor:
+        """`nll`, each label's by its weight, (n,)."""
+        return weighted(self.nll(batch), batch)
+
+    def segment_logps(
+        self, batch: Batch, labelled: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probability of the labels of each segment, and how many those are: two (segments,).
+
+        Where labels have weights, both are sums of those. `labelled`: as `nll` takes it.
+        """
+        nll = self.nll(batch, labelled)
+        counts = weighted(torch.ones_like(nll), batch)
+        return per_segment(-weighted(nll, batch), batch), per_segment(counts, batch)
+
+    def nll(self, batch: Batch, labelled: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Negative log-likelihood of each label in nats, (n,) fp32, in order of position.
+
+        `labelled` is what the method of that name gives for `batch`, where it was asked before.
+        """
+        hidden, labels = labelled or self.labelled(batch)
         return in_chunks(self._chunk, hidden, labels, width=self.base.vocab_size)
 
     def _chunk(self, hidden: Tensor, labels: Tensor) -> Tensor:
@@ -111,9 +132,20 @@ def weighted(values: Tensor, batch: Batch) -> Tensor:
     return values * batch.weights[0][batch.labels[0] != IGNORE]
 
 
-def per_document(values: Tensor, batch: Batch) -> list[tuple[float, int]]:
-    """(sum, number of labels) of each document of `batch`; `values` (n,) has one for each label."""
+def per_segment(values: Tensor, batch: Batch) -> Tensor:
+    """Sums (segments,) of `values` (n,), one for each label, always added in the same order."""
     labelled = (batch.labels[0] != IGNORE).cpu()
-    counts = [int(labelled[document].sum()) for document in batch.documents()]
-    sums = [part.sum().item() for part in torch.split(values.detach().cpu().double(), counts)]
+    counts = [int(labelled[segment].sum()) for segment in batch.segments()]
+    return torch.stack([part.sum() for part in torch.split(values, counts)])
+
+
+def per_document(values: Tensor, batch: Batch) -> list[tuple[float, float]]:
+    """(sum of `values`, labels by their weights) of each document; `values` (n,): of each label."""
+    labelled = (batch.labels[0] != IGNORE).cpu()
+    lengths = [int(labelled[document].sum()) for document in batch.documents()]
+    columns = values.detach(), weighted(torch.ones_like(values), batch)
+    sums, counts = (
+        [part.sum().item() for part in torch.split(column.cpu().double(), lengths)]
+        for column in columns
+    )
     return list(zip(sums, counts, strict=True))

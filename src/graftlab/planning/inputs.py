@@ -15,6 +15,7 @@ from graftlab.planning.shape import Adapted, Shape, measure
 from graftlab.planning.workload import Documents, guess_documents
 from graftlab.recipes.dataset import ensure_dataset
 from graftlab.training.anchors import drawn, read_anchors
+from graftlab.training.setup import require_takes
 from graftlab.training.spec import TrainSpec
 from graftlab.training.teacher import num_weights
 
@@ -52,6 +53,8 @@ def read_documents(spec: TrainSpec, base: ModelMetadata) -> tuple[Documents, int
         return Documents(lengths, labels, text, exact=False), 0, []
     tokenizer = _tokenizer(spec, base.folder) if base.folder else None
     found = spec.data.load(reserved=tokenizer.reserved if tokenizer else frozenset())
+    for rows, both in ((found.train, True), (found.valid, False)):
+        require_takes(spec, rows, both=both)
     if tokenizer is None:
         guessed = guess_documents(found.valid) if found.valid else None
         valid_tokens = int(guessed.lengths.sum()) if guessed else 0
@@ -62,6 +65,7 @@ def read_documents(spec: TrainSpec, base: ModelMetadata) -> tuple[Documents, int
         on_invalid=spec.data.on_invalid,
         train_turns=spec.data.train_turns,
         share_prompts=spec.packing.share_prompts,
+        train_on=spec.data.train_on,
         row_length=spec.packing.max_length,
     )
     train = read(found.train, max_length=NO_LIMIT, progress=True)

@@ -41,9 +41,11 @@ class LookupCache:
         """Lengths of the documents, counted or estimated. Raises GraftlabError."""
         from graftlab.planning.inputs import read_documents
 
-        # Of the packing only the longest row matters: validation drops what is longer.
-        asked = spec.objective.redraws(), spec.objective.anchored(), spec.seed
-        key = _key(spec.model, spec.data, spec.packing.max_length, *asked)
+        # Of the packing only this matters: validation drops what is longer than a row.
+        packed = spec.packing.max_length, spec.packing.share_prompts
+        objective = spec.objective
+        asked = objective.redraws(), objective.anchored(), objective.takes, spec.seed
+        key = _key(spec.model, spec.data, *packed, *asked)
         return self._once(
             ("documents", key), lambda: DocumentLengths(key, *read_documents(spec, self.base(spec)))
         )

@@ -5,8 +5,8 @@ one of the shapes of data/shapes.py                       chat, tool turns kept
 {... "chosen", "rejected"}                                preference, passed through as read
 {... "label" or "kto_tag": bool}                          kto, passed through as read
 
-Tool turns are written the way chat templates expect them: an assistant turn with `tool_calls`, and
-turns of the role `tool` for what came back.
+Chats are written as messages, whatever their shape was: calls are the `tool_calls` of an
+assistant's turn, and what came back are turns of the role `tool`.
 """
 
 from __future__ import annotations
@@ -16,25 +16,22 @@ from typing import Any
 
 from graftlab.data.check import problems_in
 from graftlab.data.decoding import decoded
-from graftlab.data.keys import Unread, is_blank, without
-from graftlab.data.shapes import ROW_KEYS, parse_row, row_tools, system_of, turns_key
-from graftlab.data.turns import (
-    TOOL_TURNS,
-    TURN_KEYS,
-    RowProblem,
-    kind_of,
-    role_and_content,
-)
+from graftlab.data.keys import Unread, without
+from graftlab.data.preferences import LABELS, SIDES
+from graftlab.data.problems import RowProblem, kind_of
+from graftlab.data.shapes import parse_row
 from graftlab.errors import did_you_mean
 from graftlab.recipes.record import Record
 
-_CALLS = ("function_call", "tool_call")
 _TURNS = ("system", "user", "assistant")
 _PASSED = (
     *("messages", "conversations", "prompt", "system", "tools", "instruction", "input", "output"),
-    *("completion", "chosen", "rejected", "label", "kto_tag", "system_prompt"),
+    *("completion", "chosen", "rejected", "label", "kto_tag", "system_prompt", "response_format"),
 )
 """Keys of preference and KTO rows that are kept."""
+
+_SHAPED = frozenset({"messages", "conversations", "instruction", *SIDES, *LABELS})
+"""Keys beside which `text` repeats what a row says."""
 
 
 def record_of(
@@ -89,27 +86,22 @@ def _unpacked(field: str, value: Any) -> Any:
 
 
 def _read(row: Any, metadata: set[str]) -> tuple[str, dict[str, Any]]:
-    if isinstance(row, dict):
-        if "chosen" in row or "rejected" in row:
-            return "preference", _preference(row, metadata)
-        if isinstance(row.get("label", row.get("kto_tag")), bool):
-            return "kto", _kto(row, metadata)
-        if "text" in row and not row.keys() & {"messages", "conversations", "instruction"}:
-            _check_keys(row, {"text"}, metadata)
-            return "text", {"text": _text("text", row["text"])}
-    return "chat", _chat(row, metadata)
-
-
-def _chat(row: Any, metadata: set[str], *, last: str = "assistant") -> dict[str, Any]:
-    turns = _turns(row)
-    if any(_is_tool_turn(turn) for turn in turns):
-        return _with_tools(row, turns, metadata)
+    if isinstance(row, dict) and "text" in row and not row.keys() & _SHAPED:
+        _check_keys(row, {"text"}, metadata)
+        return "text", {"text": _text("text", row["text"])}
     parsed = parse_row(row)
-    if problems := problems_in(parsed.messages, last=last, first=parsed.first):
-        raise RowProblem("; ".join(problems))
+    problems = [
+        *problems_in(parsed.messages, tools=parsed.tools, first=parsed.first),
+        *(problems_in(parsed.rejected, first=parsed.first) if parsed.rejected else []),
+    ]
+    if problems:
+        raise RowProblem(*dict.fromkeys(problems))
     metadata |= parsed.metadata
-    body: dict[str, Any] = {"messages": [message.as_dict() for message in parsed.messages]}
-    return body | ({"tools": list(parsed.tools)} if parsed.tools else {})
+    if parsed.rejected or parsed.desirable is not None:
+        kind = "preference" if parsed.rejected else "kto"
+        return kind, {key: row[key] for key in _PASSED if key in row}
+    body: dict[str, Any] = {"messages": [message.as_row() for message in parsed.messages]}
+    return "chat", body | ({"tools": list(parsed.tools)} if parsed.tools else {})
 
 
 def _check_keys(row: dict[str, Any], read: Collection[str], metadata: set[str]) -> None:
@@ -121,140 +113,10 @@ def _check_keys(row: dict[str, Any], read: Collection[str], metadata: set[str]) 
     metadata |= unread.metadata
 
 
-def _turns(row: Any) -> list[Any]:
-    found = row
-    if isinstance(row, dict):
-        key = turns_key(row)
-        found = row[key] if key is not None else None
-    return found if isinstance(found, list) else []
-
-
-def _is_tool_turn(turn: Any) -> bool:
-    if not isinstance(turn, dict):
-        return False
-    return bool(turn.get("tool_calls")) or turn.get("role", turn.get("from")) in TOOL_TURNS
-
-
-def _with_tools(row: Any, turns: list[Any], metadata: set[str]) -> dict[str, Any]:
-    """A conversation with tool turns, which `data/check.py` does not know."""
-    unread = Unread()
-    if isinstance(row, dict):
-        unread.row(row, _TOOL_ROW, None)
-    messages = [_turn(number, turn, unread) for number, turn in enumerate(turns, 1)]
-    if problems := unread.problems():
-        raise RowProblem(*problems)
-    metadata |= unread.metadata
-    if messages[0]["role"] == "system" and not messages[0]["content"].strip():
-        del messages[0]
-    if isinstance(row, dict) and (system := system_of(row)):
-        messages.insert(0, {"role": "system", "content": system})
-    before = "start"
-    for number, message in enumerate(messages, 1):
-        now = "call" if message.get("tool_calls") else message["role"]
-        if before not in _BEFORE[now]:
-            raise RowProblem(f"turn {number} ({now}) may not follow {before}")
-        before = now
-    if before != "assistant":
-        raise RowProblem(f"the last turn is {before}: it must be the assistant's")
-    tools = row_tools(row if isinstance(row, dict) else {}, turns)
-    return {"messages": messages} | ({"tools": list(tools)} if tools else {})
-
-
-_TOOL_ROW = (ROW_KEYS - {"response_format"}) | {"messages", "conversations"}
-_CALL_KEYS = (TURN_KEYS - {"response_format"}) | {"tool_calls"}
-_RESULT_KEYS = (TURN_KEYS - {"response_format", "tools"}) | {"name", "tool_call_id"}
-_BEFORE = {
-    "system": ("start",),
-    "user": ("start", "system", "assistant"),
-    "call": ("user", "tool", "call"),
-    "tool": ("call", "tool"),
-    "assistant": ("user", "tool"),
-}
-"""Kind of turn -> what may stand before it; a call is an assistant turn with `tool_calls`."""
-
-
-def _turn(number: int, turn: Any, unread: Unread) -> dict[str, Any]:
-    name, content = role_and_content(number, turn)
-    result = name in TOOL_TURNS and name not in _CALLS and not turn.get("tool_calls")
-    read = _RESULT_KEYS if result else _CALL_KEYS
-    unread.turn(f"turn {number} ({name})", turn, read, name)
-    said = f"turn {number} ({name})"
-    if name in _CALLS:
-        return {"role": "assistant", "content": "", "tool_calls": _calls(number, content)}
-    if turn.get("tool_calls"):
-        calls = turn["tool_calls"]
-        if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
-            raise RowProblem(f"turn {number}: tool_calls must be an array of objects")
-        text = _text(said, content or "", empty=True)
-        return {"role": "assistant", "content": text, "tool_calls": calls}
-    if result:
-        links = {key: turn[key] for key in ("name", "tool_call_id") if not is_blank(turn.get(key))}
-        return {"role": "tool", "content": _text(said, content, empty=True), **links}
-    if name not in _TURNS:
-        raise RowProblem(f"turn {number} has the role `{name}`")
-    if name == "system":
-        return {"role": name, "content": _text(said, content or "", empty=number == 1)}
-    return {"role": name, "content": _text(said, content)}
-
-
-def _calls(number: int, content: Any) -> list[dict[str, Any]]:
-    """ShareGPT's call, JSON in a text, as templates expect it; one call or a list of them."""
-    try:
-        found = decoded(content) if isinstance(content, str) else content
-    except ValueError as error:
-        raise RowProblem(f"turn {number} is a tool call that is not JSON ({error})") from None
-    calls = found if isinstance(found, list) else [found]
-    if not calls or not all(isinstance(call, dict) and "name" in call for call in calls):
-        raise RowProblem(f"turn {number} is a tool call without a name")
-    for call in calls:
-        if lost := call.keys() - {"name", "arguments"}:
-            raise RowProblem(f"turn {number} is a tool call with `{min(lost)}`, which is not read")
-    return [
-        {"type": "function", "function": {"name": c["name"], "arguments": c.get("arguments", {})}}
-        for c in calls
-    ]
-
-
-def _preference(row: dict[str, Any], metadata: set[str]) -> dict[str, Any]:
-    _check_keys(row, _PASSED, metadata)
-    answers = []
-    for key in ("chosen", "rejected"):
-        if not row.get(key):
-            raise RowProblem(f"preference data without a {key} answer")
-        answers.append(_answer(key, row[key]))
-    if answers[0] == answers[1]:
-        raise RowProblem("the chosen and the rejected answer are the same")
-    turns = isinstance(row["chosen"], list) and len(row["chosen"]) > 1
-    if not turns and not any(row.get(k) for k in ("prompt", "messages", "conversations")):
-        raise RowProblem("preference data without a prompt")
-    return {key: row[key] for key in _PASSED if key in row}
-
-
-def _answer(key: str, value: Any) -> str:
-    """The text of an answer: itself, a turn's, or that of the last of several turns."""
-    if isinstance(value, list):
-        value = value[-1]
-    if isinstance(value, dict):
-        value = value.get("content", value.get("value"))
-    return _text(key, value)
-
-
-def _kto(row: dict[str, Any], metadata: set[str]) -> dict[str, Any]:
-    _check_keys(row, _PASSED, metadata)
-    if "completion" in row:
-        _text("completion", row["completion"])
-        if not row.get("prompt"):
-            raise RowProblem("KTO data without a prompt")
-    else:
-        judged = {key: value for key, value in row.items() if key not in ("label", "kto_tag")}
-        _chat(judged, metadata)
-    return {key: row[key] for key in _PASSED if key in row}
-
-
-def _text(name: str, value: Any, *, empty: bool = False) -> str:
+def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise RowProblem(f"{name} must be text, this is {kind_of(value)}")
-    if not empty and not value.strip():
+    if not value.strip():
         raise RowProblem(f"{name} is empty")
     return value
 

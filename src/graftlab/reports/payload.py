@@ -7,7 +7,7 @@ from math import isfinite
 from typing import Any
 
 from graftlab.reports.compare import Comparison, front
-from graftlab.reports.curves import points_each, train_curve, valid_curve
+from graftlab.reports.curves import points_each, reward_curves, train_curve, valid_curve
 from graftlab.reports.importance import Importance
 from graftlab.reports.run import ReportedRun
 from graftlab.reports.samples import WHO
@@ -36,6 +36,7 @@ def payload(found: Comparison, told: Importance) -> dict[str, Any]:
             {"keys": m.keys, "labels": m.labels, "means": m.means, "points": m.points}
             for m in found.heat_maps(ranked[:MAPPED])
         ],
+        "measure": found.measure,
         "costs": COSTS,
         "fronts": {cost: [places[id(run)] for run in front(found.runs, cost)] for cost in COSTS},
         "who": WHO,
@@ -56,6 +57,7 @@ def _run(
         "values": {key: _plain(run.value(key)) for key in found.keys},
         "train": train_curve(run, most=most),
         "valid": valid_curve(run, most=most),
+        "rewards": reward_curves(run, most=most),
         "samples": [
             [texts.setdefault(sample[who], len(texts)) for who in WHO] for sample in run.samples
         ],

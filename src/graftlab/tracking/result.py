@@ -21,7 +21,7 @@ ENOUGH_DOCUMENTS = 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The numbers of a finished run; losses are nats per trained token."""
+    """The numbers of a finished run; losses are in what `measure` says."""
 
     score: float | None
     """Best validation loss over the whole validation set; null without validation data."""
@@ -56,6 +56,8 @@ class Result:
     """Why the run ended before its last step; null if it did not."""
     out_of_minutes: float | None = None
     """The `max_minutes` that ended it: resumed with a longer one, or with none, it goes on."""
+    measure: str = "nats per trained token"
+    """What the losses are."""
     metrics: dict[str, float] = field(default_factory=dict)
     """What else the objective's validation reports, at the best step: `valid/NAME` -> value."""
 
@@ -118,7 +120,7 @@ def show_result(result: Result, samples: Sequence[dict[str, Any]], lies: Sequenc
     """The last screen: loss before and after, the same prompts answered twice, where things are."""
     from rich.table import Table
 
-    losses = Table(title="validation loss (nats per trained token)", title_justify="left")
+    losses = Table(title=f"validation loss ({result.measure})", title_justify="left")
     for heading in ("base", "tuned", "change", "best step", "tokens/s", "peak memory"):
         losses.add_column(heading, justify="right")
     change = "-"

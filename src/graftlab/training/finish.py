@@ -104,6 +104,7 @@ class Finish:
             compiled=self.compiled,
             stopped=recorder.stop_reason,
             out_of_minutes=recorder.late,
+            measure=fit.spec.objective.measure(),
             metrics={name: n for name, n in row.items() if name.startswith(PREFIX)},
         )
 

@@ -88,6 +88,8 @@ def _shared(spec: TrainSpec) -> str:
     content = {key: value for key, value in dump(spec).items() if key not in FREE}
     content["date"] = spec.date or date.today().isoformat()  # as `settle_date` will set it
     content["trainer"] = {k: v for k, v in content["trainer"].items() if k != "log_every"}
+    if spec.objective.needs_reference:
+        content["reference"] = spec.lora.from_run
     own = spec.objective.JOINT
     content["objective"] = {k: v for k, v in content["objective"].items() if k not in own}
     return json.dumps(content, sort_keys=True, default=str)

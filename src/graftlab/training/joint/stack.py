@@ -29,7 +29,6 @@ from graftlab.types import Batch
 
 if TYPE_CHECKING:
     from graftlab.models.base import Base
-    from graftlab.objectives.base import Objective
 
 
 class SlicePolicy(Policy):
@@ -180,18 +179,9 @@ class Stack:
 
 
 def base_alone(
-    base: Base,
-    batch: Batch,
-    objective: Objective,
-    *,
-    autocast: Callable[[], AbstractContextManager[Any]],
-) -> Tensor | None:
-    """Hidden states (n, D) of the bare base at the labelled positions, without gradients.
-
-    None where the objective does not ask for them.
-    """
-    if not objective.asks_base():
-        return None
+    base: Base, batch: Batch, *, autocast: Callable[[], AbstractContextManager[Any]]
+) -> Tensor:
+    """Hidden states (n, D) of the bare base at the labelled positions, without gradients."""
     with autocast():
         return Policy(base, None).reference(batch)
 
