@@ -168,13 +168,28 @@ def test_reasoning_and_answer_are_trained_apart(
 def test_what_the_template_supplies_is_not_trained(
     chat_tokenizer: Maker, kind: str, train_on: str
 ) -> None:
-    given = Conversation((Message("user", "How many?"), Message("assistant", "It is 3.")))
+    given = Conversation((Message("user", "How many <b></b>?"), Message("assistant", "It is 3.")))
     tokenizer = chat_tokenizer(kind)
     assert trained(tokenizer, given, train_on=train_on) == [f"It is 3.{END}"]
     (document,) = made(tokenizer, given)
     shown = tokenizer.decode(document.ids.tolist(), skip_special=False)
     assert "<think>\n\n</think>\n\nIt is 3." in shown, "the block must be there for this test"
     assert "no answer has reasoning" in problem_of(tokenizer, given, train_on="reasoning")
+
+
+@pytest.mark.parametrize("train_on", ["both", "answers", "reasoning"])
+def test_a_long_conversation_is_trained_as_turn_by_turn(
+    chat_tokenizer: Maker, monkeypatch: pytest.MonkeyPatch, train_on: str
+) -> None:
+    """Its spans are found in one rendering, reasoning and all."""
+    thoughts = (f"<think>\nhm {n}\n</think>\n\nAnswer {n}." for n in range(12))
+    turns = [m for t in thoughts for m in (Message("user", "More?"), Message("assistant", t))]
+    given, tokenizer = Conversation(tuple(turns)), chat_tokenizer("chatml")
+    (found,) = made(tokenizer, given, train_on=train_on)
+    monkeypatch.setattr("graftlab.text.drafts.FEW", 10**9)
+    (wanted,) = made(tokenizer, given, train_on=train_on)
+    np.testing.assert_array_equal(found.trained, wanted.trained)
+    assert len(trained(tokenizer, given, train_on=train_on)) == 12
 
 
 def test_an_empty_block_of_the_datas_own_is_trained(chat_tokenizer: Maker) -> None:

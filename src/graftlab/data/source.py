@@ -136,7 +136,8 @@ class DataSpec:
             train_set, valid_set = train.conversations, valid.conversations
             seen = set(valid.hashes)  # not of both sides: a hundred bytes a conversation
             if shared := len({value for value in train.hashes if value in seen}):
-                notes.append(f"data.valid: {shared} conversations are in data.train as well")
+                rows = {"answers": "conversations"}.get(train_set[0].kind, "prompts")
+                notes.append(f"data.valid: {shared} {rows} are in data.train as well")
         else:
             train_set, valid_set = self._split(train)
             notes.append(

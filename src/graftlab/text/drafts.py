@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from graftlab.text.long import FEW, long_turns
-from graftlab.text.spans import MaskProblem, Span, Turns, thought
+from graftlab.text.spans import MaskProblem, Span, Turns
 from graftlab.text.tokenizer import Tokenizer
 from graftlab.types import Conversation
 
@@ -111,7 +111,7 @@ class Drafter:
         self, conversation: Conversation, answers: Sequence[int]
     ) -> tuple[str, list[Span]] | None:
         """The whole text and all spans in it; None where earlier turns are rendered otherwise."""
-        plain = not any(turn.tool_calls or thought(turn) for turn in conversation.messages)
+        plain = not any(m.tool_calls or m.reasoning is not None for m in conversation.messages)
         if len(answers) > FEW and plain:
             found = long_turns(conversation, answers, self._tokenizer, self._turns)
             if found is not None:

@@ -19,9 +19,10 @@ from graftlab.errors import ModelError
 from graftlab.text.tokenizer import Tokenizer
 from graftlab.types import Conversation, Message
 
-_OPENED = re.compile(r"(?:<([\w:.-]{1,40})>|\[([A-Z_]{1,40})\])\s*(?:\Z|(?=</|\[/))")
+_OPENED = re.compile(r"(?:<([\w:.-]{1,40})>|\[([A-Z_]{1,40})\])")
+_OPENED_LAST = re.compile(rf"{_OPENED.pattern}\s*\Z")
 _TAIL = 60
-"""Characters of a prompt that may hold an opened block of thinking."""
+"""Characters of a prompt in which it may open a block of thinking."""
 _CLOSER = re.compile(r"\s*(?:</[^<>\s]{1,40}>|\[/[^\[\]\s]{1,40}\]|<\|[^|<>\s]{1,40}\|>)?\s*")
 _USE_OTHER = "use a template that does (model.template=FILE, or chatml)"
 
@@ -86,8 +87,8 @@ def _behind_empty_block(text: str, start: int, end: int, content: str) -> int:
 
     It is opened in the turn, or already in the prompt.
     """
-    begins = _skip_space(text, start)
-    opened = _OPENED.search(text, max(0, start - _TAIL), start) or _OPENED.match(text, begins)
+    opened = _OPENED_LAST.search(text, max(0, start - _TAIL), start)
+    opened = opened or _OPENED.match(text, _skip_space(text, start))
     if opened is None:
         return start
     closer = f"</{opened[1]}>" if opened[1] else f"[/{opened[2]}]"
