@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 IGNORE = -100
 """Label of a position that is not trained (PyTorch's own default for cross-entropy)."""
 
-PLAIN, CHOSEN, REJECTED = 0, 1, 2
-"""Kinds of segments: of no preference; the better (or a desirable) answer; the worse one."""
+PLAIN, CHOSEN, REJECTED, ANCHOR = 0, 1, 2, 3
+"""Kinds of segments: of no preference; the better (or a desirable) answer; the worse one; one that
+is not learnt, on which the model is only to stay as it was."""
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -206,6 +207,7 @@ class Batch:
     kinds: torch.Tensor | None = None  # (segments,) int8, CPU
     weights: torch.Tensor | None = None  # (1, N) float32; None: every label counts once
     reference: torch.Tensor | None = None  # (segments,) float32
+    mismatched: tuple[Batch, ...] = ()  # of the whole step, where its objective needs them
 
     @property
     def num_tokens(self) -> int:
@@ -251,4 +253,5 @@ class Batch:
             positions=self.positions.to(device, non_blocking=True),
             weights=moved(self.weights),
             reference=moved(self.reference),
+            mismatched=tuple(batch.to(device) for batch in self.mismatched),
         )

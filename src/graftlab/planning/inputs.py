@@ -7,11 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from graftlab.adapters.targets import adapted_modules, modules_in, targets_in
 from graftlab.models.metadata import ModelMetadata
 from graftlab.planning.shape import Adapted, Shape, measure
 from graftlab.planning.workload import Documents, guess_documents
 from graftlab.recipes.dataset import ensure_dataset
+from graftlab.training.anchors import drawn, read_anchors
 from graftlab.training.setup import require_takes
 from graftlab.training.spec import TrainSpec
 from graftlab.training.teacher import num_weights
@@ -32,6 +35,7 @@ def shape_of(base: ModelMetadata, spec: TrainSpec, rank: int) -> Shape:
         whole=whole,
         trainable=shape.parameters if whole else shape.trainable,
         teacher=num_weights(spec.objective),
+        asks_base=spec.objective.asks_base(),
     )
 
 
@@ -67,9 +71,16 @@ def read_documents(spec: TrainSpec, base: ModelMetadata) -> Documents:
     counted, exact = "counted with the model's tokenizer", not spec.objective.redraws()
     if not exact:
         counted += ", on the data's answers: the teacher's are not drawn yet"
+    lengths, labels = train.lengths, train.num_labels
+    if (asked := spec.objective.anchored()) is not None:
+        anchors = read_anchors(spec, asked[0], tokenizer)
+        trained = int(labels[lengths <= spec.packing.max_length].sum())
+        places = drawn(anchors.num_labels, trained=trained, share=asked[1], seed=spec.seed)
+        lengths = np.concatenate([lengths, anchors.lengths[places]])
+        labels = np.concatenate([labels, anchors.num_labels[places]])
     return Documents(
-        train.lengths,
-        train.num_labels,
+        lengths,
+        labels,
         counted,
         exact=exact,
         valid_tokens=int(valid.lengths.sum()),

@@ -30,7 +30,10 @@ class LookupCache:
         """Lengths of the documents, counted or estimated. Raises GraftlabError."""
         # Of the packing only this matters: validation drops what is longer than a row.
         packed = spec.packing.max_length, spec.packing.share_prompts
-        key = _key(spec.model, spec.data, *packed, spec.objective.redraws(), spec.objective.takes)
+        objective = spec.objective
+        anchors = objective.anchored()
+        asked = objective.redraws(), objective.takes, anchors, anchors and spec.seed
+        key = _key(spec.model, spec.data, *packed, *asked)
         return self._once(("documents", key), lambda: read_documents(spec, self.base(spec)))
 
     def workload(

@@ -14,6 +14,7 @@ from graftlab.data.takes import KINDS, require_kind
 from graftlab.errors import ConfigError
 from graftlab.registry import choice_of
 from graftlab.text.encode import encode
+from graftlab.training.anchors import mixed_in
 from graftlab.training.answers import answers_of
 from graftlab.training.precision import Resolved, resolve
 from graftlab.training.process_context import ProcessContext
@@ -121,6 +122,12 @@ def check_validation(spec: TrainSpec, data: Data, *, tell: bool) -> None:
         why = f"data.valid={spec.data.valid} holds no row that can be used"
     else:
         why = f"data.valid_fraction={spec.data.valid_fraction} holds none out"
+    waiting = spec.objective.waits()
+    if waiting is not None:
+        raise ConfigError(
+            f"objective.{waiting} is measured on held-out rows, and {why}. Give more or shorter "
+            f"data to hold out, or leave objective.{waiting} out."
+        )
     for key in spec.callbacks.waiting:
         raise ConfigError(
             f"callbacks.{key} waits for a validation loss, and {why}. Give more or shorter data to "
@@ -175,7 +182,7 @@ def read_data(spec: TrainSpec, folder: RunFolder, *, prompts: int, place: Proces
 
     for note in dataset.notes if tell else ():
         say(note)
-    train = tokens(dataset.train, "train")
+    train = mixed_in(spec, tokens(dataset.train, "train"), tokenizer, tell=tell)
     valid = tokens(dataset.valid, "valid") if dataset.valid else None
     asked = [one for one in dataset.valid if one.where not in refused]
     return Data(tokenizer, train, valid, asked[:prompts])
