@@ -76,9 +76,11 @@ def make(folder: Path, rows: int) -> dict[str, Any]:
 
 def prepare(folder: Path, rows: int) -> dict[str, Any]:
     """The whole of `graftlab prepare`, with the span of every step."""
-    from graftlab.recipes.folder import building
+    from graftlab.files.building import building
+    from graftlab.recipes.key import key_of
+    from graftlab.recipes.manifest import write
     from graftlab.recipes.mix import Mix
-    from graftlab.recipes.prepare import pipeline, write_manifest
+    from graftlab.recipes.prepare import pipeline
     from graftlab.recipes.sources import SourceSpec
     from graftlab.recipes.spec import PrepareSpec
 
@@ -100,7 +102,7 @@ def prepare(folder: Path, rows: int) -> dict[str, Any]:
     walk.watch = look
     with building(folder / "made") as draft:
         found = walk.run(draft, sides=["train", "valid"])
-        write_manifest(spec, walk.tallies, found, draft)
+        write(draft, spec, key_of(spec), walk.tallies, found)
     steps = [
         {
             "step": tally.step,

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from graftlab.recipes.pieces import is_piece
-from graftlab.recipes.record import Record, Step
+from graftlab.recipes.record import Record, Step, is_piece
 
 MESSY = Path(__file__).parent / "recipes" / "messy.txt"
 

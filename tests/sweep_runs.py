@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from chats import chats
 from graftlab.registry import dump
-from graftlab.sweeps.__main__ import joint_worker
 from graftlab.sweeps.engine import SweepOutcome, launch, prepare
 from graftlab.sweeps.identity import data_identity, job_identity
 from graftlab.sweeps.jobs import Job, NewJob
+from graftlab.sweeps.joint_worker import JointWorker
 from graftlab.sweeps.launchers.base import Launcher, LaunchRequest
 from graftlab.sweeps.slots import Slot
 from graftlab.sweeps.source import Grid
@@ -74,7 +75,7 @@ def sweep_here(
     What there is to see of processes needs real ones; starting one costs more than these jobs do.
     """
     ledger, _ = prepare(folder, Sweep(**settings))
-    made = joint_worker(together) if together > 1 else Worker
+    made = partial(JointWorker, most=together) if together > 1 else Worker
     return launch(
         ledger, Grid(list(drafts)), lambda name: Here(lambda: made(ledger, name)), slots=1
     )

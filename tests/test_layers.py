@@ -16,6 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = [
     *("errors", "types", "columns", "terminal", "console", "progress", "process", "parent_watch"),
+    "limits",
     *(
         "files",
         "caches",
@@ -59,7 +60,7 @@ LIGHT = [
     *("graftlab.cli", "graftlab.verbs.train", "graftlab.verbs.report", "graftlab.registry"),
     *("graftlab.reports.gather", "graftlab.reports.compare", "graftlab.reports.page"),
     *("graftlab.sweeps.search", "graftlab.cli.sweep", "graftlab.sweeps.run"),
-    "graftlab.apple.toolkit.answer",
+    *("graftlab.apple.plugin", "graftlab.apple.toolkit.answer"),
 ]
 """Modules whose import loads nothing heavy."""
 

@@ -6,7 +6,7 @@ plain text of 100 columns and without what only moves the cursor.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from graftlab.terminal import log, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 WIDTH = 100
 """Columns where there is no terminal, so that tables stay whole."""
@@ -26,6 +27,18 @@ def console() -> Console:
     kind = _kind()
     probe: Console = kind(markup=False)
     return probe if probe.is_terminal else kind(width=WIDTH, markup=False)
+
+
+def new_table(
+    title: str, headings: Iterable[str], *, left: Collection[str] = (), **how: Any
+) -> Table:
+    """An empty table whose columns are aligned to the right, but for those `left`."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", **how)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in left else "right")
+    return table
 
 
 def say(text: str) -> None:

@@ -7,12 +7,11 @@ estimate, and the file says which.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from graftlab.errors import ConfigError, require_choice, require_range
+from graftlab.limits import memory_bytes
 from graftlab.registry import conf_dir
 
 GIB = 2**30
@@ -78,18 +77,8 @@ class Machine:
     @property
     def bytes(self) -> float:
         """Memory a run can have."""
-        return (self.usable or self.memory or machine_memory()) * GIB
-
-
-def machine_memory() -> float:
-    """GiB of this machine, or of the control group it is confined to."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            total = min(total, int(Path(file).read_text(encoding="ascii")))
-        except (OSError, ValueError):  # no control group, or one without a limit ("max")
-            continue
-    return total / GIB
+        given = self.usable or self.memory
+        return memory_bytes() if given is None else given * GIB
 
 
 def all_machines() -> dict[str, Machine]:

@@ -14,7 +14,7 @@ from graftlab.models.probe import probe_batch
 from reading import assert_padding_is_not_read, close, tokens
 
 LENGTH = 300
-"""More than a fresh cache has room for."""
+"""Tokens of a row."""
 
 
 def whole(base, row: Tensor) -> Tensor:

@@ -13,8 +13,7 @@ import torch
 
 from demo_assets.afm import MiniRecipe, build_assets, heldout_loss, model_config
 from demo_assets.tokenizer import train_afm_tokenizer
-from graftlab.apple.mini import ASSET, AFMMini
-from graftlab.apple.model import AFMModel
+from graftlab.apple.model import ASSET, AFMMini, AFMModel
 from graftlab.apple.tokenizer import INSTRUCTIONS, AFMTokenizer
 from graftlab.cli.compose import build, compose
 from graftlab.errors import ConfigError

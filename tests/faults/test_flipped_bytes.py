@@ -25,8 +25,7 @@ from graftlab.data.prepared import PreparedData
 from graftlab.errors import GraftlabError, Paused
 from graftlab.recipes.prepare import prepare
 from graftlab.recipes.spec import PrepareSpec
-from graftlab.reports.gather import read
-from graftlab.reports.ledgers import known_jobs
+from graftlab.reports.gather import known_jobs, read
 from graftlab.sweeps.ledger import Ledger
 from graftlab.text.encode import encode
 from graftlab.tracking.folder import find_runs

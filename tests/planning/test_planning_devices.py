@@ -11,7 +11,7 @@ import pytest
 
 from graftlab.cli.compose import build, compose
 from graftlab.errors import ConfigError
-from graftlab.machine import Machine, Rates, all_machines, machine_memory
+from graftlab.machine import GIB, Machine, Rates, all_machines
 from graftlab.registry import conf_dir
 
 NAMES = sorted(path.stem for path in (conf_dir() / "machine").glob("*.yaml"))
@@ -50,7 +50,7 @@ def test_every_number_names_its_source(name: str) -> None:
 
 
 def test_this_machine() -> None:
-    assert 0.5 < machine_memory() < 100_000
+    assert 0.5 < Machine().bytes / GIB < 100_000
 
 
 @pytest.mark.parametrize(

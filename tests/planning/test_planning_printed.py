@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -47,17 +46,11 @@ def test_a_plan_is_of_the_device_s_kind() -> None:
     assert [row.name for row in plan.rows] == ["card", "other"]
     assert [row.fits for row in plan.rows] == [plan.memory.total <= n * GIB for n in (8, 1)]
     assert plan.rows[0].needed == plan.memory.total
-    numbers = plan.numbers()
-    assert (numbers["parameters"], numbers["trainable"]) == (10_000_000, 500_000)
-    assert (numbers["steps"], numbers["tokens_per_step"]) == (6, 750)
-    assert numbers["memory_gib"]["gradients"] == 2_000_000 / GIB
-    assert numbers["total_gib"] == plan.memory.total / GIB
+    assert (plan.shape.parameters, plan.shape.trainable) == (10_000_000, 500_000)
+    assert (plan.load.steps, plan.load.tokens_per_step) == (6, 750)
+    assert plan.memory.gradients == 2_000_000
     assert plan.bill is not None
-    assert (numbers["hours"], numbers["kwh"], numbers["cost"]) == (
-        *(plan.bill.hours, plan.bill.kwh),
-        plan.bill.cost,
-    )
-    assert a_plan(dtype="fp32").numbers()["hours"] is None  # nothing is known of its rate
+    assert a_plan(dtype="fp32").bill is None  # nothing is known of its rate
 
 
 def test_a_device_is_asked_only_what_is_its_own() -> None:
@@ -223,14 +216,8 @@ def test_a_sweep_is_summed_as_it_is_printed() -> None:
     assert f"together, one after the other 18 {size} 1.8 h 0.75 5.25" in lines
 
 
-def test_memory_of_this_machine_is_the_least_that_is_said(monkeypatch, tmp_path) -> None:
-    import graftlab.machine as machine
-
-    pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2**20}
-    monkeypatch.setattr(machine.os, "sysconf", pages.__getitem__)
-    limits = iter(["max\n", str(3 * GIB)])
-    reads = SimpleNamespace(read_text=lambda encoding: next(limits))
-    monkeypatch.setattr(machine, "Path", lambda name: reads)
-    assert machine.machine_memory() == 3.0
+def test_the_memory_of_a_machine_is_what_a_run_can_have(monkeypatch) -> None:
+    monkeypatch.setattr("graftlab.machine.memory_bytes", lambda: 3 * GIB)
+    assert Machine().bytes == 3 * GIB
     assert Machine(memory=5).bytes == 5 * GIB
     assert Machine(memory=5, usable=4).bytes == 4 * GIB

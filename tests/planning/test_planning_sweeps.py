@@ -100,11 +100,11 @@ def test_what_an_earlier_start_has_done_is_paid(tmp_path: Path) -> None:
 def test_a_hundred_jobs_read_their_data_once(
     qwen2_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from graftlab.planning import inputs
+    from graftlab.planning import lookup_cache
 
     read = []
-    real = inputs.read_documents
-    monkeypatch.setattr(inputs, "read_documents", lambda *a: read.append(a) or real(*a))
+    real = lookup_cache.read_documents
+    monkeypatch.setattr(lookup_cache, "read_documents", lambda *a: read.append(a) or real(*a))
     data = chats(tmp_path / "chats.jsonl", 60)
     specs = [
         spec_of(

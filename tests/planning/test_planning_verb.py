@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -153,12 +152,6 @@ def test_totals_are_sums_and_the_base_of_a_sweep_s_limit(capsys) -> None:
     assert hours == pytest.approx(sum(plan.bill.hours for plan in plans))
     assert hours == pytest.approx(2 * plans[2].bill.hours, rel=0.2)
     assert (kwh, cost) == pytest.approx((hours * 0.7, hours * 2.5))
-
-
-def test_numbers(capsys) -> None:
-    numbers = planned("machine=h100").numbers()
-    assert numbers["total_gib"] == pytest.approx(sum(numbers["memory_gib"].values()))
-    json.dumps(numbers)
 
 
 def test_a_budget_stops_a_launch_before_anything_is_loaded(

@@ -225,13 +225,14 @@ def test_a_step_that_loses_rows_is_found_out(tmp_path: Path) -> None:
             walk.run(tmp_path)
 
 
-def test_tool_calls_and_preferences_are_kept_for_later(tmp_path: Path) -> None:
+def test_tool_calls_and_preferences_are_left_out_with_a_reason(tmp_path: Path) -> None:
     call = {"from": "function_call", "value": '{"name": "age", "arguments": {}}'}
     back = {"from": "observation", "value": "31"}
     ends = {"from": "human", "value": "Age?"}, {"from": "gpt", "value": "31."}
     odd: list[Any] = [
         {"conversations": [ends[0], call, back, ends[1]], "tools": '[{"name": "age"}]'},
         {"prompt": "a", "chosen": "b", "rejected": "c"},
+        {"messages": turns("a", "b"), "label": True},
     ]
     file = write_lines(tmp_path / "rows.jsonl", [*rows(20), *odd])
     made = prepare(
@@ -241,17 +242,11 @@ def test_tool_calls_and_preferences_are_kept_for_later(tmp_path: Path) -> None:
             split=Split(valid=0, near=None),
         )
     )
-    kept = read_lines(made.folder / "train.jsonl")
-    assert len(kept) == 22
-    assert any("tools" in row and "tool_calls" in row["messages"][1] for row in kept)
-    assert any(row.get("chosen") == "b" for row in kept)
-    data = PreparedData(path=str(made.folder)).load(rejects=tmp_path / "rejects.jsonl")
-    assert (len(data.train), len(data.valid), data.rejected) == (20, 0, 2)
-    reasons = [row["reason"] for row in read_lines(tmp_path / "rejects.jsonl")]
-    assert any("is a tool turn" in reason for reason in reasons)
-    assert any("preference data" in reason for reason in reasons)
-    with pytest.raises(DataError, match="2 of 22 rows cannot be trained"):
-        PreparedData(path=str(made.folder), on_invalid="error").load()
+    assert len(read_lines(made.folder / "train.jsonl")) == 20
+    left = read_lines(made.folder / "rejects.jsonl")
+    assert {row["reason"] for row in left} == {"cannot be used"}
+    assert "is a tool turn" in left[0]["detail"]
+    assert all("preference data" in row["detail"] for row in left[1:])
 
 
 def test_prepared_folders_are_read_with_their_split(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rows become records: every kind, tool turns kept, and what is wrong told in words."""
+"""Rows become records of both kinds, and what is wrong is told in words."""
 
 from __future__ import annotations
 
@@ -30,18 +30,6 @@ def read(row: Any, columns: dict[str, str] | None = None) -> Record:
         ({"messages": CHAT, "id": 7}, "chat", {"messages": CHAT}),
         ({"instruction": "Hi", "input": "", "output": "Hello"}, "chat", {"messages": CHAT}),
         ({"messages": CHAT, "tools": [{"name": "a"}]}, "chat", None),
-        (
-            {"conversations": [HUMAN], "chosen": GPT, "rejected": CALL, "id": 3},
-            "preference",
-            {"conversations": [HUMAN], "chosen": GPT, "rejected": CALL},
-        ),
-        (
-            {"prompt": "a", "chosen": "b", "rejected": "c"},
-            "preference",
-            {"prompt": "a", "chosen": "b", "rejected": "c"},
-        ),
-        ({"messages": CHAT, "label": True}, "kto", {"messages": CHAT, "label": True}),
-        ({"prompt": "a", "completion": "b", "label": False}, "kto", None),
     ],
 )
 def test_every_kind(row: Any, kind: str, body: Any) -> None:
@@ -58,21 +46,6 @@ def test_a_response_format_is_kept_in_the_turn_that_asks() -> None:
     assert read(record.body).body == record.body
 
 
-def test_tool_turns_are_kept_as_templates_expect_them() -> None:
-    record = read({"conversations": [HUMAN, CALL, BACK, GPT], "tools": '[{"name": "age"}]'})
-    call = {"type": "function", "function": {"name": "age", "arguments": {"born": 1990}}}
-    assert record.body == {
-        "messages": [
-            {"role": "user", "content": "How old am I?"},
-            {"role": "assistant", "content": "", "tool_calls": [call]},
-            {"role": "tool", "content": '{"age": 31}'},
-            {"role": "assistant", "content": "31."},
-        ],
-        "tools": [{"name": "age"}],
-    }
-    assert read(record.body).body == record.body  # what was written is read again unchanged
-
-
 @pytest.mark.parametrize(
     ("row", "seen"),
     [
@@ -84,15 +57,10 @@ def test_tool_turns_are_kept_as_templates_expect_them() -> None:
         ({"messages": turns("Hi", "a\0")}, "NUL characters"),
         ({"messages": turns("Hi", {"a": 1})}, "content must be text, this is an object"),  # type: ignore[arg-type]
         ({"messages": CHAT[:1]}, "must be the assistant's"),
-        ({"conversations": [HUMAN, CALL, BACK]}, "the last turn is tool"),
+        ({"conversations": [HUMAN, {"from": "bot", "value": "x"}]}, "role `bot`"),
         ({"conversations": [HUMAN, BACK, GPT]}, "turn 2 is tool where assistant was due"),
-        ({"conversations": [HUMAN, {**CALL, "value": "age(3)"}, GPT]}, "not JSON"),
-        ({"conversations": [HUMAN, {**CALL, "value": "{}"}, GPT]}, "without a name"),
-        ({"conversations": [HUMAN, CALL, BACK, {"from": "bot", "value": "x"}]}, "role `bot`"),
-        ({"prompt": "a", "chosen": "b", "rejected": "b"}, "are the same"),
-        ({"prompt": "a", "chosen": "b"}, "the rejected answer is empty"),
-        ({"chosen": "b", "rejected": "c"}, "without a prompt"),
-        ({"messages": CHAT[:1], "label": True}, "must be the assistant's"),
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, "prepare does not pass on"),
+        ({"messages": CHAT, "label": True}, "data=jsonl data.train=FILE"),
         ({"question": "a"}, "unknown shape with keys question"),
         (3, "must be an object or an array, this is a number"),
     ],

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from graftlab.recipes import report
 from graftlab.recipes.mix import Mix
 from graftlab.recipes.prepare import prepare
-from graftlab.recipes.report import phrases, survey, write_report
-from graftlab.recipes.report.losses import CLIP, Losses
+from graftlab.recipes.report import survey, write_report
 from graftlab.recipes.report.page import SECTIONS
-from graftlab.recipes.report.row_sampling import lines, turns_in
+from graftlab.recipes.report.row_sampling import lines
 from graftlab.recipes.report.signs import SIGNS, signs_in
 from graftlab.recipes.report.survey import Survey
+from graftlab.recipes.report.turns import CLIP
 from graftlab.recipes.sources import SourceSpec
 from graftlab.recipes.spec import PrepareSpec
 from graftlab.recipes.split import Split
@@ -123,7 +123,7 @@ def read(folder: Path) -> Page:
 
 
 def surveyed(folder: Path, *, seed: int = 0) -> Survey:
-    return Survey.of(folder, ["train"], seed=seed, twins=[])
+    return Survey.of(folder, ["train"], seed=seed)
 
 
 def test_the_whole_walk_ends_in_a_report(tmp_path: Path) -> None:
@@ -147,30 +147,7 @@ def test_the_whole_walk_ends_in_a_report(tmp_path: Path) -> None:
     assert "near duplicate" in page.text
     assert f"{file}:61" in page.text
     assert '{"row": {"bad": "<i>"}}' in page.text
-    assert page.tags["svg"] >= 4
     assert not page.tags["script"]
-
-
-def test_a_near_duplicate_stands_beside_the_row_that_stayed(tmp_path: Path) -> None:
-    rows = [row(sentence(n)) for n in range(50)]
-    folder = made(
-        tmp_path / "made",
-        rows,
-        rejects=[
-            reject(sentence(7) + " more", "near duplicate", detail="0.97 like rows.jsonl:8"),
-            reject(sentence(99), "near duplicate", detail="0.91 like rows.jsonl:9"),
-            reject(sentence(8), "exact duplicate", detail="same as rows.jsonl:9"),
-        ],
-    )
-    losses = Losses.of(folder / "rejects.jsonl", seed=0)
-    Survey.of(folder, ["train"], seed=0, twins=losses.twins)
-    by_origin = {twin.origin: twin for twin in losses.twins}
-    found = by_origin["rows.jsonl:8"]
-    assert (found.place, found.kept) == ("train.jsonl:8", list(turns_in(rows[7])))
-    assert by_origin["rows.jsonl:9"].kept is None
-    page = read(folder)
-    assert page.text.count(sentence(7)) >= 2
-    assert "Not among the rows that are written" in page.text
 
 
 @pytest.mark.parametrize("name", PLANTED)
@@ -265,7 +242,6 @@ def test_memory_and_size_do_not_grow_with_the_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(survey, "SAMPLE", 100)
-    monkeypatch.setattr(phrases, "MOST", 5000)
 
     def rows(count: int) -> Iterator[dict[str, Any]]:
         return (row(f"{sentence(n, words=40)} {'x' * 3000}") for n in range(count))
@@ -286,13 +262,9 @@ def test_memory_and_size_do_not_grow_with_the_rows(
     assert sizes[1] < 100 * CLIP
 
 
-def test_lines_know_where_they_begin(tmp_path: Path) -> None:
+def test_lines_know_their_place_and_lot(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     write_escaped(path, [row("é"), row("b"), row("é")])
     found = list(lines(path, seed=3))
     assert [line.place for line in found] == ["a.jsonl:1", "a.jsonl:2", "a.jsonl:3"]
     assert found[0].lot == found[2].lot != found[1].lot
-    data = path.read_bytes()
-    assert [json.loads(data[line.offset :].splitlines()[0]) for line in found] == [
-        line.row for line in found
-    ]

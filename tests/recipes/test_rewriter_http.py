@@ -295,6 +295,15 @@ def test_the_key_is_written_nowhere(
     assert "***" in repr(found)
 
 
+def test_requests_leave_the_log_alone(
+    desk: Desk, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    client(desk, tmp_path).rewrite(["P."])
+    assert len(desk.requests) == 1
+    assert caplog.text == ""
+
+
 def test_no_key_no_header(desk: Desk, tmp_path: Path) -> None:
     client(desk, tmp_path, key_env=None).rewrite(["P."])
     client(desk, tmp_path, key_env="NOT_SET_ANYWHERE").rewrite(["Q."])

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from graftlab.reports.gather import gather
-from graftlab.reports.ledgers import known_jobs
+from graftlab.reports.gather import gather, known_jobs
 from graftlab.sweeps.ledger import Ledger
 from run_folders import write_run
 from sweep_crew import draft

@@ -22,7 +22,6 @@ OWN_JSON = {
     "apple/files.py": "tamm's reader, after ours has judged the file",
     "recipes/report/row_sampling.py": "rows that prepare has written",
     "sweeps/watcher.py": "words of a launcher to its process",
-    "sweeps/step_counts.py": "words between two processes of one command",
     "sweeps/joint_benchmark.py": "words between two processes of one command",
     "text/json_schema.py": "decimals of a text that was read within the limits before",
     "text/pieces.py": "what the tokenizers library gives",

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from graftlab.errors import ConfigError
+from graftlab.limits import cores, memory_bytes
 from graftlab.sweeps.engine import prepare
 from graftlab.sweeps.launchers.local import LocalLauncher
-from graftlab.sweeps.limits import cores, memory_bytes
 from graftlab.sweeps.rules import Rules
 from graftlab.sweeps.slots import find_slots
 from graftlab.sweeps.spec import Sweep

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graftlab.errors import ConfigError
-from graftlab.sweeps.space import Dimension, check, describe, grid, walk
+from graftlab.sweeps.space import Dimension, check, grid, walk
 
 
 def listed(key: str, *choices: str, when: tuple[str, str] | None = None) -> Dimension:
@@ -148,18 +148,3 @@ def test_points_are_walked_one_at_a_time() -> None:
     huge = [Dimension(key=f"k{n}", low=1, high=1000, integer=True) for n in range(5)]
     first = next(walk(huge))
     assert first == {f"k{n}": "1" for n in range(5)}
-
-
-def test_a_space_in_words() -> None:
-    lines = describe(
-        [
-            Dimension(key="lr", low=1e-4, high=1e-3, log=True),
-            Dimension(key="lora.rank", low=8, high=128, log=True, integer=True),
-            listed("lora.dropout", "0", "0.1", when=("lora", "dora")),
-        ]
-    )
-    assert lines == [
-        "lr            0.0001 to 0.001 (log)",
-        "lora.rank     8 to 128 (whole numbers, log)",
-        "lora.dropout  0, 0.1, where lora=dora",
-    ]

@@ -156,7 +156,8 @@ def test_epochs_share_a_trunk_and_equal_their_solo_runs(base, tmp_path) -> None:
     alone = tmp_path / "alone"
     program = (
         "import json, sys; from graftlab.registry import restore\n"
-        "from graftlab.verbs.train import TrainSpec, run\n"
+        "from graftlab.training.spec import TrainSpec\n"
+        "from graftlab.training.start import run\n"
         "run(restore(TrainSpec, json.loads(sys.argv[1])))"
     )
     config = {**configs[0], "run_dir": str(alone)}
@@ -179,10 +180,11 @@ def test_a_worker_is_told_how_many_train_together(tmp_path, monkeypatch) -> None
         def work(self) -> int:
             return 7
 
-    def maker(most: int):
-        return lambda ledger, launch: made.append((most, launch)) or Idle()
+    def maker(ledger, launch: str, *, most: int) -> Idle:
+        made.append((most, launch))
+        return Idle()
 
-    monkeypatch.setattr(worker, "joint_worker", maker)
+    monkeypatch.setattr(worker, "JointWorker", maker)
     assert worker.main([str(ledger.folder), "a", "--joint", "6"]) == 7
     assert made == [(6, "a")]
 

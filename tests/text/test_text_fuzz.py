@@ -17,7 +17,7 @@ from graftlab.data.keys import METADATA, REPEATED, WEIGHTS
 from graftlab.data.problems import RowProblem
 from graftlab.errors import DataError
 from graftlab.generation.prompts import read_prompts
-from graftlab.recipes.pieces import is_piece
+from graftlab.recipes.record import is_piece
 from graftlab.recipes.rows import record_of
 from graftlab.text.encode import encode
 from graftlab.text.show import shown_branches

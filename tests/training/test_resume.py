@@ -13,7 +13,7 @@ from graftlab.adapters.lora import Lora
 from graftlab.errors import ConfigError, ResumeError
 from graftlab.registry import dump, restore
 from graftlab.training.callbacks.early_stopping import EarlyStopping
-from graftlab.training.checkpoint import Checkpointing
+from graftlab.training.checkpoint import Checkpointing, CheckpointStore
 from graftlab.training.precision import Precision
 from graftlab.training.spec import TrainSpec
 from graftlab.training.start import run
@@ -70,6 +70,26 @@ def test_sigkill_at_any_moment(busy, tmp_path, stride):
         died_in.add(killed["events"][-1])
         assert left_behind(tmp_path / f"killed-{place}") == reference, (place, killed["events"])
     assert died_in >= {"forward", "publish"}
+
+
+def test_killed_behind_its_last_checkpoint(spec, tmp_path, monkeypatch):
+    """The checkpoints that a run keeps until its end go, though it never trains again."""
+    short = replace(spec, checkpoint=Checkpointing(every_steps=1), max_steps=3)
+    run(replace(short, run_dir=str(tmp_path / "whole")))
+    again = replace(short, run_dir=str(tmp_path / "killed"), resume="auto")
+    publish = CheckpointStore.publish
+
+    def dies(store: CheckpointStore, path: Path) -> None:
+        publish(store, path)
+        if path.name.startswith("step-000003"):
+            raise RuntimeError("killed")
+
+    monkeypatch.setattr(CheckpointStore, "publish", dies)
+    with pytest.raises(RuntimeError, match="killed"):
+        run(again)
+    monkeypatch.setattr(CheckpointStore, "publish", publish)
+    run(again)
+    assert left_behind(tmp_path / "killed") == left_behind(tmp_path / "whole")
 
 
 def test_killed_again_and_again(busy, tmp_path):

@@ -1,6 +1,6 @@
 """Apple's on-device model: all that graftlab knows of it; `plugin` adds it to the other rooms.
 
-model, mini     the choices model=afm-3b and model=afm-mini
+model           the choices model=afm-3b and model=afm-mini
 base            what they become: tamm's module, with our rotary and attention
 context, draft  replies token by token; a small model that drafts for it
 tokenizer       its template, and the instruction of every locale

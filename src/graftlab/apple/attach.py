@@ -7,14 +7,9 @@ adapter_config.json          rank, alpha, dropout, targets and layers
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from graftlab.apple.targets import (
-    Make,
-    kind_of,
-    layer_of,
-    resolve_targets,
-)
+from graftlab.apple.targets import Make, kind_of, layer_of, resolve_targets
 from graftlab.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -120,20 +115,14 @@ def _require_same_make(lora: Lora, make: Make, source: AdapterSource) -> None:
     asked = {
         "lora.rank": (make.rank, theirs.rank),
         "lora.alpha": (make.alpha, theirs.alpha),
-        "lora.targets": (set(make.targets), set(theirs.targets)),
+        "lora.targets": (sorted(make.targets), sorted(theirs.targets)),
         "lora.layers": (make.layers, theirs.layers),
     }
     wrong = [
-        f"{key}: asked {_plain(ours)}, it has {_plain(its)}"
-        for key, (ours, its) in asked.items()
-        if ours != its
+        f"{key}: asked {ours}, it has {its}" for key, (ours, its) in asked.items() if ours != its
     ]
     if wrong:
         raise ConfigError(
             f"lora.from={lora.from_run} is of another make and cannot be continued exactly. "
             "Set the same values: " + "; ".join(wrong) + "."
         )
-
-
-def _plain(value: Any) -> Any:
-    return sorted(value) if isinstance(value, set) else value

@@ -7,7 +7,8 @@ under a true mask, as reading with a cache gives, tamm's own layer computes.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from tamm.layers.side_outputs import OutputWithSideOutputs
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from graftlab.packing.attention import packed_attention
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class PackedSDPA(nn.Module):
@@ -79,12 +82,17 @@ def pack(model: nn.Module) -> list[PackedSDPA]:
     """Put packed attention into every layer of `model`, in order."""
     from tamm.layers.attention import ScaledDotProductAttention
 
-    found = []
+    packed = swap_modules(model, ScaledDotProductAttention, PackedSDPA)
+    assert packed, "a transformer has attention"
+    return packed
+
+
+def swap_modules(model: nn.Module, kind: type, make: Callable[[Any], M]) -> list[M]:
+    """Put `make(module)` in the place of every module of `kind`; what was made, in order."""
+    made = []
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, ScaledDotProductAttention):
-                packed = PackedSDPA(child)
-                parent.add_module(name, packed)
-                found.append(packed)
-    assert found, "a transformer has attention"
-    return found
+            if isinstance(child, kind):
+                made.append(make(child))
+                parent.add_module(name, made[-1])
+    return made

@@ -9,9 +9,6 @@ Nothing but tensors is ever unpickled, and a file appears whole or not at all.
 
 from __future__ import annotations
 
-import pickle
-import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.adapters.lora import Lora
 from graftlab.adapters.store import WEIGHTS, FileSource, FolderSource
+from graftlab.apple.files import first_line, load_tensors
 from graftlab.apple.targets import alpha_of, describe
 from graftlab.errors import ModelError, listed
 from graftlab.files.checksums import checked_file
@@ -64,7 +62,9 @@ def read(path: Path) -> dict[str, Tensor]:
     The tensors are mapped from the file, not copied. Raises ModelError for a file that is missing,
     torn, holds other objects than tensors, or is something else than an adapter.
     """
-    content = _load(path)
+    if not path.is_file():
+        raise ModelError(f"there is no checkpoint at {path}.")
+    content = load_tensors(path)
     if not isinstance(content, dict) or not content:
         kind = "nothing" if isinstance(content, dict) else f"a {type(content).__name__}"
         raise ModelError(f"{path} is not a toolkit checkpoint: it holds {kind}, not tensors.")
@@ -88,37 +88,7 @@ def write(state: Mapping[str, Tensor], path: Path) -> None:
         with checked_file(path) as draft, draft.open("wb") as file:
             torch.save({name: _compact(tensor) for name, tensor in state.items()}, file)
     except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into the latter
-        raise ModelError(f"{path} cannot be written: {_reason(error)}") from error
-
-
-def _load(path: Path) -> Any:
-    import torch
-
-    if not path.is_file():
-        raise ModelError(f"there is no checkpoint at {path}.")
-    try:
-        mapped = zipfile.is_zipfile(path)
-        with warnings.catch_warnings():  # torch muses about a foreign pickle before it refuses it
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        raise ModelError(_unpicklable(path)) from error
-    except Exception as error:  # a torn file fails in zip's, pickle's or torch's own ways
-        raise ModelError(
-            f"{path} is cut off or damaged ({_reason(error)}). Copy it again."
-        ) from error
-
-
-def _unpicklable(path: Path) -> str:
-    """Why a file that is no plain state dict was not read."""
-    with path.open("rb") as file:
-        start = file.read(2)
-    if start[:2] == b"PK" or start[:1] == b"\x80":
-        return (
-            f"{path} holds pickled objects beside tensors, which can run code when read: it was "
-            "not opened. Save only the adapter's tensors: torch.save(dict of tensors, file)."
-        )
-    return f"{path} is not a toolkit checkpoint: torch.save did not write it."
+        raise ModelError(f"{path} cannot be written: {first_line(error)}") from error
 
 
 def _check(content: Mapping[Any, Any], where: str) -> None:
@@ -151,8 +121,3 @@ def _compact(tensor: Tensor) -> Tensor:
     """Without the rest of a larger storage, which torch.save would write as well."""
     shared = tensor.untyped_storage().nbytes() > tensor.nbytes
     return tensor.clone() if shared else tensor
-
-
-def _reason(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error).partition("\n")[0].strip()
-    return text or type(error).__name__

@@ -32,10 +32,13 @@ class Sizes:
     key_heads: int
 
 
-def toolkit_draft(folder: Path) -> tuple[Path, Path] | None:
-    """Weights and config of the toolkit's own draft in its assets folder, if both are there."""
+def toolkit_draft(
+    folder: Path, *, layers: int | None, hidden: int | None
+) -> tuple[Path, Path] | None:
+    """Weights and config of the toolkit's own draft, if it is there and no size is asked for."""
     files = folder / DRAFT, folder / DRAFT_CONFIG
-    return files if all(file.is_file() for file in files) else None
+    own = layers is None and hidden is None and all(file.is_file() for file in files)
+    return files if own else None
 
 
 def sizes_of(config: Any, *, layers: int | None, hidden: int | None) -> Sizes:
@@ -57,8 +60,7 @@ def sizes_of(config: Any, *, layers: int | None, hidden: int | None) -> Sizes:
 
 def plan(assets: Path, *, layers: int | None, hidden: int | None) -> dict[str, Any]:
     """What `build` would write, in plain content. Raises ModelError or ConfigError."""
-    given = toolkit_draft(assets) if layers is None and hidden is None else None
-    if given is not None:
+    if (given := toolkit_draft(assets, layers=layers, hidden=hidden)) is not None:
         return {"toolkit": [file_digest(file) for file in given]}
     config = read_config(find_assets(assets).config)
     sizes = asdict(sizes_of(config, layers=layers, hidden=hidden))
@@ -79,8 +81,7 @@ def build(
     The toolkit's own is taken unless a size is asked for. Raises ModelError or ConfigError.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    given = toolkit_draft(assets) if layers is None and hidden is None else None
-    if given is not None:
+    if (given := toolkit_draft(assets, layers=layers, hidden=hidden)) is not None:
         shutil.copyfile(given[0], folder / WEIGHTS)
         shutil.copyfile(given[1], folder / CONFIG)
         return

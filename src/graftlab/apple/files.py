@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
 WEIGHTS = "base-model.pt"
 CONFIG = "base-model-config.json"
 TOKENIZER = "tokenizer.model"
-MARK = '"__tamm_type__": "models:'
-"""What tamm writes at the head of a model's JSON."""
 TYPES = frozenset({"models", "adapters", "ao", "layers", "torch.dtype", "torch.device"})
 """Kinds of objects that describe a model; tamm would make others from a config, too."""
 INSTALL = "pip install 'graftlab[apple]'"
@@ -48,19 +48,16 @@ class Assets:
 def find_assets(folder: Path) -> Assets:
     """The files in `folder`. Raises ModelError naming everything that is missing at once."""
     config = _find_config(folder)
-    problems = [
-        f"{name} ({what})"
-        for name, what in ((WEIGHTS, "the base's weights"), (TOKENIZER, "its SentencePiece model"))
-        if not (folder / name).is_file()
-    ]
-    if config is None:
-        problems.append(f"{CONFIG} (or one other *.json that describes a model of tamm)")
-    if problems:
+    wanted = {
+        f"{WEIGHTS} (the base's weights)": (folder / WEIGHTS).is_file(),
+        f"{TOKENIZER} (its SentencePiece model)": (folder / TOKENIZER).is_file(),
+        f"{CONFIG} (or one other *.json that describes a model of tamm)": config is not None,
+    }
+    if config is None or not all(wanted.values()):
         raise ModelError(
             f"{folder} is not an assets folder of Apple's adapter toolkit: it lacks "
-            f"{', '.join(problems)}."
+            f"{', '.join(name for name, there in wanted.items() if not there)}."
         )
-    assert config is not None
     if not zipfile.is_zipfile(folder / WEIGHTS):
         raise ModelError(
             f"{folder / WEIGHTS} is cut off, or torch.save did not write it. Copy it again."
@@ -75,14 +72,9 @@ def _find_config(folder: Path) -> Path | None:
     others = [
         path
         for path in sorted(folder.glob("*.json"))
-        if "draft" not in path.name and _describes_model(path)
+        if "draft" not in path.name and "models" in _types(read_plain(path))
     ]
     return others[0] if len(others) == 1 else None
-
-
-def _describes_model(path: Path) -> bool:
-    content = read_plain(path)
-    return MARK in json.dumps(content) if content is not None else False
 
 
 def read_plain(path: Path) -> dict[str, Any] | None:
@@ -133,26 +125,45 @@ def create_on_meta(config: Any) -> Any:
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The state dict in `path`, mapped from the file, not copied. Raises ModelError."""
-    import pickle
+    import torch
 
+    content = load_tensors(path)
+    values = content.values() if isinstance(content, dict) else ()
+    if not values or not all(isinstance(value, torch.Tensor) for value in values):
+        raise ModelError(f"{path} is not a flat state dict of tensors.")
+    return dict(content)
+
+
+def load_tensors(path: Path) -> Any:
+    """What `torch.save` wrote, mapped from the file; nothing but tensors is ever unpickled.
+
+    Raises ModelError for other objects, and for a file that is damaged or of another kind.
+    """
     import torch
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        mapped = zipfile.is_zipfile(path)
+        with warnings.catch_warnings():  # torch muses about a foreign pickle before it refuses it
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
+        with path.open("rb") as file:
+            if not file.read(2).startswith((b"PK", b"\x80")):
+                raise ModelError(f"{path}: torch.save did not write this file.") from error
         raise ModelError(
             f"{path} holds pickled objects beside tensors, which can run code when read: it was "
-            "not opened."
+            "not opened. Save only tensors: torch.save(dict of tensors, file)."
         ) from error
-    except Exception as error:  # a torn file fails in zip's or torch's own ways
-        reason = str(error).partition("\n")[0]
-        raise ModelError(f"{path} is cut off or damaged ({reason}). Copy it again.") from error
-    strangers = not isinstance(content, dict) or any(
-        not isinstance(value, torch.Tensor) for value in content.values()
-    )
-    if strangers or not content:
-        raise ModelError(f"{path} is not a flat state dict of tensors.")
-    return dict(content)
+    except Exception as error:  # a torn file fails in zip's, pickle's or torch's own ways
+        raise ModelError(
+            f"{path} is cut off or damaged ({first_line(error)}). Copy it again."
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """The reason of an error of torch or of the system, without its traces of C++."""
+    text = getattr(error, "strerror", None) or str(error).partition("\n")[0].strip()
+    return text or type(error).__name__
 
 
 def write_assets(folder: Path, state: Mapping[str, Tensor], *, config: Path) -> None:

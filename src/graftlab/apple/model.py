@@ -1,12 +1,13 @@
-"""Apple's on-device model from the assets folder of Apple's adapter toolkit."""
+"""Apple's on-device model from the assets folder of Apple's adapter toolkit, and its miniature."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.errors import ConfigError
+from graftlab.errors import ConfigError, ModelError
 from graftlab.models.architecture import Architecture
 from graftlab.models.base import ModelSpec, existing_folder
 from graftlab.models.integrity import require_undamaged
@@ -30,6 +31,8 @@ SIZES: dict[str, Any] = {
     "hidden_dim_scale_factor": 3.25,
 }
 """tamm 0.1.0's defaults of AFMTextV7, which its JSON leaves out: 3,111,368,064 parameters."""
+ASSET = Path(__file__).parent / "assets"
+"""The miniature, pretrained once by tools/."""
 
 
 @choice("afm-3b")
@@ -168,3 +171,30 @@ class AFMModel(ModelSpec):
             fingerprint=self.fingerprint(),
             attention=self.attention,
         )
+
+
+@choice("afm-mini")
+@dataclass(kw_only=True, slots=True)
+class AFMMini(AFMModel):
+    """`model=afm-mini`: Apple's architecture in two million parameters; needs no assets."""
+
+    def __post_init__(self) -> None:
+        AFMModel.__post_init__(self)
+        if self.path:
+            raise ConfigError("model=afm-mini ships with graftlab; model=afm-3b takes model.path.")
+
+    @property
+    def name(self) -> str:
+        return "afm-mini"
+
+    @property
+    def on_disk(self) -> bool:
+        return True
+
+    def check(self) -> None:
+        if find_spec("tamm") is None:
+            raise ModelError("model=afm-mini needs tamm: pip install 'graftlab[apple]'.")
+        AFMModel.check(self)
+
+    def folder(self) -> Path:
+        return ASSET

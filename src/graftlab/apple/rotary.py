@@ -4,15 +4,17 @@
     turned    by the angle of position and i: times  cos + j sin
 
 tamm multiplies every pair by a 2 x 2 matrix, through a product four times the size of its input;
-that took a third of a step. The gradient is the rotation back, so nothing but the angles is kept.
+that took a third of a step. For the gradient nothing but the angles is kept.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from graftlab.apple.attention import swap_modules
 
 
 class Rotary(nn.Module):
@@ -40,32 +42,12 @@ def rotate(x: Tensor, coefficients: Tensor) -> Tensor:
     turn = torch.complex(
         coefficients[..., 0, 0].float().contiguous(), coefficients[..., 1, 0].float().contiguous()
     )  # (B * T, 1, D / 2)
-    return cast("Tensor", _Rotate.apply(x, turn))  # type: ignore[no-untyped-call]
-
-
-class _Rotate(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, turn: Tensor) -> Tensor:
-        ctx.save_for_backward(turn)
-        return _turned(x, turn)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (turn,) = ctx.saved_tensors
-        return _turned(gradients[0], turn.conj()), None
-
-
-def _turned(x: Tensor, turn: Tensor) -> Tensor:
     pairs = x.float().reshape(turn.shape[0], -1, turn.shape[-1], 2)  # (B * T, H, D / 2, 2)
-    turned = torch.view_as_complex(pairs) * turn
-    return torch.view_as_real(turned).view(x.shape).to(x.dtype)
+    return torch.view_as_real(torch.view_as_complex(pairs) * turn).view(x.shape).to(x.dtype)
 
 
 def turn_faster(model: nn.Module) -> None:
     """Put `Rotary` into every layer of `model` that turns queries and keys."""
     from tamm.layers.attention import RoPETransform
 
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, RoPETransform):
-                parent.add_module(name, Rotary())
+    swap_modules(model, RoPETransform, lambda own: Rotary())

@@ -199,13 +199,8 @@ def recognise(folder: Path) -> AFMTokenizer | None:
     file = folder / "tokenizer.model"
     if not file.is_file() or any((folder / name).exists() for name in others):
         return None
-    return load_afm(folder) if is_afm(file) else None
-
-
-def is_afm(file: Path) -> bool:
-    """Whether a SentencePiece model has the markers of the template AFM v6."""
-    pieces = {piece.piece for piece in read_proto(file).pieces if piece.type == _USER_DEFINED}
-    return {TURN_START, TURN_END, NEWLINE} <= pieces
+    whole = {piece.piece for piece in read_proto(file).pieces if piece.type == _USER_DEFINED}
+    return load_afm(folder) if whole >= {TURN_START, TURN_END, NEWLINE} else None
 
 
 def instruction_of(locale: str) -> str:

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graftlab.cli.secrets import refuse_secrets
 from graftlab.recipes.spec import PrepareSpec
 from graftlab.registry import choices, conf_dir, dump, groups, require_finite
 from graftlab.schemas import gathered, schema_of
@@ -146,8 +147,6 @@ def build(cfg: DictConfig) -> Any:
     Raises what the classes refuse, and ConfigError for a value that is a secret.
     """
     from omegaconf import OmegaConf
-
-    from graftlab.cli.secrets import refuse_secrets
 
     spec = _unmask(OmegaConf.to_object(cfg))
     require_finite(spec)

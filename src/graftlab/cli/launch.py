@@ -2,8 +2,8 @@
 
 A sweep of `train` has an engine of its own (`cli/sweep.py`); other verbs are light enough.
 
-Hydra makes the run folder, keeps `.hydra/` in it, and hands jobs to its launcher. Errors of a job
-do not pass through it (it would shorten them); they are collected here, and told by `main`.
+Hydra makes the run folder and keeps `.hydra/` in it. Errors of a job do not pass through it (it
+would shorten them).
 """
 
 from __future__ import annotations
@@ -11,39 +11,30 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.cli.compose import initialized, register
-from graftlab.cli.job_outputs import place_job
 from graftlab.cli.overrides import Argument
-from graftlab.cli.preflight import CommandLine, built, composed, sweep_values, verified
+from graftlab.cli.preflight import CommandLine, composed, sweep_values, verified, verify
+from graftlab.cli.space import dimension_of, space_arguments
 from graftlab.console import say
 from graftlab.errors import ConfigError, GraftlabError, Interrupted
 from graftlab.files.ownership import kind_of, unwritable
 from graftlab.registry import dump
+from graftlab.sweeps.space import grid
 from graftlab.terminal import keep_log, printable, tell_traceback
 from graftlab.tracking.folder import LOG, RunFolder, adopt, find_run
 from graftlab.tracking.identity import identity
+from graftlab.training.auto import resolve_auto_now
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 RUNS = Path("outputs")
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What became of the jobs of one line with -m."""
-
-    jobs: int = 0
-    failed: dict[str, Exception] = field(default_factory=dict)
-    """Job, in words -> what ended it."""
-    results: list[Any] = field(default_factory=list)
-    """What the jobs of this process returned, in their order."""
 
 
 def run_once(command: CommandLine, words: Sequence[Argument]) -> tuple[Any, Any]:
@@ -98,39 +89,58 @@ def _in_job(command: CommandLine, cfg: DictConfig, task: Callable[[], Any]) -> A
     return results[0]
 
 
-def run_each(command: CommandLine, words: Sequence[Argument]) -> Outcome:
-    """Run every job of the line in turn (-m). Never raises what a job raised."""
-    outcome, home = Outcome(), os.getpid()
-    swept = {word.key for word in words if len(sweep_values(word.hydra, command.schema)) > 1}
+def run_each(command: CommandLine, words: Sequence[Argument]) -> int:
+    """Run the jobs of a line with -m in turn, all checked before the first starts.
+
+    Returns the exit code: a job that fails stops no other. Raises ConfigError before any starts.
+    """
+    if any(word.key == "sweep" for word in words):  # a space: plan sums one, too
+        first = verify(command, _jobs(command, words)[0])
+        words = [*words, *space_arguments(first, words, command.schema)]
+    jobs = _jobs(command, words)
+    several = [
+        place for place, options in enumerate(zip(*jobs, strict=True)) if len(set(options)) > 1
+    ]
+    owned = [[job[place].lstrip("+") for place in several] for job in jobs]
+    told: list[list[str]] = [[] for _ in jobs]
+    specs = [
+        verify(command, job, own=own, tell=lines.append)
+        for job, own, lines in zip(jobs, owned, told, strict=True)
+    ]
     task = importlib.import_module(f"graftlab.verbs.{command.schema.verb}")
+    results: list[Any] = []
+    failed: list[str] = []
 
-    def job(cfg: DictConfig) -> Any:
-        outcome.jobs += 1
-        name = _job_name(swept)
-        try:
-            spec = built(command, cfg, tell=say)
-            place_job(spec, _own(swept))
-            result = task.run(spec)
-            if result is not None:
-                outcome.results.append(result)
-            return result
-        except Interrupted as stop:
-            # Not an Exception: Hydra would go on with the sweep's next job.
-            print(printable(stop), file=sys.stderr)
-            raise SystemExit(stop.exit_code) from stop
-        except Exception as error:
-            # In another process (a parallel launcher) the exception itself must travel.
-            if os.getpid() != home:
+    def run_all() -> None:
+        for number, (spec, own, lines) in enumerate(zip(specs, owned, told, strict=True)):
+            for line in (f"#{number}: {' '.join(own)}", *lines):
+                say(line)
+            try:
+                results.append(task.run(spec))
+            except Interrupted:
                 raise
-            outcome.failed[name] = error
-            _tell(name, error)
-            return None
+            except Exception as error:
+                failed.append(f"job {number} ({' '.join(own)})" if own else f"job {number}")
+                _tell(failed[-1], error)
 
-    try:
-        through_hydra(command, ["--multirun", *command.overrides(words)], job)
-    except OSError as error:  # a job's own are in `outcome`: Hydra could not make its folders
-        raise unwritable("the folder for Hydra's notes", error) from error
-    return outcome
+    say(f"Launching {len(jobs)} jobs")
+    _in_job(command, composed(command, jobs[0], hydra=True), run_all)
+    if results and hasattr(task, "summarise"):
+        task.summarise(results, specs[0])
+    if not failed:
+        return 0
+    print(f"{len(failed)} of {len(jobs)} jobs failed:", file=sys.stderr)
+    for name in failed:
+        print(printable(f"  {name}"), file=sys.stderr)
+    return 1
+
+
+def _jobs(command: CommandLine, words: Sequence[Argument]) -> list[tuple[str, ...]]:
+    """The overrides of each job, the last swept word fastest. Raises ConfigError for an interval,
+    which has no end of values.
+    """
+    grid([d for word in words if (d := dimension_of(word.hydra, command.schema)) is not None])
+    return list(product(*(sweep_values(o, command.schema) for o in command.overrides(words))))
 
 
 def through_hydra(command: CommandLine, arguments: Sequence[str], job: Any) -> None:
@@ -153,8 +163,6 @@ def _to_resume(spec: Any, words: Sequence[Argument]) -> Path | None:
         return None
     if resume != "auto":
         return _existing(resume, given)
-    from graftlab.training.auto import resolve_auto_now
-
     if not RUNS.is_dir():
         return None
     resolve_auto_now(spec)
@@ -174,22 +182,6 @@ def _existing(resume: str, given: bool) -> Path:
         raise ConfigError(f"resume={resume}: there is no such folder. resume=auto looks for one.")
     adopt(folder)
     return folder
-
-
-def _job_name(swept: Collection[str]) -> str:
-    """The current job of a sweep for people: its number and the swept values."""
-    from hydra.core.hydra_config import HydraConfig
-
-    number, own = HydraConfig.get().job.num, _own(swept)
-    return f"job {number} ({' '.join(own)})" if own else f"job {number}"
-
-
-def _own(swept: Collection[str]) -> list[str]:
-    """The current job's overrides of the swept keys."""
-    from hydra.core.hydra_config import HydraConfig
-
-    task = HydraConfig.get().overrides.task
-    return [override for override in task if override.lstrip("+").split("=")[0] in swept]
 
 
 def _tell(name: str, error: Exception) -> None:

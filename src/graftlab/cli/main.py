@@ -14,20 +14,20 @@ Everything is composed, built and checked before anything runs. Exit codes:
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from graftlab import __version__
 from graftlab.cli.compose import VERBS
-from graftlab.cli.launch import Outcome, run_each, run_once, through_hydra
+from graftlab.cli.help import group_help, overview, verb_help
+from graftlab.cli.launch import run_each, run_once, through_hydra
 from graftlab.cli.overrides import Argument, read_arguments
 from graftlab.cli.plugins import take_plugins
-from graftlab.cli.preflight import CommandLine, composed, verify_sweep
+from graftlab.cli.preflight import CommandLine, composed
 from graftlab.cli.schema import Schema, read_schema
 from graftlab.cli.validate import check_arguments
 from graftlab.commands import commands
@@ -40,8 +40,8 @@ from graftlab.terminal import go_on_without_stdout, printable, steady_streams, t
 WORK = ("train", "prepare", "export")
 """Verbs whose product lies in a folder, as does that of any verb with `out`: they go on without a
 stdout. Of the others, the output is what was asked for."""
-WITH_VALUE = ("-c", "--cfg", "-p", "--package", "-cd", "--config-dir")
-"""Flags that are followed by a value."""
+ALONE = ("-h", "--help", "--version", "-sc", "--shell-completion")
+"""Flags that need no verb."""
 
 
 def main(argv: Sequence[str] | None = None, *, call: str | None = None) -> int:
@@ -92,10 +92,22 @@ def _answered(arguments: list[str], name: str) -> int:
 def _answer(arguments: list[str], call: str) -> int:
     if arguments and arguments[0] not in VERBS and arguments[0] in commands():
         return commands()[arguments[0]].answer(arguments[1:], _answer)
-    verb, rest = _verb(arguments)
-    if verb is None:
+    if arguments and arguments[0] not in ALONE and not VERBS.keys() & set(arguments):
+        _require_verb(arguments[0])
+    flags, typed = _flags(arguments)
+    if flags.version:
+        print(f"graftlab {__version__}")
         return 0
-    flags, typed = _flags(rest)
+    if not arguments or (flags.help and not typed):
+        print(overview())
+        return 0
+    if arguments[0] in ("-sc", "--shell-completion"):
+        verb = _complete(typed)
+        if verb is None:
+            return 0
+    else:
+        verb, *typed = typed or arguments
+        _require_verb(verb)
     extra = Path(flags.config_dir) if flags.config_dir else None
     if extra is not None and not extra.is_dir():
         raise ConfigError(f"--config-dir {extra}: there is no such folder.")
@@ -117,22 +129,16 @@ def _answer(arguments: list[str], call: str) -> int:
         go_on_without_stdout()
     try:
         if flags.multirun:
-            return (_sweep if verb == "train" else _each)(command, words)
+            return (_sweep if verb == "train" else run_each)(command, words)
         spec, result = run_once(command, words)
     except Interrupted as stop:
         print(printable(stop), file=sys.stderr)
         return stop.exit_code
-    if verb == "report":
-        _conclude(command, spec, result)
-    return 0
-
-
-def _conclude(command: CommandLine, spec: Any, found: Any) -> None:
-    """`report best=true`: the winner's configuration as an experiment file."""
-    if spec.best and found is not None:
+    if verb == "report" and spec.best and result is not None:
         from graftlab.cli.winner import conclude
 
-        conclude(found, Path(spec.write).expanduser() if spec.write else None, command)
+        conclude(result, Path(spec.write).expanduser() if spec.write else None, command)
+    return 0
 
 
 def _sweep(command: CommandLine, words: Sequence[Argument]) -> int:
@@ -144,91 +150,31 @@ def _sweep(command: CommandLine, words: Sequence[Argument]) -> int:
     return 1 if ended.count("failed") else 0
 
 
-def _each(command: CommandLine, words: list[Argument]) -> int:
-    """The jobs of a verb other than train, in turn, each checked before the first starts."""
-    verb = command.schema.verb
-    words += _space(command, words)
-    spec = verify_sweep(command, command.overrides(words))
-    outcome = run_each(command, words)
-    if outcome.results:
-        _summarise(verb, outcome, spec)
-        if verb == "report":
-            _conclude(command, spec, outcome.results[0])
-    return _count_failures(outcome)
-
-
-def _space(command: CommandLine, words: Sequence[Argument]) -> list[Argument]:
-    """What `sweep=NAME` adds to the line of a verb that Hydra sweeps: plan sums a space, too."""
-    if not any(word.key == "sweep" for word in words):
-        return []
-    from graftlab.cli.space import space_arguments
-
-    return space_arguments(verify_sweep(command, command.overrides(words)), words, command.schema)
-
-
-def _summarise(verb: str, outcome: Outcome, spec: Any) -> None:
-    """What a verb has to say of a whole sweep, if anything."""
-    task = importlib.import_module(f"graftlab.verbs.{verb}")
-    if hasattr(task, "summarise"):
-        task.summarise(outcome.results, spec)
-
-
-def _count_failures(outcome: Outcome) -> int:
-    """The exit code, after the failures are counted for people."""
-    if not outcome.failed:
-        return 0
-    print(f"{len(outcome.failed)} of {outcome.jobs} jobs failed:", file=sys.stderr)
-    for name in outcome.failed:
-        print(printable(f"  {name}"), file=sys.stderr)
-    return 1
-
-
-def _verb(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """The verb and what follows it; None when the answer was given without one."""
-    from graftlab.cli.help import overview
-
-    first = arguments[0] if arguments else "--help"
-    if first in ("-h", "--help"):
-        print(overview())
-    elif first == "--version":
-        print(f"graftlab {__version__}")
-    elif first in ("-sc", "--shell-completion"):
-        return _complete(arguments)
-    elif first in VERBS:
-        return first, arguments[1:]
-    elif (place := _verb_behind_flags(arguments)) is not None:
-        return arguments[place], [*arguments[:place], *arguments[place + 1 :]]
-    else:
+def _require_verb(word: str) -> None:
+    if word not in VERBS:
         words = [*VERBS, *commands()]
-        hint = did_you_mean(first, words) or f" Verbs: {', '.join(words)}."
-        raise ConfigError(f"`{first}` is not a verb.{hint}")
-    return None, []
+        hint = did_you_mean(word, words) or f" Verbs: {', '.join(words)}."
+        raise ConfigError(f"`{word}` is not a verb.{hint}")
 
 
-def _verb_behind_flags(arguments: list[str]) -> int | None:
-    """Where the verb stands when flags come first, as in `graftlab --config-dir DIR train`."""
-    place = 0
-    while place < len(arguments) and arguments[place].startswith("-"):
-        flag, given, _ = arguments[place].partition("=")
-        place += 2 if flag in WITH_VALUE and not given else 1
-    return place if place < len(arguments) and arguments[place] in VERBS else None
+def _complete(typed: Sequence[str]) -> str | None:
+    """The verb of the line being typed, which completion calls the program without.
 
-
-def _complete(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """Completion calls the program without a verb; the line being typed has it."""
+    None where its words are completed here.
+    """
     line = os.environ.get("COMP_LINE", "")
     program, _, rest = line.partition(" ")
     verb, gap, tail = rest.lstrip().partition(" ")
-    if not any(word.startswith("query=") for word in arguments):
-        return "train", arguments
+    if not any(word.startswith("query=") for word in typed):
+        return "train"
     if gap and verb not in VERBS and verb in commands():
         print(" ".join(commands()[verb].completions(tail)))
-        return None, []
+        return None
     if verb not in VERBS or not gap:
         print(" ".join(name for name in [*VERBS, *commands()] if name.startswith(verb)))
-        return None, []
+        return None
     os.environ["COMP_LINE"] = f"{program} {tail}"
-    return verb, arguments
+    return verb
 
 
 class _Parser(argparse.ArgumentParser):
@@ -236,11 +182,11 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}. Values are given as key=value; flags: see --help.")
 
 
-def _flags(rest: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+def _flags(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Flags apart from words, wherever they stand."""
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("-h", "--help", action="store_true")
-    parser.add_argument("--version", action="version", version=f"graftlab {__version__}")
+    parser.add_argument("--version", action="store_true")
     parser.add_argument("-m", "--multirun", action="store_true")
     parser.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
     parser.add_argument("-p", "--package")
@@ -249,13 +195,11 @@ def _flags(rest: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     for flag in (("-sc", "--shell-completion"), ("--hydra-help",), ("-i", "--info")):
         parser.add_argument(*flag, dest="hydra", action="append_const", const=flag[-1])
     parser.add_argument("words", nargs="*")
-    flags = parser.parse_intermixed_args(rest)
+    flags = parser.parse_intermixed_args(arguments)
     return flags, flags.words
 
 
 def _help(choices: Schema, typed: Sequence[str], call: str) -> str:
-    from graftlab.cli.help import group_help, verb_help
-
     group = typed[0].partition("=")[0] if typed else None
     if group is None:
         return verb_help(choices, call)

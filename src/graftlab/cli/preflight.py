@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-def _silent(line: str) -> None:
-    """Who is told nothing."""
-
-
 @dataclass(frozen=True, slots=True)
 class CommandLine:
     """One verb with its menu and the folders its YAML comes from."""
@@ -54,7 +50,7 @@ def verify(
     overrides: Sequence[str],
     *,
     own: Sequence[str] = (),
-    tell: Callable[[str], None] = _silent,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Any:
     """The spec of one job, composed, built, and its files looked for.
 
@@ -77,19 +73,9 @@ def verified(command: CommandLine, cfg: DictConfig) -> Any:
     own = copy.deepcopy(cfg)
     with open_dict(own):
         del own["hydra"]
-    spec = _spec_of(command, own, list(cfg.hydra.overrides.task), tell=say)
+    with explained(command, list(cfg.hydra.overrides.task)):
+        spec = built(command, own, tell=say)
     check_parts(spec)
-    return spec
-
-
-def verify_sweep(command: CommandLine, overrides: Sequence[str]) -> Any:
-    """The spec of a sweep's first job, after every swept value was verified, one at a time."""
-    values = [sweep_values(override, command.schema) for override in overrides]
-    swept = [place for place, options in enumerate(values) if len(options) > 1]
-    first, *others = _one_at_a_time(values)
-    spec = verify(command, first, own=[first[place] for place in swept])
-    for job in others:
-        verify(command, job, own=[job[place] for place in swept])
     return spec
 
 
@@ -135,27 +121,26 @@ def composed(command: CommandLine, overrides: Sequence[str], *, hydra: bool = Fa
 
 
 def _built(
-    command: CommandLine, overrides: Sequence[str], *, tell: Callable[[str], None] = _silent
-) -> Any:
-    return _spec_of(command, composed(command, overrides), overrides, tell=tell)
-
-
-def _spec_of(
-    command: CommandLine, cfg: DictConfig, overrides: Sequence[str], *, tell: Callable[[str], None]
+    command: CommandLine,
+    overrides: Sequence[str],
+    *,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Any:
     with explained(command, overrides):
-        if "run_dir" in cfg:
-            cfg.run_dir = ""  # known only once Hydra has made the folder
-        return built(command, cfg, tell=tell)
+        return built(command, composed(command, overrides), tell=tell)
 
 
-def built(command: CommandLine, cfg: DictConfig, *, tell: Callable[[str], None] = _silent) -> Any:
+def built(
+    command: CommandLine, cfg: DictConfig, *, tell: Callable[[str], None] = lambda line: None
+) -> Any:
     """The spec that `cfg` describes, with numbers for `auto` and the recipe of its data in full.
 
     `tell` is given a line for each such number.
 
     Raises what the classes refuse, and ConfigError for the recipe.
     """
+    if "run_dir" in cfg:
+        cfg.run_dir = ""  # known only once Hydra has made the folder
     spec = build(cfg)
     if hasattr(spec, "objective"):
         from graftlab.training.teacher import resolve_teacher_key
@@ -204,15 +189,6 @@ def _switched_off(command: CommandLine, overrides: Sequence[str]) -> str | None:
                 key = override.lstrip("+").split("=")[0]
                 return switched_off(key, parent, command.schema)
     return None
-
-
-def _one_at_a_time(values: Sequence[Sequence[str]]) -> Iterator[list[str]]:
-    """The first job of a sweep, and for every other swept value the first job with that value."""
-    first = [options[0] for options in values]
-    yield first
-    for place, options in enumerate(values):
-        for option in options[1:]:
-            yield [*first[:place], option, *first[place + 1 :]]
 
 
 def sweep_values(override: str, schema: Schema) -> list[str]:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from graftlab.cli.overrides import Argument, quote
 from graftlab.cli.schema import Schema
 from graftlab.cli.validate import check_arguments
+from graftlab.data.prepared import PreparedData
 from graftlab.registry import MARK
-
-if TYPE_CHECKING:
-    from graftlab.data.prepared import PreparedData
 
 
 def recipe_arguments(data: PreparedData, schema: Schema) -> list[Argument]:

@@ -49,14 +49,12 @@ class Schema:
 
     def under(self, parent: str) -> list[str]:
         """The names directly under a dotted key ('' for the top level, groups included)."""
-        if (hint := self.find(parent) if parent else None) is not None and (
-            own := nested_spec(hint)
-        ):
-            return list(dict.fromkeys(k for cls in _classes(own) for k in field_types(cls)))
-        start = f"{parent}." if parent else ""
-        below = [key.removeprefix(start) for key in self.dotted_keys() if key.startswith(start)]
-        names = [key for key in below if "." not in key]
-        return names if parent else [*dict.fromkeys([*names, *self.groups])]
+        if not parent:
+            return list(dict.fromkeys([*field_types(self.spec), *self.groups]))
+        hint = self.find(parent)
+        own = nested_spec(hint) if hint is not None else None
+        classes = _classes(own) if own is not None else []
+        return list(dict.fromkeys(key for cls in classes for key in field_types(cls)))
 
 
 def read_schema(verb: str, folders: Sequence[Path]) -> Schema:

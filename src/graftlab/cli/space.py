@@ -60,9 +60,7 @@ def swept_texts(dimension: Dimension) -> Sequence[str]:
     """The values that a mistake can lie in: all of a list, both ends of an interval."""
     if dimension.choices is not None:
         return dimension.choices
-    assert dimension.low is not None
-    assert dimension.high is not None
-    return [dimension.text(dimension.low), dimension.text(dimension.high)]
+    return [dimension.text(end) for end in dimension.ends]
 
 
 def read_space(
@@ -94,11 +92,6 @@ def read_space(
     if problems:
         raise ConfigError("\n".join(problems))
     return list(found.values())
-
-
-def as_typed(key: str, text: str, schema: Schema) -> str:
-    """A value of a dimension as an override for Hydra, that of a free dictionary's key too."""
-    return _word(key, text, schema).hydra
 
 
 def space_arguments(spec: Any, words: Sequence[Argument], schema: Schema) -> list[Argument]:
@@ -175,16 +168,16 @@ def _is_number(text: str) -> bool:
 def _entry(key: str, values: Any, schema: Schema) -> Dimension:
     """One entry of a space: text as it would be typed, or a YAML list of values."""
     if isinstance(values, Sequence) and not isinstance(values, str):
-        words = [_word(key, item, schema) for item in values]
+        words = [checked_word(key, item, schema) for item in values]
         if not words:
             raise ConfigError(f"{key}: there is nothing to choose from.")
         return Dimension(key=words[0].key, choices=tuple(_text(word) for word in words))
-    word = _word(key, values, schema)
+    word = checked_word(key, values, schema)
     return dimension_of(word.hydra, schema) or Dimension(key=word.key, choices=(_text(word),))
 
 
-def _word(key: str, value: Any, schema: Schema) -> Argument:
-    """An entry as a checked word of the command line."""
+def checked_word(key: str, value: Any, schema: Schema) -> Argument:
+    """A key and its value as a checked word of the command line."""
     words = read_arguments([f"{key}={_typed(value)}"], schema.verb)
     return check_arguments(words, schema, multirun=True)[0]
 
@@ -211,7 +204,7 @@ def _settle(
     schema: Schema,
 ) -> None:
     """Put a condition on its dimension, or decide it where the other key was typed."""
-    key = _word(written, "null", schema).key if written not in schema.groups else written
+    key = checked_word(written, "null", schema).key if written not in schema.groups else written
     if key not in found:
         if key in typed:
             return
@@ -219,7 +212,7 @@ def _settle(
     other, equals, value = condition.partition("=")
     if not equals:
         raise ConfigError(f"{key}: {condition} is not of the form other.key=value.")
-    wanted = _word(other, value, schema)
+    wanted = checked_word(other, value, schema)
     text = _text(wanted)
     if wanted.key in found or wanted.key not in typed:
         found[key] = replace(found[key], when=(wanted.key, text))

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from graftlab.cli.compose import Composer
 from graftlab.cli.overrides import Argument
 from graftlab.cli.preflight import CommandLine, built, check_parts, explained, verify
-from graftlab.cli.space import as_typed, dimension_of, read_space, swept_texts
+from graftlab.cli.space import checked_word, dimension_of, read_space, swept_texts
 from graftlab.cli.sweep_dir import folder_of
 from graftlab.console import say
 from graftlab.data.prepared import PreparedData
+from graftlab.data.source import DataSpec
 from graftlab.errors import ConfigError, GraftlabError
 from graftlab.files.paths import absolute
 from graftlab.registry import dump, restore
@@ -24,17 +24,13 @@ from graftlab.sweeps.launchers.auto import AutoLauncher
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.prefix_sharing import plan_line, plan_trunks
 from graftlab.sweeps.run import Order
-from graftlab.sweeps.source import Grid, Search
+from graftlab.sweeps.source import Grid, Search, Source
 from graftlab.sweeps.space import Dimension, Point, grid, in_order, without_idle
 from graftlab.sweeps.space import check as check_dimensions
 from graftlab.sweeps.step_counts import lengths_apart
 from graftlab.training.auto import resolve_auto_now
 from graftlab.training.spec import TrainSpec
 from graftlab.verbs.train import TrainCommand
-
-if TYPE_CHECKING:
-    from graftlab.data.source import DataSpec
-    from graftlab.sweeps.engine import Source
 
 LEARNERS = ("tpe", "gp")
 """Searches that learn from the losses of earlier jobs."""
@@ -50,8 +46,6 @@ class SweepLine:
     folder: Path
     composer: Composer
     command: CommandLine
-    words: list[str]
-    """The overrides that hold for every job."""
 
     def drafts(self, point: Point) -> list[NewJob]:
         """The jobs of one point, one for each seed. Raises ConfigError naming the point."""
@@ -62,12 +56,10 @@ class SweepLine:
         return [self._draft({**point, "seed": str(first + i)}) for i in range(seeds)]
 
     def _draft(self, point: Point) -> NewJob:
-        overrides = [*self.words, *(f"{key}={text}" for key, text in point.items())]
+        overrides = [*self.composer.overrides, *(f"{key}={text}" for key, text in point.items())]
         try:
             with explained(self.command, overrides):
-                cfg = self.composer.compose(point)
-                cfg.run_dir = ""
-                command: TrainCommand = built(self.command, cfg)
+                command: TrainCommand = built(self.command, self.composer.compose(point))
                 spec = command.training()
                 resolve_auto_now(spec)  # a job is the same before and after its data is made
                 self._check_losses(spec)
@@ -130,7 +122,6 @@ def read_sweep(command: CommandLine, words: Sequence[Argument]) -> SweepLine:
             conf=command.conf,
         ),
         command=command,
-        words=command.overrides(fixed),
     )
 
 
@@ -151,7 +142,7 @@ def verified(line: SweepLine, points: Sequence[Point]) -> list[NewJob]:
             drafts += line.drafts(point)
             if fresh := set(point.items()) - seen:
                 seen |= fresh
-                _check_files(line, point)
+                check_parts(built(line.command, line.composer.compose(point)))
         except GraftlabError as error:
             problems.append(str(error))
     if problems:
@@ -263,12 +254,6 @@ def in_words(point: Mapping[str, str]) -> str:
     return " ".join(f"{key}={text}" for key, text in point.items())
 
 
-def _check_files(line: SweepLine, point: Point) -> None:
-    cfg = line.composer.compose(point)
-    cfg.run_dir = ""
-    check_parts(built(line.command, cfg))
-
-
 def _base(
     command: CommandLine, fixed: Sequence[Argument], typed: Sequence[Dimension]
 ) -> tuple[TrainCommand, bool]:
@@ -277,7 +262,7 @@ def _base(
     try:
         return verify(command, overrides, tell=say), True
     except GraftlabError:
-        firsts = [as_typed(d.key, swept_texts(d)[0], command.schema) for d in typed]
+        firsts = [checked_word(d.key, swept_texts(d)[0], command.schema).hydra for d in typed]
         return verify(command, [*overrides, *firsts]), False
 
 

@@ -34,12 +34,9 @@ def folder_of(
         return Path(told.typed.partition("=")[2]).expanduser()
     keys = [dimension.key for dimension in dimensions] or ["seed"]
     fixed = {word.key: word.hydra for word in words if word.key not in keys}
-    plain = dump(replace(base, run_dir="")) if stands_alone else _decisive(fixed)
+    if stands_alone:
+        plain: dict[str, Any] = dump(replace(base, run_dir=""))
+    else:
+        idle = (*BUDGETS, "hydra")
+        plain = {key: text for key, text in fixed.items() if key.split(".")[0] not in idle}
     return SWEEPS / (base.sweep.name or sweep_name(plain, keys, typed=fixed))
-
-
-def _decisive(fixed: dict[str, str]) -> dict[str, Any]:
-    """The words that change what a run computes."""
-    return {
-        key: text for key, text in fixed.items() if key.split(".")[0] not in (*BUDGETS, "hydra")
-    }

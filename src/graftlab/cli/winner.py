@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from graftlab.cli.compose import build
 from graftlab.cli.preflight import CommandLine, composed
@@ -19,13 +19,11 @@ from graftlab.errors import ConfigError
 from graftlab.files.ownership import unwritable
 from graftlab.files.writing import write_atomic
 from graftlab.registry import dump
+from graftlab.reports.compare import Comparison
 from graftlab.reports.winner import SIGN, Winner, experiment_values, winner
 from graftlab.terminal import printable
 from graftlab.tracking.folder import read_config
 from graftlab.tracking.identity import identity
-
-if TYPE_CHECKING:
-    from graftlab.reports.compare import Comparison
 
 
 def conclude(found: Comparison, target: Path | None, command: CommandLine) -> None:

@@ -59,8 +59,8 @@ def _read_turn(number: int, turn: Any, unread: Unread) -> Message:
     if role == "assistant":
         return _answer(number, turn, "" if calls else content, calls)
     if role == "tool":
-        name, link = (_link(said, key, turn.get(key)) for key in ("name", "tool_call_id"))
-        return Message(role, _text(number, role, content), name=name, tool_call_id=link)
+        tool, link = (_link(said, key, turn.get(key)) for key in ("name", "tool_call_id"))
+        return Message(role, _text(number, role, content), name=tool, tool_call_id=link)
     return Message(intern(role), _text(number, role, content), wanted)
 
 

@@ -10,9 +10,7 @@ loader refuses models with a fused q, k, v layer (0.32): `load_adapter` below pu
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import singledispatch
 from pathlib import Path
@@ -21,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from graftlab.errors import ConfigError, ModelError
 from graftlab.exports.mlx_base import base_in_mlx
 from graftlab.exports.source import Trained
-from graftlab.exports.target import Target, compare, save_tensors
+from graftlab.exports.target import Target, compare_file, save_tensors, write_config
 from graftlab.files.reading import read_json
 from graftlab.registry import choice
 
@@ -39,7 +37,7 @@ _LEAVES = {"A.weight": "lora_a", "B.weight": "lora_b", "magnitude_vector": "m"}
 class InMLX:
     """An adapter as mlx-lm has it."""
 
-    state: Mapping[str, Tensor]
+    state: dict[str, Tensor]
     """The weights under mlx-lm's names and in its shapes."""
     keys: set[str]
     """The adapted modules, as they are named within their layer."""
@@ -50,7 +48,21 @@ class InMLX:
 @singledispatch
 def in_mlx(adapter: Trained) -> InMLX:
     """What an adapter is in mlx-lm. Raises ModelError for what has no place there."""
-    return InMLX(dict(_from_peft(adapter)), {match[2] for _, match in _parsed(adapter)})
+    for key in ("modules_to_save", "alpha_pattern", "lora_bias"):
+        if adapter.config.get(key):
+            raise ModelError(f"{adapter.path}: mlx-lm has no {key}; train without it.")
+    made = InMLX({}, set())
+    for name, tensor in adapter.state.items():
+        match = _HF.fullmatch(name)
+        if match is None or match[3] not in _LEAVES:
+            raise ModelError(
+                f"{adapter.path}: {name} is not a LoRA matrix in a decoder layer, and those alone "
+                "have a place in mlx-lm's adapters."
+            )
+        leaf = _LEAVES[match[3]]
+        made.state[f"{match[1]}.{leaf}"] = (tensor if leaf == "m" else tensor.T).contiguous()
+        made.keys.add(match[2])
+    return made
 
 
 @choice("mlx")
@@ -77,18 +89,12 @@ class MLX(Target):
 
     def write(self, adapter: Trained, folder: Path) -> None:
         save_tensors(in_mlx(adapter).state, folder / WEIGHTS, library="mlx")
-        text = json.dumps(mlx_config(adapter), indent=2, sort_keys=True)
-        (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+        write_config(folder / CONFIG, mlx_config(adapter))
         if self.with_base and (base := base_in_mlx(adapter)):
             base.write(folder / BASE)
 
     def verify(self, adapter: Trained, folder: Path) -> list[str]:
-        from safetensors.torch import load_file
-
-        found, wanted = load_file(folder / WEIGHTS), in_mlx(adapter).state
-        if found.keys() != wanted.keys():
-            raise ModelError(f"{folder.name}/{WEIGHTS} holds other tensors than were written.")
-        count = compare(((n, found[n], t) for n, t in wanted.items()), folder)
+        count = compare_file(folder / WEIGHTS, in_mlx(adapter).state)
         facts = [f"{count} tensors read back equal"]
         base = base_in_mlx(adapter) if self.with_base else None
         return facts + (base.verify(folder / BASE) if base else [])
@@ -131,25 +137,3 @@ def mlx_config(adapter: Trained) -> dict[str, Any]:
             "keys": sorted(in_mlx(adapter).keys),
         },
     }
-
-
-def _from_peft(adapter: Trained) -> Iterator[tuple[str, Tensor]]:
-    for key in ("modules_to_save", "alpha_pattern", "lora_bias"):
-        if adapter.config.get(key):
-            raise ModelError(f"{adapter.path}: mlx-lm has no {key}; train without it.")
-    for name, match in _parsed(adapter):
-        leaf = _LEAVES[match[3]]
-        tensor = adapter.state[name]
-        yield f"{match[1]}.{leaf}", (tensor if leaf == "m" else tensor.T).contiguous()
-
-
-def _parsed(adapter: Trained) -> Iterator[tuple[str, re.Match[str]]]:
-    """Every tensor's name with its parts: module, module within its layer, leaf."""
-    for name in adapter.state:
-        match = _HF.fullmatch(name)
-        if match is None or match[3] not in _LEAVES:
-            raise ModelError(
-                f"{adapter.path}: {name} is not a LoRA matrix in a decoder layer, and those alone "
-                "have a place in mlx-lm's adapters."
-            )
-        yield name, match

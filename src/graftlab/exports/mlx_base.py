@@ -6,7 +6,7 @@ model then turns its positions by another angle and answers nonsense without an 
 
 from __future__ import annotations
 
-import json
+import filecmp
 import shutil
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from typing import Any
 
 from graftlab.errors import ModelError
 from graftlab.exports.source import Trained
+from graftlab.exports.target import write_config
 from graftlab.models.weights import read_json
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -31,9 +32,9 @@ class MLXBase(ABC):
     def check(self) -> None:
         """Raise ModelError unless the base can be written."""
 
-    @abstractmethod
     def notes(self) -> list[str]:
         """What has to be done to the base's own folder before mlx-lm reads it right."""
+        return []
 
     @abstractmethod
     def write(self, folder: Path) -> None:
@@ -72,22 +73,14 @@ class HFFolder(MLXBase):
         for file in self.folder.iterdir():
             if file.is_file() and file.name != CONFIG:
                 shutil.copyfile(file, folder / file.name)
-        write_config(folder, _mended(read_json(self.folder / CONFIG)))
+        write_config(folder / CONFIG, _mended(read_json(self.folder / CONFIG)))
 
     def verify(self, folder: Path) -> list[str]:
-        import filecmp
-
         names = [f.name for f in self.folder.iterdir() if f.is_file() and f.name != CONFIG]
         _, different, absent = filecmp.cmpfiles(self.folder, folder, names, shallow=False)
         if different or absent:
             raise ModelError(f"{folder} is no true copy of the base: {[*different, *absent][:3]}.")
         return [f"{len(names)} files of the base read back equal"]
-
-
-def write_config(folder: Path, config: dict[str, Any]) -> None:
-    """Write the base's `config.json`, keys sorted."""
-    text = json.dumps(config, indent=2, sort_keys=True)
-    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
 def _mended(config: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ is told by the class of the adapter.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ModelError
 from graftlab.exports.source import Trained
-from graftlab.exports.target import Target, compare, save_tensors
+from graftlab.exports.target import Target, compare_file, save_tensors, write_config
 from graftlab.files.checksums import write_checksums
 from graftlab.registry import choice
 
@@ -64,20 +63,14 @@ class Peft(Target):
                 shutil.copyfile(file, folder / file.name)
         if not (folder / WEIGHTS).is_file():  # else a folder in PEFT's format, copied as it is
             save_tensors(made.state, folder / WEIGHTS, library="pt")
-            text = json.dumps(made.config, indent=2, sort_keys=True)
-            (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+            write_config(folder / CONFIG, made.config)
         write_checksums(folder)
 
     def verify(self, adapter: Trained, folder: Path) -> list[str]:
         from peft import LoraConfig, PeftConfig
-        from safetensors.torch import load_file
 
         config = PeftConfig.from_pretrained(str(folder))
         if not isinstance(config, LoraConfig) or config.r != adapter.rank:
             raise ModelError(f"{folder.name}/{CONFIG} does not describe this adapter to PEFT.")
-        found = load_file(folder / WEIGHTS)
-        wanted = in_peft(adapter).state
-        if found.keys() != wanted.keys():
-            raise ModelError(f"{folder.name}/{WEIGHTS} holds other tensors than were written.")
-        count = compare(((n, found[n], t) for n, t in wanted.items()), folder)
+        count = compare_file(folder / WEIGHTS, in_peft(adapter).state)
         return [f"PEFT reads its config; {count} tensors read back equal"]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from graftlab.errors import ConfigError, ModelError
 from graftlab.registry import choice_of, group
@@ -70,6 +71,22 @@ def save_tensors(state: Mapping[str, Tensor], file: Path, *, library: str) -> No
         save_file(dict(state), file, metadata={"format": library})
     except SafetensorError as error:  # a full disk, in the library's own words
         raise OSError(str(error).rpartition("I/O error: ")[2]) from error
+
+
+def write_config(file: Path, content: Mapping[str, Any]) -> None:
+    """Write a small JSON file, keys sorted."""
+    text = json.dumps(content, indent=2, sort_keys=True)
+    file.write_text(text + "\n", encoding="utf-8")
+
+
+def compare_file(file: Path, wanted: Mapping[str, Tensor]) -> int:
+    """Raise ModelError unless a safetensors file holds `wanted`; how many tensors those are."""
+    from safetensors.torch import load_file
+
+    found = load_file(file)
+    if found.keys() != wanted.keys():
+        raise ModelError(f"{file.parent.name}/{file.name} holds other tensors than were written.")
+    return compare(((name, found[name], tensor) for name, tensor in wanted.items()), file.parent)
 
 
 def compare(pairs: Iterable[tuple[str, Tensor, Tensor]], folder: Path) -> int:

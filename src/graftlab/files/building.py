@@ -14,11 +14,17 @@ import math
 import os
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from graftlab.errors import ConfigError, listed
-from graftlab.files.writing import clear_leftovers, partial_path, publish, sync_files
+from graftlab.files.writing import (
+    clear_leftovers,
+    folders_above,
+    partial_path,
+    publish,
+    sync_files,
+)
 
 
 @contextmanager
@@ -31,21 +37,15 @@ def building(target: Path, *, replaces: Collection[str] = (), keeps: bool = True
     them, such files are refused: ConfigError. Raises OSError.
     """
     target = target.resolve() if target.is_symlink() else target
-    made = [folder for folder in target.parents if not folder.exists()]
-    try:
-        with scratch_folder(target) as draft:
-            recover(target)
-            yield draft
-            if target.exists() and not keeps:
-                _refuse_strangers(target, draft)
-            elif target.exists():
-                _keep_strangers(target, draft, replaces)
-            sync_files(draft)
-            _swap(draft, target)
-    finally:
-        for folder in made:
-            with suppress(OSError):  # not there, or not empty: the target lies in it
-                folder.rmdir()
+    with folders_above(target), scratch_folder(target) as draft:
+        recover(target)
+        yield draft
+        if target.exists() and not keeps:
+            _refuse_strangers(target, draft)
+        elif target.exists():
+            _keep_strangers(target, draft, replaces)
+        sync_files(draft)
+        _swap(draft, target)
 
 
 @contextmanager

@@ -130,11 +130,10 @@ def remove(file: Path) -> None:
     beside(file).unlink(missing_ok=True)
 
 
-def write_beginning(file: Path, *, of: Path | None = None) -> None:
+def write_beginning(file: Path) -> None:
     """Write the checksum of a file that grows, as far as it is by now."""
-    source = of or file
-    size = source.stat().st_size
-    write_atomic(beside(file), f"{size} {checksum(source, size=size)}\n")
+    size = file.stat().st_size
+    write_atomic(beside(file), f"{size} {checksum(file, size=size)}\n")
 
 
 class Appended:

@@ -14,6 +14,7 @@ from pathlib import Path
 from graftlab.errors import GraftlabError
 from graftlab.files.ownership import LOCK, writing_to
 from graftlab.files.reading import UnreadableError, load_json
+from graftlab.files.writing import folders_above
 
 
 class BusyError(GraftlabError):
@@ -54,13 +55,10 @@ def hold_beside(target: Path, *, tell: Callable[[str], None] = lambda line: None
 
     Raises BusyError where another process is making it, ConfigError where nothing can be made.
     """
-    made = [folder for folder in target.parents if not folder.exists()]
     lock = target.with_name(f".{target.name[:200]}{LOCK}")
     with ExitStack() as stack:
-        for folder in reversed(made):
-            stack.callback(_remove_empty, folder)
         with writing_to(str(target)):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(folders_above(target))
             stack.enter_context(hold(lock, what=str(target), tell=tell))
         yield
 
@@ -92,11 +90,6 @@ def _is_ours(descriptor: int) -> bool:
     return True
 
 
-def _remove_empty(folder: Path) -> None:
-    with suppress(OSError):  # not there, or something lies in it
-        folder.rmdir()
-
-
 def _locked(
     lock: Path, what: str, tell: Callable[[str], None], wait: Callable[[str], None] | None
 ) -> int:
@@ -117,7 +110,9 @@ def _locked(
                 os.close(descriptor)
                 continue
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, _me().encode(), 0)
+            who = {"host": socket.gethostname(), "pid": os.getpid()}
+            command = " ".join(sys.argv)[:200]
+            os.pwrite(descriptor, json.dumps({**who, "command": command}).encode(), 0)
         except BaseException as error:
             if not isinstance(error, OSError) or error.errno not in NO_LOCKS:
                 os.close(descriptor)
@@ -131,11 +126,6 @@ def _is_there(descriptor: int, lock: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), lock.stat())
     except FileNotFoundError:
         return False
-
-
-def _me() -> str:
-    command = " ".join(sys.argv)[:200]
-    return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "command": command})
 
 
 def _holder(lock: Path) -> str:

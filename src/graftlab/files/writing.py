@@ -17,7 +17,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PARTIAL = re.compile(r"\..+\.(?P<host>[^.]+)-(?P<pid>\d+)-[0-9a-f]{6}\.partial")
@@ -25,9 +25,12 @@ _PARTIAL = re.compile(r"\..+\.(?P<host>[^.]+)-(?P<pid>\d+)-[0-9a-f]{6}\.partial"
 
 def partial_path(target: Path) -> Path:
     """A new path beside `target`, of this process, to write what then becomes `target`."""
-    host = re.sub(r"[^A-Za-z0-9_-]", "_", socket.gethostname()) or "host"
     name = target.name[:150]  # names of 255 bytes are the most that file systems take
-    return target.with_name(f".{name}.{host}-{os.getpid()}-{secrets.token_hex(3)}.partial")
+    return target.with_name(f".{name}.{_host()}-{os.getpid()}-{secrets.token_hex(3)}.partial")
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "_", socket.gethostname()) or "host"
 
 
 def clear_leftovers(folder: Path, *, abandoned: float = math.inf) -> list[Path]:
@@ -36,13 +39,12 @@ def clear_leftovers(folder: Path, *, abandoned: float = math.inf) -> list[Path]:
     Nobody knows of writers on other hosts: theirs go when nothing was written to them for
     `abandoned` seconds.
     """
-    host = re.sub(r"[^A-Za-z0-9_-]", "_", socket.gethostname()) or "host"
     removed = []
     for path in folder.glob(".*.partial"):
         found = _PARTIAL.fullmatch(path.name)
         if found is None:
             continue
-        here = found["host"] == host
+        here = found["host"] == _host()
         if is_alive(int(found["pid"])) if here else _idle_seconds(path) < abandoned:
             continue
         try:
@@ -75,6 +77,19 @@ def is_alive(pid: int) -> bool:
 
 
 @contextmanager
+def folders_above(target: Path) -> Iterator[None]:
+    """The folders above `target`, made; those in which nothing lies at the end are gone again."""
+    made = [folder for folder in target.parents if not folder.exists()]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for folder in made:
+            with suppress(OSError):  # not there, or something lies in it
+                folder.rmdir()
+
+
+@contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """A path to write to, which becomes `path` when the block ends well; else nothing is left.
 
@@ -103,12 +118,7 @@ def write_json(path: Path, value: object) -> None:
 def publish(temporary: Path, path: Path) -> None:
     """Rename onto `path` durably: the folder's entry is synced too."""
     os.replace(temporary, path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

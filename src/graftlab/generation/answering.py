@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from graftlab.generation.decode import Reply, generate, generate_batch
@@ -57,18 +56,16 @@ def answers(
     asked: Asked, prompts: Sequence[Prompt], voices: Sequence[Voice], screen: Screen, *, batch: int
 ) -> Iterator[Answer]:
     """Every prompt's answer, shown as it comes. Raises ModelError for a prompt that is too long."""
-    with screen.counting(len(prompts)) as count:
-        waiting = iter(enumerate(prompts, start=1))
-        while group := list(islice(waiting, batch)):
-            if batch == 1:
-                ((index, prompt),) = group
-                screen.ask(prompt.conversation, index=index, total=len(prompts))
-                found = [_replies(asked, prompt, voices, screen)]
-            else:
-                found = _replies_together(asked, [prompt for _, prompt in group], voices)
-            for (index, prompt), replies in zip(group, found, strict=True):
+    total = len(prompts)
+    with screen.counting(total) as count:
+        for start in range(0, total, batch):
+            group = prompts[start : start + batch]
+            if batch == 1:  # before the reply, which may be streamed
+                screen.ask(group[0].conversation, index=start + 1, total=total)
+            found = _replies(asked, group, voices, screen, batch=batch)
+            for place, (prompt, replies) in enumerate(zip(group, found, strict=True), start + 1):
                 if batch > 1:
-                    screen.ask(prompt.conversation, index=index, total=len(prompts))
+                    screen.ask(prompt.conversation, index=place, total=total)
                 answer = Answer(prompt, replies)
                 screen.show(answer)
                 count(answer)
@@ -76,31 +73,20 @@ def answers(
 
 
 def _replies(
-    asked: Asked, prompt: Prompt, voices: Sequence[Voice], screen: Screen
-) -> dict[str, Reply]:
-    replies = {}
-    for voice in voices:
-        speak = partial(
-            generate,
-            asked.base,
-            asked.tokenizer,
-            prompt.conversation,
-            asked.generation,
-            draft=voice.draft,
-        )
-        with voice.setting(), asked.autocast():
-            replies[voice.name] = screen.hear(voice.name, speak)
-    return replies
-
-
-def _replies_together(
-    asked: Asked, prompts: Sequence[Prompt], voices: Sequence[Voice]
+    asked: Asked, prompts: Sequence[Prompt], voices: Sequence[Voice], screen: Screen, *, batch: int
 ) -> list[dict[str, Reply]]:
+    """What every voice says to each prompt: together, or to a single one as it is streamed."""
+    base, tokenizer, generation = asked.base, asked.tokenizer, asked.generation
     conversations = [prompt.conversation for prompt in prompts]
     found: list[dict[str, Reply]] = [{} for _ in prompts]
     for voice in voices:
         with voice.setting(), asked.autocast():
-            heard = generate_batch(asked.base, asked.tokenizer, conversations, asked.generation)
+            if batch > 1:
+                heard = generate_batch(base, tokenizer, conversations, generation)
+            else:
+                (ask,) = conversations
+                speak = partial(generate, base, tokenizer, ask, generation, draft=voice.draft)
+                heard = [screen.hear(voice.name, speak)]
         for replies, reply in zip(found, heard, strict=True):
             replies[voice.name] = reply
     return found

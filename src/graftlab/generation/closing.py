@@ -14,7 +14,7 @@ import heapq
 import json
 from collections import Counter
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, reduce
 from typing import Any, NamedTuple
 
 from graftlab.generation.schema import required_names, words
@@ -54,9 +54,8 @@ class GrammarState(NamedTuple):
     text: bytes | None = None
     """Inside a string: its bytes so far, undecoded."""
     escaped: bool = False
-    is_key: bool = False
     at_value: bool = True
-    """Outside a string: a value comes next, or is being written; else a key, comma or closer."""
+    """A value comes next, or is being written; else a key, comma or closer."""
     run: int = 0
     """Bytes of the number or word that is being written."""
 
@@ -68,7 +67,7 @@ class GrammarState(NamedTuple):
             return self
         match chr(byte):
             case '"':
-                return self._replace(text=b"", is_key=not self.at_value, run=0)
+                return self._replace(text=b"", run=0)
             case "{" | "[":
                 inner = (byte, 0, b"")
                 return self._replace(open=(*self.open, inner), at_value=byte != ord("{"), run=0)
@@ -85,10 +84,7 @@ class GrammarState(NamedTuple):
 
     def behind(self, text: bytes) -> GrammarState:
         """The place behind more bytes."""
-        place = self
-        for byte in text:
-            place = place.after(byte)
-        return place
+        return reduce(GrammarState.after, text, self)
 
     def _in_string(self, byte: int) -> GrammarState:
         text = (self.text or b"") + bytes([byte])
@@ -96,11 +92,16 @@ class GrammarState(NamedTuple):
             return self._replace(text=text, escaped=not self.escaped)
         if byte != ord('"'):
             return self._replace(text=text)
-        if not self.is_key:
+        if self.at_value:
             return self._replace(text=None, run=1)
         kind, commas, _ = self.open[-1]
         inner = (kind, commas, text[:-1])
-        return self._replace(text=None, is_key=False, open=(*self.open[:-1], inner), run=0)
+        return self._replace(text=None, open=(*self.open[:-1], inner), run=0)
+
+    @property
+    def is_key(self) -> bool:
+        """Inside a string that is the name of a property."""
+        return self.text is not None and not self.at_value
 
     @property
     def least(self) -> int:
@@ -173,7 +174,7 @@ class Closer:
         path = tuple((kind, commas, key in self._begun and key) for kind, commas, key in here.open)
         text = here.text
         said = text if text is None or text in self._begun else len(text)
-        return path, here.is_key, here.at_value, here.run, said, allowed
+        return path, here.at_value, here.run, said, allowed
 
     def _surcharge(self, here: GrammarState, byte: int) -> int:
         """The price of what the reply could likely do without, besides that of the byte."""
@@ -209,12 +210,7 @@ class Closer:
 
 def _members(bits: int) -> list[int]:
     """The bytes whose bit is set."""
-    found = []
-    while bits:
-        lowest = bits & -bits
-        found.append(lowest.bit_length() - 1)
-        bits ^= lowest
-    return found
+    return [byte for byte, bit in enumerate(bin(bits)[:1:-1]) if bit == "1"]
 
 
 @cache

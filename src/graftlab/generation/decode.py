@@ -73,9 +73,7 @@ def generate(
     else:
         decode(base, [turn], sampler)
     text = stream.text if stream is not None else text_of(tokenizer, turn.ids)
-    seconds = time.perf_counter() - start
-    valid = is_valid(turn.guide, text)
-    return Reply(text, len(turn.ids), turn.stopped, seconds, speculated, valid)
+    return _reply(turn, text, time.perf_counter() - start, speculated)
 
 
 def generate_batch(
@@ -106,12 +104,15 @@ def generate_batch(
         for index, conversation in enumerate(conversations)
     ]
     decode(base, turns, sampler)
-    texts = [text_of(tokenizer, turn.ids) for turn in turns]
-    valid = [is_valid(turn.guide, text) for turn, text in zip(turns, texts, strict=True)]
     return [
-        Reply(text, len(turn.ids), turn.stopped, end - start, valid=follows)
-        for text, turn, end, follows in zip(texts, turns, ends, valid, strict=True)
+        _reply(turn, text_of(tokenizer, turn.ids), end - start)
+        for turn, end in zip(turns, ends, strict=True)
     ]
+
+
+def _reply(turn: Turn, text: str, seconds: float, speculated: Speculated | None = None) -> Reply:
+    valid = is_valid(turn.guide, text)
+    return Reply(text, len(turn.ids), turn.stopped, seconds, speculated, valid)
 
 
 def _turn(

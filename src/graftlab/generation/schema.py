@@ -45,21 +45,17 @@ def raise_error(matcher: Any) -> None:
 
 def words(schema: Any) -> Iterator[str]:
     """Every string that the schema itself writes into replies: names of properties, constants."""
-    if isinstance(schema, Mapping):
-        yield from schema.get("properties", {})
-        yield from (name for name in schema.get("required", []) if isinstance(name, str))
-        for value in (*schema.get("enum", []), schema.get("const")):
+    yield from required_names(schema)
+    for _, inner in _walk(schema):
+        yield from inner.get("properties", {})
+        for value in (*inner.get("enum", []), inner.get("const")):
             yield from [value] if isinstance(value, str) else []
-    for _, inner in _subschemas(schema):
-        yield from words(inner)
 
 
 def required_names(schema: Any) -> Iterator[str]:
     """Names of properties that some object of the schema requires."""
-    if isinstance(schema, Mapping):
-        yield from (name for name in schema.get("required", []) if isinstance(name, str))
-    for _, inner in _subschemas(schema):
-        yield from required_names(inner)
+    for _, inner in _walk(schema):
+        yield from (name for name in inner.get("required", []) if isinstance(name, str))
 
 
 def _parsed(given: Any) -> tuple[Any, str]:

@@ -54,7 +54,7 @@ class _Proposal:
 
     tokens: list[int]
     probabilities: list[Tensor]
-    """(V,) each; empty where the tokens are simply the likeliest."""
+    """(V,) each; empty where the tokens are only matched with the base's."""
 
 
 def speculate(base: Base, turn: Turn, sampler: Sampler, draft: Draft) -> Speculated:
@@ -71,12 +71,13 @@ def speculate(base: Base, turn: Turn, sampler: Sampler, draft: Draft) -> Specula
         matched = sampler.greedy or turn.guide is not None
         while turn.open:
             count = _count(turn, draft, proposer)
-            propose, check = (_foresee, _match) if matched else (_propose, _weigh)
-            proposal = propose(proposer, turn, sampler, count=count, width=base.vocab_size)
+            proposal = _propose(
+                proposer, turn, sampler, count=count, width=base.vocab_size, matched=matched
+            )
             unread = [*turn.tokens[reader.length :], *proposal.tokens]
             logits = reader.feed(_row(unread, sampler), last=len(proposal.tokens) + 1)[0]
             rounds, proposed = rounds + 1, proposed + len(proposal.tokens)
-            accepted += check(turn, logits, sampler, proposal)
+            accepted += (_match if matched else _weigh)(turn, logits, sampler, proposal)
             # The last token is read with the next round, and what was refused never was.
             for context in (reader, proposer):
                 context.crop(min(context.length, len(turn.tokens) - 1))
@@ -91,22 +92,28 @@ def _count(turn: Turn, draft: Draft, proposer: Context) -> int:
     return max(most, 0)
 
 
-def _foresee(
-    proposer: Context, turn: Turn, sampler: Sampler, *, count: int, width: int
+def _propose(
+    proposer: Context, turn: Turn, sampler: Sampler, *, count: int, width: int, matched: bool
 ) -> _Proposal:
-    """The likeliest tokens, at most `count`, that the guide allows; up to one that ends the turn.
+    """At most `count` tokens, up to one that ends the turn: the likeliest that the guide allows
+    where they are `matched`, else drawn ones with what they were drawn from.
 
     `width` is the base's vocabulary: either may be padded beyond what the tokenizer uses.
     """
     tokens: list[int] = []
+    probabilities: list[Tensor] = []
     unread, guide = turn.tokens[proposer.length :], turn.guide
     while len(tokens) < count and not (tokens and turn.ends(tokens[-1])):
         logits = _widened(proposer.feed(_row(unread, sampler), last=1)[0, -1:], width)
-        tokens.append(_likeliest(logits, guide))
+        if matched:
+            tokens.append(_likeliest(logits, guide))
+        else:
+            probabilities.append(sampler.probabilities(logits)[0])
+            tokens.append(sampler.draw(probabilities[-1], turn.stream))
         unread = tokens[-1:]
     if guide is not None:
         guide.rollback(len(tokens))
-    return _Proposal(tokens, [])
+    return _Proposal(tokens, probabilities)
 
 
 def _likeliest(logits: Tensor, guide: Guide | None) -> int:
@@ -126,23 +133,6 @@ def _match(turn: Turn, logits: Tensor, sampler: Sampler, proposal: _Proposal) ->
         if not turn.open:
             return place + 1
     raise AssertionError("the last place has nothing proposed")
-
-
-def _propose(
-    proposer: Context, turn: Turn, sampler: Sampler, *, count: int, width: int
-) -> _Proposal:
-    """At most `count` drawn tokens, with what they were drawn from; as in `_foresee`."""
-    proposal = _Proposal([], [])
-    unread = turn.tokens[proposer.length :]
-    while len(proposal.tokens) < count:
-        logits = _widened(proposer.feed(_row(unread, sampler), last=1)[0, -1:], width)
-        proposal.probabilities.append(sampler.probabilities(logits)[0])
-        token = sampler.draw(proposal.probabilities[-1], turn.stream)
-        proposal.tokens.append(token)
-        if turn.ends(token):
-            break
-        unread = [token]
-    return proposal
 
 
 def _weigh(turn: Turn, logits: Tensor, sampler: Sampler, proposal: _Proposal) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +11,8 @@ from graftlab.text.json_schema import require_llguidance
 if TYPE_CHECKING:
     from graftlab.text.tokenizer import Tokenizer
 
-KEPT = 4
-"""Vocabularies that stay in memory; a process rarely meets more than one or two."""
-
-_CACHE: OrderedDict[str, Vocabulary] = OrderedDict()
+_KNOWN: dict[str, Vocabulary] = {}
+"""By the tokenizer's fingerprint; a process rarely meets more than one or two."""
 
 
 class Vocabulary:
@@ -73,11 +70,9 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
     Raises ConfigError when llguidance is not installed, ModelError for a tokenizer whose tokens
     have no bytes of their own.
     """
-    known = _CACHE.pop(tokenizer.fingerprint, None)
-    _CACHE[tokenizer.fingerprint] = known or Vocabulary(tokenizer)
-    while len(_CACHE) > KEPT:
-        _CACHE.popitem(last=False)
-    return _CACHE[tokenizer.fingerprint]
+    if tokenizer.fingerprint not in _KNOWN:
+        _KNOWN[tokenizer.fingerprint] = Vocabulary(tokenizer)
+    return _KNOWN[tokenizer.fingerprint]
 
 
 class _Pieces:

@@ -128,11 +128,7 @@ def _length(run: AdvisedRun) -> Advice:
         )
     elif run.max_length >= 2 * run.longest:
         text += (
-            f" {_round_up(run.longest):,} would hold every one; longer rows only make fewer, "
+            f" {-(-run.longest // 256) * 256:,} would hold every one; longer rows only make fewer, "
             "larger steps."
         )
     return Advice("context length", text)
-
-
-def _round_up(length: int) -> int:
-    return -(-length // 256) * 256

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
@@ -24,7 +23,6 @@ def refuse_over_budget(spec: TrainSpec, *, done_steps: int = 0) -> None:
 
     `done_steps` were taken by an earlier start of the same run, and are paid already.
     """
-
     _require_device(spec)
     question, _ = question_of(spec, done_steps=done_steps)
     bill = _bill(question)
@@ -47,13 +45,13 @@ def refuse_sweep_over_budget(specs: Sequence[TrainSpec], *, home: Path | None = 
     start: with `resume=auto` what its runs have done is paid. The message names the sum and what
     would fit.
     """
-
     if not specs or not specs[0].budget.given:
         return
-    paid, cache, hours, cost = _Paid.below(home), LookupCache(), [], []
+    begun = find_runs(home) if home is not None and home.is_dir() else {}
+    cache, hours, cost = LookupCache(), [], []
     for spec in specs:
         _require_device(spec)
-        share = paid.steps(spec)
+        share = _paid_steps(spec, begun)
         if share is None:
             hours.append(0.0)
             cost.append(0.0)
@@ -88,29 +86,16 @@ def _what_fits(spec: TrainSpec, hours: Sequence[float], cost: Sequence[float]) -
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Paid:
-    """What the runs of an earlier start have done, by identity."""
-
-    runs: Mapping[str, Found]
-
-    @classmethod
-    def below(cls, home: Path | None) -> _Paid:
-
-        return cls(find_runs(home) if home is not None and home.is_dir() else {})
-
-    def steps(self, spec: TrainSpec) -> int | None:
-        """Steps that are paid; None where the run is finished."""
-
-        found = self.runs.get(identity(dump(spec))) if spec.resume and self.runs else None
-        if found is None:
-            return 0
-        last = CheckpointStore(RunFolder(found.path).checkpoints).last()
-        return None if found.finished else (last.step if last else 0)
+def _paid_steps(spec: TrainSpec, begun: Mapping[str, Found]) -> int | None:
+    """Steps that an earlier start has done, of the runs by identity; None of a finished one."""
+    found = begun.get(identity(dump(spec))) if spec.resume and begun else None
+    if found is None:
+        return 0
+    last = CheckpointStore(RunFolder(found.path).checkpoints).last()
+    return None if found.finished else (last.step if last else 0)
 
 
 def _bill(question: Question) -> Bill:
-
     bill = bill_of(question, question.machine)
     if bill is None:
         raise ConfigError(

@@ -7,31 +7,30 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from graftlab.machine import all_machines
+from graftlab.planning.advice import AdvisedRun, advise
+from graftlab.planning.changes import Knobs
 from graftlab.planning.inputs import shape_of
 from graftlab.planning.lookup_cache import LookupCache
+from graftlab.planning.memory import Settings
+from graftlab.planning.plan import Plan, Question, answer
 from graftlab.planning.probe import probe
+from graftlab.planning.shape import Shape
+from graftlab.planning.workload import Workload
 from graftlab.training.auto import resolve_auto
+from graftlab.training.guides import TINY
+from graftlab.training.spec import TrainSpec
 
 if TYPE_CHECKING:
-    from graftlab.planning.advice import AdvisedRun
-    from graftlab.planning.changes import Knobs
-    from graftlab.planning.memory import Settings
-    from graftlab.planning.plan import Plan, Question
-    from graftlab.planning.shape import Shape
-    from graftlab.planning.workload import Workload
-    from graftlab.training.spec import TrainSpec
+    import torch
 
 STATE = {"SGD": 0.0, "Adafactor": 0.1, "Adagrad": 4.0, "RMSprop": 4.0, "Rprop": 8.0}
 """Bytes of state per trained parameter of optimizers unlike Adam, whose two moments take 8."""
 
 
-def estimate_run(spec: TrainSpec, *, probed: bool = False, done_steps: int = 0) -> Plan:
+def estimate_run(spec: TrainSpec, *, probed: bool = False) -> Plan:
     """The plan of `spec`. Raises GraftlabError saying what is missing."""
-    from graftlab.machine import all_machines
-    from graftlab.planning.advice import advise
-    from graftlab.planning.plan import answer
-
-    question, notes = question_of(spec, done_steps=done_steps)
+    question, notes = question_of(spec)
     shape, load = question.shape_at(question.knobs.rank), question.load_at(question.knobs)
     compiled = question.knobs.settings.compiled
     question = replace(
@@ -49,14 +48,10 @@ def question_of(
 
     Several plans that share a `cache` read the same base and data once. Raises GraftlabError.
     """
-    from graftlab.planning.changes import Knobs
-    from graftlab.planning.plan import Question
-
     resolve_auto(spec)
     cache = cache or LookupCache()
     base = cache.base(spec)
-    documents = cache.documents(spec)
-    notes = list(documents.notes)
+    notes = list(cache.documents(spec).notes)
     knobs = Knobs(
         spec.batch_size,
         spec.accumulate,
@@ -70,10 +65,14 @@ def question_of(
         return shape_of(base, spec, rank)
 
     def load_at(turned: Knobs) -> Workload:
-        sizes = (turned.batch_size, turned.accumulate, turned.max_length)
-        return cache.workload(spec, documents, sizes)
+        return cache.workload(
+            spec,
+            batch_size=turned.batch_size,
+            accumulate=turned.accumulate,
+            max_length=turned.max_length,
+        )
 
-    compiled = compiles(spec, load_at(knobs), shape_at(knobs.rank))
+    compiled = _compiles_there(spec, load_at(knobs), shape_at(knobs.rank).parameters)
     knobs = replace(knobs, settings=replace(knobs.settings, compiled=compiled))
     precision = knobs.settings.precision
     question = Question(
@@ -93,11 +92,15 @@ def question_of(
 
 def settings_of(spec: TrainSpec, notes: list[str]) -> Settings:
     """What memory depends on; `notes` is added to where training would be refused."""
-    from graftlab.planning.memory import Settings
-
     name = spec.precision.name
-    if name == "auto":
-        name = _auto_precision() if spec.machine.kind == "cpu" else "bf16-mixed"
+    if name == "auto" and spec.machine.kind != "cpu":
+        name = "bf16-mixed"
+    elif name == "auto":
+        import torch
+
+        from graftlab.training.precision import Precision, resolve
+
+        name = resolve(Precision(), torch.device("cpu")).name
     if name == "fp16-mixed" and spec.machine.kind != "cuda":
         notes.append(
             "precision=fp16-mixed needs CUDA: training is refused elsewhere (machine=h100, or "
@@ -118,42 +121,37 @@ def settings_of(spec: TrainSpec, notes: list[str]) -> Settings:
     )
 
 
-def compiles(spec: TrainSpec, load: Workload, shape: Shape) -> bool:
-    """Whether training would compile its layers, as `models/compile.py` decides."""
-    from graftlab.models.compile import CUDA_STEPS, plan_compile
+def compiles(spec: TrainSpec, load: Workload, parameters: int, device: torch.device) -> bool:
+    """Whether training on `device` will compile its layers, as it decides (`training/run.py`)."""
+    from graftlab.models.compile import plan_compile
 
-    passes = round(load.steps * spec.accumulate)
-    if spec.compile == "off" or spec.model.compile_obstacle is not None:
+    if spec.model.compile_obstacle is not None or (spec.compile == "auto" and spec.lora.dora):
         return False
-    if spec.compile == "auto" and spec.lora.dora:
-        return False
-    if spec.machine.kind != "cpu":
-        worth = spec.compile == "on" or passes >= CUDA_STEPS
-        return worth and spec.machine.kind == "cuda"
-    import torch
-
     decided, _ = plan_compile(
         spec.compile,
-        planned_steps=passes,
+        planned_steps=load.steps * spec.accumulate,
         tokens_per_step=load.tokens_per_step / spec.accumulate / load.processes,
-        device=torch.device("cpu"),
-        num_parameters=shape.parameters,
+        device=device,
+        num_parameters=parameters,
     )
     return decided
 
 
-def _auto_precision() -> str:
+def _compiles_there(spec: TrainSpec, load: Workload, parameters: int) -> bool:
+    """`compiles` on the machine that is planned for, whatever this one could compile."""
     import torch
 
-    from graftlab.training.precision import Precision, resolve
+    from graftlab.models.compile import CUDA_STEPS
 
-    return resolve(Precision(), torch.device("cpu")).name
+    if spec.machine.kind == "cpu":
+        return compiles(spec, load, parameters, torch.device("cpu"))
+    if spec.machine.kind != "cuda" or spec.model.compile_obstacle is not None:
+        return False
+    long = load.steps * spec.accumulate >= CUDA_STEPS
+    return spec.compile == "on" or (spec.compile == "auto" and not spec.lora.dora and long)
 
 
 def _advised(spec: TrainSpec, shape: Shape, load: Workload) -> AdvisedRun:
-    from graftlab.planning.advice import AdvisedRun
-    from graftlab.training.guides import TINY
-
     rank = spec.lora.rank
     divisor = math.sqrt(rank) if spec.lora.rslora else rank
     ordered = sorted(int(length) for length in load.lengths)

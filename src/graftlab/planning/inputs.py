@@ -39,26 +39,24 @@ def shape_of(base: ModelMetadata, spec: TrainSpec, rank: int) -> Shape:
     )
 
 
-def read_documents(spec: TrainSpec, base: ModelMetadata) -> tuple[Documents, int, list[str]]:
-    """Lengths of the training documents, tokens of the validation set, and notes.
-
-    What a recipe makes is made first.
-    """
+def read_documents(spec: TrainSpec, base: ModelMetadata) -> Documents:
+    """Lengths of the documents, counted or estimated; what a recipe makes is made first."""
     from graftlab.text.encode import encode
 
     ensure_dataset(spec.data, tell=False)
     if not spec.data.has_files:
         lengths, labels = spec.data.profile.lengths()
         text = "assumed: data.profile, as there is no data.train"
-        return Documents(lengths, labels, text, exact=False), 0, []
+        return Documents(lengths, labels, text, exact=False)
     tokenizer = _tokenizer(spec, base.folder) if base.folder else None
     found = spec.data.load(reserved=tokenizer.reserved if tokenizer else frozenset())
     for rows, both in ((found.train, True), (found.valid, False)):
         require_takes(spec, rows, both=both)
     if tokenizer is None:
-        guessed = guess_documents(found.valid) if found.valid else None
-        valid_tokens = int(guessed.lengths.sum()) if guessed else 0
-        return guess_documents(found.train), valid_tokens, found.notes
+        valid_tokens = int(guess_documents(found.valid).lengths.sum())
+        return replace(
+            guess_documents(found.train), valid_tokens=valid_tokens, notes=list(found.notes)
+        )
     read = partial(
         encode,
         tokenizer=tokenizer,
@@ -80,9 +78,14 @@ def read_documents(spec: TrainSpec, base: ModelMetadata) -> tuple[Documents, int
         places = drawn(anchors.num_labels, trained=trained, share=asked[1], seed=spec.seed)
         lengths = np.concatenate([lengths, anchors.lengths[places]])
         labels = np.concatenate([labels, anchors.num_labels[places]])
-    documents = Documents(lengths, labels, counted, exact=exact)
-    notes = [*tokenizer.notes, *found.notes, *([train.note] if train.note else [])]
-    return documents, int(valid.lengths.sum()), notes
+    return Documents(
+        lengths,
+        labels,
+        counted,
+        exact=exact,
+        valid_tokens=int(valid.lengths.sum()),
+        notes=[*tokenizer.notes, *found.notes, *([train.note] if train.note else [])],
+    )
 
 
 def _tokenizer(spec: TrainSpec, folder: Path) -> Any:

@@ -5,24 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    from graftlab.models.metadata import ModelMetadata
-    from graftlab.planning.workload import Documents, Workload
-    from graftlab.training.spec import TrainSpec
+from graftlab.models.metadata import ModelMetadata, read_metadata
+from graftlab.planning.inputs import read_documents
+from graftlab.planning.workload import Documents, StepSettings, Workload, lay_out
+from graftlab.registry import dump
+from graftlab.training.spec import TrainSpec
 
 Found = TypeVar("Found")
-
-
-@dataclass(frozen=True, slots=True)
-class DocumentLengths:
-    """The documents of a run, and what to say of them; `key` tells them from other documents."""
-
-    key: str
-    documents: Documents
-    valid_tokens: int
-    notes: list[str]
 
 
 @dataclass(slots=True)
@@ -33,31 +24,22 @@ class LookupCache:
 
     def base(self, spec: TrainSpec) -> ModelMetadata:
         """The base's shapes. Raises ModelError."""
-        from graftlab.models.metadata import read_metadata
-
         return self._once(("base", _key(spec.model)), lambda: read_metadata(spec.model))
 
-    def documents(self, spec: TrainSpec) -> DocumentLengths:
+    def documents(self, spec: TrainSpec) -> Documents:
         """Lengths of the documents, counted or estimated. Raises GraftlabError."""
-        from graftlab.planning.inputs import read_documents
-
         # Of the packing only this matters: validation drops what is longer than a row.
         packed = spec.packing.max_length, spec.packing.share_prompts
         objective = spec.objective
         asked = objective.redraws(), objective.anchored(), objective.takes, spec.seed
         key = _key(spec.model, spec.data, *packed, *asked)
-        return self._once(
-            ("documents", key), lambda: DocumentLengths(key, *read_documents(spec, self.base(spec)))
-        )
+        return self._once(("documents", key), lambda: read_documents(spec, self.base(spec)))
 
     def workload(
-        self, spec: TrainSpec, read: DocumentLengths, sizes: tuple[int, int, int]
+        self, spec: TrainSpec, *, batch_size: int, accumulate: int, max_length: int
     ) -> Workload:
-        """Rows and steps at these batch size, accumulation and row length."""
-        from graftlab.planning.workload import StepSettings, lay_out
-
-        batch_size, accumulate, max_length = sizes
-        watched = spec.callbacks.validation
+        """Rows and steps of the documents at these sizes. Raises GraftlabError."""
+        documents, watched = self.documents(spec), spec.callbacks.validation
         schedule = StepSettings(
             batch_size=batch_size,
             accumulate=accumulate,
@@ -69,8 +51,8 @@ class LookupCache:
         )
         packing = replace(spec.packing, max_length=max_length)
         return self._once(
-            ("workload", read.key, packing.strategy, max_length, schedule),
-            lambda: lay_out(read.documents, packing, schedule, valid_tokens=read.valid_tokens),
+            ("workload", id(documents), packing.strategy, max_length, schedule),
+            lambda: lay_out(documents, packing, schedule, valid_tokens=documents.valid_tokens),
         )
 
     def matrix_peak(self, precision: str) -> float:
@@ -90,6 +72,4 @@ class LookupCache:
 
 
 def _key(*parts: Any) -> str:
-    from graftlab.registry import dump
-
     return json.dumps([dump(part) for part in parts], sort_keys=True, default=str)

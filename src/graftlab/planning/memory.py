@@ -26,14 +26,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
 
 from graftlab.machine import GIB
+from graftlab.planning.shape import Shape
+from graftlab.planning.workload import Workload
 from graftlab.process import KEPT_KERNELS
-
-if TYPE_CHECKING:
-    from graftlab.planning.shape import Shape
-    from graftlab.planning.workload import Workload
 
 CHUNK_ELEMENTS = 1 << 24
 """Logits of one chunk, as `objectives/policy.py` makes them."""

@@ -5,20 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import DataError
-from graftlab.machine import GIB
+from graftlab.machine import Machine
+from graftlab.planning.advice import Advice
 from graftlab.planning.changes import Change, Knobs, changes, together
 from graftlab.planning.memory import Memory, estimate_memory
+from graftlab.planning.shape import Shape
 from graftlab.planning.timing import Bill, bill, rate, work
-
-if TYPE_CHECKING:
-    from graftlab.machine import Machine
-    from graftlab.planning.advice import Advice
-    from graftlab.planning.shape import Shape
-    from graftlab.planning.workload import Workload
-    from graftlab.training.budget import Limits
+from graftlab.planning.workload import Workload
+from graftlab.training.budget import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,21 +89,6 @@ class Plan:
     def fits(self) -> bool:
         return self.memory.total <= self.machine.bytes
 
-    def numbers(self) -> dict[str, Any]:
-        """The plan as plain numbers, for files and tests."""
-        return {
-            "parameters": self.shape.parameters,
-            "trainable": self.shape.trainable,
-            "steps": self.load.steps,
-            "tokens_per_step": self.load.tokens_per_step,
-            "memory_gib": {k: v / GIB for k, v in self.memory.terms().items()},
-            "total_gib": self.memory.total / GIB,
-            "fits": self.fits,
-            "hours": self.bill.hours if self.bill else None,
-            "kwh": self.bill.kwh if self.bill else None,
-            "cost": self.bill.cost if self.bill else None,
-        }
-
 
 def answer(
     question: Question, *, title: str, advice: Sequence[Advice], notes: Sequence[str]
@@ -158,16 +139,8 @@ def _rows(question: Question) -> list[MachineRow]:
     rows = []
     for name, machine in question.machines.items():
         needed = question.memory(question.knobs, kind=machine.kind).total
-        same = machine == question.machine
-        rows.append(
-            MachineRow(
-                name,
-                machine,
-                needed,
-                needed <= machine.bytes,
-                bill_of(question, machine, probed=same),
-            )
-        )
+        found = bill_of(question, machine, probed=machine == question.machine)
+        rows.append(MachineRow(name, machine, needed, needed <= machine.bytes, found))
     return rows
 
 

@@ -9,13 +9,17 @@ import sys
 import tempfile
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from graftlab.errors import ConfigError, GraftlabError
+from graftlab.planning.plan import Probe
+from graftlab.registry import dump
+from graftlab.tracking.loggers import Loggers
+from graftlab.tracking.result import Result
+from graftlab.training.budget import Limits
+from graftlab.training.checkpoint import Checkpointing
 from graftlab.training.spec import TrainSpec
-
-if TYPE_CHECKING:
-    from graftlab.planning.plan import Probe
+from graftlab.training.trainer import TrainerSpec
+from graftlab.training.watch import Callbacks, Samples, Validation
 
 PROBE_STEPS = 8
 """Optimizer steps of a probe; the first two, which warm up, are left out of its speed."""
@@ -26,10 +30,6 @@ def probe(spec: TrainSpec, *, compiled: bool) -> Probe:
 
     Raises ConfigError where there is nothing to train with, GraftlabError where it fails.
     """
-    from graftlab.planning.plan import Probe
-    from graftlab.registry import dump
-    from graftlab.tracking.result import Result
-
     if not spec.data.has_files:
         raise ConfigError("probe=true trains real steps: it needs data.train=FILE.")
     spec.model.folder()
@@ -55,12 +55,6 @@ def probe(spec: TrainSpec, *, compiled: bool) -> Probe:
 
 def probe_spec(spec: TrainSpec, *, compiled: bool, run_dir: Path) -> TrainSpec:
     """`spec` for a few steps: the same work each, and nothing watched, tracked or sampled."""
-    from graftlab.tracking.loggers import Loggers
-    from graftlab.training.budget import Limits
-    from graftlab.training.checkpoint import Checkpointing
-    from graftlab.training.trainer import TrainerSpec
-    from graftlab.training.watch import Callbacks, Samples, Validation
-
     values = {field.name: getattr(spec, field.name) for field in fields(TrainSpec)}
     values |= {
         "data": replace(spec.data, valid=None, valid_fraction=0.0),

@@ -3,46 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from graftlab.console import new_table
 from graftlab.machine import GIB
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from graftlab.planning.memory import Memory
-    from graftlab.planning.plan import MachineRow, Plan
+from graftlab.planning.memory import Memory
+from graftlab.planning.plan import Plan
+from graftlab.planning.timing import Bill
 
 BAR = 60
-COLOURS = (
-    *("blue", "cyan", "green", "yellow", "red", "magenta", "white", "bright_black"),
-    "bright_blue",
-)
-LETTERS = {
-    "base": "B",
-    "adapter": "a",
-    "gradients": "g",
-    "optimizer": "o",
-    "activations": "A",
-    "logits": "L",
-    "working": "w",
-    "overhead": "·",
-    "teacher": "T",
+TERMS = {
+    "base": ("B", "blue", "frozen weights"),
+    "adapter": ("a", "cyan", "trained weights"),
+    "gradients": ("g", "green", "of the trained weights"),
+    "optimizer": ("o", "yellow", "its state"),
+    "activations": ("A", "red", "kept for the backward pass"),
+    "logits": ("L", "magenta", "one chunk, at labels only"),
+    "working": ("w", "white", "temporaries of the backward pass"),
+    "overhead": ("·", "bright_black", "the process itself, and what allocation loses"),
+    "teacher": ("T", "bright_blue", "frozen weights of the model learnt from"),
 }
-MEANING = {
-    "base": "frozen weights",
-    "adapter": "trained weights",
-    "gradients": "of the trained weights",
-    "optimizer": "its state",
-    "activations": "kept for the backward pass",
-    "logits": "one chunk, at labels only",
-    "working": "temporaries of the backward pass",
-    "overhead": "the process itself, and what allocation loses",
-    "teacher": "frozen weights of the model learnt from",
-}
+"""Term of the memory -> its letter in the bar, its colour, and what it is."""
 
 
 def show(plan: Plan, console: Console) -> None:
@@ -68,11 +52,11 @@ def show(plan: Plan, console: Console) -> None:
 
 def show_total(plans: Sequence[Plan], console: Console) -> None:
     """Print what the jobs of a sweep take together."""
-    table = Table(title=f"the sweep: {len(plans)} runs", title_justify="left", box=None)
-    for heading in ("", "steps", "memory", "time", "kWh", "USD"):
-        table.add_column(heading, justify="left" if not heading else "right")
+    headings = ("", "steps", "memory", "time", "kWh", "USD")
+    table = new_table(f"the sweep: {len(plans)} runs", headings, left=("",), box=None)
     for plan in plans:
-        table.add_row(plan.title, f"{plan.load.steps:,}", gib(plan.memory.total), *_money(plan))
+        cells = gib(plan.memory.total), *_billed(plan.bill)
+        table.add_row(plan.title, f"{plan.load.steps:,}", *cells)
     hours, kwh, cost = totals(plans)
     table.add_row(
         "together, one after the other",
@@ -105,10 +89,11 @@ def bar(memory: Memory, limit: float) -> Text:
     scale = BAR / whole
     text = Text("  ", no_wrap=True)
     drawn, end = 0, 0.0
-    for (name, size), colour in zip(memory.terms().items(), COLOURS, strict=False):
+    for name, size in memory.terms().items():
+        letter, colour, _ = TERMS[name]
         end += size * scale
         width = round(end) - drawn
-        text.append(LETTERS[name] * width, colour)
+        text.append(letter * width, colour)
         drawn += width
     room = round(limit * scale) - drawn
     if whole < limit:
@@ -154,14 +139,9 @@ def _facts(plan: Plan) -> Table:
             f"{load.tokens_per_step:,.0f} tokens and {made.effective_batch:.1f} documents each",
         ),
     ]
-    if plan.probe is not None:
-        rows.append(
-            (
-                "probe",
-                f"{plan.probe.tokens_per_second:,.0f} tokens/s, peak {gib(plan.probe.peak_bytes)}, "
-                f"over {plan.probe.steps} steps on this machine",
-            )
-        )
+    if (probe := plan.probe) is not None:
+        said = f"{probe.tokens_per_second:,.0f} tokens/s, peak {gib(probe.peak_bytes)}"
+        rows.append(("probe", f"{said}, over {probe.steps} steps on this machine"))
     for row in rows:
         table.add_row(*row)
     return table
@@ -181,18 +161,20 @@ def _memory_title(plan: Plan) -> Text:
 
 def _terms(plan: Plan) -> Table:
     table = Table(box=None, show_header=False, pad_edge=True)
-    sides: tuple[Literal["left", "right"], ...] = ("left", "left", "right", "left")
-    for justify in sides:
-        table.add_column(justify=justify)
-    for (name, size), colour in zip(plan.memory.terms().items(), COLOURS, strict=False):
-        table.add_row(Text(LETTERS[name], colour), name, gib(size), Text(MEANING[name], "dim"))
+    table.add_column()
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column()
+    for name, size in plan.memory.terms().items():
+        letter, colour, meaning = TERMS[name]
+        table.add_row(Text(letter, colour), name, gib(size), Text(meaning, "dim"))
     return table
 
 
 def _changes(plan: Plan) -> Table:
-    table = Table(title="what would make it fit, cheapest first", title_justify="left", box=None)
-    for heading in ("change", "memory", "", "price"):
-        table.add_column(heading, justify="right" if heading == "memory" else "left")
+    headings = ("change", "memory", "", "price")
+    left = ("change", "", "price")
+    table = new_table("what would make it fit, cheapest first", headings, left=left, box=None)
     for change in plan.changes:
         verdict = Text("fits", "green") if change.fits else Text("still too much", "red")
         table.add_row(change.words, gib(change.total), verdict, change.price)
@@ -210,26 +192,23 @@ def _elsewhere(plan: Plan) -> str:
 
 
 def _devices(plan: Plan) -> Table:
-    table = Table(title="on every machine known", title_justify="left", box=None)
-    for heading in ("machine", "usable", "needed", "", "time", "kWh", "USD"):
-        table.add_column(heading, justify="left" if heading in ("machine", "") else "right")
+    headings = ("machine", "usable", "needed", "", "time", "kWh", "USD")
+    table = new_table("on every machine known", headings, left=("machine", ""), box=None)
     for row in plan.rows:
-        table.add_row(*_device(row), style="bold" if row.machine == plan.machine else "")
+        verdict = Text("fits", "green") if row.fits else Text("too small", "red")
+        table.add_row(
+            *(row.name, gib(row.machine.bytes), gib(row.needed), verdict),
+            *_billed(row.bill if row.fits else None),
+            style="bold" if row.machine == plan.machine else "",
+        )
     return table
 
 
-def _device(row: MachineRow) -> list[str | Text]:
-    verdict = Text("fits", "green") if row.fits else Text("too small", "red")
-    known: list[str | Text] = [row.name, gib(row.machine.bytes), gib(row.needed), verdict]
-    if not row.fits or row.bill is None:
-        return [*known, "-", "-", "-"]
-    return [*known, _time(row.bill.hours), f"{row.bill.kwh:.2f}", f"{row.bill.cost:.2f}"]
-
-
-def _money(plan: Plan) -> list[str]:
-    if plan.bill is None:
+def _billed(bill: Bill | None) -> list[str]:
+    """Time, kWh and dollars."""
+    if bill is None:
         return ["-", "-", "-"]
-    return [_time(plan.bill.hours), f"{plan.bill.kwh:.2f}", f"{plan.bill.cost:.2f}"]
+    return [_time(bill.hours), f"{bill.kwh:.2f}", f"{bill.cost:.2f}"]
 
 
 def _time(hours: float) -> str:

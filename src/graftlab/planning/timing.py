@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from graftlab.machine import Machine
-    from graftlab.planning.shape import Shape
-    from graftlab.planning.workload import Workload
+from graftlab.machine import Machine
+from graftlab.planning.shape import Shape
+from graftlab.planning.workload import Workload
 
 CPU_SHARE = {"fp32": 0.45, "bf16": 0.16, "fp16": 0.16}
 """Share of a processor's measured matrix peak that training reaches, where no probe says better.

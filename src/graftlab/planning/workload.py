@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from graftlab.data.budget import Budget, budget
 from graftlab.errors import DataError
 from graftlab.packing.plan import Packing, plan_rows
-
-if TYPE_CHECKING:
-    from graftlab.types import Conversation, Message
+from graftlab.types import Conversation, Message
 
 LETTERS_PER_TOKEN = 4.0
 """English prose under a vocabulary of 32,000 to 150,000 tokens: 3.8 to 4.6 letters a token."""
@@ -30,6 +27,8 @@ class Documents:
     labels: np.ndarray
     source: str  # for people
     exact: bool = True
+    valid_tokens: int = 0
+    notes: list[str] = field(default_factory=list)  # for people, too
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,7 @@ from graftlab.errors import ConfigError, require_choice, require_range
 from graftlab.recipes.characters import plain_characters
 from graftlab.recipes.debris import Book, Piece
 from graftlab.recipes.lines import Paragraph, WordCounts, add_line, goes_on, paragraphs_of
-from graftlab.recipes.pieces import piece_of
-from graftlab.recipes.record import Drop, Record
+from graftlab.recipes.record import PIECE, Drop, Record
 
 UNITS = ("words", "tokens")
 
@@ -73,26 +72,23 @@ class Curate:
         """
         number, tokens = 0, 0
         for record in records:
-            text = record.body.get("text")
-            if record.kind != "text" or not isinstance(text, str):
+            if record.kind != "text":
                 drop(record, NOT_TEXT, f"a {record.kind} record; curate takes text")
                 continue
             if self.target_tokens is not None and tokens >= self.target_tokens:
                 drop(record, ENOUGH, f"{tokens} tokens were reached before")
                 continue
-            kept = 0
+            text, kept = record.body["text"], 0
             for chunk in self._chunks(record, text, drop):
-                said = "\n\n".join(paragraph.text for paragraph in chunk)
+                said, line = _text_of(chunk), chunk[0].line
                 length = count_tokens(said)
                 if self.target_tokens is not None and tokens + length > self.target_tokens:
                     # The next may be shorter, but a corpus should not be picked by length.
                     tokens = max(tokens, self.target_tokens)
-                    drop(
-                        piece_of(record, said, line=chunk[0].line), ENOUGH, f"line {chunk[0].line}"
-                    )
+                    _strip(record, said, line, ENOUGH, drop)
                     continue
                 number, kept, tokens = number + 1, kept + 1, tokens + length
-                labels = {**record.labels, "chunk": str(number), "line": str(chunk[0].line)}
+                labels = {**record.labels, "chunk": str(number), "line": str(line)}
                 yield replace(record, body={"text": said}, labels=labels)
             if not kept:
                 drop(record, NOTHING, f"of {len(text.split())} words")
@@ -100,12 +96,12 @@ class Curate:
     def _chunks(self, record: Record, text: str, drop: Drop) -> Iterator[list[Paragraph]]:
         paragraphs, pieces = read_book(text)
         for piece in pieces:
-            drop(piece_of(record, piece.text, line=piece.line), piece.reason, f"line {piece.line}")
+            _strip(record, piece.text, piece.line, piece.reason, drop)
         whole = []
         for paragraph in paragraphs:
             if reason := self._refused(paragraph):
-                detail = f"line {paragraph.line}: {paragraph.words} words"
-                drop(piece_of(record, paragraph.text, line=paragraph.line), reason, detail)
+                more = f": {paragraph.words} words"
+                _strip(record, paragraph.text, paragraph.line, reason, drop, more)
             else:
                 whole.append(paragraph)
         for _, section in groupby(whole, key=lambda paragraph: paragraph.section):
@@ -113,10 +109,9 @@ class Curate:
                 length = sum(map(self._length, chunk))
                 if length >= self.min_length:
                     yield chunk
-                    continue
-                said = "\n\n".join(paragraph.text for paragraph in chunk)
-                detail = f"line {chunk[0].line}: {length} {self.unit}"
-                drop(piece_of(record, said, line=chunk[0].line), SCANT, detail)
+                else:
+                    more = f": {length} {self.unit}"
+                    _strip(record, _text_of(chunk), chunk[0].line, SCANT, drop, more)
 
     def _refused(self, paragraph: Paragraph) -> str:
         if paragraph.words < self.min_para_words:
@@ -155,6 +150,16 @@ class Curate:
             if before + filled <= self.max_length:
                 chunks[-2:] = [chunks[-2] + chunks[-1]]
         return chunks
+
+
+def _text_of(chunk: Sequence[Paragraph]) -> str:
+    return "\n\n".join(paragraph.text for paragraph in chunk)
+
+
+def _strip(record: Record, text: str, line: int, reason: str, drop: Drop, more: str = "") -> None:
+    """Drop a part of a text, as a record derived from it."""
+    labels = {**record.labels, PIECE: str(line)}
+    drop(replace(record, body={"text": text}, labels=labels), reason, f"line {line}{more}")
 
 
 def read_book(text: str) -> tuple[list[Paragraph], list[Piece]]:

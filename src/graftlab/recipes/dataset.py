@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 from graftlab.caches import tell_damage
 from graftlab.console import say
@@ -25,8 +24,8 @@ from graftlab.files.locks import hold
 from graftlab.files.reading import read_json
 from graftlab.recipes.key import key_of
 from graftlab.recipes.prepare import prepare
-from graftlab.recipes.progress import StepProgress, briefly
 from graftlab.recipes.spec import PrepareSpec
+from graftlab.recipes.summary import briefly
 from graftlab.registry import dump, restore
 
 
@@ -71,8 +70,8 @@ def _make(data: PreparedData, folder: Path) -> None:
     spec.out = str(folder)
     if (line := spec.advice()) is not None:
         say(line)
-    with named(data), StepProgress() as display:
-        made = prepare(spec, display=display, key=data.key)
+    with named(data):
+        made = prepare(spec, key=data.key, shown=True)
     briefly(made)
 
 
@@ -84,8 +83,7 @@ def _look(data: PreparedData) -> bool:
     folder = data.folder()
     try:
         manifest = read_json(folder / MANIFEST)
-        check_folder_once(folder, WHOLE)
-        if manifest.get("key") == data.key and _whole(folder, manifest):
+        if check_folder_once(folder, WHOLE) and manifest.get("key") == data.key:
             return True
     except (FileNotFoundError, NotADirectoryError):
         return False
@@ -105,15 +103,6 @@ def _look(data: PreparedData) -> bool:
             "none (the cache then keeps one of each), or remove the folder."
         )
     return False
-
-
-def _whole(folder: Path, manifest: dict[str, Any]) -> bool:
-    """Whether the files have the sizes that the manifest says."""
-    sizes = {f"{side}.jsonl": about["bytes"] for side, about in manifest["result"].items()}
-    return all(
-        (folder / name).is_file() and (folder / name).stat().st_size == size
-        for name, size in sizes.items()
-    )
 
 
 @contextmanager
@@ -144,7 +133,5 @@ def named(data: PreparedData) -> Iterator[None]:
         yield
     except DataError as error:
         raise DataError(begin + error.summary, error.problems) from error
-    except ConfigError as error:
-        raise ConfigError(begin + str(error)) from error
     except GraftlabError as error:
         raise type(error)(begin + str(error)) from error

@@ -40,15 +40,15 @@ class Dedupe:
             return
         digests = bytearray()
         with Spool() as spool:
-            alike = None if self.near is None else _neighbours(spool, self.near)
             for record in records:
                 spool.add(record)
                 digests += content_digest(record)
-                if alike is not None:
-                    alike.add(record)
-            if alike is not None:
-                alike.commit()
             first = first_of_same(digests) if self.exact else range(len(spool))
+            alike = None
+            if self.near is not None:
+                from graftlab.recipes.similar import Neighbours
+
+                alike = Neighbours(spool, self.near)
             for number, record in enumerate(spool):
                 if first[number] != number:
                     drop(record, "exact duplicate", f"same as {spool[int(first[number])].origin}")
@@ -58,12 +58,6 @@ class Dedupe:
                     if alike is not None:
                         alike.keep(number)
                     yield record
-
-
-def _neighbours(spool: Spool, near: float) -> Neighbours:
-    from graftlab.recipes.similar import Neighbours
-
-    return Neighbours(spool, near)
 
 
 def _twin(number: int, record: Record, spool: Spool, alike: Neighbours) -> str | None:
@@ -81,15 +75,11 @@ def content_digest(record: Record) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
-def first_of_same(digests: bytes | bytearray) -> np.ndarray:
-    """For each of n digests of 16 bytes the number of the first that equals it; (n,) int64."""
+def first_of_same(digests: bytes | bytearray, size: int = 16) -> np.ndarray:
+    """For each of n digests of `size` bytes the number of the first that equals it; (n,) int64."""
     import numpy as np
 
-    halves = np.frombuffer(bytes(digests), np.uint64).reshape(-1, 2)
-    order = np.lexsort((halves[:, 1], halves[:, 0]))  # stable: equal ones keep their order
-    ordered = halves[order]
-    starts = np.ones(len(order), bool)
-    starts[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    first = np.empty(len(order), np.int64)
-    first[order] = order[starts][np.cumsum(starts) - 1]
-    return first
+    found = np.frombuffer(bytes(digests), f"S{size}")
+    _, first, inverse = np.unique(found, return_index=True, return_inverse=True)
+    numbers: np.ndarray = first[inverse]
+    return numbers

@@ -36,7 +36,7 @@ def key_of(spec: PrepareSpec) -> str:
     parts = {
         "graftlab": __version__,
         "code": _code_hash(),
-        "libraries": {name: _version(name) for name in LIBRARIES},
+        "libraries": {name: library_version(name) for name in LIBRARIES},
         "parameters": portable(decisive),
         "inputs": {
             name: [[portable({"path": str(path)})["path"], content_hash(path)] for path in paths]
@@ -96,7 +96,8 @@ def _code_hash() -> str:
     return digest.hexdigest()
 
 
-def _version(name: str) -> str | None:
+def library_version(name: str) -> str | None:
+    """The version that is installed; None without the library."""
     try:
         return version(name)
     except PackageNotFoundError:

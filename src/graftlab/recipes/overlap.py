@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
@@ -22,51 +23,41 @@ def shared_ngrams(asked: list[str], answered: list[str], n: int) -> float:
 
 
 def longest_run(asked: list[str], answered: list[str]) -> int:
-    """Words of the longest stretch that both have, in time linear in their words.
+    """Words of the longest stretch that both have, in time n log n of their words.
 
-    The answer is read through the suffix automaton of the question (Blumer et al., 1985), whose
-    states stand for the runs of words that the question holds.
+    Runs of 1, 2, 4 ... words are numbered while both have one in common; the longest is put
+    together from these, the long ones first.
     """
-    steps, links, lengths = _suffix_automaton(asked)
-    longest = state = run = 0
-    for word in answered:
-        while state and word not in steps[state]:
-            state = links[state]
-            run = lengths[state]
-        state = steps[state].get(word, 0)
-        run = run + 1 if state else 0
-        longest = max(longest, run)
+    doubled: list[Runs] = []
+    runs: Runs = (asked, answered)
+    while _in_both(runs):
+        doubled.append(runs)
+        runs = _joined(runs, runs, 2 ** (len(doubled) - 1))
+    longest, runs = 0, ([0] * len(asked), [0] * len(answered))
+    for power in reversed(range(len(doubled))):
+        longer = _joined(runs, doubled[power], longest)
+        if _in_both(longer):
+            longest, runs = longest + 2**power, longer
     return longest
 
 
-def _suffix_automaton(words: list[str]) -> tuple[list[dict[str, int]], list[int], list[int]]:
-    """Per state, of which 0 is the start: its transitions, its suffix link, its longest run."""
-    steps: list[dict[str, int]] = [{}]
-    links, lengths = [-1], [0]
-    last = 0
-    for word in words:
-        state, at = len(steps), last
-        steps.append({})
-        links.append(0)
-        lengths.append(lengths[last] + 1)
-        while at >= 0 and word not in steps[at]:
-            steps[at][word] = state
-            at = links[at]
-        if at >= 0:
-            known = steps[at][word]
-            if lengths[known] != lengths[at] + 1:
-                clone = len(steps)
-                steps.append(dict(steps[known]))
-                links.append(links[known])
-                lengths.append(lengths[at] + 1)
-                links[known] = clone
-                while at >= 0 and steps[at].get(word) == known:
-                    steps[at][word] = clone
-                    at = links[at]
-                known = clone
-            links[state] = known
-        last = state
-    return steps, links, lengths
+Runs = tuple[Sequence[object], Sequence[object]]
+"""Of the question and of the answer, for each place what stands for the run that begins there."""
+
+
+def _in_both(runs: Runs) -> bool:
+    return not set(runs[0]).isdisjoint(runs[1])
+
+
+def _joined(first: Runs, second: Runs, offset: int) -> Runs:
+    """The runs of `first`, of `offset` words, each with that of `second` behind it, as numbers."""
+    numbers: dict[object, int] = {}
+
+    def numbered(one: Sequence[object], other: Sequence[object]) -> list[int]:
+        pairs = zip(one, other[offset:], strict=False)
+        return [numbers.setdefault(pair, len(numbers)) for pair in pairs]
+
+    return numbered(first[0], second[0]), numbered(first[1], second[1])
 
 
 def _ngrams(words: list[str], n: int) -> list[tuple[str, ...]]:

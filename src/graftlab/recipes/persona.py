@@ -13,8 +13,7 @@ from itertools import islice
 
 from graftlab.errors import ConfigError, did_you_mean, require_choice, require_range
 from graftlab.recipes.outline import outline
-from graftlab.recipes.pieces import PIECE
-from graftlab.recipes.record import Drop, Record
+from graftlab.recipes.record import PIECE, Drop, Record
 from graftlab.recipes.refusals import refusal_in
 from graftlab.recipes.rewriters.base import Miss, Rewrite, asked
 from graftlab.recipes.tagging import require_tagger

@@ -14,17 +14,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
-from graftlab.recipes.pieces import is_piece
-from graftlab.recipes.record import Drop, Record, Step
+from graftlab.progress import Row
+from graftlab.recipes.record import Drop, Record, Step, is_piece
 from graftlab.recipes.split import SIDE, SIDES
 
 Watch = Callable[[], None]
+Files = Mapping[str, IO[str]]
+"""Side -> the file of its rows."""
 _EVERY = 64
 """Records between two looks of the watcher."""
 
@@ -65,8 +68,8 @@ class PipelineBranch:
     name: str
     read: Callable[[Drop], Iterator[Record]]
     steps: Sequence[tuple[str, Step]] = ()
-    made: bool = False
-    """Whether the records are made rather than read."""
+    first: str = "read"
+    """What `read` is called: make, where the records are made rather than read."""
     metadata: set[str] = field(default_factory=set)
     """Filled while they are read: keys of the rows that are left behind."""
 
@@ -86,9 +89,9 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         self.tallies = [
-            StepCounts(_named(branch.name, name), getattr(step, "parameters", step))
+            StepCounts(f"{branch.name}: {name}", getattr(step, "parameters", step))
             for branch in self.branches
-            for name, step in [(_first(branch), None), *branch.steps]
+            for name, step in [(branch.first, None), *branch.steps]
         ]
         self.tallies += [StepCounts(name, step) for name, step in [*self.joint, ("mix", self.mix)]]
 
@@ -99,38 +102,49 @@ class Pipeline:
         """
         rows: dict[str, Counter[str]] = {side: Counter() for side in sides}
         tallies = iter(self.tallies)
-        with _Files(folder, [*sides, "rejects"]) as files:
-
-            def passing(records: Iterator[Record], step: Step) -> Iterator[Record]:
-                return self._counted(step, records, next(tallies), files)
-
-            streams = [self._stream(branch, passing, tallies, files) for branch in self.branches]
-            records: Iterator[Record] = chain.from_iterable(streams)
+        with ExitStack() as stack:
+            files = {
+                name: stack.enter_context(_created(folder / f"{name}.jsonl"))
+                for name in [*sides, "rejects"]
+            }
+            rejects = files["rejects"]
+            streams = []
+            for branch in self.branches:
+                records = self._read(branch, next(tallies), rejects)
+                for _, step in branch.steps:
+                    records = self._counted(step, records, next(tallies), rejects)
+                streams.append(records)
+            records = chain.from_iterable(streams)
             for _, step in self.joint:
-                records = passing(records, step)
-            for record in passing(_hold_out(records, files, rows), self.mix):
+                records = self._counted(step, records, next(tallies), rejects)
+            records = _hold_out(records, files, rows)
+            for record in self._counted(self.mix, records, next(tallies), rejects):
                 _write_row(record, "train", files, rows)
         return rows
 
-    def _stream(
-        self,
-        branch: PipelineBranch,
-        passing: Callable[[Iterator[Record], Step], Iterator[Record]],
-        tallies: Iterator[StepCounts],
-        files: _Files,
-    ) -> Iterator[Record]:
-        records = self._read(branch, next(tallies), files)
-        for _, step in branch.steps:
-            records = passing(records, step)
-        return records
+    def progress(self) -> list[Row]:
+        """How far every step is; of how many rows, once the one before has given all of its own."""
+        told, before = [], None
+        for tally in self.tallies:
+            done = tally.given.total() + tally.dropped
+            known = tally.finished or (before is not None and before.finished)
+            total = max(done, tally.taken.total()) or None
+            dropped = f", {tally.dropped:,} dropped" if tally.dropped else ""
+            note = f"{tally.taken.total():,} in{dropped}, {tally.given.total():,} out"
+            row = Row(done, total if known else None, note if tally.taken else "", counted=False)
+            told.append(row)
+            before = tally
+        return told
 
-    def _read(self, branch: PipelineBranch, tally: StepCounts, files: _Files) -> Iterator[Record]:
+    def _read(
+        self, branch: PipelineBranch, tally: StepCounts, rejects: IO[str]
+    ) -> Iterator[Record]:
         """A source's records; each counts as in, whether it is kept or dropped."""
 
         def drop(record: Record, reason: str, detail: str = "") -> None:
             tally.taken[branch.name] += 1
             tally.reasons[reason] += 1
-            files.reject(tally.step, record, reason, detail)
+            _reject(rejects, tally.step, record, reason, detail)
 
         tally.metadata = branch.metadata
         for number, record in enumerate(branch.read(drop)):
@@ -142,19 +156,17 @@ class Pipeline:
         tally.finished = True
 
     def _counted(
-        self, step: Step, records: Iterator[Record], tally: StepCounts, files: _Files
+        self, step: Step, records: Iterator[Record], tally: StepCounts, rejects: IO[str]
     ) -> Iterator[Record]:
         """The step's output, with everything that passes counted."""
 
         def drop(record: Record, reason: str, detail: str = "") -> None:
             (tally.parts if is_piece(record) else tally.reasons)[reason] += 1
-            files.reject(tally.step, record, reason, detail)
+            _reject(rejects, tally.step, record, reason, detail)
 
         def incoming() -> Iterator[Record]:
-            for number, record in enumerate(records):
+            for record in records:
                 tally.taken[record.source] += 1
-                if number % _EVERY == 0:
-                    self.watch()
                 yield record
 
         source = incoming()
@@ -168,43 +180,24 @@ class Pipeline:
         assert 0 <= tally.kept <= tally.given.total(), f"{tally.step} lost rows without a reason"
 
 
-def _first(branch: PipelineBranch) -> str:
-    return "make" if branch.made else "read"
+def _created(path: Path) -> IO[str]:
+    return path.open("w", encoding="utf-8", errors="backslashreplace")
 
 
-def _named(source: str, step: str) -> str:
-    return f"{source}: {step}"
+def _write(file: IO[str], row: dict[str, Any]) -> None:
+    # Parquet may hold dates and bytes where JSON has neither.
+    file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
 
 
-class _Files:
-    """The files of a result while they are written."""
-
-    def __init__(self, folder: Path, names: Sequence[str]) -> None:
-        self._open: dict[str, IO[str]] = {}
-        for name in names:
-            path = folder / f"{name}.jsonl"
-            self._open[name] = path.open("w", encoding="utf-8", errors="backslashreplace")
-
-    def __enter__(self) -> _Files:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for file in self._open.values():
-            file.close()
-
-    def write(self, name: str, row: dict[str, Any]) -> None:
-        # Parquet may hold dates and bytes where JSON has neither.
-        self._open[name].write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
-
-    def reject(self, step: str, record: Record, reason: str, detail: str) -> None:
-        row = {"step": step, "reason": reason, "detail": detail, "origin": record.origin}
-        labels = {"labels": record.labels} if record.labels else {}
-        rest = {"source": record.source, "kind": record.kind, **labels, "record": record.body}
-        self.write("rejects", row | rest)
+def _reject(rejects: IO[str], step: str, record: Record, reason: str, detail: str) -> None:
+    row = {"step": step, "reason": reason, "detail": detail, "origin": record.origin}
+    labels = {"labels": record.labels} if record.labels else {}
+    rest = {"source": record.source, "kind": record.kind, **labels, "record": record.body}
+    _write(rejects, row | rest)
 
 
 def _hold_out(
-    records: Iterator[Record], files: _Files, rows: dict[str, Counter[str]]
+    records: Iterator[Record], files: Files, rows: dict[str, Counter[str]]
 ) -> Iterator[Record]:
     """The training records; the others are written as they pass."""
     for record in records:
@@ -215,8 +208,8 @@ def _hold_out(
             _write_row(record, side, files, rows)
 
 
-def _write_row(record: Record, side: str, files: _Files, rows: dict[str, Counter[str]]) -> None:
+def _write_row(record: Record, side: str, files: Files, rows: dict[str, Counter[str]]) -> None:
     labels = {name: value for name, value in record.labels.items() if name != SIDE}
     rest = {"source": record.source} | ({"labels": labels} if labels else {})
-    files.write(side, record.body | rest)
+    _write(files[side], record.body | rest)
     rows[side][record.source] += 1

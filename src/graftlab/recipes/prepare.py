@@ -7,14 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import DataError
 from graftlab.recipes.spec import JOINT, PrepareSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from graftlab.recipes.pipeline import Pipeline, PipelineBranch, StepCounts
     from graftlab.recipes.record import Drop, Record
 
@@ -30,26 +28,20 @@ class Prepared:
     """What every step did, in the order of the walk."""
 
 
-class Display(Protocol):
-    """What shows the counts while records pass."""
+def prepare(spec: PrepareSpec, *, key: str | None = None, shown: bool = False) -> Prepared:
+    """Make the data set that `spec` describes. The folder appears whole.
 
-    def show(self, tallies: Sequence[StepCounts]) -> None:
-        """Called often; draws when it is time again."""
-
-
-def prepare(
-    spec: PrepareSpec, *, display: Display | None = None, key: str | None = None
-) -> Prepared:
-    """Make the data set that `spec` describes; nothing is printed. The folder appears whole.
-
-    `key` is the one that the result must have (key.py). Raises ConfigError, ModelError,
-    RewriterError or DataError.
+    `key` is the one that the result must have (key.py); the progress of the steps is `shown`, or
+    nothing is printed. Raises ConfigError, ModelError, RewriterError or DataError.
     """
-    from graftlab.console import say
+    from graftlab.console import console, say
     from graftlab.files.building import building
     from graftlab.files.checksums import write_checksums
     from graftlab.files.locks import hold_beside
+    from graftlab.progress import Progress
     from graftlab.recipes.folder import OURS, check_out, writing_result
+    from graftlab.recipes.key import key_of
+    from graftlab.recipes.manifest import write
     from graftlab.recipes.report import write_report
     from graftlab.recipes.spool import spooling_in
 
@@ -63,14 +55,17 @@ def prepare(
         spooling_in(folder),
     ):
         walk = pipeline(spec, steps)
-        if display is not None:
-            walk.watch = lambda: display.show(walk.tallies)
-        rows = walk.run(folder, sides=["train", "valid", *(["test"] if spec.split.test else [])])
+        sides = ["train", "valid", *(["test"] if spec.split.test else [])]
+        names = (tally.step for tally in walk.tallies)
+        with Progress(*names, console=console(), shown=shown) as progress:
+            walk.watch = lambda: progress.show(walk.progress())
+            rows = walk.run(folder, sides=sides)
         if not rows["train"].total():
             raise DataError("No row is left to train on: every one was dropped or held out.")
-        found = write_manifest(spec, walk.tallies, rows, folder)
+        found = key_of(spec)
         if key not in (None, found):
             raise DataError("The inputs changed while they were being read: start again.")
+        write(folder, spec, found, walk.tallies, rows)
         write_report(folder)
         write_checksums(folder)
     return Prepared(target, rows, walk.tallies)
@@ -110,27 +105,5 @@ def _branch(spec: PrepareSpec, name: str, steps: dict[str, Any]) -> PipelineBran
         return read_source(name, source, drop, metadata=metadata)
 
     own = [(step, steps[step]) for step in source.steps]
-    return PipelineBranch(name, read, own, made=source.make is not None, metadata=metadata)
-
-
-def write_manifest(
-    spec: PrepareSpec, tallies: list[StepCounts], rows: dict[str, Counter[str]], folder: Path
-) -> str:
-    """Write the manifest of `folder`; returns the key of the result, which it holds."""
-    from graftlab.recipes.key import key_of
-    from graftlab.recipes.manifest import manifest, write
-    from graftlab.registry import dump
-
-    key = key_of(spec)
-    content = manifest(
-        key=key,
-        seed=spec.seed,
-        inputs=spec.inputs(),
-        sources=spec.sources,
-        rewriter=dump(spec.asked_rewriter),
-        tallies=tallies,
-        rows=rows,
-        folder=folder,
-    )
-    write(folder, content)
-    return key
+    first = "read" if source.make is None else "make"
+    return PipelineBranch(name, read, own, first, metadata)

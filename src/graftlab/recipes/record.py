@@ -12,10 +12,9 @@ class Record:
     """One row of a data set that is being made; a step that changes it returns another."""
 
     kind: str
-    """text, chat, preference or kto."""
+    """text or chat; unread for what could not become a record."""
     body: dict[str, Any]
-    """JSON: {"text": str}; {"messages": [{"role", "content"}, ...], "tools"?: [...]}; or a
-    preference or KTO row as read, checked."""
+    """JSON: {"text": str}, or {"messages": [{"role", "content"}, ...], "tools"?: [...]}."""
     origin: str
     """`file:line`, 1-based; a record derived from another has its parent's origin."""
     source: str = ""
@@ -42,3 +41,12 @@ class Step(Protocol):
     def apply(self, records: Iterator[Record], drop: Drop) -> Iterator[Record]:
         """A generator: streams wherever it can."""
         ...
+
+
+PIECE = "piece"
+"""The label of a dropped part of a record; its value is the line within the text, or its name."""
+
+
+def is_piece(record: Record) -> bool:
+    """Whether a dropped record is only a part of one that may have gone on."""
+    return PIECE in record.labels

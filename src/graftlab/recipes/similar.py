@@ -4,7 +4,7 @@
                                           └──▶ one byte of each minimum        how alike, about
 
 MinHash with banding is A. Broder's and the textbook's; keeping a byte of each minimum is b-bit
-minwise hashing (arXiv:0910.3349). Bands are sorted integer arrays, no dictionaries: about 350 bytes
+minwise hashing (arXiv:0910.3349). Bands are sorted integer arrays, no dictionaries: about 500 bytes
 per record, and the records themselves lie on disk.
 """
 
@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from graftlab.errors import ConfigError
-from graftlab.recipes.record import Record
 from graftlab.recipes.spool import Spool
 from graftlab.recipes.words import jaccard, shingles
 
@@ -44,68 +44,56 @@ def bands_for(near: float) -> tuple[int, int]:
 
 
 class Neighbours:
-    """Finds earlier records that are alike: `add` all, `settle`, then ask and `keep` in order."""
+    """Finds earlier records that are alike: for each number in order, ask `of` and then `keep`."""
 
     def __init__(self, spool: Spool, near: float) -> None:
         """`near` is the Jaccard similarity of word n-grams from which records count as alike."""
         self.spool, self.near = spool, near
-        self.bands, self.rows = bands_for(near)
-        self._waiting: list[list[str]] = []
-        self._bytes: list[np.ndarray] = []
-        self._keys: list[np.ndarray] = []
         self._shingles = lru_cache(4096)(self._read_shingles)
-
-    def add(self, record: Record) -> None:
-        """Sketch the next record of the spool."""
-        self._waiting.append(shingles(record, NGRAM))
-        if len(self._waiting) == _CHUNK:
-            self._sketch()
-
-    def _sketch(self) -> None:
-        digests = _minhash().digests_from_token_sets(self._waiting, MINIMA, _SEED)
-        minima = np.array(digests, np.uint32).reshape(-1, MINIMA)
-        self._waiting.clear()
-        self._bytes.append(minima.astype(np.uint8))
-        used = minima[:, : self.bands * self.rows].astype(np.uint64)
-        keys = np.zeros((len(minima), self.bands), np.uint64)
-        for column in range(self.rows):
-            keys = (keys ^ used[:, column :: self.rows]) * np.uint64(0x9E3779B97F4A7C15)
-            keys ^= keys >> np.uint64(29)
-        self._keys.append(keys)
-
-    def commit(self) -> None:
-        """Turn band hashes into bucket numbers; buckets of one record are left out (-1)."""
-        if self._waiting:
-            self._sketch()
-        count = sum(len(keys) for keys in self._keys)
-        buckets = np.full((count, self.bands), -1, np.int32)
+        keys, sketches = self._sketched()
+        self._sketches = sketches
+        # Band hashes become numbers of buckets; those of one record are left out (-1).
+        self._buckets = np.full(keys.shape, -1, np.int32)
         total = 0
-        for band in range(self.bands):
-            column = np.concatenate([keys[:, band] for keys in self._keys] or [np.zeros(0)])
-            _, inverse, sizes = np.unique(column, return_inverse=True, return_counts=True)
+        for band in range(keys.shape[1]):
+            _, inverse, sizes = np.unique(keys[:, band], return_inverse=True, return_counts=True)
             shared = sizes > 1
             numbers = np.where(shared, np.cumsum(shared) - 1 + total, -1).astype(np.int32)
-            buckets[:, band] = numbers[inverse]
+            self._buckets[:, band] = numbers[inverse]
             total += int(shared.sum())
-        self._buckets = buckets
-        self._keys.clear()
-        self._sketches = np.concatenate(self._bytes or [np.zeros((0, MINIMA), np.uint8)])
-        self._bytes.clear()
-        self._lonely: np.ndarray = np.all(buckets < 0, axis=1)
         # The first and the latest kept record of every bucket stand for it.
         self._first = np.full(total, -1, np.int32)
         self._latest = np.full(total, -1, np.int32)
 
+    def _sketched(self) -> tuple[np.ndarray, np.ndarray]:
+        """Band hashes (n, bands) uint64, and a byte of each minimum (n, MINIMA) uint8."""
+        bands, rows = bands_for(self.near)
+        keys, sketches = [np.zeros((0, bands), np.uint64)], [np.zeros((0, MINIMA), np.uint8)]
+        records = iter(self.spool)
+        while sets := [shingles(record, NGRAM) for record in islice(records, _CHUNK)]:
+            digests = _minhash().digests_from_token_sets(sets, MINIMA, _SEED)
+            minima = np.array(digests, np.uint32)
+            sketches.append(minima.astype(np.uint8))
+            used = minima[:, : bands * rows].astype(np.uint64)
+            found = np.zeros((len(minima), bands), np.uint64)
+            for column in range(rows):
+                found = (found ^ used[:, column::rows]) * np.uint64(0x9E3779B97F4A7C15)
+                found ^= found >> np.uint64(29)
+            keys.append(found)
+        return np.concatenate(keys), np.concatenate(sketches)
+
+    def _shared(self, number: int) -> np.ndarray:
+        """The buckets of a record in which there are others, too."""
+        own: np.ndarray = self._buckets[number]
+        return own[own >= 0]
+
     def of(self, number: int) -> Iterator[tuple[int, float]]:
         """(earlier kept record, similarity) for those found at least `near`, in order."""
-        if self._lonely[number]:
+        own = self._shared(number)
+        if not len(own):  # nearly all
             return
-        own = self._buckets[number]
-        own = own[own >= 0]
         found = np.unique(np.concatenate([self._first[own], self._latest[own]]))
         found = found[found >= 0]
-        if not len(found):
-            return
         same = (self._sketches[found] == self._sketches[number]).mean(axis=1)
         estimate = (same - 1 / 256) / (1 - 1 / 256)
         for other in found[estimate >= self.near - _SLACK].tolist():
@@ -115,10 +103,7 @@ class Neighbours:
 
     def keep(self, number: int) -> None:
         """The record stays, and later ones are compared with it."""
-        if self._lonely[number]:
-            return
-        own = self._buckets[number]
-        own = own[own >= 0]
+        own = self._shared(number)
         self._latest[own] = number
         self._first[own[self._first[own] < 0]] = number
 

@@ -17,7 +17,7 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from graftlab.data.arrays import LONGEST_ROW, RawRow, not_utf8, too_long
 from graftlab.data.files import damaged, locate, open_data, read_rows, wide_problem
@@ -29,12 +29,6 @@ from graftlab.recipes.rows import record_of
 FORMATS = ("auto", "json", "csv", "parquet", "text")
 _BY_ENDING = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".txt": "text", ".md": "text"}
 _SHOWN = 20
-
-
-class Maker(Protocol):
-    """A set made here instead of read, such as the guard: a dataclass of parameters."""
-
-    def records(self) -> Iterator[Record]: ...
 
 
 @dataclass(kw_only=True, slots=True)
@@ -97,10 +91,10 @@ def find_files(key: str, patterns: Any) -> list[Path]:
 
 
 def fingerprint(path: Path) -> dict[str, Any]:
-    """What the manifest says of an input file: path, bytes and SHA-256."""
+    """What the manifest says of a file's content: bytes and SHA-256."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"file": str(path), "bytes": path.stat().st_size, "sha256": digest}
+    return {"bytes": path.stat().st_size, "sha256": digest}
 
 
 def read_source(
@@ -111,50 +105,42 @@ def read_source(
     Raises DataError when a file cannot be read to its end, or no row of the source can be used.
     """
     problems: list[str] = []
-    metadata = set() if metadata is None else metadata
     kept = dropped = 0
     for path in spec.paths(name):
-        for record, reason, detail in _records(path, spec, metadata):
-            record = replace(record, source=name)
-            if reason:
-                dropped += 1
-                problems += [f"{record.origin}: {detail}"] if len(problems) < _SHOWN else []
-                drop(record, reason, detail)
-            else:
-                kept += 1
-                yield record
+        for origin, row in _rows_with_origins(path, spec):
+            reason, detail = "cannot be parsed", row.problem
+            if detail is None:
+                try:
+                    record = record_of(
+                        row.value,
+                        origin=origin,
+                        columns=spec.columns,
+                        ignore=spec.ignore_keys,
+                        metadata=metadata,
+                    )
+                except RowProblem as problem:
+                    reason, detail = "cannot be used", str(problem)
+                else:
+                    kept += 1
+                    yield replace(record, source=name)
+                    continue
+            dropped += 1
+            problems += [f"{origin}: {detail}"] if len(problems) < _SHOWN else []
+            drop(Record("unread", {"row": row.value}, origin, name), reason, detail)
     if not kept:
         raise DataError(f"sources.{name}: none of its {dropped} rows can be used:", problems)
 
 
-def _records(path: Path, spec: SourceSpec, metadata: set[str]) -> Iterator[tuple[Record, str, str]]:
-    """(record, '', '') or (what was read, reason, detail) for every row of a file."""
+def _rows_with_origins(path: Path, spec: SourceSpec) -> Iterator[tuple[str, RawRow]]:
+    """The rows of a file, each with `file:line`; those that share a line are numbered."""
     last, same = 0, 1
     for row in read_file(path, spec.format, spec.columns):
-        # Several elements of an array may share a line; their origins must not be the same.
         same = same + 1 if row.line == last else 1
         last = row.line
         origin = f"{path}:{row.line}" + (f"#{same}" if same > 1 else "")
-        unread = Record("unread", {"row": row.value}, origin)
         if row.ends:
             raise DataError(f"{path} cannot be read to its end:", [f"{origin}: {row.problem}"])
-        if row.problem is not None:
-            yield unread, "cannot be parsed", row.problem
-            continue
-        try:
-            yield (
-                record_of(
-                    row.value,
-                    origin=origin,
-                    columns=spec.columns,
-                    ignore=spec.ignore_keys,
-                    metadata=metadata,
-                ),
-                "",
-                "",
-            )
-        except RowProblem as problem:
-            yield unread, "cannot be used", str(problem)
+        yield origin, row
 
 
 def read_file(path: Path, format: str = "auto", columns: dict[str, str] | None = None) -> Rows:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from graftlab.errors import ConfigError, require_range
-from graftlab.recipes.dedupe import content_digest
+from graftlab.recipes.dedupe import content_digest, first_of_same
 from graftlab.recipes.record import Drop, Record
 from graftlab.recipes.spool import Spool
 from graftlab.recipes.words import family, hash64
@@ -65,10 +65,17 @@ class Split:
                 families.append(hash64(family(record)))
                 sources.append(names.setdefault(record.source, len(names)))
             clusters = _Clusters(len(spool))
-            clusters.join_equal(digests)
-            clusters.join_equal(families)
+            for values in (digests, families):
+                for number, first in enumerate(first_of_same(values.tobytes(), 8).tolist()):
+                    clusters.join(first, number)
             if self.near is not None:
-                clusters.join_alike(spool, self.near)
+                from graftlab.recipes.similar import Neighbours
+
+                alike = Neighbours(spool, self.near)
+                for number in range(len(spool)):
+                    for other, _ in alike.of(number):
+                        clusters.join(other, number)
+                    alike.keep(number)
             sides = self._deal(clusters.roots(), digests, sources)
             for number, record in enumerate(spool):
                 yield _on(record, SIDES[sides[number]])
@@ -127,26 +134,3 @@ class _Clusters:
     def join(self, first: int, second: int) -> None:
         low, high = sorted((self.root(first), self.root(second)))
         self._parent[high] = low
-
-    def join_equal(self, values: array[int]) -> None:
-        """Join the numbers that have the same value."""
-        import numpy as np
-
-        found = np.frombuffer(values, np.uint64)
-        order = np.argsort(found, kind="stable")
-        same = np.flatnonzero(found[order][1:] == found[order][:-1])
-        for place in same.tolist():
-            self.join(int(order[place]), int(order[place + 1]))
-
-    def join_alike(self, spool: Spool, near: float) -> None:
-        """Join records that share at least `near` of their words with an earlier one."""
-        from graftlab.recipes.similar import Neighbours
-
-        alike = Neighbours(spool, near)
-        for record in spool:
-            alike.add(record)
-        alike.commit()
-        for number in range(len(spool)):
-            for other, _ in alike.of(number):
-                self.join(other, number)
-            alike.keep(number)

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from sys import intern
 
 from graftlab.recipes.record import Record
 
@@ -41,7 +40,6 @@ class Spool:
             prefix=".records-", dir=_place.get()
         )
         self._starts = array("Q", [0])
-        self._written = 0
 
     def __enter__(self) -> Spool:
         return self
@@ -51,8 +49,7 @@ class Spool:
 
     def add(self, record: Record) -> int:
         """Store a record; returns its number."""
-        row = (record.kind, record.body, record.origin, record.source, record.labels)
-        data = pickle.dumps(row, protocol=pickle.HIGHEST_PROTOCOL)
+        data = pickle.dumps(record, protocol=pickle.HIGHEST_PROTOCOL)
         self._file.write(data)
         self._starts.append(self._starts[-1] + len(data))
         return len(self) - 1
@@ -62,12 +59,9 @@ class Spool:
 
     def __getitem__(self, number: int) -> Record:
         start, end = self._starts[number], self._starts[number + 1]
-        if end > self._written:
-            self._file.flush()
-            self._written = self._starts[-1]
-        row = pickle.loads(os.pread(self._file.fileno(), end - start, start))
-        kind, body, origin, source, labels = row
-        return Record(intern(kind), body, origin, intern(source), labels)
+        self._file.flush()
+        record: Record = pickle.loads(os.pread(self._file.fileno(), end - start, start))
+        return record
 
     def __iter__(self) -> Iterator[Record]:
         return (self[number] for number in range(len(self)))

@@ -70,9 +70,8 @@ def tag_words(words: Sequence[str]) -> list[TaggedWord]:
         word = TaggedWord(text, str(tag) if text[0].isalpha() else "PUN")
         within = told and told[-1].text[0].isalnum()
         if within and text[0].isupper() and (word.is_noun or word.is_verb):
-            word = TaggedWord(
-                text, "NP0"
-            )  # "Sentinel Hill", "the Fryes": a capital within a sentence
+            # "Sentinel Hill", "the Fryes": a capital within a sentence
+            word = TaggedWord(text, "NP0")
         told.append(word)
     return told
 

@@ -131,16 +131,12 @@ def differing(runs: Sequence[ReportedRun]) -> list[str]:
     described = [(run.decisive, bool(run.config)) for run in runs]
     swept = dict.fromkeys(key for run in runs for key in run.swept)
     order = dict.fromkeys([*swept, *(key for values, _ in described for key in values)])
-    found = [
-        key
-        for key in order
-        if _differs([v.get(key, ...) for v, whole in described if whole or key in v])
-    ]
+    found = []
+    for key in order:
+        values = [v.get(key, ...) for v, whole in described if whole or key in v]
+        if any(value != values[0] for value in values[1:]):
+            found.append(key)
     return sorted(found, key=lambda key: key == SEED)
-
-
-def _differs(values: Sequence[Any]) -> bool:
-    return any(value != values[0] for value in values[1:])
 
 
 def points(runs: Sequence[ReportedRun]) -> list[Point]:

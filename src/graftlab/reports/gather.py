@@ -19,6 +19,7 @@ from graftlab.files.reading import read_json
 from graftlab.reports.run import ReportedRun
 from graftlab.reports.samples import read_samples
 from graftlab.reports.values import is_number
+from graftlab.sweeps.ledger import FILE, Ledger
 from graftlab.tracking.folder import read_config
 from graftlab.tracking.history import History, Row
 from graftlab.tracking.identity import flatten
@@ -40,6 +41,20 @@ class ReportedJob:
     """Key -> the value that the sweep gave it."""
     error: str | None = None
     """The last line of what ended it."""
+
+
+def known_jobs(folders: Sequence[Path]) -> dict[Path, ReportedJob]:
+    """Run folder -> its job, of every ledger in, below or right above `folders`."""
+    homes = {
+        file.parent.resolve()
+        for folder in folders
+        for file in (*folder.rglob(FILE), *folder.resolve().parent.glob(FILE))
+    }
+    return {
+        home / job.folder: ReportedJob(state=job.state, swept=job.swept, error=job.error)
+        for home in sorted(homes)
+        for job in Ledger(home).jobs()
+    }
 
 
 def gather(
@@ -89,7 +104,7 @@ def read(folder: Path, *, name: str | None = None, job: ReportedJob | None = Non
     run.result = tried("result.json", _result, None)
     run.times = tried("time_metrics.json", _json, {})
     run.card = tried("adapter/card.md", _card, {})
-    run.traceback = tried("error.txt", _text, None)
+    run.traceback = tried("error.txt", lambda file: file.read_text("utf-8", "replace"), None)
     run.samples = tried("samples.md", read_samples, [])
     _judge(run, job, problems)
     return run
@@ -168,10 +183,6 @@ def _json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError("it holds no object")
     return content
-
-
-def _text(file: Path) -> str:
-    return file.read_text(encoding="utf-8", errors="replace")
 
 
 def _card(file: Path) -> dict[str, str]:

@@ -64,13 +64,13 @@ def _evaluated(points: Sequence[Point], keys: Sequence[str]) -> Importance:
     )
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    columns = {key: [point.runs[0].value(key) for point in points] for key in keys}
+    columns = {key: _column([point.runs[0].value(key) for point in points]) for key in keys}
     axes = {key: _distribution(values) for key, values in columns.items()}
     study = optuna.create_study(direction="minimize")
     study.add_trials(
         [
             optuna.trial.create_trial(
-                params={key: _param(axes[key], columns[key][n]) for key in keys},
+                params={key: column[n] for key, column in columns.items()},
                 distributions=axes,
                 value=point.interval.mean,
             )
@@ -90,17 +90,16 @@ def _plain(shares: dict[str, float]) -> dict[str, float]:
     return {key: float(share) for key, share in shares.items()}
 
 
+def _column(values: Sequence[Any]) -> list[Any]:
+    """Numbers, or else names."""
+    return list(map(float if all(map(is_number, values)) else written, values))
+
+
 def _distribution(values: Sequence[Any]) -> BaseDistribution:
     """A range of numbers, on a log scale where they span a decade; else a set of names."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-    if all(map(is_number, values)):
-        low, high = float(min(values)), float(max(values))
+    if isinstance(values[0], float):
+        low, high = min(values), max(values)
         return FloatDistribution(low, high, log=low > 0 and high >= 10 * low)
-    return CategoricalDistribution(sorted({written(value) for value in values}))
-
-
-def _param(axis: BaseDistribution, value: Any) -> Any:
-    from optuna.distributions import CategoricalDistribution
-
-    return written(value) if isinstance(axis, CategoricalDistribution) else float(value)
+    return CategoricalDistribution(sorted(set(values)))

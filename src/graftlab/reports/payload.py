@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from math import isfinite
 from typing import Any
 
@@ -32,10 +33,7 @@ def payload(found: Comparison, told: Importance) -> dict[str, Any]:
         "keys": [{"key": key, "name": found.names[key]} for key in found.keys],
         "parameters": [_parameter(found, k) for k in found.parameters if k in ranked[:PARALLEL]],
         "runs": [_run(found, run, texts, common, most) for run in found.runs],
-        "maps": [
-            {"keys": m.keys, "labels": m.labels, "means": m.means, "points": m.points}
-            for m in found.heat_maps(ranked[:MAPPED])
-        ],
+        "maps": [asdict(heat_map) for heat_map in found.heat_maps(ranked[:MAPPED])],
         "measure": found.measure,
         "costs": COSTS,
         "fronts": {cost: [places[id(run)] for run in front(found.runs, cost)] for cost in COSTS},

@@ -13,7 +13,7 @@ selected population the best?").
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
 from statistics import NormalDist, fmean, stdev
@@ -97,7 +97,8 @@ def compare(first: Scores, second: Scores) -> Contrast:
     if len(shared) >= 2:
         differences = [second[seed] - first[seed] for seed in shared]
         found = interval(differences)
-        return Contrast(found, "paired", _paired_seeds(found.mean, stdev(differences)))
+        seeds = _seeds(found.mean, stdev(differences), groups=1)
+        return Contrast(found, "paired", seeds)
     mean = fmean(second.values()) - fmean(first.values())
     if max(len(first), len(second)) < 2:
         return Contrast(Interval(mean, None, None, 1), "single", None)
@@ -133,34 +134,25 @@ def _welch(first: Sequence[float], second: Sequence[float], mean: float) -> Cont
     parts = [stdev(values) ** 2 / len(values) for values in (first, second)]
     n = min(len(first), len(second))
     spread = sqrt(stdev(first) ** 2 + stdev(second) ** 2)
+    seeds = _seeds(mean, spread, groups=2)
     if sum(parts) == 0:
-        return Contrast(Interval(mean, mean, mean, n), "welch", _welch_seeds(mean, spread))
+        return Contrast(Interval(mean, mean, mean, n), "welch", seeds)
     df = sum(parts) ** 2 / sum(
         part**2 / (len(values) - 1) for part, values in zip(parts, (first, second), strict=True)
     )
     half = t_quantile((1 + LEVEL) / 2, df) * sqrt(sum(parts))
-    return Contrast(
-        Interval(mean, mean - half, mean + half, n), "welch", _welch_seeds(mean, spread)
-    )
+    return Contrast(Interval(mean, mean - half, mean + half, n), "welch", seeds)
 
 
 def _borrowed(several: Scores, mean: float) -> Contrast:
     """One value against the mean of several, as if all had the spread of the several."""
     n, spread = len(several), stdev(several.values())
     half = t_quantile((1 + LEVEL) / 2, n - 1) * spread * sqrt(1 + 1 / n)
-    seeds = _welch_seeds(mean, sqrt(2) * spread)
+    seeds = _seeds(mean, sqrt(2) * spread, groups=2)
     return Contrast(Interval(mean, mean - half, mean + half, 1), "borrowed", seeds)
 
 
-def _paired_seeds(difference: float, spread: float) -> int | None:
-    return _seeds(abs(difference), spread, freedom=lambda n: n - 1)
-
-
-def _welch_seeds(difference: float, spread: float) -> int | None:
-    return _seeds(abs(difference), spread, freedom=lambda n: 2 * (n - 1))
-
-
-def _seeds(difference: float, spread: float, *, freedom: Callable[[int], int]) -> int | None:
+def _seeds(difference: float, spread: float, *, groups: int) -> int | None:
     """The least n at which a two-sided test finds a `difference` with probability `POWER`.
 
     The usual n = ((t + t') spread / difference)², with both quantiles at n's own degrees of
@@ -168,13 +160,13 @@ def _seeds(difference: float, spread: float, *, freedom: Callable[[int], int]) -
     """
     if difference == 0:
         return None
-    ratio = spread / difference
+    ratio = spread / abs(difference)
     z = NormalDist().inv_cdf
     first = ((z((1 + LEVEL) / 2) + z(POWER)) * ratio) ** 2
     if first > MOST_SEEDS:
         return None
     n = max(2, ceil(first))  # the normal quantiles are the smaller ones: never too far
-    while n < (_detectable(freedom(n)) * ratio) ** 2:
+    while n < (_detectable(groups * (n - 1)) * ratio) ** 2:
         n += 1
     return n
 

@@ -39,18 +39,13 @@ def main(
     for number in (signal.SIGUSR1, signal.SIGUSR2):  # a cluster's, for sweeps/node_agent.py alone
         signal.signal(number, signal.SIG_IGN)
     leave_with_parent()
-    made = worker or (joint_worker(given.joint) if given.joint > 1 else Worker)
+    made = worker or (partial(JointWorker, most=given.joint) if given.joint > 1 else Worker)
     with steady_streams():
         go_on_without_stdout()
         try:
             return made(Ledger(given.sweep), given.launch).work()
         except Interrupted as stop:
             return stop.exit_code
-
-
-def joint_worker(most: int) -> Callable[[Ledger, str], Worker]:
-    """A worker that trains up to `most` jobs on one base at once."""
-    return partial(JointWorker, most=most)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

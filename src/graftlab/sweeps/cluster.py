@@ -10,11 +10,10 @@ import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from graftlab.errors import GraftlabError
 from graftlab.plugins import plugin_environment
-from graftlab.sweeps.launchers.base import LaunchRequest
+from graftlab.sweeps.launchers.base import Launcher, LaunchRequest
 from graftlab.sweeps.node_agent import NodeAgent
 from graftlab.sweeps.pool import PROGRAM, STILLBORN
 from graftlab.sweeps.rules import Rules, startable
@@ -22,18 +21,16 @@ from graftlab.sweeps.slots import Slot
 
 WATCH_SECONDS = 30.0
 """Between two notes in the ledger that somebody watches the launch."""
+MOST = 16
+"""Workers at once where `launcher.slots` does not say."""
 ENDED = ("done", "failed", "paused", "pruned")
 
 
-@dataclass(slots=True)
-class _Loss:
-    """How things stood when stations were last replaced."""
-
-    brought: float = -1
-    """Jobs that had come to an end, and the steps that all had taken; the most there were so far,
-    as a job that is tried again from its last checkpoint has taken fewer."""
-    in_vain: int = 0
-    """Replacements since then that brought nothing on."""
+def slots_elsewhere(launcher: Launcher, work: LaunchRequest, *, name: str, cpus: int) -> list[Slot]:
+    """Slots of `cpus` cores on nodes that are not known yet."""
+    count = min(launcher.slots or MOST, max(1, work.jobs))
+    threads = launcher.threads or max(1, cpus // work.devices)
+    return [Slot(f"{name} {i}", {"OMP_NUM_THREADS": str(threads)}) for i in range(count)]
 
 
 class Cluster(ABC):
@@ -46,7 +43,8 @@ class Cluster(ABC):
         self.ledger, self.retries = work.ledger, work.retries
         self.slots, self.launch = slots, launch
         self.stopping = False
-        self._loss = _Loss()
+        self._brought = -1.0  # jobs ended and steps taken: the most, as a job may be tried again
+        self._in_vain = 0  # replacements since then that brought nothing on
         self._watched = 0.0
 
     @abstractmethod
@@ -111,9 +109,9 @@ class Cluster(ABC):
     def _count_loss(self) -> None:
         jobs = self.ledger.jobs(self.launch)
         brought = sum((job.state in ENDED) + job.progress.get("step", 0) for job in jobs)
-        self._loss.in_vain = 0 if brought > self._loss.brought else self._loss.in_vain + 1
-        self._loss.brought = max(brought, self._loss.brought)
-        if self._loss.in_vain >= STILLBORN:
+        self._in_vain = 0 if brought > self._brought else self._in_vain + 1
+        self._brought = max(brought, self._brought)
+        if self._in_vain >= STILLBORN:
             raise GraftlabError(
                 "The cluster's workers end before they have brought a job on. The last of them "
                 f"said:\n{self.last_words()}"
@@ -122,7 +120,7 @@ class Cluster(ABC):
     def _open(self) -> set[int]:
         """Jobs that a worker could still be needed for, those that may be promoted among them."""
         jobs = self.ledger.jobs(self.launch)
-        rules = Rules.read(self.ledger.fact("rules", self.launch))
+        rules = Rules(**self.ledger.fact("rules", self.launch))
         ready = startable(
             jobs, self.ledger.rungs(), rules, folder=self.ledger.folder, retries=self.retries
         )

@@ -4,42 +4,25 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 from graftlab.errors import Interrupted
 from graftlab.process import one_more_signal, signals_to
-from graftlab.sweeps.jobs import Job, NewJob, Place, Rung
-from graftlab.sweeps.launches import begin_anew, give_up_paused, present
+from graftlab.sweeps.jobs import Job
+from graftlab.sweeps.launchers.base import Workers
+from graftlab.sweeps.launches import give_up_paused, present
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.rules import Rules
+from graftlab.sweeps.source import Source
 from graftlab.sweeps.spec import Sweep
-from graftlab.sweeps.workers import Workers
 
 LOOK_SECONDS = 0.25
 """Between two looks at workers and ledger."""
-
-
-class Source(Protocol):
-    """Where jobs come from: a grid knows them all at once, a search asks what is known so far."""
-
-    def draw(self, jobs: Sequence[Job], rungs: dict[Place, Rung], *, room: int) -> list[NewJob]:
-        """Jobs to enter now, given all in the ledger; `room` of them can start."""
-
-    def withdraw(self) -> None:
-        """What was drawn last was not entered, as others have entered jobs meanwhile."""
-
-    def wants(self, job: Job) -> bool:
-        """Whether a job that an earlier launch has entered is one of this source's."""
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether no further job will come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,57 +71,30 @@ def launch(
     Raises Interrupted after a signal, when every running job has been saved, and GraftlabError
     when no worker can work.
     """
-    runs = partial(
-        _run,
-        ledger,
-        source,
-        workers,
-        slots=slots,
-        timeout=timeout,
-        watch=watch,
-        facts=facts or {},
-    )
-    if name is not None:
-        begin_anew(ledger, name)
-        return runs(name=name)
-    with present(ledger) as name:
-        return runs(name=name)
-
-
-def _run(
-    ledger: Ledger,
-    source: Source,
-    workers: Callable[[str], Workers],
-    *,
-    slots: int,
-    timeout: float | None,
-    name: str,
-    watch: Callable[[list[Job]], None],
-    facts: Mapping[str, Any],
-) -> SweepOutcome:
     began = time.monotonic()
-    for key, value in facts.items():
-        ledger.put(f"{key} {name}", value)
-    feeder = _Feeder(ledger, source, name, slots)
-    feeder.feed()
-    pool = workers(name)
-    with _signals(pool) as received:
-        try:
-            pool.start()
-            while pool.poll():
-                watch(ledger.jobs(name))
-                if timeout is not None and time.monotonic() - began > 60 * timeout:
-                    feeder.halt()
-                feeder.feed()
-                time.sleep(LOOK_SECONDS)
-        finally:
-            pool.close()
-            watch(ledger.jobs(name))
-    if received:
-        what = signal.Signals(received[0]).name
-        raise Interrupted(f"{what}: {pool.parting}", 128 + received[0])
-    give_up_paused(ledger, name)
-    return SweepOutcome(ledger.folder, ledger.jobs(name), time.monotonic() - began)
+    with present(ledger, name) as own:
+        for key, value in (facts or {}).items():
+            ledger.put(f"{key} {own}", value)
+        feeder = _Feeder(ledger, source, own, slots)
+        feeder.feed()
+        pool = workers(own)
+        with _signals(pool) as received:
+            try:
+                pool.start()
+                while pool.poll():
+                    watch(ledger.jobs(own))
+                    if timeout is not None and time.monotonic() - began > 60 * timeout:
+                        feeder.halt()
+                    feeder.feed()
+                    time.sleep(LOOK_SECONDS)
+            finally:
+                pool.close()
+                watch(ledger.jobs(own))
+        if received:
+            what = signal.Signals(received[0]).name
+            raise Interrupted(f"{what}: {pool.parting}", 128 + received[0])
+        give_up_paused(ledger, own)
+        return SweepOutcome(ledger.folder, ledger.jobs(own), time.monotonic() - began)
 
 
 class _Feeder:

@@ -8,14 +8,12 @@ import re
 from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from graftlab import __version__
 from graftlab.data.prepared import PreparedData
+from graftlab.data.source import DataSpec
 from graftlab.tracking.identity import identity
-
-if TYPE_CHECKING:
-    from graftlab.data.source import DataSpec
 
 LONGEST = 60
 """Letters of a folder's name behind its number."""
@@ -95,8 +93,5 @@ def _content(file: Path) -> str:
 @cache
 def _digest(path: str, size: int, modified: int) -> str:
     """Hash of a file's bytes, computed once as long as size and time stay."""
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

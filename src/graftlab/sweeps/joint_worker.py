@@ -19,6 +19,7 @@ from graftlab.recipes.dataset import ensure_dataset
 from graftlab.registry import restore
 from graftlab.sweeps.claim import Accepts, Claim, anyone, claim, claimable, worker_name
 from graftlab.sweeps.heartbeat import heartbeats
+from graftlab.sweeps.jobs import Job
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.watcher import watch_job
 from graftlab.sweeps.worker import Worker, error_line, leave_if_broken, output_to
@@ -28,7 +29,6 @@ from graftlab.training.joint.groups import JointJob, group, unfit
 from graftlab.training.spec import TrainSpec
 
 if TYPE_CHECKING:
-    from graftlab.sweeps.jobs import Job
     from graftlab.training.signals import Signals
 
 ASK_SECONDS = 1.0

@@ -24,8 +24,15 @@ of the sweep as well, for launches that have not said. `home` is the host of its
 
 
 @contextmanager
-def present(ledger: Ledger) -> Iterator[str]:
-    """The name of a launch that is there as long as this block; nothing is left of it behind."""
+def present(ledger: Ledger, name: str | None = None) -> Iterator[str]:
+    """The name of a launch that is there as long as this block; nothing is left of it behind.
+
+    One with a `name` given is begun anew, and what it has noted stays for its workers.
+    """
+    if name is not None:
+        _begin_anew(ledger, name)
+        yield name
+        return
     forget_the_dead(ledger)
     name = secrets.token_hex(4)
     file = _lock_file(ledger, name)
@@ -53,7 +60,7 @@ def forget_the_dead(ledger: Ledger) -> None:
             os.close(lock)
 
 
-def begin_anew(ledger: Ledger, launch: str) -> None:
+def _begin_anew(ledger: Ledger, launch: str) -> None:
     """Forget what an earlier start of this launch wanted, but for what its workers are at."""
     with ledger.writing() as db:
         for fact in ("closed", "halted"):

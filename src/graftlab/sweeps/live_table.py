@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from graftlab.console import console, say
+from graftlab.console import console, new_table, say
 from graftlab.progress import clock
 from graftlab.sweeps.jobs import Job
 
@@ -58,14 +58,10 @@ class LiveTable:
             self._live.update(self._table(jobs))
 
     def _table(self, jobs: Sequence[Job]) -> Table:
-        from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=self._counts(jobs), title_justify="left", expand=False)
-        for heading in ("job", "state"):
-            table.add_column(heading)
-        for heading in ("epoch", "loss", "validation", "tokens/s"):
-            table.add_column(heading, justify="right")
+        headings = ("job", "state", "epoch", "loss", "validation", "tokens/s")
+        table = new_table(self._counts(jobs), headings, left=("job", "state"))
         by_number = {job.number: job for job in jobs}
         running = [job for job in jobs if job.state == "running"]
         latest = [by_number[n] for n in reversed(self._ended) if n in by_number]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ WORD_SECONDS = 120.0
 class NodeAgent:
     """Runs a worker when called, until no job is left or `leave` is called.
 
-    Holds plain values alone, so that a cluster can carry it to where it runs.
+    A cluster carries it to where it runs, as the values that it was made with.
     """
 
     def __init__(
@@ -42,6 +43,14 @@ class NodeAgent:
         self.sweep, self.launch = sweep, launch
         self.environment, self.retries = dict(environment), retries
         self.program = program
+        self._anew = partial(
+            NodeAgent,
+            sweep,
+            launch,
+            environment=self.environment,
+            retries=retries,
+            program=program,
+        )
         self._told = threading.Event()
         self._number = signal.SIGTERM
         self._over = threading.Event()
@@ -84,17 +93,10 @@ class NodeAgent:
         from submitit.helpers import DelayedSubmission
 
         self.leave()
-        return DelayedSubmission(NodeAgent(**self._plain()))
+        return DelayedSubmission(self._anew())
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self._plain()
-
-    def __setstate__(self, plain: dict[str, Any]) -> None:
-        NodeAgent.__init__(self, **plain)
-
-    def _plain(self) -> dict[str, Any]:
-        names = ("sweep", "launch", "environment", "retries", "program")
-        return {name: getattr(self, name) for name in names}
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._anew, ()
 
     def _tend(self) -> None:
         pool = self._pool = Pool(

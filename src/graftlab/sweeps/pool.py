@@ -83,8 +83,6 @@ class Pool:
             if code is None:
                 continue
             self._running.remove(process)
-            if process.popen.stdin:
-                process.popen.stdin.close()
             self._bury(process, code)
             claimed = self.ledger.has_claimed(self.launch, process.worker)
             self.signalled |= code in SIGNALLED and not self.stopping
@@ -120,8 +118,6 @@ class Pool:
             except subprocess.TimeoutExpired:
                 process.popen.kill()
                 code = process.popen.wait()
-            if process.popen.stdin:
-                process.popen.stdin.close()
             self._bury(process, code)
         self._running.clear()
 
@@ -147,6 +143,8 @@ class Pool:
 
     def _bury(self, process: _Process, code: int) -> None:
         """Settle what a dead worker left running, unless another has taken it over already."""
+        if process.popen.stdin:
+            process.popen.stdin.close()
         left = [
             job
             for job in self.ledger.jobs(self.launch)
@@ -175,8 +173,8 @@ def _reason(code: int) -> str:
     return f"its process ended with code {code}"
 
 
-def _tail(path: Path, *, lines: int = 12) -> str:
+def _tail(path: Path) -> str:
     try:
-        return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+        return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-12:])
     except OSError:
         return ""

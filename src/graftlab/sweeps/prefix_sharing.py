@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from graftlab.console import say
 from graftlab.errors import ResumeError
@@ -38,9 +38,7 @@ from graftlab.registry import dump
 from graftlab.tracking.folder import RunFolder
 from graftlab.tracking.identity import identity
 from graftlab.training.checkpoint import CheckpointStore, Saved
-
-if TYPE_CHECKING:
-    from graftlab.training.spec import TrainSpec
+from graftlab.training.spec import TrainSpec
 
 SHAPES = ("wsd", "constant")
 """Schedules with a stretch that does not depend on their length."""

@@ -23,8 +23,6 @@ import math
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 
-from graftlab.errors import require_range
-
 LEAST = 4
 """The median says something only when at least this many others have reached the rung."""
 
@@ -35,10 +33,8 @@ def rung_steps(
     """Optimizer steps of a job's rungs for ASHA: each `reduction` times the last, before its end.
 
     A first rung inside an epoch is rounded to a whole step. None: two rungs, after a reduction^2-th
-    and a reduction-th of the job itself, however its length was given. Raises ConfigError.
+    and a reduction-th of the job itself, however its length was given.
     """
-    require_range("sweep.first_rung", first_rung_epochs, above=0)
-    require_range("sweep.reduction", reduction, least=2)
     if first_rung_epochs is None:
         # Each from the end: a rounded first one times reduction^2 may lie just before it.
         parts = (max(1, round(total_steps / reduction**power)) for power in (2, 1))
@@ -53,7 +49,6 @@ def rung_steps(
 
 def even_steps(every_epochs: float, *, steps_per_epoch: int, total_steps: int) -> list[int]:
     """Optimizer steps of a job's rungs for the median: every so many epochs, before its end."""
-    require_range("sweep.first_rung", every_epochs, above=0)
     steps, rung = [], 1
     while (step := max(1, round(rung * every_epochs * steps_per_epoch))) < total_steps:
         steps.append(step)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from graftlab.sweeps.jobs import Job, Place, Rung
+from graftlab.sweeps.prefix_sharing import branch_file
 from graftlab.sweeps.pruning import (
     even_steps,
     falls_behind,
@@ -37,10 +37,6 @@ class Rules:
     @classmethod
     def of(cls, sweep: Sweep) -> Rules:
         return cls(sweep.pruner, sweep.reduction, sweep.first_rung)
-
-    @classmethod
-    def read(cls, fact: Mapping[str, Any]) -> Rules:
-        return cls(**fact)
 
     def steps(self, *, steps_per_epoch: int, total_steps: int) -> list[int]:
         """Optimizer steps of the rungs of a run, none at its end."""
@@ -150,6 +146,4 @@ def _trunk_is_ready(job: Job, jobs: Mapping[int, Job], folder: Path) -> bool:
         return True
     if trunk.state == "running" and trunk.progress.get("step", 0) > job.branch_step:
         return True  # the checkpoint is there, or the trunk had passed when somebody asked for it
-    from graftlab.sweeps.prefix_sharing import branch_file
-
     return branch_file(RunFolder(folder / trunk.folder), job.branch_step).is_file()

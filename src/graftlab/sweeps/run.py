@@ -6,25 +6,22 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from graftlab.console import console, say
+from graftlab.console import console, new_table, say
 from graftlab.files.ownership import take
 from graftlab.progress import clock
-from graftlab.sweeps.engine import Source, SweepOutcome, launch, own_facts, prepare
+from graftlab.sweeps.engine import SweepOutcome, launch, own_facts, prepare
 from graftlab.sweeps.joint_benchmark import measure_joint
 from graftlab.sweeps.launchers.auto import AutoLauncher
-from graftlab.sweeps.launchers.base import Launcher, LaunchRequest
+from graftlab.sweeps.launchers.base import Launcher, LaunchRequest, Workers
 from graftlab.sweeps.launchers.joint import JointLauncher
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.live_table import LiveTable
 from graftlab.sweeps.slots import Slot
+from graftlab.sweeps.source import Source
 from graftlab.sweeps.spec import Sweep
 from graftlab.tracking.result import Result, few_documents
-
-if TYPE_CHECKING:
-    from graftlab.sweeps.workers import Workers
-    from graftlab.training.spec import TrainSpec
+from graftlab.training.spec import TrainSpec
 
 BEST = 5
 """Rows of the table at the end."""
@@ -61,7 +58,7 @@ def run(order: Order) -> SweepOutcome:
         jobs=order.jobs,
         accelerator=order.base.trainer.accelerator,
         devices=order.base.trainer.devices,
-        base_bytes=_base_bytes(order.base),
+        base_bytes=float(order.base.model.num_bytes),
     )
     slots = _kept_slots(ledger, launcher.places(work))
     for line in [*order.notes, _heading(order, slots)]:
@@ -96,17 +93,14 @@ def _workers(order: Order, work: LaunchRequest, slots: list[Slot], launch: str) 
 
 def show(ended: SweepOutcome) -> None:
     """The best jobs, how many of each, and the failures with their reasons."""
-    from rich.table import Table
-
     scored = sorted(
         (job for job in ended.jobs if job.state == "done" and job.score is not None),
         key=lambda job: (job.score or 0.0, job.number),
     )
     if scored:
-        table = Table(title="best by validation loss", title_justify="left")
         keys = list(dict.fromkeys(key for job in scored for key in job.swept))
-        for heading in ("job", *keys, "validation loss"):
-            table.add_column(heading, justify="right" if heading == "validation loss" else "left")
+        left = ["job", *keys]
+        table = new_table("best by validation loss", [*left, "validation loss"], left=left)
         for job in scored[:BEST]:
             values = (job.swept.get(key, "") for key in keys)  # conditional keys may lack
             table.add_row(str(job.number), *values, f"{job.score:.4f}")
@@ -147,7 +141,3 @@ def _kept_slots(ledger: Ledger, slots: list[Slot]) -> list[Slot]:
     threads = slots[0].environment.get("OMP_NUM_THREADS")
     kept = ledger.settled_fact("threads", threads)
     return [Slot(slot.name, {**slot.environment, "OMP_NUM_THREADS": str(kept)}) for slot in slots]
-
-
-def _base_bytes(spec: TrainSpec) -> float:
-    return float(spec.model.num_bytes)

@@ -19,18 +19,17 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from graftlab.errors import ConfigError, require_choice
-from graftlab.sweeps.space import Dimension, Point, check, in_order, walk
+from graftlab.errors import ConfigError
+from graftlab.sweeps.space import Dimension, Key, Point, check, in_order, key_of, walk
 from graftlab.sweeps.study import Trial, ask, new_study
 
 if TYPE_CHECKING:
     from optuna.study import Study
 
-METHODS = ("random", "tpe", "gp")
 ATTEMPTS = 5
 """How often the sampler is asked again when its proposal was tried already."""
 POOL = 1000
@@ -50,10 +49,13 @@ def propose(
     `history` holds all jobs so far in the order of their numbers, `number` is that of the new one;
     the same arguments give the same point. Raises ConfigError for what people can mend.
     """
-    require_choice("sweep.search", method, METHODS)
     check(dimensions)
-    _require_scores(history, method)
-    tried = {_identity(trial.point) for trial in history}
+    if method != "random" and any(t.state == "done" and t.score is None for t in history):
+        raise ConfigError(
+            f"sweep.search={method} learns from validation losses, and these jobs have none: give "
+            "data.valid=FILE, or take sweep.search=random."
+        )
+    tried = {key_of(trial.point) for trial in history}
     space, chance = in_order(dimensions), _chance(seed, number)
     study = new_study(space, history, method=method, chance=chance)
     if (point := _fresh(study, dimensions, tried, attempts=ATTEMPTS)) is not None:
@@ -61,20 +63,20 @@ def propose(
     if any(dimension.values() is None for dimension in dimensions):
         blind = new_study(space, (), method="random", chance=chance)
         return _fresh(blind, dimensions, tried, attempts=POOL)
-    untried = (other for other in walk(dimensions) if _identity(other) not in tried)
+    untried = (other for other in walk(dimensions) if key_of(other) not in tried)
     pool = list(islice(untried, POOL))
     return random.Random(chance).choice(pool) if pool else None
 
 
 def _fresh(
-    study: Study, dimensions: Sequence[Dimension], tried: Collection[Any], *, attempts: int
+    study: Study, dimensions: Sequence[Dimension], tried: Collection[Key], *, attempts: int
 ) -> Point | None:
     """The first of so many proposals that was not tried; the others stay in the study as running,
     so that the next is another.
     """
     for _ in range(attempts):
         point = ask(study, dimensions)
-        if _identity(point) not in tried:
+        if key_of(point) not in tried:
             return point
     return None
 
@@ -83,15 +85,3 @@ def _chance(seed: int, number: int) -> int:
     """A seed of its own for every proposal: 32 bits, as NumPy takes them."""
     digest = hashlib.sha256(f"{seed}/{number}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
-
-
-def _identity(point: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted(point.items()))
-
-
-def _require_scores(history: Sequence[Trial], method: str) -> None:
-    if method != "random" and any(t.state == "done" and t.score is None for t in history):
-        raise ConfigError(
-            f"sweep.search={method} learns from validation losses, and these jobs have none: give "
-            "data.valid=FILE, or take sweep.search=random."
-        )

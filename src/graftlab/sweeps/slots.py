@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 from dataclasses import dataclass, field
 
 from graftlab.errors import ConfigError
-from graftlab.sweeps.limits import cores, memory_bytes
+from graftlab.limits import cores, memory_bytes
 
 RESERVE_BYTES = 2.5 * 2**30
 """Main memory that a process on the processor is taken to need besides two copies of its base."""
@@ -42,12 +43,16 @@ def find_slots(
             f"trainer.devices={devices}: a job needs {devices} GPUs, and {len(gpus)} are visible."
         )
     if gpus:
-        groups = [gpus[i : i + devices] for i in range(0, len(gpus) - devices + 1, devices)]
+        starts = range(0, len(gpus) - devices + 1, devices)
+        groups = [",".join(gpus[start : start + devices]) for start in starts]
         count = min(slots or len(groups), max(1, jobs))
-        each = threads or max(1, cores() // count)
-        return [_gpu_slot(groups[i % len(groups)], each) for i in range(count)]
-    count = slots or (1 if _is_mac(accelerator) else _fitting(base_bytes, devices))
-    count = min(count, max(1, jobs))
+        share = str(threads or max(1, cores() // count))
+        return [
+            Slot(f"gpu {ids}", {"CUDA_VISIBLE_DEVICES": ids, "OMP_NUM_THREADS": share})
+            for ids in (groups[i % len(groups)] for i in range(count))
+        ]
+    on_mac = accelerator == "mps" or (accelerator == "auto" and platform.system() == "Darwin")
+    count = min(slots or (1 if on_mac else _fitting(base_bytes, devices)), max(1, jobs))
     each = threads or max(1, cores() // (count * devices))
     return [Slot(f"cpu {i}", {"OMP_NUM_THREADS": str(each)}) for i in range(count)]
 
@@ -66,17 +71,6 @@ def visible_gpus() -> list[str]:
         check=False,
     )
     return found.stdout.split() if found.returncode == 0 else []
-
-
-def _gpu_slot(ids: list[str], threads: int) -> Slot:
-    names = ",".join(ids)
-    return Slot(f"gpu {names}", {"CUDA_VISIBLE_DEVICES": names, "OMP_NUM_THREADS": str(threads)})
-
-
-def _is_mac(accelerator: str) -> bool:
-    import platform
-
-    return accelerator == "mps" or (accelerator == "auto" and platform.system() == "Darwin")
 
 
 def _fitting(base_bytes: float, devices: int) -> int:

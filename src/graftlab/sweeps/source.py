@@ -7,16 +7,12 @@ from dataclasses import dataclass, field
 
 from graftlab.sweeps.jobs import Job, NewJob, Place, Rung
 from graftlab.sweeps.search import propose
-from graftlab.sweeps.space import Dimension, Point
+from graftlab.sweeps.space import Dimension, Key, Point, key_of
 from graftlab.sweeps.spec import Sweep
 from graftlab.sweeps.study import Trial
 
 Compose = Callable[[Point], list[NewJob]]
 """A point as jobs: one for each seed."""
-
-
-Key = tuple[tuple[str, str], ...]
-"""A point, however its keys are ordered."""
 
 
 @dataclass(slots=True)
@@ -25,19 +21,20 @@ class Grid:
 
     drafts: list[NewJob]
     exhausted: bool = False
+    """Whether no further job will come."""
 
     def wants(self, job: Job) -> bool:
-        """Whether it is one of them."""
+        """Whether a job that an earlier launch has entered is one of them."""
         return any(job.identity == draft.identity for draft in self.drafts)
 
     def draw(self, jobs: Sequence[Job], rungs: dict[Place, Rung], *, room: int) -> list[NewJob]:
-        """All of them, the first time."""
+        """Jobs to enter now: all of them, the first time."""
         drafts = [] if self.exhausted else self.drafts
         self.exhausted = True
         return drafts
 
     def withdraw(self) -> None:
-        """All of them, another time."""
+        """What was drawn last was not entered, as others have entered jobs meanwhile."""
         self.exhausted = False
 
 
@@ -99,13 +96,13 @@ class Search:
             if len(self._tried) == self.sweep.trials:
                 break
             point = self._point(job)
-            if self.wants(job) and _key(point) not in self._tried:
+            if self.wants(job) and key_of(point) not in self._tried:
                 drafts += self._try(point)
         return drafts
 
     def _try(self, point: Point) -> list[NewJob]:
         drafts = self.compose(point)
-        self._tried[_key(point)] = [draft.identity for draft in drafts]
+        self._tried[key_of(point)] = [draft.identity for draft in drafts]
         return drafts
 
     def _point(self, job: Job) -> Point:
@@ -122,8 +119,7 @@ class Search:
         ]
 
 
-def _key(point: Point) -> Key:
-    return tuple(sorted(point.items()))
+Source = Grid | Search
 
 
 def _trial(point: Point, jobs: Sequence[Job], rungs: dict[Place, Rung]) -> Trial:

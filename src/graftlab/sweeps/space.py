@@ -18,6 +18,7 @@ from itertools import product
 from graftlab.errors import ConfigError
 
 Point = dict[str, str]
+Key = tuple[tuple[str, str], ...]
 
 DIGITS = 4
 """Significant digits of a number drawn from an interval: people read, type and name them."""
@@ -69,6 +70,13 @@ class Dimension:
             raise ConfigError(f"{self.key} takes whole numbers, and so must {self.words()}.")
 
     @property
+    def ends(self) -> tuple[float, float]:
+        """Both ends of an interval."""
+        assert self.low is not None
+        assert self.high is not None
+        return self.low, self.high
+
+    @property
     def ordered(self) -> bool:
         """Whether neighbours are alike: an interval, or a list of three and more numbers."""
         return self.choices is None or (
@@ -79,22 +87,22 @@ class Dimension:
         """Every text the key can have, or None where there are too many to count."""
         if self.choices is not None:
             return self.choices
-        assert self.low is not None
-        assert self.high is not None
-        step = self.step or (1 if self.integer else None)
-        if step is None or (self.high - self.low) / step >= COUNTED:
+        (low, high), step = self.ends, self.step or (1 if self.integer else None)
+        if step is None or (high - low) / step >= COUNTED:
             return None
-        count = math.floor((self.high - self.low) / step + 1e-9) + 1
-        return [self.text(self.low + place * step) for place in range(count)]
+        return [self.text(low + place * step) for place in range(self.count(step))]
+
+    def count(self, step: float) -> int:
+        """How many numbers of an interval lie `step` apart, from its low end on."""
+        low, high = self.ends
+        return math.floor((high - low) / step + 1e-9) + 1
 
     def text(self, value: float) -> str:
         """A number of the interval as on the command line, never outside of it."""
-        assert self.low is not None
-        assert self.high is not None
         if self.integer:
             return str(round(value))
-        digits = 12 if self.step else DIGITS
-        return repr(min(max(float(f"{value:.{digits}g}"), self.low), self.high))
+        (low, high), digits = self.ends, 12 if self.step else DIGITS
+        return repr(min(max(float(f"{value:.{digits}g}"), low), high))
 
     def words(self) -> str:
         """The values in words."""
@@ -106,6 +114,11 @@ class Dimension:
         return " ".join(
             [f"{self.low:g} to {self.high:g}", *([f"({', '.join(scale)})"] * any(scale))]
         )
+
+
+def key_of(point: Mapping[str, str]) -> Key:
+    """A point, however its keys are ordered."""
+    return tuple(sorted(point.items()))
 
 
 def as_number(text: str) -> float | None:
@@ -209,12 +222,3 @@ def grid(dimensions: Sequence[Dimension]) -> list[Point]:
     if problems:
         raise ConfigError("\n".join(problems))
     return list(walk(dimensions))
-
-
-def describe(dimensions: Sequence[Dimension]) -> list[str]:
-    """One line for each dimension: its key, its values, and where it is swept."""
-    width = max((len(dimension.key) for dimension in dimensions), default=0)
-    return [
-        f"{d.key:<{width}}  {d.words()}" + (f", where {d.when[0]}={d.when[1]}" if d.when else "")
-        for d in dimensions
-    ]

@@ -13,17 +13,20 @@ from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from graftlab.errors import ConfigError, require_choice
+from graftlab.errors import ConfigError
 from graftlab.sweeps.space import Dimension, Point, applies, as_number, in_order
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
+    from optuna.distributions import (
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
     from optuna.samplers import BaseSampler
     from optuna.study import Study
     from optuna.trial import FrozenTrial
     from optuna.trial import Trial as OptunaTrial
 
-STATES = ("waiting", "running", "paused", "done", "failed", "pruned")
 INSTALL = "pip install 'graftlab[sweep]'"
 
 
@@ -35,11 +38,9 @@ class Trial:
     score: float | None = None
     """Best validation loss of a job that is done, in nats per trained token."""
     state: str = "running"
+    """One of `jobs.STATES`."""
     losses: Mapping[int, float] = field(default_factory=dict)
     """Optimizer step -> validation loss there."""
-
-    def __post_init__(self) -> None:
-        require_choice("state", self.state, STATES)
 
     @property
     def last_loss(self) -> float | None:
@@ -71,17 +72,16 @@ def ask(study: Study, dimensions: Sequence[Dimension]) -> Point:
 
 def _suggest(asked: OptunaTrial, dimension: Dimension) -> str:
     """The sampler's choice for one key, as on the command line."""
-    key, low, high = dimension.key, dimension.low, dimension.high
-    places = _places(dimension)
-    if places:
-        return _at(dimension, asked.suggest_int(key, 0, places - 1))
-    if dimension.choices is not None:
-        return str(asked.suggest_categorical(key, dimension.choices))
-    assert low is not None
-    assert high is not None
-    if dimension.integer:
-        return dimension.text(asked.suggest_int(key, int(low), int(high), log=dimension.log))
-    return dimension.text(asked.suggest_float(key, low, high, log=dimension.log))
+    from optuna.distributions import CategoricalDistribution, IntDistribution
+
+    key, drawn_from = dimension.key, _distribution(dimension)
+    if isinstance(drawn_from, CategoricalDistribution):
+        return str(asked.suggest_categorical(key, drawn_from.choices))
+    suggest: Any = asked.suggest_float
+    if isinstance(drawn_from, IntDistribution):
+        suggest = asked.suggest_int
+    value = suggest(key, drawn_from.low, drawn_from.high, log=drawn_from.log)
+    return _at(dimension, value) if _places(dimension) else dimension.text(value)
 
 
 def _sampler(method: str, space: Sequence[Dimension], chance: int) -> BaseSampler:
@@ -98,7 +98,9 @@ def _sampler(method: str, space: Sequence[Dimension], chance: int) -> BaseSample
         return samplers.TPESampler(seed=chance, group=any(d.when for d in space))
 
 
-def _distribution(dimension: Dimension) -> BaseDistribution:
+def _distribution(
+    dimension: Dimension,
+) -> CategoricalDistribution | FloatDistribution | IntDistribution:
     """A dimension in Optuna's terms."""
     from optuna import distributions as d
 
@@ -106,9 +108,7 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
         return d.IntDistribution(0, places - 1)
     if dimension.choices is not None:
         return d.CategoricalDistribution(dimension.choices)
-    low, high = dimension.low, dimension.high
-    assert low is not None
-    assert high is not None
+    low, high = dimension.ends
     if dimension.integer:
         return d.IntDistribution(int(low), int(high), log=dimension.log)
     return d.FloatDistribution(low, high, log=dimension.log)
@@ -120,19 +120,14 @@ def _places(dimension: Dimension) -> int:
     """
     if dimension.choices is not None:
         return len(dimension.choices) if dimension.ordered else 0
-    if dimension.step is None:
-        return 0
-    assert dimension.low is not None
-    assert dimension.high is not None
-    return math.floor((dimension.high - dimension.low) / dimension.step + 1e-9) + 1
+    return 0 if dimension.step is None else dimension.count(dimension.step)
 
 
 def _at(dimension: Dimension, place: int) -> str:
     if dimension.choices is not None:
         return _ranked(dimension.choices)[place]
-    assert dimension.low is not None
     assert dimension.step is not None
-    return dimension.text(dimension.low + place * dimension.step)
+    return dimension.text(dimension.ends[0] + place * dimension.step)
 
 
 @cache
@@ -146,13 +141,11 @@ def _value(dimension: Dimension, text: str) -> Any | None:
         if text not in dimension.choices:
             return None
         return _ranked(dimension.choices).index(text) if dimension.ordered else text
-    value = as_number(text)
-    assert dimension.low is not None
-    assert dimension.high is not None
-    if value is None or not dimension.low <= value <= dimension.high:
+    value, (low, high) = as_number(text), dimension.ends
+    if value is None or not low <= value <= high:
         return None
     if dimension.step is not None:
-        place = round((value - dimension.low) / dimension.step)
+        place = round((value - low) / dimension.step)
         return place if _at(dimension, place) == text else None
     return int(value) if dimension.integer else value
 
@@ -162,11 +155,12 @@ def _told(space: Sequence[Dimension], history: Sequence[Trial], method: str) -> 
     from optuna.trial import TrialState, create_trial
 
     distributions = {d.key: _distribution(d) for d in space}
-    worst = _worst(history)
+    losses = [loss for t in history for loss in (t.score, t.last_loss) if loss is not None]
+    worst = max((loss for loss in losses if math.isfinite(loss)), default=0.0)
     states = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
     told = []
     for trial in history:
-        kind, value, losses = _lesson(trial, worst, method)
+        kind, value, told_losses = _lesson(trial, worst, method)
         params = _params(space, trial.point)
         if params is not None:
             told.append(
@@ -175,7 +169,7 @@ def _told(space: Sequence[Dimension], history: Sequence[Trial], method: str) -> 
                     value=value,
                     params=params,
                     distributions={key: distributions[key] for key in params},
-                    intermediate_values=losses,
+                    intermediate_values=told_losses,
                 )
             )
     return told
@@ -187,11 +181,6 @@ def _params(space: Sequence[Dimension], point: Point) -> dict[str, Any] | None:
         return None
     params = {d.key: _value(d, point[d.key]) for d in wanted}
     return None if None in params.values() else params
-
-
-def _worst(history: Sequence[Trial]) -> float:
-    losses = [loss for t in history for loss in (t.score, t.last_loss) if loss is not None]
-    return max((loss for loss in losses if math.isfinite(loss)), default=0.0)
 
 
 def _lesson(trial: Trial, worst: float, method: str) -> tuple[str, float | None, dict[int, float]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -31,19 +31,17 @@ class Watcher(Observer):
         job: Job,
         rules: Rules,
         *,
-        branches: frozenset[int] = frozenset(),
-        keep: Callable[[int, Path], None] = lambda step, path: None,
+        branches: frozenset[int],
         tells: bool = True,
         looks: bool = False,
     ) -> None:
-        """`branches`: steps whose checkpoints other jobs go on from, and `keep` keeps.
+        """`branches`: steps whose checkpoints are kept, as other jobs go on from them.
 
         `tells` is off in all but the first process of a run of several. `looks`: for steps that a
         widened line has added meanwhile; processes of a run of several might see different ones.
         """
         self.ledger, self.job, self.rules = ledger, job, rules
-        self.tells, self.looks = tells, looks
-        self.keeps, self.keep = branches, keep
+        self.keeps, self.tells, self.looks = branches, tells, looks
         self.progress = dict(job.progress)
         self._told, self._total = 0.0, 0
 
@@ -76,7 +74,7 @@ class Watcher(Observer):
 
     def saved(self, step: int, path: Path) -> None:
         if step in self.keeps:
-            self.keep(step, path)
+            keep_branch(RunFolder(self.ledger.folder / self.job.folder), step, path)
 
     def reached(self, step: int, valid_loss: float) -> None:
         self.ledger.reach(self.job.number, (self._total, step), valid_loss)
@@ -105,7 +103,7 @@ class Watcher(Observer):
 
 def watch_job(ledger: Ledger, job: Job, rules: Rules) -> Watcher:
     """The observer of a job, which keeps the checkpoints that other jobs branch from."""
-    return _watcher(ledger, job, rules, ledger.branch_steps(job.number), looks=True)
+    return Watcher(ledger, job, rules, branches=ledger.branch_steps(job.number), looks=True)
 
 
 def arrived(words: str, *, first: bool) -> Watcher:
@@ -114,20 +112,5 @@ def arrived(words: str, *, first: bool) -> Watcher:
     ledger = Ledger(Path(known["sweep"]))
     job = next(job for job in ledger.jobs() if job.number == known["job"])
     job = replace(job, worker=known["worker"])  # whose this start is, whoever has the job by now
-    return _watcher(
-        ledger, job, Rules.read(known["rules"]), frozenset(known["branches"]), tells=first
-    )
-
-
-def _watcher(
-    ledger: Ledger, job: Job, rules: Rules, branches: frozenset[int], **how: bool
-) -> Watcher:
-    folder = RunFolder(ledger.folder / job.folder)
-    return Watcher(
-        ledger,
-        job,
-        rules,
-        branches=branches,
-        keep=lambda step, path: keep_branch(folder, step, path),
-        **how,
-    )
+    rules, branches = Rules(**known["rules"]), frozenset(known["branches"])
+    return Watcher(ledger, job, rules, branches=branches, tells=first)

@@ -16,6 +16,7 @@ from graftlab.registry import restore
 from graftlab.sweeps.claim import Claim, claim
 from graftlab.sweeps.heartbeat import heartbeats
 from graftlab.sweeps.ledger import Ledger
+from graftlab.sweeps.prefix_sharing import branch, branch_file
 from graftlab.sweeps.rules import Rules, is_open
 from graftlab.sweeps.watcher import watch_job
 from graftlab.terminal import printable, tell_traceback
@@ -39,7 +40,7 @@ class Worker:
 
     def __init__(self, ledger: Ledger, launch: str) -> None:
         self.ledger, self.launch = ledger, launch
-        self.rules = Rules.read(ledger.fact("rules", launch))
+        self.rules = Rules(**ledger.fact("rules", launch))
         self.retries = int(ledger.fact("retries", launch) or 0)
         self._first_rest: float | None = None
 
@@ -134,8 +135,6 @@ class Worker:
         job = claimed.job
         if job.trunk is None or job.branch_step is None:
             return
-        from graftlab.sweeps.prefix_sharing import branch, branch_file
-
         other = next(other for other in self.ledger.jobs() if other.number == job.trunk)
         trunk = RunFolder(self.ledger.folder / other.folder)
         saved = branch_file(trunk, job.branch_step)
@@ -145,13 +144,10 @@ class Worker:
     def _over(self) -> bool:
         """Whether nothing can become claimable any more."""
         if not self.ledger.fact(f"closed {self.launch}"):
-            return self._abandoned()
+            # Whoever enters the jobs of a launch on a cluster may be gone.
+            watched = self.ledger.fact(f"watched {self.launch}")
+            return watched is not None and time.time() - watched > ABANDONED_SECONDS
         return not any(is_open(job, retries=self.retries) for job in self.ledger.jobs(self.launch))
-
-    def _abandoned(self) -> bool:
-        """Whether whoever enters the jobs of a launch on a cluster is gone."""
-        watched = self.ledger.fact(f"watched {self.launch}")
-        return watched is not None and time.time() - watched > ABANDONED_SECONDS
 
     def _bloated(self) -> bool:
         """Whether memory has leaked: at rest, this process was much smaller after its first job."""

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
@@ -41,9 +41,7 @@ from graftlab.files.paths import absolute, relocated
 from graftlab.files.reading import UnreadableError, read_json, read_yaml
 from graftlab.files.writing import clear_leftovers, write_atomic
 from graftlab.tracking.identity import differences, identity
-
-if TYPE_CHECKING:
-    from graftlab.tracking.result import Result
+from graftlab.tracking.result import Result
 
 RESULT = "result.json"
 RUN = "run"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from math import isfinite
 from pathlib import Path
@@ -55,7 +55,6 @@ class History:
         self.path = path
         self.columns: tuple[str, ...] = COLUMNS
         self.rows: list[Row] = []
-        self._lines: list[str] = []  # of the file, once they were asked for
         if path.exists():
             text = path.read_text(encoding="utf-8", errors="replace")
             self.restore(text[: text.rfind("\n") + 1])  # a crash may leave half a line, or number
@@ -64,7 +63,7 @@ class History:
         """Take the rows of a log's text instead of what is here; the file is not touched."""
         reader = csv.DictReader(io.StringIO(text))
         self.columns = _with(COLUMNS, reader.fieldnames or ())
-        self.rows, self._lines = [], []
+        self.rows = []
         with suppress(csv.Error):  # of a damaged file: what was read until there
             self.rows += [row for raw in reader if (row := _row(raw)) is not None]
 
@@ -75,12 +74,9 @@ class History:
 
     def text(self) -> str:
         """The content of the file, as it should be."""
-        if not self._lines:
-            self._lines = [_csv(self.columns, None), *(_csv(self.columns, r) for r in self.rows)]
-        return "".join(self._lines)
+        return self._csv(self.rows, head=True)
 
     def _rewrite(self) -> None:
-        self._lines = []
         beside(self.path).unlink(missing_ok=True)  # before the file that it is not of any more
         write_atomic(self.path, self.text())
 
@@ -91,11 +87,16 @@ class History:
             self.columns = _with(self.columns, row)
             self._rewrite()
             return
-        line = _csv(self.columns, row)
-        if self._lines:
-            self._lines.append(line)
         with self.path.open("a", encoding="utf-8", newline="") as file:
-            file.write(line)
+            file.write(self._csv([row]))
+
+    def _csv(self, rows: Sequence[Row], *, head: bool = False) -> str:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
+        if head:
+            writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
 
     def sync(self) -> None:
         """Make what was added durable; called before a checkpoint that relies on it."""
@@ -107,14 +108,6 @@ class History:
         """The same rows as `train_log.json`, for tools that prefer it."""
         finite = [{k: v if isfinite(v) else None for k, v in row.items()} for row in self.rows]
         write_json(self.path.with_suffix(".json"), finite)
-
-
-def _csv(columns: tuple[str, ...], row: Row | None) -> str:
-    """A line of the file; its head without a row."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader() if row is None else writer.writerow(row)
-    return text.getvalue()
 
 
 def _with(columns: tuple[str, ...], more: Iterable[str]) -> tuple[str, ...]:

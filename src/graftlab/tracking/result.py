@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from graftlab.console import console
+from graftlab.console import console, new_table
 from graftlab.files.checksums import DamagedError, check_member
 from graftlab.files.reading import read_json
 from graftlab.files.writing import write_atomic
@@ -120,9 +120,8 @@ def show_result(result: Result, samples: Sequence[dict[str, Any]], lies: Sequenc
     """The last screen: loss before and after, the same prompts answered twice, where things are."""
     from rich.table import Table
 
-    losses = Table(title=f"validation loss ({result.measure})", title_justify="left")
-    for heading in ("base", "tuned", "change", "best step", "tokens/s", "peak memory"):
-        losses.add_column(heading, justify="right")
+    headings = ("base", "tuned", "change", "best step", "tokens/s", "peak memory")
+    losses = new_table(f"validation loss ({result.measure})", headings)
     change = "-"
     if result.score is not None and result.baseline:
         change = (

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from graftlab.registry import choice
 from graftlab.tracking.identity import BUDGETS, flatten
 from graftlab.tracking.loggers import LoggerSpec
+from graftlab.tracking.result import Result
 from graftlab.tracking.tracker import Metrics, Tracker, final
-
-if TYPE_CHECKING:
-    from graftlab.tracking.result import Result
 
 
 @choice("tensorboard")

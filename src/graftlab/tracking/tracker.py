@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from graftlab.tracking.result import Result
+from graftlab.tracking.result import Result
 
 Metrics = dict[str, float]
 
@@ -43,6 +42,10 @@ class Tracker(ABC):
 
 def final(result: Result) -> dict[str, float | None]:
     """The numbers by which finished runs are compared."""
+    change: dict[str, float | None] = {}
+    if result.interval is not None:  # of best_valid_loss - baseline, 95 %
+        low, high = result.interval
+        change = {"change_low": low, "change_high": high, "valid_documents": result.valid_documents}
     return {
         "best_valid_loss": result.score,
         "baseline": result.baseline,
@@ -50,14 +53,6 @@ def final(result: Result) -> dict[str, float | None]:
         "steps": result.steps,
         "trainable_parameters": result.trainable_parameters,
         "peak_rss_mb": result.peak_rss_mb,
-        **_interval(result),
+        **change,
         **{f"best_{name}": value for name, value in result.metrics.items()},
     }
-
-
-def _interval(result: Result) -> dict[str, float | None]:
-    """Of best_valid_loss - baseline, 95 %, where it is known."""
-    if result.interval is None:
-        return {}
-    low, high = result.interval
-    return {"change_low": low, "change_high": high, "valid_documents": result.valid_documents}

@@ -14,18 +14,13 @@ from graftlab.tracking.wandb_server import wandb_key
 
 def offline_runs(folders: Sequence[Path]) -> list[Path]:
     """The W&B folders of these run folders that were offline or not sent whole, oldest first."""
-    return [
-        path
-        for folder in folders
-        for path in [*_unsent(folder), *sorted(folder.glob("wandb/offline-run-*"))]
-    ]
-
-
-def _unsent(folder: Path) -> list[Path]:
-    """What online runs could not send, by the note they left."""
-    notes = folder / "wandb" / UNSENT
-    names = notes.read_text(encoding="utf-8").split() if notes.is_file() else []
-    return [path for path in sorted((folder / "wandb").glob("run-*")) if path.name in names]
+    found = []
+    for folder in (folder / "wandb" for folder in folders):
+        notes = folder / UNSENT
+        unsent = notes.read_text(encoding="utf-8").split() if notes.is_file() else []
+        found += [path for path in sorted(folder.glob("run-*")) if path.name in unsent]
+        found += sorted(folder.glob("offline-run-*"))
+    return found
 
 
 def upload(folders: Sequence[Path]) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from graftlab.console import say
 from graftlab.errors import ConfigError, require_choice, require_range
@@ -22,11 +22,9 @@ from graftlab.files.writing import write_atomic
 from graftlab.registry import choice
 from graftlab.tracking.identity import flatten
 from graftlab.tracking.loggers import LoggerSpec
+from graftlab.tracking.result import Result
 from graftlab.tracking.tracker import Metrics, Tracker, final
 from graftlab.tracking.wandb_server import check_mode, wandb_mode, when_free
-
-if TYPE_CHECKING:
-    from graftlab.tracking.result import Result
 
 LONGEST_TAG, LONGEST_NAME = 64, 128
 """Letters that W&B takes in a tag, and in the name of a project, group, kind or run."""
@@ -102,7 +100,6 @@ class WandbTracker(Tracker):
 
     def __init__(self, spec: WandbLogs, folder: Path, *, name: str, config: dict[str, Any]) -> None:
         self.spec, self.folder, self.name, self.config = spec, folder, name, config
-        self.artifacts = spec.artifacts
         self.run: Any = None
         self._told: list[Callable[[Any], None]] = []  # told again to a run that takes its place
         self._lost = False
@@ -133,7 +130,8 @@ class WandbTracker(Tracker):
         return f"W&B: {self.run.url}"
 
     def log(self, row: Metrics) -> None:
-        self._tell(lambda run: run.log(_metrics(row), step=int(row["step"])))
+        metrics = {name: value for name, value in row.items() if name != "step"}
+        self._tell(lambda run: run.log(metrics, step=int(row["step"])))
 
     def samples(self, rows: Sequence[dict[str, Any]]) -> None:
         import wandb
@@ -156,7 +154,7 @@ class WandbTracker(Tracker):
     def conclude(self, result: Result) -> None:
         ended = final(result) | {PRUNED: False, "stopped": result.stopped}
         self._tell(lambda run: run.summary.update(ended))
-        if self.artifacts:
+        if self.spec.artifacts:
             self._tell(lambda run: _log_artifact(run, result))
 
     def finish(self, exit_code: int) -> None:
@@ -278,10 +276,6 @@ def _log_artifact(run: Any, result: Result) -> None:
 
 def _tell(problem: str) -> None:
     say(f"! {problem}: W&B shows this run as a new one from here on.")
-
-
-def _metrics(row: Metrics) -> Metrics:
-    return {name: value for name, value in row.items() if name != "step"}
 
 
 def _short(error: Exception) -> str:

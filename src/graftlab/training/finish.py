@@ -51,6 +51,8 @@ class Finish:
     def run(self, *, setup_seconds: float, started: float) -> Result:
         """Save the final and the best adapter, sample the best one, write the result last."""
         fit = self.fit
+        if self.writes:
+            fit.store.prune(fit.spec.checkpoint.keep, ends=True)
         last = fit.store.last()
         assert last is not None, "a run ends with a checkpoint"
         best = best_whole(fit.store, tell=self.writes)

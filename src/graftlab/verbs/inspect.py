@@ -213,7 +213,7 @@ def layout(plan: Sequence[Sequence[int]], lengths: np.ndarray, max_length: int) 
 def _spread_table(spreads: Sequence[Spread]) -> Table:
     from rich.table import Table
 
-    table = Table("tokens per document", *(), box=None, pad_edge=False)
+    table = Table("tokens per document", box=None, pad_edge=False)
     for name in ("median", "mean", "p75", "p95", "max"):
         table.add_column(name, justify="right")
     for spread in spreads:

@@ -16,11 +16,10 @@ def run(spec: PrepareSpec) -> Prepared:
     Raises ConfigError, DataError or RewriterError with the fix.
     """
     from graftlab.console import say
-    from graftlab.recipes.progress import StepProgress, summary
+    from graftlab.recipes.summary import summary
 
     if (line := spec.advice()) is not None:
         say(line)
-    with StepProgress() as display:
-        made = prepare(spec, display=display)
+    made = prepare(spec, shown=True)
     summary(made)
     return made

@@ -56,9 +56,8 @@ def run(spec: ReportSpec) -> Comparison:
     from graftlab.files.locks import hold_beside
     from graftlab.reports.compare import Comparison
     from graftlab.reports.export import CSV
-    from graftlab.reports.gather import gather
+    from graftlab.reports.gather import gather, known_jobs
     from graftlab.reports.importance import importance
-    from graftlab.reports.ledgers import known_jobs
     from graftlab.reports.ours import refuse_foreign
     from graftlab.reports.table import show
 
@@ -115,12 +114,12 @@ def _needs(file: str, package: str, extra: str) -> str:
 
 
 def _out(spec: ReportSpec, folders: list[Path]) -> Path:
+    from graftlab.files.ownership import writing_to
+
     if spec.out is not None:
         out = Path(spec.out).expanduser()
     else:
         out = folders[0] if len(folders) == 1 else SEVERAL
-    try:
+    with writing_to(f"out={out}"):
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"out={out} cannot be written: {error.strerror}.") from error
     return out

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, require_choice, require_range
 from graftlab.files.reading import UnreadableError, load_json
@@ -232,13 +232,6 @@ def _holds_replies(file: Path) -> bool:
     return isinstance(row, dict) and row.keys() >= {"prompt", "base", "adapter", "scale"}
 
 
-def _opened(path: Path, out: str) -> IO[str]:
-    try:
-        return path.open("w", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"out={out} cannot be written: {error.strerror}.") from error
-
-
 @contextmanager
 def _jsonl(out: str | None) -> Iterator[Callable[[dict[str, Any]], None]]:
     """A function that writes a row to `out` at once, or does nothing when there is no file."""
@@ -247,9 +240,12 @@ def _jsonl(out: str | None) -> Iterator[Callable[[dict[str, Any]], None]]:
         return
     from graftlab.console import say
     from graftlab.files.locks import hold_beside
+    from graftlab.files.ownership import writing_to
 
     path = Path(out).expanduser()
-    with hold_beside(path, tell=say), _opened(path, out) as file:
+    with hold_beside(path, tell=say), ExitStack() as stack:
+        with writing_to(f"out={out}"):
+            file = stack.enter_context(path.open("w", encoding="utf-8"))
 
         def write(row: dict[str, Any]) -> None:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""The names that mlx-lm's `afm7` has for the parts of Apple's model, and the base under them.
+"""Apple's model in mlx-lm: an adapter for its `afm7`, and the base under it.
 
 tamm                                    afm7
 layers.segment_0.layer_3                model.layers.3
@@ -13,11 +13,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.apple.exports.layout import place_of
+from graftlab.apple.exports.source import TrainedAFM, described
+from graftlab.apple.files import find_assets, read_weights
 from graftlab.apple.model import SIZES
 from graftlab.errors import ModelError
+from graftlab.exports.mlx import InMLX, in_mlx
+from graftlab.exports.mlx_base import CONFIG, WEIGHTS, MLXBase, base_in_mlx
+from graftlab.exports.target import compare_file, save_tensors, write_config
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +37,7 @@ MODULES = {
     "feed_forward.hidden_transform.linear_1": "mlp.up_proj",
     "feed_forward.output_transform": "mlp.down_proj",
 }
-WEIGHTS = {
+NAMES = {
     "attention.norm": "input_layernorm",
     "attention.qk_norm.query_norm": "self_attn.q_norm",
     "attention.qk_norm.key_norm": "self_attn.k_norm",
@@ -50,11 +56,40 @@ COUNT = "activation_post_process.num_samples"
 """How many batches a quantiser has seen: for its training only."""
 HEAD = "output_transform.weight"
 """Tied to the embedding, under which name it is written."""
+HOW = "load it with graftlab.exports.mlx.load_adapter: mlx-lm's own refuses it"
 
 
-def adapter_key(name: str) -> str:
-    """The module within its layer that a tensor of the adapter belongs to, such as mlp.up_proj."""
-    return MODULES[place_of(name).module]
+@in_mlx.register
+def _(adapter: TrainedAFM) -> InMLX:
+    # tamm keeps both matrices transposed, and so does MLX.
+    state = {adapter_name(name): tensor.contiguous() for name, tensor in adapter.state.items()}
+    keys = {MODULES[place_of(name).module] for name in adapter.state}
+    return InMLX(state, keys, notes=(HOW,))
+
+
+class AFM7Base(MLXBase):
+    """Apple's model as `afm7`."""
+
+    def check(self) -> None:
+        find_assets(self.folder)
+
+    def write(self, folder: Path) -> None:
+        folder.mkdir()
+        save_tensors(self._weights(), folder / WEIGHTS, library="mlx")
+        write_config(folder / CONFIG, base_config(described(self.folder) or {}))
+
+    def verify(self, folder: Path) -> list[str]:
+        count = compare_file(folder / WEIGHTS, self._weights())
+        return [f"{count} tensors of the base read back equal"]
+
+    def _weights(self) -> dict[str, Tensor]:
+        state = read_weights(find_assets(self.folder).weights)
+        return {name: tensor.contiguous() for name, tensor in base_weights(state)}
+
+
+@base_in_mlx.register
+def _(adapter: TrainedAFM) -> MLXBase | None:
+    return AFM7Base(adapter.base) if adapter.base else None
 
 
 def adapter_name(name: str) -> str:
@@ -84,10 +119,10 @@ def base_weights(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
             yield _weight_name(name), tensor
 
 
-def base_config(described: Mapping[str, Any]) -> dict[str, Any]:
+def base_config(content: Mapping[str, Any]) -> dict[str, Any]:
     """`config.json` from a toolkit's base-model-config.json; what that leaves out is tamm's own."""
     defaults = {**SIZES, "rope_theta": 500_000.0}
-    return {"model_type": "afm7", **{k: described.get(k, v) for k, v in defaults.items()}}
+    return {"model_type": "afm7", **{k: content.get(k, v) for k, v in defaults.items()}}
 
 
 def _weight_name(name: str) -> str:
@@ -96,9 +131,9 @@ def _weight_name(name: str) -> str:
     if name in outer:
         return outer[name]
     match = _WEIGHT.fullmatch(name.replace(".wrapped", ""))
-    if match is None or match[3] not in WEIGHTS:
+    if match is None or match[3] not in NAMES:
         raise ModelError(f"{name} has no place in mlx-lm's afm7.")
-    return f"{LAYERS[int(match[1])]}.{match[2]}.{WEIGHTS[match[3]]}.weight"
+    return f"{LAYERS[int(match[1])]}.{match[2]}.{NAMES[match[3]]}.weight"
 
 
 def _scale(extent: Tensor) -> Tensor:

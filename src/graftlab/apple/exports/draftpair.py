@@ -62,29 +62,29 @@ class Pair:
         """Both files into `folder`, the weights replaced."""
         shutil.copyfile(self.program, folder / DRAFT)
         shutil.copyfile(self.template, folder / DRAFT_WEIGHTS)
-        records = {record.place: record for record in blob.read(self.template)}
         with (folder / DRAFT_WEIGHTS).open("r+b") as file:
-            for weight, tensor in self.matched:
-                for role, data in payload(weight, tensor, records).items():
-                    record = records[weight.places[role]]
-                    assert len(data) == record.num_bytes, (weight, role)
-                    file.seek(record.offset)
-                    file.write(data)
+            for _, record, data in self._replaced(self.template):
+                file.seek(record.offset)
+                file.write(data)
 
     def verify(self, folder: Path) -> int:
         """Read every weight back; how many there are. Raises ModelError when one differs."""
         file = folder / DRAFT_WEIGHTS
+        with file.open("rb") as stream:
+            for name, record, data in self._replaced(file):
+                stream.seek(record.offset)
+                if stream.read(record.num_bytes) != data:
+                    raise ModelError(f"{file.name}: {name} was not read back as written.")
+        return len(self.matched)
+
+    def _replaced(self, file: Path) -> Iterator[tuple[str, blob.Record, bytes]]:
+        """Every record of the draft in a weights file: its weight, and the bytes it holds."""
         records = {record.place: record for record in blob.read(file)}
         for weight, tensor in self.matched:
             for role, data in payload(weight, tensor, records).items():
                 record = records[weight.places[role]]
-                with file.open("rb") as stream:
-                    stream.seek(record.offset)
-                    if stream.read(record.num_bytes) != data:
-                        raise ModelError(
-                            f"{file.name}: {weight.name} was not read back as written."
-                        )
-        return len(self.matched)
+                assert len(data) == record.num_bytes, (weight, role)
+                yield weight.name, record, data
 
 
 def pair_of(state: Mapping[str, Tensor], folder: Path) -> Pair:
@@ -138,7 +138,7 @@ def payload(weight: Weight, tensor: Tensor, records: Mapping[int, blob.Record]) 
         return {"val": values.astype("<f2").tobytes()}
     bits = blob.BITS[records[weight.places["indices"]].dtype]
     palette, codes = cluster(values, 2**bits)
-    flags = np.unpackbits(codes[:, None], axis=1, bitorder="little")[:, :bits].ravel()
+    flags = np.unpackbits(codes[:, None], axis=1, count=bits, bitorder="little")
     packed = np.packbits(flags, bitorder="little").tobytes()
     return {"lut": palette.astype("<f2").tobytes(), "indices": packed}
 

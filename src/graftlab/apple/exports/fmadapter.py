@@ -12,7 +12,7 @@ from graftlab.apple.exports.draftpair import Pair, pair_of
 from graftlab.apple.exports.layout import Layout, layout_of
 from graftlab.apple.exports.package import SCALE, SIGNATURE_26_0, Metadata
 from graftlab.apple.exports.source import TrainedAFM, draft_state, heads_of
-from graftlab.apple.exports.verify import verify
+from graftlab.apple.exports.verify import Verdict, verify
 from graftlab.apple.targets import PROVEN_RANK
 from graftlab.errors import ConfigError, ModelError
 from graftlab.exports.target import Target, compare
@@ -137,10 +137,7 @@ class FMAdapter(Target):
             self._pair(adapter).write(folder)
 
     def verify(self, adapter: Trained, folder: Path) -> list[str]:
-        verdict = verify(folder)
-        if verdict.broken:
-            problems = "\n".join(f"  {problem}" for problem in verdict.broken)
-            raise ModelError(f"{folder.name} breaks rules of its format:\n{problems}")
+        verdict = _whole(folder)
         count = compare(_pairs(adapter, folder), folder)
         facts = [
             f"identifier {verdict.identifier}",
@@ -152,10 +149,7 @@ class FMAdapter(Target):
 
     @classmethod
     def inspect(cls, path: Path) -> list[str]:
-        verdict = verify(path)
-        if verdict.broken:
-            problems = "\n".join(str(problem) for problem in verdict.broken)
-            raise ModelError(f"{path} breaks rules of its format:\n{problems}")
+        verdict = _whole(path)
         lines = [f"{path} keeps every rule of the format: {verdict.identifier}"]
         if (layout := verdict.layout) is not None:
             lines.append(
@@ -164,6 +158,15 @@ class FMAdapter(Target):
             )
         lines.append(f"  {'with' if verdict.has_draft else 'without'} a draft model")
         return lines + [f"  note: {note}" for note in verdict.notes]
+
+
+def _whole(path: Path) -> Verdict:
+    """What a package is. Raises ModelError naming every rule that it breaks."""
+    verdict = verify(path)
+    if verdict.broken:
+        problems = "\n".join(f"  {problem}" for problem in verdict.broken)
+        raise ModelError(f"{path.name} breaks rules of its format:\n{problems}")
+    return verdict
 
 
 def _layout(adapter: Trained) -> Layout:

@@ -30,7 +30,6 @@ INSTALL = "pip install 'graftlab[coreml]'"
 WEIGHTS = Path("Data/com.apple.CoreML/weights/weight.bin")
 SMALLEST = 2048
 """Tensors of up to so many elements (norms) keep their values."""
-UINT4 = 11
 TOLERANCE = {4: 0.2, 6: 0.06, 8: 0.03}
 """Bits -> the largest root mean square error, in standard deviations of the weights."""
 
@@ -59,11 +58,10 @@ class MLPackage(Target):
                 "of a draft, such as experiment=draft leaves, or a model folder."
             )
         try:
-            import coremltools
+            import coremltools  # noqa: F401
             import sklearn  # noqa: F401
         except ImportError as error:
             raise ConfigError(f"target=mlpackage needs coremltools: {INSTALL}") from error
-        del coremltools
         return [
             "it was converted and read back here, not run: Core ML runs on Apple's systems only"
         ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +56,8 @@ class Broken:
 class Verdict:
     """What a package is, as far as it can be read, and what is wrong with it."""
 
-    path: Path
-    broken: list[Broken]
-    notes: list[str]
+    broken: list[Broken] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     """What is no mistake but may not be meant."""
     layout: Layout | None = None
     identifier: str | None = None
@@ -69,8 +68,7 @@ class Verdict:
 
 def verify(path: Path) -> Verdict:
     """Check a package against every rule; never raises for what is in it."""
-    verdict = Verdict(path, [], [])
-    verdict.broken += _folder(path)
+    verdict = Verdict(list(_folder(path)))
     if not path.is_dir():
         return verdict
     metadata = _metadata(path, verdict)

@@ -55,15 +55,16 @@ def load_whole(folder: Path, *, length: int) -> Logits:
     """
     if (folder / "config.json").is_file():
         return _hugging_face(folder, length=length).eval()
+    from tamm.ao.layers.fake_quantize import FakeQuantize
+
+    from graftlab.apple.attention import swap_modules
     from graftlab.apple.base import load_model
     from graftlab.apple.exports.plain import PlainAFM
     from graftlab.apple.files import find_assets
 
-    device = torch.device("cpu")
-    model = load_model(find_assets(folder), dtype=torch.float32, device=device)
-    plain = PlainAFM(model)
-    _round_plainly(plain)
-    return Logits(plain, {}).eval()
+    model = load_model(find_assets(folder), dtype=torch.float32, device=torch.device("cpu"))
+    swap_modules(model, FakeQuantize, Rounding)
+    return Logits(PlainAFM(model), {}).eval()
 
 
 def _hugging_face(folder: Path, *, length: int) -> Logits:
@@ -90,10 +91,3 @@ def _hugging_face(folder: Path, *, length: int) -> Logits:
         "position_ids": torch.arange(length)[None],
     }
     return Logits(model, options)
-
-
-def _round_plainly(model: nn.Module) -> None:
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if hasattr(child, "activation_post_process"):
-                setattr(module, name, Rounding(child))

@@ -24,11 +24,11 @@ def answer(arguments: Sequence[str], run: Run) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(overview())
         return 0
-    call = f"graftlab toolkit {command_of(arguments[0]).name}"
-    line = read(arguments)
-    if line.help:
-        print(command_help(line.command))
+    command = command_of(arguments[0])
+    if {"-h", "--help"}.intersection(arguments):
+        print(command_help(command))
         return 0
+    line = read(arguments)
     words = _words(line)
     for note in line.notes:
         print(printable(note), file=sys.stderr)
@@ -36,7 +36,7 @@ def answer(arguments: Sequence[str], run: Run) -> int:
     if line.only_print:
         return 0
     try:
-        return run(words, call)
+        return run(words, f"graftlab toolkit {command.name}")
     finally:
         _leave(line, words)
 

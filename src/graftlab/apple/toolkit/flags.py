@@ -70,14 +70,14 @@ class Flag:
     meaning: str
     words: str = ""
     """The graftlab words, with blanks between them; {} stands for the value."""
+    read: Callable[[str], str] = text
+    default: str | None = None
+    """The toolkit's default, where it has to be said because ours is another one."""
     _: KW_ONLY
     otherwise: str = ""
     """The words where the flag is not given."""
     keys: str = ""
     """What it is here, where the words depend on more than this flag."""
-    read: Callable[[str], str] = text
-    default: str | None = None
-    """The toolkit's default, where it has to be said because ours is another one."""
     switch: bool = False
     """Whether it takes no value."""
     required: bool = False
@@ -87,16 +87,17 @@ class Flag:
     @property
     def shown(self) -> str:
         """The flag and its value, for help."""
-        return (
-            f"--{self.name}" if self.switch else f"--{self.name} {self.name.split('-')[-1].upper()}"
-        )
+        value = "" if self.switch else f" {self.name.split('-')[-1].upper()}"
+        return f"--{self.name}{value}"
 
     @property
     def target(self) -> str:
         """The graftlab keys that it sets, for help."""
         if self.keys or self.note:
             return self.keys or "(nothing to set here)"
-        return " ".join(word.removesuffix("={}") for word in self.words.split())
+        words = self.words.split()
+        valued = [word for word in words if "{}" in word]
+        return " ".join(word.partition("=")[0] for word in valued or words)
 
     def translated(self, values: Values) -> list[str]:
         """The graftlab words for this flag."""

@@ -82,9 +82,8 @@ def _existing(place: Path, path: str, values: Values) -> str:
         return path
     if not place.parent.is_dir():
         raise ConfigError(f"there is no checkpoint {path}: no folder {place.parent}.")
-    names = sorted(file.name for file in place.parent.glob("*.pt"))
-    inner = sorted(place.parent.glob(f"{ADAPTER_RUN}/checkpoints/*.pt"))
-    names = list(dict.fromkeys([*names, *(file.name for file in inner)]))
+    patterns = ("*.pt", f"{ADAPTER_RUN}/checkpoints/*.pt")
+    names = sorted({file.name for each in patterns for file in place.parent.glob(each)})
     there = f" There are: {', '.join(names)}." if names else " There is no .pt file in that folder."
     raise ConfigError(f"there is no checkpoint {path}.{did_you_mean(place.name, names)}{there}")
 

@@ -21,7 +21,6 @@ class Read:
     """key=value pairs in graftlab's own words, which win."""
     notes: list[str] = field(default_factory=list)
     only_print: bool = False
-    help: bool = False
 
     @property
     def said(self) -> frozenset[str]:
@@ -48,9 +47,7 @@ def read(arguments: Sequence[str]) -> Read:
         argument = rest.popleft()
         name, gap, text = argument.removeprefix("--").partition("=")
         name = name.replace("_", "-")
-        if argument in ("-h", "--help"):
-            found.help = True
-        elif not argument.startswith("--"):
+        if not argument.startswith("--"):
             problems += _word(argument, found)
         elif name == "dry-run":
             found.only_print = True
@@ -62,8 +59,6 @@ def read(arguments: Sequence[str]) -> Read:
             problems += _take(flag, text, found)
         else:
             problems += _take(flag, _value(rest), found)
-    if found.help:
-        return found
     required = [flag for flag in found.command.flags if flag.required]
     problems += [f"{flag.shown} is required." for flag in required if flag.name not in found.values]
     if problems:

@@ -6,20 +6,20 @@ test says so.
 
 from __future__ import annotations
 
+from functools import partial
+
 from graftlab.apple.toolkit.flags import Command, Flag, number, precision, whole
 from graftlab.apple.toolkit.more import (
     MODELS,
     adapter_words,
-    draft_run_words,
     draft_words,
     drawing_words,
-    exported_words,
     model_words,
-    packed_draft_words,
     prompt_words,
     run_words,
     student_words,
 )
+from graftlab.apple.toolkit.places import ADAPTER_RUN, DRAFT_RUN
 
 INSTRUCTION = "data.default_instruction=A conversation between a user and a helpful assistant."
 """What the base was tuned with in front of every system prompt."""
@@ -47,52 +47,33 @@ DATA = (
     ),
 )
 LEARNING = (
-    Flag("epochs", "passes over the data", "epochs={}", read=whole, default="2"),
-    Flag(
-        "learning-rate",
-        "peak learning rate; 1e-4 where 1e-3 diverges",
-        "lr={}",
-        read=number,
-        default="1e-3",
-    ),
+    Flag("epochs", "passes over the data", "epochs={}", whole, "2"),
+    Flag("learning-rate", "peak learning rate; 1e-4 where 1e-3 diverges", "lr={}", number, "1e-3"),
     Flag(
         "warmup-epochs",
         "epochs of linear warm-up",
         "schedule.warmup_ratio=null schedule.warmup_epochs={}",
-        keys="schedule.warmup_epochs",
-        read=number,
-        default="1",
+        number,
+        "1",
     ),
-    Flag(
-        "batch-size",
-        "rows per micro-batch, packed or not",
-        "batch_size={}",
-        read=whole,
-        default="4",
-    ),
-    Flag(
-        "gradient-accumulation-steps",
-        "micro-batches per optimizer step",
-        "accumulate={}",
-        read=whole,
-    ),
-    Flag("weight-decay", "decoupled weight decay", "optimizer.weight_decay={}", read=number),
-    Flag("clip-grad-norm", "largest norm of the gradient", "optimizer.clip_norm={}", read=number),
+    Flag("batch-size", "rows per micro-batch, packed or not", "batch_size={}", whole, "4"),
+    Flag("gradient-accumulation-steps", "micro-batches per optimizer step", "accumulate={}", whole),
+    Flag("weight-decay", "decoupled weight decay", "optimizer.weight_decay={}", number),
+    Flag("clip-grad-norm", "largest norm of the gradient", "optimizer.clip_norm={}", number),
 )
 ROWS = (
     Flag(
         "max-sequence-length",
         "longest row in tokens, at most the 4096 that the base has room for",
         "packing.max_length={}",
-        read=whole,
-        default="4096",
+        whole,
+        "4096",
     ),
     Flag(
         "pack-sequences",
         "several conversations a row, which do not see each other",
         "packing=best-fit",
         otherwise="packing=none",
-        keys="packing",
         switch=True,
     ),
     Flag(
@@ -107,7 +88,6 @@ COMPUTE = (
         "activation-checkpointing",
         "less memory, more time",
         "model.gradient_checkpointing=true",
-        keys="model.gradient_checkpointing",
         switch=True,
     ),
     Flag(
@@ -120,7 +100,7 @@ COMPUTE = (
         "loss-update-frequency",
         "optimizer steps between two logged losses",
         "trainer.log_every={}",
-        read=whole,
+        whole,
     ),
 )
 SAVING = (
@@ -133,16 +113,15 @@ SAVING = (
         "checkpoint-frequency",
         "epochs between two checkpoints",
         "checkpoint.every_epochs={}",
-        read=whole,
+        whole,
     ),
     Flag(
         "resume",
         "ours: go on with the run in --checkpoint-dir, if it was cut short",
         "resume=auto",
-        keys="resume",
         switch=True,
     ),
-    Flag("seed", "ours: data order, dropout and initialisation", "seed={}", read=whole),
+    Flag("seed", "ours: data order, dropout and initialisation", "seed={}", whole),
 )
 
 TRAIN_ADAPTER = Command(
@@ -152,18 +131,17 @@ TRAIN_ADAPTER = Command(
     fixed=("lora=afm-r32", "data=jsonl", INSTRUCTION),
     flags=(
         *(*DATA, *LEARNING, *ROWS),
-        Flag("precision", PRECISIONS, "precision={}", read=precision, default="bf16-mixed"),
+        Flag("precision", PRECISIONS, "precision={}", precision, "bf16-mixed"),
         *(*COMPUTE, *SAVING),
         Flag(
             "lora-rank",
             "ours: another rank at the same scale; only 32 is proven on a device",
             "lora.rank={} lora.alpha=null lora.scale=0.5",
-            keys="lora.rank",
-            read=whole,
+            whole,
         ),
         *MODEL,
     ),
-    more=(model_words, run_words),
+    more=(model_words, partial(run_words, run=ADAPTER_RUN)),
 )
 TRAIN_DRAFT_MODEL = Command(
     name="train-draft-model",
@@ -178,7 +156,7 @@ TRAIN_DRAFT_MODEL = Command(
             required=True,
         ),
         *(*DATA, *LEARNING, *ROWS),
-        Flag("draft-precision", PRECISIONS, "precision={}", read=precision, default="bf16-mixed"),
+        Flag("draft-precision", PRECISIONS, "precision={}", precision, "bf16-mixed"),
         Flag(
             "target-precision",
             "of the teacher",
@@ -187,7 +165,7 @@ TRAIN_DRAFT_MODEL = Command(
         ),
         *(*COMPUTE, *SAVING, *MODEL),
     ),
-    more=(student_words, draft_run_words),
+    more=(student_words, partial(run_words, run=DRAFT_RUN)),
 )
 GENERATE = Command(
     name="generate",
@@ -206,33 +184,23 @@ GENERATE = Command(
         Flag(
             "num-draft-tokens",
             "tokens drafted a round, 5 if left out",
+            read=whole,
             keys="draft_tokens",
-            read=whole,
         ),
         Flag(
-            "max-new-tokens",
-            "longest reply in tokens",
-            "generation.max_new_tokens={}",
-            read=whole,
-            default="50",
+            "max-new-tokens", "longest reply in tokens", "generation.max_new_tokens={}", whole, "50"
         ),
-        Flag(
-            "temperature",
-            "0 is greedy",
-            "generation.temperature={}",
-            read=number,
-            default="1.0",
-        ),
+        Flag("temperature", "0 is greedy", "generation.temperature={}", number, "1.0"),
         Flag(
             "top-k",
             "draw from the k likeliest tokens",
-            keys="generation.top_k",
             read=whole,
             default="50",
+            keys="generation.top_k",
         ),
-        Flag("batch-size", "prompts answered at once", "batch={}", read=whole),
-        Flag("precision", PRECISIONS, "precision={}", read=precision),
-        Flag("seed", "ours: seed of the draw", "generation.seed={}", read=whole),
+        Flag("batch-size", "prompts answered at once", "batch={}", whole),
+        Flag("precision", PRECISIONS, "precision={}", precision),
+        Flag("seed", "ours: seed of the draw", "generation.seed={}", whole),
         *MODEL,
     ),
     more=(prompt_words, adapter_words, draft_words, drawing_words),
@@ -251,7 +219,7 @@ EXPORT_FMADAPTER = Command(
         Flag("description", "what it is", "target.description={}"),
         *MODEL,
     ),
-    more=(exported_words, packed_draft_words),
+    more=(partial(adapter_words, needs_base=False), partial(draft_words, key="target.draft")),
 )
 
 COMMANDS = {

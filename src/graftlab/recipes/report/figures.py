@@ -7,12 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.pages.html import bar, count, esc, percent, section, table
-from graftlab.recipes.report.charts import edges, histogram
-from graftlab.recipes.report.row_sampling import PARTS
 from graftlab.recipes.report.survey import Lengths, Survey, merged
-
-_CHARTED = 12
-"""Sources that get histograms of their own: the largest."""
+from graftlab.recipes.report.turns import PARTS
 
 
 def counts(manifest: Mapping[str, Any]) -> str:
@@ -95,18 +91,24 @@ def _inputs(inputs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def lengths(survey: Survey) -> str:
-    """Words by part: a table over all sources, and histograms for each."""
-    whole = dict(merged(survey.lengths))
-    parts = [part for part in PARTS if part in whole]
+    """Words by part: of every source, and of all of them where there are several."""
+    several = [("all", merged(survey.lengths))] if len(survey.lengths) > 1 else []
     return section(
         "lengths",
         "Lengths by part",
         table(
-            "wnnnnnnnn",
-            ["part", "rows", "least", "median", "95 %", "99 %", "most", "words", "tokens, about"],
-            [[part, *_numbers(whole[part])] for part in parts],
+            "wwnnnnnnnn",
+            [
+                *("part", "source", "rows", "least", "median", "95 %", "99 %", "most"),
+                *("words", "tokens, about"),
+            ],
+            [
+                [part, esc(source), *_numbers(found[part])]
+                for part in PARTS
+                for source, found in [*several, *sorted(survey.lengths.items())]
+                if part in found
+            ],
         ),
-        _multiples(survey, parts),
         lead="Words of one row, its turns of a part together; rows that the mix repeats count each "
         "time. No tokenizer is chosen yet: tokens are estimated as a quarter of the UTF-8 bytes, "
         "which suits English and is too few for most other scripts.",
@@ -116,32 +118,3 @@ def lengths(survey: Survey) -> str:
 def _numbers(found: Lengths) -> list[str]:
     quantiles = [found.quantile(share) for share in (0.0, 0.5, 0.95, 0.99, 1.0)]
     return [count(number) for number in (found.rows, *quantiles, found.total, found.tokens)]
-
-
-def _multiples(survey: Survey, parts: Sequence[str]) -> str:
-    """A histogram for every source and part, all with one axis."""
-    longest = max((max(found.words) for _, found in merged(survey.lengths)), default=1)
-    bins = edges(longest)
-    names = [name for name, _ in survey.rows.most_common(_CHARTED)]
-
-    def cell(source: str, part: str) -> str:
-        found = survey.lengths[source].get(part)
-        if found is None:
-            return '<td class="empty">none</td>'
-        name = f"{source}, {part}"
-        drawn = histogram(found.words, bins, median=found.quantile(0.5), name=name)
-        return f"<td>{drawn}</td>"
-
-    rows = "\n".join(
-        f'<tr><th scope="row">{esc(name)}</th>{"".join(cell(name, part) for part in parts)}</tr>'
-        for name in names
-    )
-    heads = "".join(f'<th scope="col">{part}</th>' for part in parts)
-    left = len(survey.rows) - len(names)
-    more = f'<p class="note">{left} smaller sources are not drawn.</p>' if left else ""
-    return (
-        f'<div class="wide"><table class="charts"><thead><tr><th></th>{heads}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
-        '<p class="note">Across: words, each mark four times the one before. Up: rows, each chart '
-        f"for itself. Dashed: the median.</p>{more}"
-    )

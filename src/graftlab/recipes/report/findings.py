@@ -1,17 +1,15 @@
-"""The sections of findings: what repeats, languages and characters, and near-duplicates."""
+"""The sections of findings: what repeats, and characters that seldom belong there."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 
 from graftlab.pages.html import bar, count, esc, folded, percent, section, table
-from graftlab.recipes.report.language import SHORT, script
-from graftlab.recipes.report.losses import Losses
-from graftlab.recipes.report.phrases import NGRAM, OPENING
-from graftlab.recipes.report.row_sampling import PARTS
+from graftlab.recipes.report.phrases import NGRAM, OPENING, top
 from graftlab.recipes.report.signs import SIGNS
 from graftlab.recipes.report.survey import SAMPLE, Sighting, Survey
-from graftlab.recipes.report.turns import place, turns
+from graftlab.recipes.report.turns import PARTS, place
 
 _OPENINGS, _RUNS, _SCRIPTS = 12, 20, 12
 
@@ -31,22 +29,16 @@ def repeats(survey: Survey) -> str:
     phrases = survey.phrases
     openings = [
         f"<h3>Openings: {part}</h3>"
-        + _ranked(phrases.openings[part].top(_OPENINGS), phrases.texts[part])
+        + _ranked(top(phrases.openings[part], _OPENINGS), phrases.texts[part])
         for part in PARTS
         if part in phrases.openings
     ]
-    forgotten = (
-        f'<p class="note">Those of {phrases.runs.floor} rows or fewer may be missing.</p>'
-        if phrases.runs.floor
-        else ""
-    )
     return section(
         "repeats",
         "What repeats",
         *openings,
         f"<h3>Runs of {NGRAM} words or more in answers</h3>",
         _ranked(phrases.top_runs(_RUNS), phrases.answers),
-        forgotten,
         lead=f"In how many rows a text begins with the same {OPENING} words, or an answer holds "
         f"the same {NGRAM}; in lower case, without punctuation. An answer that several "
         f"rows share counts once. Counted in {sample_of(survey)}.",
@@ -72,47 +64,16 @@ def _ranked(found: list[tuple[str, int]], rows: int) -> str:
 
 
 def characters(survey: Survey) -> str:
-    """Guessed languages, scripts, and signs of damage with examples."""
+    """Kinds of characters, and signs of damage with examples."""
     return section(
         "characters",
-        "Languages and characters",
-        "<h3>Languages of the answers</h3>",
-        '<p class="lead">A guess by small words of English, German, French, Spanish, Italian, '
-        f"Portuguese and Dutch, in {sample_of(survey)}.</p>",
-        _languages(survey),
+        "Characters",
         "<h3>Characters beyond ASCII</h3>",
         _scripts(survey.characters),
         "<h3>Signs of damage, and addresses</h3>",
         '<p class="lead">In every row; many are right where they stand, so look at them.</p>',
         _signs(survey),
         *(_examples(survey, sign.name) for sign in SIGNS if sign.name in survey.signs),
-    )
-
-
-def _languages(survey: Survey) -> str:
-    ranked = sorted(survey.languages.items(), key=lambda item: (-item[1].total(), item[0]))
-    whole, usual = survey.phrases.rows, ranked[0][0] if ranked else ""
-
-    def heard(language: str) -> str:
-        if language in (usual, SHORT):
-            return ""
-        told = survey.speakers[language].drawn()
-        return "<br>".join(f"{place(row.place)} {esc(row.beginning)}" for row in told)
-
-    return table(
-        "wnnwww",
-        ["guess", "rows", "share", "", "sources", "such as"],
-        [
-            [
-                esc(language),
-                count(sources.total()),
-                percent(sources.total(), whole),
-                bar(sources.total(), whole),
-                _sources(sources),
-                heard(language),
-            ]
-            for language, sources in ranked
-        ],
     )
 
 
@@ -125,7 +86,7 @@ def _scripts(characters: Counter[str]) -> str:
         return '<p class="empty">None: everything is ASCII.</p>'
     kinds: dict[str, Counter[str]] = {}
     for character, number in characters.items():
-        kinds.setdefault(script(character), Counter())[character] += number
+        kinds.setdefault(_kind(character), Counter())[character] += number
     ranked = sorted(kinds.items(), key=lambda item: (-item[1].total(), item[0]))
     whole = characters.total()
     return table(
@@ -137,15 +98,23 @@ def _scripts(characters: Counter[str]) -> str:
                 count(found.total()),
                 percent(found.total(), whole),
                 bar(found.total(), whole),
-                " ".join(esc(one) for one, _ in _top(found, 12)),
+                " ".join(esc(one) for one, _ in top(found, 12, least=1)),
             ]
             for kind, found in ranked[:_SCRIPTS]
         ],
     )
 
 
-def _top(found: Counter[str], number: int) -> list[tuple[str, int]]:
-    return sorted(found.items(), key=lambda item: (-item[1], item[0]))[:number]
+def _kind(character: str) -> str:
+    """Latin, Cyrillic, CJK ...; for what is no letter, the kind of sign."""
+    category = unicodedata.category(character)[0]
+    if category in "LM":
+        name = unicodedata.name(character, "unnamed").split()[0].split("-")[0]
+        return "CJK" if name == "CJK" else name.capitalize()
+    return _KINDS.get(category, "other")
+
+
+_KINDS = {"P": "punctuation", "S": "symbols and emoji", "N": "digits", "Z": "spaces"}
 
 
 def _signs(survey: Survey) -> str:
@@ -177,29 +146,3 @@ def _sighting(one: Sighting) -> str:
         f"{place(one.place, one.source)}<br>"
         f"{esc(one.before)}<mark>{esc(one.found)}</mark>{esc(one.after)}"
     )
-
-
-def duplicates(losses: Losses) -> str:
-    """Dropped near-duplicates beside the rows that they are like."""
-    lead = (
-        "None was dropped."
-        if not losses.near
-        else f"Rows dropped as nearly the same as an earlier one: {count(losses.near)}. "
-        f"{'Some of them' if losses.near > len(losses.twins) else 'Each'} beside the row that "
-        "stayed, which is found by its likeness: shared runs of three words over all."
-    )
-    pairs = []
-    for twin in losses.twins:
-        kept = (
-            turns(twin.kept)
-            if twin.kept is not None
-            else '<p class="empty">Not among the rows that are written: a later step dropped or '
-            "changed it.</p>"
-        )
-        dropped = place(twin.dropped.origin, twin.dropped.source)
-        pairs.append(
-            f"<h3>{esc(twin.similarity)} alike</h3>"
-            f'<div class="pair"><div class="row">Dropped: {dropped}{turns(twin.dropped.turns)}'
-            f'</div><div class="row">Kept: {place(twin.origin, twin.place)}{kept}</div></div>'
-        )
-    return section("duplicates", "Near-duplicates", *pairs, lead=lead)

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 from graftlab.pages.html import count, esc, folded, percent, section, shell
 from graftlab.recipes.mix import MANY
 from graftlab.recipes.report.figures import counts, lengths
-from graftlab.recipes.report.findings import characters, duplicates, repeats
-from graftlab.recipes.report.losses import EXAMPLES, Losses, LossGroup
+from graftlab.recipes.report.findings import characters, repeats
+from graftlab.recipes.report.losses import EXAMPLES, LossGroup
+from graftlab.recipes.report.phrases import top
 from graftlab.recipes.report.signs import SIGNS
 from graftlab.recipes.report.survey import SHOWN, Survey, merged
-from graftlab.recipes.report.turns import place, turns
 
 SECTIONS = {
     "counts": "Rows per source and step",
     "lengths": "Lengths",
     "repeats": "What repeats",
-    "characters": "Languages and characters",
-    "duplicates": "Near-duplicates",
+    "characters": "Characters",
     "dropped": "Dropped rows",
     "rows": "Random rows",
 }
 """Anchor -> its name in the list of contents."""
 
 
-def page(manifest: Mapping[str, Any], losses: Losses, survey: Survey) -> str:
+def page(manifest: Mapping[str, Any], losses: Sequence[LossGroup], survey: Survey) -> str:
     """The whole report as HTML that needs nothing else."""
     links = "".join(f'<a href="#{name}">{title}</a>' for name, title in SECTIONS.items())
     body = "\n".join(
@@ -38,7 +37,6 @@ def page(manifest: Mapping[str, Any], losses: Losses, survey: Survey) -> str:
             lengths(survey),
             repeats(survey),
             characters(survey),
-            duplicates(losses),
             _dropped(losses),
             _rows(survey),
             f"<footer>graftlab {esc(manifest['graftlab'])}, seed {manifest['seed']}. Examples are "
@@ -49,8 +47,8 @@ def page(manifest: Mapping[str, Any], losses: Losses, survey: Survey) -> str:
     return shell("Data set report", body)
 
 
-def _head(manifest: Mapping[str, Any], losses: Losses, survey: Survey) -> str:
-    whole = [found for _, found in merged(survey.lengths)]
+def _head(manifest: Mapping[str, Any], losses: Sequence[LossGroup], survey: Survey) -> str:
+    whole = merged(survey.lengths).values()
     tiles = [
         *(
             (count(found["rows"]), f"rows in {esc(side)}.jsonl")
@@ -74,10 +72,12 @@ def _named(manifest: Mapping[str, Any]) -> str:
     return f"{'source' if len(sources) == 1 else 'sources'} {', '.join(sources)}"
 
 
-def _points(manifest: Mapping[str, Any], losses: Losses, survey: Survey) -> Iterator[str]:
+def _points(
+    manifest: Mapping[str, Any], losses: Sequence[LossGroup], survey: Survey
+) -> Iterator[str]:
     """The first things to know, each with a link to more."""
     into = {step["step"]: step["in"] for step in manifest["steps"]}
-    groups = sorted((g for g in losses.groups if not g.parts), key=lambda g: -g.rows)
+    groups = sorted((g for g in losses if not g.parts), key=lambda g: -g.rows)
     for group in groups[:4]:
         yield (
             f'<a href="#dropped">{esc(group.step)}: {esc(group.reason)}</a> took '
@@ -91,7 +91,7 @@ def _points(manifest: Mapping[str, Any], losses: Losses, survey: Survey) -> Iter
                 f"{found['out'] / found['in']:.3g} times each in train.jsonl"
             )
     for part, openings in survey.phrases.openings.items():
-        for phrase, rows in openings.top(1):
+        for phrase, rows in top(openings, 1):
             if 20 * rows >= (whole := survey.phrases.texts[part]) > 1:
                 yield (
                     f'<a href="#repeats">{percent(rows, whole)} of rows</a>: the {part} part '
@@ -108,10 +108,10 @@ def _points(manifest: Mapping[str, Any], losses: Losses, survey: Survey) -> Iter
         yield "No signs of damage, and no addresses"
 
 
-def _dropped(losses: Losses) -> str:
+def _dropped(losses: Sequence[LossGroup]) -> str:
     """Every step and reason with its number and a few rows."""
     steps: dict[str, list[LossGroup]] = {}
-    for group in losses.groups:
+    for group in losses:
         steps.setdefault(group.step, []).append(group)
     content = []
     for step, groups in steps.items():
@@ -124,10 +124,7 @@ def _dropped(losses: Losses) -> str:
 def _group(group: LossGroup) -> str:
     what = "parts of rows" if group.parts else "rows"
     sources = ", ".join(f"{esc(name)} {count(n)}" for name, n in sorted(group.sources.items()))
-    rows = "\n".join(
-        f'<div class="row">{place(row.origin, row.source, row.detail)}{turns(row.turns)}</div>'
-        for row in group.examples.drawn()
-    )
+    rows = "\n".join(row.html() for row in group.examples.drawn())
     note = f'<span class="note">{sources}</span>'
     return folded(f"<b>{esc(group.reason)}</b>, {count(group.rows)} {what} {note}", rows)
 
@@ -136,12 +133,7 @@ def _rows(survey: Survey) -> str:
     """A few rows of every source."""
     content = []
     for number, (source, drawn) in enumerate(sorted(survey.shown.items())):
-        rows = "\n".join(
-            f'<div class="row">'
-            f"{place(row.place, ', '.join(f'{k} {v}' for k, v in row.labels.items()))}"
-            f"{turns(row.turns)}</div>"
-            for row in drawn.drawn()
-        )
+        rows = "\n".join(row.html() for row in drawn.drawn())
         title = f"<b>{esc(source)}</b>, {count(survey.rows[source])} rows"
         content.append(folded(title, rows, shown=number == 0))
     return section(

@@ -1,7 +1,6 @@
 """Openings and n-grams that many rows share: a template, a habit, a text that was copied.
 
-Counts are of rows, each row once. Memory is bounded by lossy counting (Manku and Motwani): when
-there are too many candidates, the rarest are forgotten.
+Counts are of rows, each row once.
 """
 
 from __future__ import annotations
@@ -11,42 +10,24 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from graftlab.recipes.words import hash64, ngrams, words_of
+from graftlab.recipes.words import ngrams, words_of
 
 OPENING = 4
 """Words of an opening."""
 NGRAM = 6
 """Words of an n-gram: longer than most idioms."""
-ANSWERS = ("assistant", "text", "chosen")
+ANSWERS = ("assistant", "text")
 """Parts that a model learns to write."""
-MOST = 200_000
-"""Candidates held at a time."""
 _JOINED = 2000
 """n-grams that may be put together to longer runs."""
 _WORDS_READ = 400
 """Words of an answer that are read for n-grams."""
 
 
-@dataclass(slots=True)
-class Frequent:
-    """A counter of at most `most` things; what is rarer than `floor` may be missing from it."""
-
-    most: int = MOST
-    floor: int = 0
-    counts: Counter[str] = field(default_factory=Counter)
-
-    def add(self, things: Iterable[str]) -> None:
-        """Count each thing once."""
-        self.counts.update(things)
-        while len(self.counts) > self.most:
-            self.floor += 1
-            kept = {thing: n for thing, n in self.counts.items() if n > self.floor}
-            self.counts = Counter(kept)
-
-    def top(self, count: int, *, least: int = 2) -> list[tuple[str, int]]:
-        """The most frequent, those of equal counts by name."""
-        several = (item for item in self.counts.items() if item[1] >= least)
-        return heapq.nsmallest(count, several, key=lambda item: (-item[1], item[0]))
+def top(counts: Counter[str], number: int, *, least: int = 2) -> list[tuple[str, int]]:
+    """The most frequent, those of equal counts by name."""
+    several = (item for item in counts.items() if item[1] >= least)
+    return heapq.nsmallest(number, several, key=lambda item: (-item[1], item[0]))
 
 
 @dataclass(slots=True)
@@ -60,13 +41,13 @@ class Phrases:
     """Rows of the sample."""
     texts: Counter[str] = field(default_factory=Counter)
     """Part -> rows that have it; for answers, those that are not in an earlier row."""
-    openings: dict[str, Frequent] = field(default_factory=dict)
+    openings: dict[str, Counter[str]] = field(default_factory=dict)
     """Part -> its first words."""
-    runs: Frequent = field(default_factory=Frequent)
+    runs: Counter[str] = field(default_factory=Counter)
     """n-grams of answers."""
     answers: int = 0
     """Rows with an answer of their own."""
-    _known: set[int] = field(default_factory=set)
+    _known: set[str] = field(default_factory=set)
 
     def add(self, said: dict[str, list[str]]) -> None:
         """One row, as part -> its texts."""
@@ -80,20 +61,19 @@ class Phrases:
                 answered = answered or bool(texts)
             if texts:
                 opened = {" ".join(words_of(text[:400])[:OPENING]) for text in texts}
-                self.openings.setdefault(part, Frequent()).add(opened - {""})
+                self.openings.setdefault(part, Counter()).update(opened - {""})
                 self.texts[part] += 1
         self.answers += answered
-        self.runs.add(sorted(runs))
+        self.runs.update(runs)
 
     def _new(self, texts: Iterable[str]) -> list[str]:
-        found = {hash64(text): text for text in texts}
-        new = [text for key, text in found.items() if key not in self._known]
-        self._known.update(found)
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        self._known.update(new)
         return new
 
     def top_runs(self, count: int) -> list[tuple[str, int]]:
         """The most frequent n-grams; those that overlap and are as frequent are put together."""
-        ranked = self.runs.top(_JOINED)
+        ranked = top(self.runs, _JOINED)
         following = {(_head(run), number): run for run, number in reversed(ranked)}
         leading = {(_tail(run), number): run for run, number in reversed(ranked)}
         told: list[tuple[str, int]] = []

@@ -1,32 +1,16 @@
-"""Rows of a JSONL file with their place, what they say by part, and drawing lots among them."""
+"""Rows of a JSONL file with their place, and drawing lots among them."""
 
 from __future__ import annotations
 
 import hashlib
 import heapq
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from graftlab.recipes.words import texts_in
-
 T = TypeVar("T")
-
-PARTS = ("system", "user", "assistant", "tool", "text", "chosen", "rejected", "other")
-_NAMES = {name: name for name in PARTS} | {
-    "human": "user",
-    "prompt": "user",
-    "instruction": "user",
-    "input": "user",
-    "output": "assistant",
-    "gpt": "assistant",
-    "completion": "assistant",
-    "observation": "tool",
-}
-_TURNS = frozenset({"messages", "conversations"})
-_NOT_SAID = frozenset({"source", "labels", "label", "kto_tag", "tools"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,57 +20,17 @@ class Line:
     row: dict[str, Any]
     place: str
     """`train.jsonl:12`, 1-based."""
-    offset: int
-    """Bytes before it in its file."""
     lot: int
     """64 bits of the row and the seed: the same rows draw the same lots everywhere."""
 
 
 def lines(path: Path, *, seed: int) -> Iterator[Line]:
     """The rows of a file that `prepare` wrote."""
-    offset, key = 0, str(seed).encode()[:64]
+    key = str(seed).encode()[:64]
     with path.open("rb") as file:
         for number, data in enumerate(file, 1):
             lot = hashlib.blake2b(data, digest_size=8, key=key).digest()
-            yield Line(
-                json.loads(data), f"{path.name}:{number}", offset, int.from_bytes(lot, "little")
-            )
-            offset += len(data)
-
-
-@dataclass(frozen=True, slots=True)
-class Spot:
-    """Where a line is, without what it says."""
-
-    offset: int
-    place: str
-    lot: int
-
-    @classmethod
-    def of(cls, line: Line) -> Spot:
-        return cls(line.offset, line.place, line.lot)
-
-
-def read_at(path: Path, spots: Iterable[Spot]) -> Iterator[Line]:
-    """The lines that are there, read again."""
-    with path.open("rb") as file:
-        for spot in spots:
-            file.seek(spot.offset)
-            yield Line(json.loads(file.readline()), spot.place, spot.offset, spot.lot)
-
-
-def turns_in(body: Any) -> Iterator[tuple[str, str]]:
-    """(part, text) of everything that a row's body says, in order; parts are those of PARTS."""
-    if not isinstance(body, dict):
-        yield "other", "\n".join(texts_in(body))
-        return
-    for key, value in body.items():
-        if key in _TURNS and isinstance(value, list):
-            for turn in value:
-                role = turn.get("role", turn.get("from")) if isinstance(turn, dict) else None
-                yield _NAMES.get(str(role), "other"), "\n".join(texts_in(turn))
-        elif key not in _NOT_SAID and (text := "\n".join(texts_in(value))):
-            yield _NAMES.get(key, "other"), text
+            yield Line(json.loads(data), f"{path.name}:{number}", int.from_bytes(lot, "little"))
 
 
 @dataclass(slots=True)

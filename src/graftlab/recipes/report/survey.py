@@ -1,27 +1,26 @@
-"""One look at every row of the result, and a second at a sample of them."""
+"""A look at every row of the result, and what a sample of them has in common."""
 
 from __future__ import annotations
 
-import math
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from graftlab.recipes.report.language import BEYOND_ASCII, guess
-from graftlab.recipes.report.losses import Twin, clipped
 from graftlab.recipes.report.phrases import Phrases
-from graftlab.recipes.report.row_sampling import Line, Lowest, Spot, lines, read_at, turns_in
+from graftlab.recipes.report.row_sampling import Line, Lowest, lines
 from graftlab.recipes.report.signs import Span, signs_in
+from graftlab.recipes.report.turns import Shown, clipped, turns_in
 
-SAMPLE = 20_000
+SAMPLE = 2000
+"""Rows that are looked through for what they have in common."""
 SHOWN = 10
 """Random rows of each source."""
 EXAMPLES = 5
-SPEAKERS = 3
 AROUND = 60
 """Characters shown on both sides of a sign."""
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
 @dataclass(slots=True)
@@ -43,7 +42,7 @@ class Lengths:
     @property
     def tokens(self) -> int:
         """Estimated as `curate` does: a quarter of the UTF-8 bytes."""
-        return math.ceil(self.bytes / 4)
+        return -(-self.bytes // 4)
 
     def quantile(self, share: float) -> int:
         """The least number of words that this share of the rows does not exceed."""
@@ -74,24 +73,6 @@ class Sightings:
     examples: Lowest[Sighting] = field(default_factory=lambda: Lowest(EXAMPLES))
 
 
-@dataclass(frozen=True, slots=True)
-class Speaker:
-    """A row that seems to be in some language."""
-
-    place: str
-    source: str
-    beginning: str
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A row to be read by people."""
-
-    place: str
-    labels: dict[str, str]
-    turns: list[tuple[str, str]]
-
-
 @dataclass(slots=True)
 class Survey:
     """What the rows of train, valid and test are like."""
@@ -105,45 +86,38 @@ class Survey:
     characters: Counter[str] = field(default_factory=Counter)
     """Characters beyond ASCII."""
     shown: dict[str, Lowest[Shown]] = field(default_factory=dict)
+    """Source -> a few of its rows."""
     phrases: Phrases = field(default_factory=Phrases)
-    languages: dict[str, Counter[str]] = field(default_factory=dict)
-    """Language of the answers -> source -> rows of the sample; a guess."""
-    speakers: dict[str, Lowest[Speaker]] = field(default_factory=dict)
-    """Language -> a few rows of the sample that seem to be in it."""
+    """Of the sample."""
 
     @classmethod
-    def of(cls, folder: Path, sides: Sequence[str], *, seed: int, twins: Sequence[Twin]) -> Survey:
-        """Read every `SIDE.jsonl` once, and then the rows of the sample again.
-
-        Twins are told about every row, so that they may find the one they are like.
-        """
+    def of(cls, folder: Path, sides: Sequence[str], *, seed: int) -> Survey:
+        """Read every `SIDE.jsonl`, once."""
         survey = cls()
-        paths = {side: folder / f"{side}.jsonl" for side in sides}
-        sample: Lowest[tuple[str, Spot]] = Lowest(SAMPLE)
-        for side, path in paths.items():
-            for line in lines(path, seed=seed):
-                survey._add(line, twins)
-                sample.offer(line.lot, _spot, side, line)
-        drawn = sample.drawn()
-        for side, path in paths.items():
-            for line in read_at(path, (spot for name, spot in drawn if name == side)):
-                survey._study(line)
+        sample: Lowest[list[tuple[str, str]]] = Lowest(SAMPLE)
+        for side in sides:
+            for line in lines(folder / f"{side}.jsonl", seed=seed):
+                turns = list(turns_in(line.row))
+                survey._add(line, turns)
+                sample.offer(line.lot, list, turns)
+        for turns in sample.drawn():
+            said: dict[str, list[str]] = {}
+            for part, text in turns:
+                said.setdefault(part, []).append(text)
+            survey.phrases.add(said)
         return survey
 
-    def _add(self, line: Line, twins: Sequence[Twin]) -> None:
-        body, source, _ = taken_apart(line.row)
+    def _add(self, line: Line, turns: Sequence[tuple[str, str]]) -> None:
+        source = line.row["source"]
         self.rows[source] += 1
-        turns = list(turns_in(body))
         self._measure(source, turns)
         text = "\n".join(said for _, said in turns)
-        for run in () if text.isascii() else BEYOND_ASCII.findall(text):
+        for run in _BEYOND_ASCII.findall(text):
             self.characters.update(run)
         for sign, span in signs_in(text):
             sightings = self.signs.setdefault(sign.name, Sightings())
             sightings.sources[source] += 1
             sightings.examples.offer(line.lot, _sighting, line, text, span)
-        for twin in twins:
-            twin.meet(body, line.place, length=len(text), text=text)
         self.shown.setdefault(source, Lowest(SHOWN)).offer(line.lot, _shown, line)
 
     def _measure(self, source: str, turns: Iterable[tuple[str, str]]) -> None:
@@ -151,34 +125,9 @@ class Survey:
         lengths = self.lengths.setdefault(source, {})
         for part, text in turns:
             words[part] += len(text.split())
-            size = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
-            lengths.setdefault(part, Lengths()).bytes += size
+            lengths.setdefault(part, Lengths()).bytes += len(text.encode("utf-8", "replace"))
         for part, count in words.items():
             lengths[part].words[count] += 1
-
-    def _study(self, line: Line) -> None:
-        """What takes too long for every row."""
-        body, source, _ = taken_apart(line.row)
-        said: dict[str, list[str]] = {}
-        for part, text in turns_in(body):
-            said.setdefault(part, []).append(text)
-        self.phrases.add(said)
-        answers = said.get("assistant") or [text for texts in said.values() for text in texts]
-        text = "\n".join(answers)
-        language = guess(text)
-        self.languages.setdefault(language, Counter())[source] += 1
-        heard = self.speakers.setdefault(language, Lowest(SPEAKERS))
-        heard.offer(line.lot, Speaker, line.place, source, text[: 2 * AROUND])
-
-
-def taken_apart(row: dict[str, Any]) -> tuple[dict[str, Any], str, dict[str, str]]:
-    """(body, source, labels) of a row as `prepare` writes it."""
-    body = {key: value for key, value in row.items() if key not in ("source", "labels")}
-    return body, row["source"], row.get("labels", {})
-
-
-def _spot(side: str, line: Line) -> tuple[str, Spot]:
-    return side, Spot.of(line)
 
 
 def _sighting(line: Line, text: str, span: Span) -> Sighting:
@@ -193,16 +142,16 @@ def _sighting(line: Line, text: str, span: Span) -> Sighting:
 
 
 def _shown(line: Line) -> Shown:
-    body, _, labels = taken_apart(line.row)
-    return Shown(line.place, labels, clipped(body))
+    labels = ", ".join(f"{name} {value}" for name, value in line.row.get("labels", {}).items())
+    return Shown(line.place, (labels,), clipped(line.row))
 
 
-def merged(lengths: dict[str, dict[str, Lengths]]) -> Iterator[tuple[str, Lengths]]:
-    """(part, words) over all sources."""
+def merged(lengths: dict[str, dict[str, Lengths]]) -> dict[str, Lengths]:
+    """Part -> words, over all sources."""
     together: dict[str, Lengths] = {}
     for parts in lengths.values():
         for part, found in parts.items():
             whole = together.setdefault(part, Lengths())
             whole.words.update(found.words)
             whole.bytes += found.bytes
-    yield from together.items()
+    return together

@@ -9,24 +9,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
-import http.client
 import json
+import logging
 import re
-import socket
-import threading
+import ssl
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from contextlib import suppress
-from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from graftlab.files.reading import load_json
 from graftlab.recipes.rewriters.answer_cache import CachedAnswer
 from graftlab.recipes.rewriters.base import RewriterError
+
+if TYPE_CHECKING:
+    from httpx2 import Response
 
 _LONGEST_BODY = 16 * 2**20
 _LONGEST_WAIT = 600.0
@@ -61,53 +60,60 @@ class Endpoint:
         """`timeout`: seconds without a byte; `longest`: seconds for the whole of a request."""
         self.url, self.timeout = url.rstrip("/") + "/chat/completions", timeout
         self.longest, self._key = longest, key
-        # Redirections would carry the key to another host.
-        handlers: list[Any] = [_NoRedirection(), _Http(), _Https()]
-        if urllib.parse.urlsplit(url).hostname in _LOOPBACK:
-            handlers.append(urllib.request.ProxyHandler({}))
-        self._opener = urllib.request.build_opener(*handlers)
+        self._is_local = urlsplit(url).hostname in _LOOPBACK
+        self._tls = ssl.create_default_context()
+        logging.getLogger("httpx2").setLevel(logging.WARNING)  # it tells every request
 
     def __repr__(self) -> str:
         return f"Endpoint({self.url!r})"
 
     def ask(self, payload: dict[str, Any]) -> CachedAnswer | Again | Refused:
         """Send one request. Raises RewriterError where every other would fail alike."""
+        from httpx2 import ConnectTimeout, HTTPError, TimeoutException
+
+        try:
+            response, data = asyncio.run(self._post(payload))
+        except TimeoutError:
+            return Again(f"no whole answer within {self.longest:g} s", paid=True)
+        except ConnectTimeout:
+            return Again(f"no connection within {self.timeout:g} s")
+        except TimeoutException:
+            return Again(f"no answer within {self.timeout:g} s", paid=True)
+        except (HTTPError, OSError) as error:
+            return Again(f"no connection: {self._safe(str(error))}")
+        return self._read(data) if response.status_code == 200 else self._failed(response, data)
+
+    async def _post(self, payload: dict[str, Any]) -> tuple[Response, bytes]:
+        """The response and its body; redirections, which could carry the key away, are none."""
+        from httpx2 import AsyncClient
+
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        headers["Accept-Encoding"] = "identity"
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        body = json.dumps(payload).encode()
-        request = urllib.request.Request(self.url, data=body, headers=headers, method="POST")
-        limit = _Limit(self.longest)
-        try:
-            with limit, self._opener.open(request, timeout=self.timeout) as response:
-                data = response.read(_LONGEST_BODY)
-        except urllib.error.HTTPError as error:
-            with error:
-                return self._failed(error)
-        except TimeoutError:
-            return Again(f"no answer within {self.timeout:g} s", paid=True)
-        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-            if limit.passed:
-                return Again(f"no whole answer within {self.longest:g} s", paid=True)
-            reason = getattr(error, "reason", error)
-            if isinstance(reason, TimeoutError):
-                return Again(f"no connection within {self.timeout:g} s")
-            return Again(f"no connection: {self._safe(str(reason))}")
-        if limit.passed:
-            return Again(f"no whole answer within {self.longest:g} s", paid=True)
-        return self._read(data)
+        body, data = json.dumps(payload).encode(), bytearray()
+        # No proxy stands in front of this machine itself.
+        client = AsyncClient(timeout=self.timeout, verify=self._tls, trust_env=not self._is_local)
+        async with (
+            asyncio.timeout(self.longest),
+            client,
+            client.stream("POST", self.url, content=body, headers=headers) as response,
+        ):
+            async for part in response.aiter_raw():
+                data += part
+                if len(data) > _LONGEST_BODY:
+                    break
+        return response, bytes(data)
 
-    def _failed(self, error: urllib.error.HTTPError) -> Again | Refused:
-        try:
-            said = error.read(2000).decode("utf-8", "replace")
-        except (OSError, http.client.HTTPException):
-            said = ""
-        why = f"HTTP {error.code} {self._safe(' '.join(said.split()))[:300]}".strip()
-        if error.code in (408, 425, 429) or error.code >= 500:
-            return Again(why, after=_retry_after(error.headers.get("Retry-After")))
-        if error.code in (400, 413, 422):
+    def _failed(self, response: Response, data: bytes) -> Again | Refused:
+        said = data[:2000].decode("utf-8", "replace")
+        code = response.status_code
+        why = f"HTTP {code} {self._safe(' '.join(said.split()))[:300]}".strip()
+        if code in (408, 425, 429) or code >= 500:
+            return Again(why, after=_retry_after(response.headers.get("Retry-After")))
+        if code in (400, 413, 422):
             return Refused(why)
-        raise RewriterError(f"{self.url} answers {why}: {_advice(error.code)}")
+        raise RewriterError(f"{self.url} answers {why}: {_advice(code)}")
 
     def _read(self, data: bytes) -> CachedAnswer | Again:
         try:
@@ -128,75 +134,6 @@ class Endpoint:
     def _safe(self, said: str) -> str:
         """What an endpoint said, which may quote the key."""
         return said.replace(self._key, "***") if self._key else said
-
-
-class _Limit:
-    """Ends a request after `seconds`, though bytes drip in: its socket is shut down.
-
-    A timeout of the socket begins anew with every byte, of the headers as of the body.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self.passed = False
-        self._socket: socket.socket | None = None
-        self._timer = threading.Timer(seconds, self._end)
-        self._timer.daemon = True
-
-    def __enter__(self) -> None:
-        _limit.set(self)
-        self._timer.start()
-
-    def __exit__(self, *error: object) -> None:
-        self._timer.cancel()
-        _limit.set(None)
-
-    def watch(self, connected: socket.socket) -> None:
-        """The connection that is to be ended; at once where the time has passed meanwhile."""
-        self._socket = connected
-        if self.passed:
-            self._end()
-
-    def _end(self) -> None:
-        self.passed = True
-        if self._socket is not None:
-            with suppress(OSError):  # gone already
-                # Of the socket itself: the one over TLS would first say goodbye.
-                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-
-
-_limit: ContextVar[_Limit | None] = ContextVar("limit", default=None)
-
-
-def _watched(connection: http.client.HTTPConnection) -> None:
-    if (limit := _limit.get()) is not None:
-        limit.watch(connection.sock)
-
-
-class _Connection(http.client.HTTPConnection):
-    def connect(self) -> None:
-        super().connect()
-        _watched(self)
-
-
-class _SecureConnection(http.client.HTTPSConnection):
-    def connect(self) -> None:
-        super().connect()
-        _watched(self)
-
-
-class _Http(urllib.request.HTTPHandler):
-    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_Connection, req)
-
-
-class _Https(urllib.request.HTTPSHandler):
-    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_SecureConnection, req)
-
-
-class _NoRedirection(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
 
 
 def _count(value: Any) -> int:

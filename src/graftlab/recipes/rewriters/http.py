@@ -125,8 +125,9 @@ class HttpClient:
         self.spec, self.frame = spec, spec.frame()
         key = _key_for(spec.url, spec.key_env)
         self.endpoint = Endpoint(spec.url, key=key, timeout=spec.timeout, longest=spec.longest)
+        folder = default_cache() if spec.cache is None else Path(spec.cache).expanduser()
         name = hashlib.sha256(f"{spec.url} {spec.model}".encode()).hexdigest()[:16]
-        self.answers = AnswerCache(_cache_folder(spec.cache) / f"rewriter-{name}.jsonl")
+        self.answers = AnswerCache(folder / f"rewriter-{name}.jsonl")
         self.budget = SpendingLimit(
             prompt_price=spec.prompt_price, answer_price=spec.answer_price, limit=spec.max_cost
         )
@@ -147,7 +148,8 @@ class HttpClient:
             try:
                 for text in texts:
                     payload = self._payload(text)
-                    keys.append(key := _key_of(self.spec.url, payload))
+                    told = json.dumps([self.spec.url, payload], sort_keys=True)
+                    keys.append(key := hashlib.sha256(told.encode()).hexdigest())
                     if key not in sent:
                         sent[key] = pool.submit(self._answer, key, payload)
                 return [_as_rewrite(sent[key].result()) for key in keys]
@@ -234,15 +236,6 @@ class HttpClient:
                 "command again when it is up."
             )
         return miss
-
-
-def _cache_folder(given: str | None) -> Path:
-    return default_cache() if given is None else Path(given).expanduser()
-
-
-def _key_of(url: str, payload: dict[str, Any]) -> str:
-    sent = json.dumps([url, payload], sort_keys=True)
-    return hashlib.sha256(sent.encode()).hexdigest()
 
 
 def _as_rewrite(found: CachedAnswer | Miss) -> str | Miss:

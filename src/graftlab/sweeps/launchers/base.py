@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import signal
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from graftlab.errors import require_range
 from graftlab.registry import group
+from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.slots import Slot, find_slots
 
-if TYPE_CHECKING:
-    from graftlab.sweeps.ledger import Ledger
-    from graftlab.sweeps.workers import Workers
+
+class Workers(Protocol):
+    """What a launcher starts: worker processes here, on a cluster, or anywhere."""
+
+    @property
+    def parting(self) -> str:
+        """What people are told when a signal has ended the launch."""
+
+    def start(self) -> None:
+        """Start the workers; they claim jobs from the ledger by themselves."""
+
+    def poll(self) -> bool:
+        """Look after the workers; whether any is left."""
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Tell every worker to save and leave."""
+
+    def close(self) -> None:
+        """Stop what still runs and wait for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from graftlab.errors import require_range
 from graftlab.registry import choice
-from graftlab.sweeps.launchers.base import Launcher, LaunchRequest
+from graftlab.sweeps.launchers.base import Launcher, LaunchRequest, Workers
 from graftlab.sweeps.pool import Pool
 from graftlab.sweeps.slots import Slot
-
-if TYPE_CHECKING:
-    from graftlab.sweeps.workers import Workers
 
 
 @choice("joint")

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from graftlab.registry import choice
-from graftlab.sweeps.launchers.base import Launcher, LaunchRequest
+from graftlab.sweeps.launchers.base import Launcher, LaunchRequest, Workers
 from graftlab.sweeps.pool import Pool
 from graftlab.sweeps.slots import Slot
-
-if TYPE_CHECKING:
-    from graftlab.sweeps.workers import Workers
 
 
 @choice("local")

@@ -8,22 +8,17 @@ import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from graftlab.console import say
 from graftlab.errors import GraftlabError, require_range
 from graftlab.registry import choice
-from graftlab.sweeps.cluster import Cluster
-from graftlab.sweeps.launchers.base import Launcher, LaunchRequest
+from graftlab.sweeps.cluster import Cluster, slots_elsewhere
+from graftlab.sweeps.launchers.base import Launcher, LaunchRequest, Workers
 from graftlab.sweeps.node_agent import NodeAgent
 from graftlab.sweeps.pool import KILLED, LONGEST_STOP
 from graftlab.sweeps.slots import Slot
 
-if TYPE_CHECKING:
-    from graftlab.sweeps.workers import Workers
-
-MOST = 16
-"""Workers at once where `launcher.slots` does not say."""
 CALLS = 3
 """Of a host at once: it runs, is told to save, and is told not to wait for that."""
 
@@ -46,10 +41,7 @@ class RayLauncher(Launcher):
         require_range("launcher.cpus_per_job", self.cpus_per_job, least=1)
 
     def places(self, work: LaunchRequest) -> list[Slot]:
-        """Slots on nodes that are not known yet."""
-        count = min(self.slots or MOST, max(1, work.jobs))
-        threads = self.threads or max(1, self.cpus_per_job // work.devices)
-        return [Slot(f"ray {i}", {"OMP_NUM_THREADS": str(threads)}) for i in range(count)]
+        return slots_elsewhere(self, work, name="ray", cpus=self.cpus_per_job)
 
     def workers(self, work: LaunchRequest, slots: list[Slot], launch: str) -> Workers:
         return Actors(self, work, slots, launch)

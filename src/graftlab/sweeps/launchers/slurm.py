@@ -8,20 +8,15 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from graftlab.console import say
 from graftlab.errors import GraftlabError, require_choice, require_range
 from graftlab.registry import choice
-from graftlab.sweeps.cluster import Cluster
-from graftlab.sweeps.launchers.base import Launcher, LaunchRequest
+from graftlab.sweeps.cluster import Cluster, slots_elsewhere
+from graftlab.sweeps.launchers.base import Launcher, LaunchRequest, Workers
 from graftlab.sweeps.slots import Slot
 
-if TYPE_CHECKING:
-    from graftlab.sweeps.workers import Workers
-
-MOST = 16
-"""Workers at once where `launcher.slots` does not say."""
 LAUNCH = "slurm"
 """Name of every launch on the cluster: what runs there works for whoever watches."""
 
@@ -69,12 +64,7 @@ class SlurmLauncher(Launcher):
         return LAUNCH
 
     def places(self, work: LaunchRequest) -> list[Slot]:
-        """Slots on nodes that are not known yet."""
-        count = min(self.slots or MOST, max(1, work.jobs))
-        threads = self.threads or max(1, self.cpus_per_job // work.devices)
-        return [
-            Slot(f"{self.cluster} {i}", {"OMP_NUM_THREADS": str(threads)}) for i in range(count)
-        ]
+        return slots_elsewhere(self, work, name=self.cluster, cpus=self.cpus_per_job)
 
     def workers(self, work: LaunchRequest, slots: list[Slot], launch: str) -> Workers:
         return ArrayJobs(self, work, slots, launch)

@@ -56,7 +56,7 @@ class Checkpointer(StepCallback):
         asked = rung or step in self.observer.keeps or number is not None or trainer.should_stop
         if ends or best or due(step, plan, **every):
             loss = self.recorder.row.get("valid_loss") if self.recorder.ranks else None
-            self.save(trainer, loss, ends=ends)
+            self.save(trainer, loss)
         elif asked:  # without its loss: the run left alone would not have ranked it
             self.save(trainer, None)
         if number is not None:
@@ -65,7 +65,7 @@ class Checkpointer(StepCallback):
         if rung and not ends and not trainer.should_stop:
             self._ask(trainer, first_time=True)
 
-    def save(self, trainer: Trainer, valid_loss: float | None, *, ends: bool = False) -> None:
+    def save(self, trainer: Trainer, valid_loss: float | None) -> None:
         """Write the checkpoint of the finished step; it appears whole or not at all."""
         path = self.store.path(trainer.global_step, valid_loss)
         if trainer.is_global_zero:
@@ -74,7 +74,7 @@ class Checkpointer(StepCallback):
         if trainer.is_global_zero:
             self.store.publish(path)
             self.observer.saved(trainer.global_step, path)
-            self.store.prune(self.spec.keep, ends=ends)
+            self.store.prune(self.spec.keep)
         trainer.strategy.barrier()  # nobody looks for a checkpoint before it is there
 
     def _ask(self, trainer: Trainer, *, first_time: bool) -> None:

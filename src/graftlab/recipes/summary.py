@@ -1,57 +1,18 @@
-"""What `prepare` shows: a line per step while rows pass, and a table of what became of them."""
+"""What `prepare` says at its end: a table of what became of the rows, and where they lie."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from graftlab.console import console, say
-from graftlab.progress import Progress, Row
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from graftlab.recipes.pipeline import StepCounts
     from graftlab.recipes.prepare import Prepared
-
-
-class StepProgress:
-    """A row for each step, by the progress of the rows that pass through it."""
-
-    def __init__(self) -> None:
-        self._progress: Progress | None = None
-
-    def __enter__(self) -> StepProgress:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._progress is not None:
-            self._progress.close()
-
-    def show(self, tallies: Sequence[StepCounts]) -> None:
-        """Draw the counts, if it is time again."""
-        if self._progress is None:
-            self._progress = Progress(*(tally.step for tally in tallies), console=console())
-            self._progress.start()
-        if self._progress.due:
-            before = [None, *tallies]
-            self._progress.show([*map(_row, tallies, before)])
-
-
-def _row(tally: StepCounts, before: StepCounts | None) -> Row:
-    """How far a step is; of how many rows, once the one before it has given all of its own."""
-    done = tally.given.total() + tally.dropped
-    known = tally.finished or (before is not None and before.finished)
-    total = max(done, tally.taken.total()) or None
-    return Row(done, total if known else None, _numbers(tally), counted=False)
-
-
-def _numbers(tally: StepCounts) -> str:
-    if not tally.taken:
-        return ""
-    dropped = f", {tally.dropped:,} dropped" if tally.dropped else ""
-    return f"{tally.taken.total():,} in{dropped}, {tally.given.total():,} out"
 
 
 def briefly(made: Prepared) -> None:
@@ -95,13 +56,10 @@ def _table(tallies: Sequence[StepCounts]) -> Table:
         counts = (tally.taken.total(), tally.kept, tally.dropped, tally.given.total())
         why = [_listed(tally.reasons)] if tally.reasons else []
         why += [f"of their text: {_listed(tally.parts)}"] if tally.parts else []
-        why += [f"metadata left behind: {_names(tally.metadata)}"] if tally.metadata else []
+        names = ", ".join(sorted(tally.metadata))
+        why += [f"metadata left behind: {names}"] if names else []
         table.add_row(tally.step, *(f"{count:,}" for count in counts), "\n".join(why))
     return table
-
-
-def _names(keys: Iterable[str]) -> str:
-    return ", ".join(sorted(keys))
 
 
 def _listed(reasons: Counter[str]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from graftlab.sweeps import limits
+from graftlab import limits
 from graftlab.sweeps.slots import find_slots
 
 GIB = 2**30
