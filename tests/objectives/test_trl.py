@@ -22,7 +22,7 @@ from graftlab.text.encode import TokenSet
 from graftlab.types import Batch
 from pairs import answer_set, loader, pair_set
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 STEPS, EACH, LR = 10, 4, 1e-3
 
 WORDS = [

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from graftlab.objectives.sft import SFT
 from graftlab.training.callbacks.early_stopping import EarlyStopping
 from graftlab.training.callbacks.likelihood import LikelihoodAlarm
 from graftlab.training.callbacks.plateau import Plateau
@@ -18,6 +19,7 @@ from graftlab.training.observer import Observer
 from graftlab.training.watch import Callbacks, Samples, Validation
 
 PLAN: Any = SimpleNamespace(steps_per_epoch=5, total_steps=20)
+MODULE: Any = SimpleNamespace(objective=SFT(), policy=SimpleNamespace(state={}))
 
 
 def a_recorder() -> Recorder:
@@ -255,7 +257,7 @@ def test_a_rung_measures_for_the_observer_alone() -> None:
     rows = {}
     for step in (2, 3, 5, 10):
         recorder.step, recorder.row, recorder.due = step, {"step": step}, False
-        validator.after_step(Trainer(global_step=step), None)  # type: ignore[arg-type]
+        validator.after_step(Trainer(global_step=step), MODULE)
         rows[step] = (dict(recorder.row), recorder.due)
     assert rows[2] == ({"step": 2}, False)
     assert rows[3] == ({"step": 3, "rung_loss": 100.0}, True)
