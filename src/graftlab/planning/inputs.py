@@ -14,8 +14,6 @@ from graftlab.models.metadata import ModelMetadata
 from graftlab.planning.shape import Adapted, Shape, measure
 from graftlab.planning.workload import Documents, guess_documents
 from graftlab.recipes.dataset import ensure_dataset
-from graftlab.training.anchors import drawn, read_anchors
-from graftlab.training.setup import require_takes
 from graftlab.training.spec import TrainSpec
 from graftlab.training.teacher import num_weights
 
@@ -42,6 +40,8 @@ def shape_of(base: ModelMetadata, spec: TrainSpec, rank: int) -> Shape:
 def read_documents(spec: TrainSpec, base: ModelMetadata) -> Documents:
     """Lengths of the documents, counted or estimated; what a recipe makes is made first."""
     from graftlab.text.encode import encode
+    from graftlab.training.anchors import drawn, read_anchors
+    from graftlab.training.setup import require_takes
 
     ensure_dataset(spec.data, tell=False)
     if not spec.data.has_files:
