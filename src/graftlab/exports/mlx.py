@@ -134,7 +134,7 @@ def mlx_config(adapter: Trained) -> dict[str, Any]:
 
 
 def _from_peft(adapter: Trained) -> Iterator[tuple[str, Tensor]]:
-    for key in ("modules_to_save", "alpha_pattern", "lora_bias"):
+    for key in ("modules_to_save", "alpha_pattern", "lora_bias", "trainable_token_indices"):
         if adapter.config.get(key):
             raise ModelError(f"{adapter.path}: mlx-lm has no {key}; train without it.")
     for name, match in _parsed(adapter):

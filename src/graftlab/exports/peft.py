@@ -73,7 +73,9 @@ class Peft(Target):
         from safetensors.torch import load_file
 
         config = PeftConfig.from_pretrained(str(folder))
-        if not isinstance(config, LoraConfig) or config.r != adapter.rank:
+        # With ranks of their own for some modules, each tensor says its rank.
+        one_rank = isinstance(config, LoraConfig) and not config.rank_pattern
+        if not isinstance(config, LoraConfig) or (one_rank and config.r != adapter.rank):
             raise ModelError(f"{folder.name}/{CONFIG} does not describe this adapter to PEFT.")
         found = load_file(folder / WEIGHTS)
         wanted = in_peft(adapter).state

@@ -57,6 +57,11 @@ def question_of(
     base = cache.base(spec)
     documents = cache.documents(spec)
     notes = list(documents.notes)
+    if kinds := spec.model.stateful_layers():
+        notes.append(
+            f"Of its {', '.join(kinds)} layers the weights are counted, but not what they keep for "
+            "the backward pass: leave room in memory."
+        )
     knobs = Knobs(
         spec.batch_size,
         spec.accumulate,
@@ -170,7 +175,7 @@ def _advised(spec: TrainSpec, shape: Shape, load: Workload) -> AdvisedRun:
         p95=ordered[round(0.95 * (len(ordered) - 1))],
         over_limit=load.budget.over_limit,
         early_stopping=bool(spec.callbacks.waiting),
-        packed=spec.packing.strategy != "none",
+        packed=spec.packing.strategy != "none" or bool(spec.model.stateful_layers()),
     )
 
 

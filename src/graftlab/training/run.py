@@ -33,6 +33,7 @@ from graftlab.training.announce import announce
 from graftlab.training.callbacks.recorder import HISTORY_WRITER, Recorder
 from graftlab.training.checkpoint import CheckpointStore, Saved
 from graftlab.training.device import matrix_peak
+from graftlab.training.drawn import draw_from_data
 from graftlab.training.finish import Finish
 from graftlab.training.fit import Fit
 from graftlab.training.flops import flops_per_token
@@ -72,6 +73,7 @@ def _execute(spec: TrainSpec, folder: RunFolder, signals: Signals, observer: Obs
     resume = claim(spec, folder)
     setup = resolve_setup(spec, folder)
     with _open(setup) as (adapter, teacher):
+        draw_from_data(setup, adapter, resumed=resume is not None)
         compiled, compile_reason = whether_to_compile(setup, adapter.base)
         probe = _prove_isolation(setup, adapter)
         if setup.writes:
@@ -115,7 +117,8 @@ def _open(setup: Setup) -> Iterator[tuple[Adapter, Policy | None]]:
 
 def _prove_isolation(setup: Setup, adapter: Adapter) -> str:
     """What the probe found, for the log. Raises LeakError when packed documents see each other."""
-    if setup.spec.packing.strategy == "none" and setup.spec.batch_size == 1:
+    one_by_one = setup.spec.packing.strategy == "none" and setup.spec.batch_size == 1
+    if one_by_one and not adapter.base.stateful_layers:
         return "one document at a time: nothing to keep apart"
     return check_isolation(adapter.base, adapter, autocast=setup.precision.autocast)
 

@@ -94,7 +94,9 @@ def look(spec: InspectSpec) -> Inspection:
     from graftlab.packing.plan import plan_rows
     from graftlab.text.encode import encode
     from graftlab.text.show import shown_tokens
+    from graftlab.training.auto import resolve_packing
 
+    settled = resolve_packing(spec.packing, spec.model)
     tokenizer = spec.model.load_tokenizer()
     data = spec.data.load(reserved=tokenizer.reserved)
     turns, limit = spec.data.train_turns, spec.packing.max_length
@@ -115,7 +117,7 @@ def look(spec: InspectSpec) -> Inspection:
 
     over = [(where(i), int(tokens.lengths[i])) for i in (~inside).nonzero()[0]]
     return Inspection(
-        notes=[*tokenizer.notes, *data.notes, *_notes(tokens, data.train)],
+        notes=[*settled, *tokenizer.notes, *data.notes, *_notes(tokens, data.train)],
         shown=[
             Shown(where(i), shown_tokens(tokens[i], tokenizer))
             for i in range(min(spec.rows, len(tokens)))
