@@ -11,14 +11,23 @@ padding, and every document starts with a zero in `positions`:
     positions      0 1 2 3 0 1 2 0 1         a zero starts a document
     labels         - a a e - b e - e         the token to predict *after* this one; "-" is IGNORE
 
-Labels are shifted once, in `text/encode.py`, and nowhere else.
+A document may be a small tree of *segments*: a shared prompt, then branches that each continue it.
+
+    segments       P P P P   C C C   R R     one document: a pair of answers
+    positions      0 1 2 3   4 5 6   4 5     a branch goes on where its parent ends
+    parents        -1        0       0       it sees its ancestors and itself, never a sister
+    kinds          0         1       2       PLAIN, CHOSEN, REJECTED
+
+What branches share ends before its last token: each begins with that one, whose label is the first
+word of its own. Labels are shifted once, in `text/memmap_writer.py`, and nowhere else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,6 +36,9 @@ if TYPE_CHECKING:
 
 IGNORE = -100
 """Label of a position that is not trained (PyTorch's own default for cross-entropy)."""
+
+PLAIN, CHOSEN, REJECTED = 0, 1, 2
+"""Kinds of segments: of no preference; the better (or a desirable) answer; the worse one."""
 
 ROLES = ("system", "user", "assistant")
 
@@ -85,12 +97,18 @@ def place_of(source: str, line: int, index: int = 0) -> str:
 class Tokens:
     """One encoded document, already shifted: `labels[t]` is predicted from `input_ids[: t + 1]`.
 
-    Both arrays are int32 of shape (T,); positions are 0..T-1. Nothing follows the last label: later
-    tokens cannot change the loss of a causal model, so they are not computed.
+    Both arrays are int32 of shape (T,). Nothing follows the last label of a branch: later tokens
+    cannot change the loss of a causal model, so they are not computed.
+
+    `segments` (s, 3) int32 has a row for each segment, in the order of the tokens: its length, its
+    parent (a row above it, -1: none) and its kind; None for one plain segment. `weights` (T,)
+    float32 says how much each label counts; None: all of them once.
     """
 
     input_ids: np.ndarray
     labels: np.ndarray
+    segments: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -100,37 +118,71 @@ class Tokens:
 class Batch:
     """A flat micro-batch; see the module docstring for the layout.
 
-    Contract: `positions` is the only place where document boundaries are said; `boundaries` holds
-    the same as cumulative offsets [0, ..., N] (int32, on the CPU), derived once per batch.
-    `step_units` is the number of labelled positions of the *whole* optimizer step this batch
-    belongs to, over all its micro-batches and all ranks: the divisor of the summed loss.
+    `boundaries` are the cumulative offsets [0, ..., N] of its segments; without the tables of
+    segments below, each segment is a document, and a zero in `positions` starts it. `parents` are
+    numbered within the batch, -1: none; None where all are. `owners` rise: the document that each
+    segment belongs to; both and `kinds` lie on the CPU. `reference` holds what a reference pass
+    found for each segment.
+
+    `step_units` is what the summed loss is divided by: the labels (or their weights, or documents)
+    of the *whole* optimizer step this batch belongs to, over all its micro-batches and all ranks.
     """
 
     input_ids: torch.Tensor  # (1, N) int64
     labels: torch.Tensor  # (1, N) int64
     positions: torch.Tensor  # (1, N) int64
-    boundaries: torch.Tensor  # (documents + 1,) int32, CPU
-    step_units: int
+    boundaries: torch.Tensor  # (segments + 1,) int32, CPU
+    step_units: float
     micro_step: int = 0  # index of this micro-batch within its optimizer step
     ends_step: bool = True  # the optimizer steps after this micro-batch
+    parents: torch.Tensor | None = None  # (segments,) int32, CPU
+    owners: torch.Tensor | None = None  # (segments,) int32, CPU
+    kinds: torch.Tensor | None = None  # (segments,) int8, CPU
+    weights: torch.Tensor | None = None  # (1, N) float32; None: every label counts once
+    reference: torch.Tensor | None = None  # (segments,) float32
 
     @property
     def num_tokens(self) -> int:
         return int(self.input_ids.numel())
 
-    def documents(self) -> Iterator[slice]:
-        """The documents' extents as slices into the N positions."""
-        edges = self.boundaries.tolist()
-        for start, end in pairwise(edges):
+    def segments(self) -> Iterator[slice]:
+        """The segments' extents as slices into the N positions."""
+        for start, end in pairwise(self.boundaries.tolist()):
             yield slice(start, end)
 
+    def documents(self) -> Iterator[slice]:
+        """The extents of whole documents, their branches included."""
+        if self.owners is None:
+            yield from self.segments()
+            return
+        owned = zip(self.owners.tolist(), self.segments(), strict=True)
+        for _, group in groupby(owned, key=itemgetter(0)):
+            places = [place for _, place in group]
+            yield slice(places[0].start, places[-1].stop)
+
+    def count(self, unit: str) -> float:
+        """What this batch adds to a divisor: by "label" its labels or their weights, by "document"
+        its documents that have a label.
+        """
+        labelled = self.labels[0] != IGNORE
+        if unit == "document":
+            on_cpu = labelled.cpu()
+            return sum(bool(on_cpu[place].any()) for place in self.documents())
+        if self.weights is None:
+            return int(labelled.sum())
+        return float(self.weights[0][labelled].double().sum())
+
     def to(self, device: torch.device | str) -> Batch:
-        return Batch(
-            self.input_ids.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
-            self.positions.to(device, non_blocking=True),
-            self.boundaries,
-            self.step_units,
-            self.micro_step,
-            self.ends_step,
+        """The tables of segments but `reference` stay on the CPU, where attention reads them."""
+
+        def moved(tensor: torch.Tensor | None) -> torch.Tensor | None:
+            return None if tensor is None else tensor.to(device, non_blocking=True)
+
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+            positions=self.positions.to(device, non_blocking=True),
+            weights=moved(self.weights),
+            reference=moved(self.reference),
         )

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from afm_assets import config, make_assets
+from branched import as_token_set, pair_documents
 from graftlab.adapters.attach import attach
 from graftlab.adapters.lora import Lora
 from graftlab.apple.base import AFMBase
@@ -21,6 +22,9 @@ from graftlab.apple.model import AFMModel
 from graftlab.errors import ConfigError, LeakError, ModelError
 from graftlab.models.cache import acquire, forget
 from graftlab.models.probe import check_isolation, probe_batch, probe_documents
+from graftlab.models.probe_branches import check_branches
+from graftlab.objectives.policy import Policy
+from graftlab.packing.rows import make_batch
 from tolerance import assert_same
 
 LORA = Lora(rank=4, alpha=2, targets="all-linear")
@@ -107,6 +111,41 @@ def test_documents_are_isolated(make_afm, dtype):
 
     assert "documents are isolated" in check_isolation(base, adapter, autocast=autocast)
     assert base.dtype == dtype
+
+
+@pytest.mark.parametrize("attention", ["segments", "dense"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_branches_see_their_prompt_and_themselves(afm_folder, dtype, attention):
+    spec = AFMModel(path=str(afm_folder), attention=attention)
+    base = spec.load(dtype=dtype, device=torch.device("cpu"))
+    adapter = attach(base, LORA, seed=0, dtype=torch.float32)
+
+    def autocast():
+        mixed = dtype == torch.bfloat16
+        return torch.autocast("cpu", dtype=dtype) if mixed else nullcontext()
+
+    assert "branches behind a shared prompt" in check_branches(base, adapter, autocast=autocast)
+    assert base.backend == attention
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_pairs_train_as_two_documents_do(make_afm, checkpointing):
+    found = []
+    for share in (True, False):
+        base = make_afm()
+        adapter = attach(base, LORA, seed=0, dtype=torch.float32)
+        for name, parameter in adapter.named_parameters():
+            if name.endswith("b_transpose"):
+                torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))
+        base.set_checkpointing(checkpointing)
+        tokens = as_token_set(pair_documents(), share_prompts=share)
+        batch = make_batch(tokens, [0, 1, 2, 3], step_units=1)
+        assert (batch.parents is not None) == share
+        Policy(base, adapter).label_nll(batch).backward()
+        found.append([p.grad for _, p in adapter.named_parameters()])
+    for one, other in zip(*found, strict=True):
+        assert (one - other).norm() <= 1e-4 * other.norm()
+    assert all(gradient.abs().max() > 0 for gradient in found[0])
 
 
 def test_the_probe_sees_a_leak(make_afm, monkeypatch):

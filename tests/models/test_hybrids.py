@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from branched import as_token_set, pair_documents
 from chats import chats
 from graftlab.adapters.attach import attach, load_adapter
 from graftlab.adapters.lora import Lora
@@ -25,9 +26,11 @@ from graftlab.errors import ConfigError, LeakError, ModelError
 from graftlab.models.base import Base
 from graftlab.models.hf import HFModel
 from graftlab.models.probe import check_alone, check_isolation
+from graftlab.models.probe_branches import check_branches
 from graftlab.objectives.policy import Policy
 from graftlab.objectives.sft import SFT
 from graftlab.packing.plan import Packing
+from graftlab.packing.rows import make_batch
 from graftlab.planning.estimate import estimate_run
 from graftlab.training.auto import resolve_auto
 from graftlab.training.joint.groups import unfit
@@ -124,6 +127,27 @@ def test_the_probe_passes_and_a_few_steps_lower_the_loss(kind: str, make_base: M
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 0.1
     assert all(math.isfinite(loss) for loss in losses)
+
+
+@pytest.mark.parametrize("kind", ["lfm2", "qwen3_5", "falcon_h1", "granite4"])
+def test_branches_continue_their_prompts_state(kind: str, make_base: MakeBase) -> None:
+    """A shared prompt or one for each: the same loss and gradients."""
+    base = make_base(kind)
+    adapter = attached(base)
+    assert "branches" in check_branches(base, adapter, autocast=nullcontext)
+    stirred(adapter)
+    found = []
+    for share_prompts in (True, False):
+        tokens = as_token_set(pair_documents(), share_prompts=share_prompts)
+        batch = make_batch(tokens, range(len(tokens)), step_units=1)
+        loss = SFT().terms(Policy(base, adapter), batch)["loss"]
+        parameters = [parameter for _, parameter in adapter.named_parameters()]
+        found.append((loss.item(), batch.num_tokens, torch.autograd.grad(loss, parameters)))
+    (shared, fewer, ours), (apart, more, theirs) = found
+    assert fewer < more
+    assert shared == pytest.approx(apart, rel=1e-5)
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one - other).norm() <= 1e-4 * other.norm()
 
 
 @pytest.mark.parametrize("kind", HYBRIDS)

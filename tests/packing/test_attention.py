@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from graftlab.errors import ConfigError, ModelError
-from graftlab.packing import attention_segments
+from graftlab.packing import attention_segments, blocks
 from graftlab.packing.attention import (
     ATTENTION,
     choose_backend,
@@ -92,15 +92,15 @@ def test_packed_equals_alone(
 def test_documents_of_many_blocks(
     monkeypatch: pytest.MonkeyPatch, window: int | None, softcap: float | None
 ) -> None:
-    monkeypatch.setattr(attention_segments, "BLOCK", 16)
-    assert len(attention_segments._blocks(max(LENGTHS), heads=4)) == 5
+    monkeypatch.setattr(blocks, "BLOCK", 16)
+    assert len(blocks.query_blocks(max(LENGTHS), heads=4, keys=max(LENGTHS))) == 5
     compare(segments, torch.float64, window=window, softcap=softcap)
 
 
 def test_long_documents_get_shorter_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention_segments, "MAX_SCORES", 4 * 70 * 20)
-    blocks = attention_segments._blocks(70, heads=4)
-    assert blocks == [(0, 20), (20, 40), (40, 60), (60, 70)]
+    monkeypatch.setattr(blocks, "MAX_SCORES", 4 * 70 * 20)
+    found = blocks.query_blocks(70, heads=4, keys=70)
+    assert found == [(0, 20), (20, 40), (40, 60), (60, 70)]
 
 
 @pytest.mark.parametrize(("window", "softcap"), CASES)
@@ -186,7 +186,7 @@ def test_the_operator_says_the_truth_to_the_compiler(
 ) -> None:
     """Shapes, strides and dtypes of the fake implementations are the real ones, backward too."""
     query, key, value, _ = draw(dtype)
-    arguments = (query, key, value, BOUNDARIES, 0.3, window, softcap)
+    arguments = (query, key, value, BOUNDARIES, None, 0.3, window, softcap)
     torch.library.opcheck(attention_segments.segments_forward, arguments)
     views = [
         x.detach().transpose(0, 1).contiguous().transpose(0, 1).requires_grad_()

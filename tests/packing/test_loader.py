@@ -8,7 +8,7 @@ import pytest
 from graftlab.packing.loader import PackedLoader
 from graftlab.packing.rows import make_batch
 from graftlab.text.encode import TokenSet
-from graftlab.types import IGNORE
+from graftlab.types import CHOSEN, IGNORE, PLAIN, REJECTED
 
 
 def token_set(lengths: list[int]) -> TokenSet:
@@ -122,3 +122,90 @@ def test_ranks_share_the_rows_and_agree_on_the_steps():
 def test_without_a_seed_the_order_is_the_rows():
     ids = [b.input_ids[0].tolist() for b in loader(seed=None, batch_size=1, accumulate=1)]
     assert [list(dict.fromkeys(row)) for row in ids] == ROWS
+
+
+def branched_set() -> TokenSet:
+    """A plain document, a pair, and a row of one kind: segments of 4 | 3 2 1 | 2 tokens."""
+    tokens = token_set([4, 6, 2])
+    tokens.segments = np.array(
+        [[4, -1, PLAIN], [3, -1, PLAIN], [2, 0, CHOSEN], [1, 0, REJECTED], [2, -1, REJECTED]],
+        np.int32,
+    )
+    tokens.segment_offsets = np.array([0, 1, 4, 5])
+    tokens.weights = np.linspace(0, 1, 12, dtype=np.float32)
+    tokens.reference = np.arange(5, dtype=np.float32)
+    return tokens
+
+
+def test_branches_go_on_where_their_prompt_ends():
+    batch = make_batch(branched_set(), [1, 0, 2, 1], step_units=5).to("cpu")
+    assert batch.positions.tolist() == [[0, 1, 2, 3, 4, 3, *range(4), 0, 1, 0, 1, 2, 3, 4, 3]]
+    assert batch.boundaries.tolist() == [0, 3, 5, 6, 10, 12, 15, 17, 18]
+    assert batch.parents.tolist() == [-1, 0, 0, -1, -1, -1, 5, 5]
+    assert batch.owners.tolist() == [0, 0, 0, 1, 2, 3, 3, 3]
+    assert batch.kinds.tolist() == [0, 1, 2, 0, 2, 0, 1, 2]
+    assert batch.reference.tolist() == [1, 2, 3, 0, 4, 1, 2, 3]
+    assert batch.weights.shape == (1, 18)
+    places = [(place.start, place.stop) for place in batch.documents()]
+    assert places == [(0, 6), (6, 10), (10, 12), (12, 18)]
+    assert len(list(batch.segments())) == 8
+
+
+def test_a_batch_without_branches_is_of_the_same_form_in_a_set_with_some():
+    tokens = branched_set()
+    assert make_batch(tokens, [0, 2], step_units=5).parents.tolist() == [-1, -1]
+    empty = make_batch(tokens, [], step_units=5)
+    assert (empty.kinds.tolist(), empty.parents.tolist()) == ([PLAIN], [-1])
+    assert empty.reference.tolist() == [0]
+    assert empty.weights.shape == (1, 1)
+    assert empty.count("document") == empty.count("label") == 0
+
+
+def test_a_picked_set_finds_its_segments():
+    tokens = branched_set()
+    whole = make_batch(tokens, [1, 2], step_units=5)
+    tokens.picked = np.array([1, 2])
+    batch = make_batch(tokens, [0, 1], step_units=5)
+    assert batch.boundaries.tolist() == whole.boundaries.tolist()
+    assert batch.reference.tolist() == whole.reference.tolist() == [1, 2, 3, 4]
+
+
+def test_steps_are_divided_by_weights_or_by_what_is_asked_for():
+    tokens, rows = branched_set(), [[0, 2], [1]]
+
+    def units(**options) -> list[float]:
+        loader = PackedLoader(tokens, rows, batch_size=1, seed=None, **options)
+        batches = list(loader)
+        assert sum(batch.count("document") for batch in batches) == 3
+        return [batch.step_units for batch in batches]
+
+    labels = [(tokens[i].labels != IGNORE) @ tokens[i].weights for i in range(3)]
+    assert units() == pytest.approx([labels[0] + labels[2], labels[1]])
+    assert units(units=np.ones(3, np.int64)) == [2, 1]
+    tokens = branched_set()
+    tokens.weights = None
+    assert units() == [3, 3]
+
+
+def test_without_branches_anywhere_no_batch_has_parents():
+    tokens = branched_set()
+    tokens.segments[:, 1] = -1
+    batch = make_batch(tokens, [1], step_units=5)
+    assert batch.parents is None
+    assert batch.kinds.tolist() == [PLAIN, CHOSEN, REJECTED]
+    assert len(list(batch.documents())) == 1
+
+
+def test_ranks_agree_on_the_steps_of_pairs():
+    """One has no row left, and takes part with a batch of the same form."""
+    tokens, rows = branched_set(), [[0], [1], [2]]
+    options = {"batch_size": 1, "accumulate": 2, "seed": 3, "units": np.ones(3, np.int64)}
+    ranks = [list(PackedLoader(tokens, rows, rank=r, world_size=2, **options)) for r in range(2)]
+    assert [batch.step_units for batch in ranks[0]] == [3, 3]
+    assert [batch.step_units for batch in ranks[1]] == [3, 3]
+    counts = [[batch.count("document") for batch in batches] for batches in ranks]
+    assert sum(map(sum, counts)) == 3
+    assert counts[1][1] == 0
+    for batch in (*ranks[0], *ranks[1]):
+        tables = (batch.parents, batch.owners, batch.kinds, batch.reference)
+        assert {len(table) for table in tables} == {len(batch.boundaries) - 1}

@@ -11,6 +11,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from graftlab.text.cache import ARRAYS, cache_key, drafting, publish, read_array
 from graftlab.text.encode import TokenSet, encode
 from graftlab.text.show import as_text, shown_tokens
 from graftlab.text.tokenizer import Tokenizer
-from graftlab.types import IGNORE, Conversation, Message
+from graftlab.types import IGNORE, PLAIN, Conversation, Message
 
 Maker = Callable[[str], Tokenizer]
 
@@ -233,7 +234,7 @@ def test_tokens_grow_on_disk_not_in_memory(tmp_path: Path) -> None:
     for number in range(3000):
         flat.add(turns.Document(ids + number, trained, (0, 501, 500)), source=number)
     arrays = flat.arrays()
-    mark = spill.fingerprint(arrays["input_ids"], arrays["labels"], arrays["offsets"])
+    mark = spill.fingerprint(arrays)
     tokens = TokenSet(**arrays, fingerprint=mark)
     counts = tokens.num_labels
     peak = tracemalloc.get_traced_memory()[1]
@@ -361,3 +362,39 @@ def test_trained_tokens_are_told_apart_without_colour(
         chats(1)[0].messages, generation_prompt=False
     ).removesuffix("\n")
     assert any("green" in str(span.style) for span in coloured.spans)
+
+
+def test_turns_that_a_template_renders_anew_share_their_beginning(
+    chat_tokenizer: Maker, tmp_path: Path
+) -> None:
+    """One tree of the same tokens and labels; laid apart where asked for, or where too long."""
+    thinking = "<think>\nhm {}\n</think>\n\nAnswer {}"
+    exchanges = [
+        Message(role, text)
+        for i in range(4)
+        for role, text in (
+            ("user", f"Question {i}, " + "at length, " * 9),
+            ("assistant", thinking.format(i, i)),
+        )
+    ]
+    talks = [Conversation(tuple(exchanges), "f", 1), Conversation(tuple(exchanges[:2]), "f", 2)]
+    read = partial(encode, talks, chat_tokenizer("qwen3"), cache=tmp_path)
+    tree, apart = read(max_length=4096), read(max_length=4096, share_prompts=False)
+    assert (tree.sources.tolist(), apart.sources.tolist()) == ([0, 1], [0, 0, 0, 0, 1])
+    assert tree.fingerprint != apart.fingerprint
+    assert tree.num_labels.tolist() == [apart.num_labels[:4].sum(), apart.num_labels[4]]
+    assert tree.lengths[0] < 0.6 * apart.lengths[:4].sum()
+    assert tree[1].segments is None
+    segments = tree[0].segments
+    assert segments is not None
+    assert set(segments[:, 2].tolist()) == {PLAIN}
+    assert apart.segments is None
+    reader = turns.TurnReader(chat_tokenizer("qwen3"))
+    (first, *_), *_ = reader.documents(reader.drafts(talks[0]))
+    assert apart[0].input_ids.tolist() == first.ids[: len(apart[0])].tolist()
+    longest = int(apart.lengths.max())
+    assert longest < tree.lengths[0]
+    short = read(max_length=longest)
+    assert short.dropped == []
+    assert short.fingerprint == apart.fingerprint
+    assert read(max_length=4096, row_length=longest).fingerprint == apart.fingerprint

@@ -134,4 +134,6 @@ def _inputs(
             stack.callback(linear.register_forward_pre_hook(keeping(name)).remove)
         base.hidden(batch.to(base.device))
     trained = (batch.labels[0] != IGNORE).nonzero()[:, 0].to(base.device)
-    return {name: torch.cat(parts)[trained] for name, parts in seen.items() if parts}
+    rows = {name: torch.cat(parts) for name, parts in seen.items() if parts}
+    # Where layers carry state, a shared prompt is read anew for each branch: then all rows count.
+    return {name: x[trained] if len(x) == batch.num_tokens else x for name, x in rows.items()}

@@ -89,11 +89,13 @@ class AFMBase(Base):
         return int(layers.segment_0.num_layers if reuses else layers.num_layers)
 
     def hidden(self, batch: Batch) -> Tensor:
+        from graftlab.apple.attention import as_mask
+
         assert self.backend, "chosen before the first pass"
         outputs = self.model(
             batch.input_ids,
             positions=batch.positions,
-            attention_mask=batch.boundaries,  # see apple.attention
+            attention_mask=as_mask(batch.boundaries, batch.parents),
             mode="SKIP_OUTPUT_LAYER",
         )
         hidden: Tensor = outputs.last_hidden_state

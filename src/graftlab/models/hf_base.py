@@ -6,11 +6,11 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
 from graftlab.errors import ModelError
 from graftlab.models.base import Base, Dimensions
+from graftlab.packing.runs import find_runs
 from graftlab.packing.stateful import stateful_layers
 
 if TYPE_CHECKING:
@@ -78,24 +78,31 @@ class HFBase(Base):
     def hidden(self, batch: Batch) -> Tensor:
         """Final hidden states (1, N, D); documents are isolated by the packed attention.
 
-        Where layers carry state, by computing each segment in a pass of its own.
+        Where layers carry state, by computing each document in a pass of its own, and each branch
+        of one behind what it continues.
         """
+        if not self.stateful_layers:
+            return self._pass(batch.input_ids, batch.positions, batch.boundaries, batch.parents)
         import torch
 
-        if not self.stateful_layers or len(batch.boundaries) == 2:
-            return self._pass(batch.input_ids, batch.positions, batch.boundaries)
-        extents = list(pairwise(batch.boundaries.tolist()))
-        parts = [
-            self._pass(
-                batch.input_ids[:, start:end],
-                batch.positions[:, start:end],
-                torch.tensor([0, end - start], dtype=torch.int32),
+        parts = []
+        for run in find_runs(batch.boundaries, batch.parents):
+            extents = [slice(start, end) for start, end in (*run.prefix, (run.start, run.end))]
+            ids, positions = (
+                torch.cat([tensor[:, extent] for extent in extents], dim=1)
+                for tensor in (batch.input_ids, batch.positions)
             )
-            for start, end in extents
-        ]
+            alone = torch.tensor([0, ids.shape[1]], dtype=torch.int32)
+            parts.append(self._pass(ids, positions, alone)[:, run.before :])
         return torch.cat(parts, dim=1)
 
-    def _pass(self, input_ids: Tensor, positions: Tensor, boundaries: Tensor) -> Tensor:
+    def _pass(
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        boundaries: Tensor,
+        parents: Tensor | None = None,
+    ) -> Tensor:
         """Final hidden states of one pass through the decoder.
 
         No attention mask and an explicit `use_cache=False`: with either left out, transformers
@@ -105,6 +112,7 @@ class HFBase(Base):
             input_ids=input_ids,
             position_ids=positions,
             boundaries=boundaries,
+            parents=parents,
             packed_backend=self.backend,
             use_cache=False,
         )

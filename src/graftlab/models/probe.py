@@ -12,7 +12,7 @@ but running the model tells.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
@@ -22,6 +22,7 @@ from torch import Tensor
 from graftlab.errors import LeakError
 from graftlab.models.base import AttachedAdapter, Base
 from graftlab.models.finite import check_outputs
+from graftlab.packing.runs import find_runs
 from graftlab.types import IGNORE, Batch
 
 LENGTHS = (23, 41, 17)  # tokens of the documents A, B and C
@@ -53,7 +54,7 @@ def check_isolation(
     """
     a, b, c, other = probe_documents(base.vocab_size, seed)
     quiet = torch.compiler.set_stance("force_eager")
-    with _stirred(adapter, seed), base.evaluating(), quiet, autocast():
+    with stirred(adapter, seed), base.evaluating(), quiet, autocast():
         packed = _see(base, [a, b, c], skip=1)
         changed = _see(base, [other, b, c], skip=1)
         alone = _join(_see(base, [b]), _see(base, [c]))
@@ -91,7 +92,7 @@ def check_alone(
     """
     _, b, c, _ = probe_documents(base.vocab_size, seed)
     quiet = torch.compiler.set_stance("force_eager")
-    with _stirred(adapter, seed), base.evaluating(), quiet, autocast():
+    with stirred(adapter, seed), base.evaluating(), quiet, autocast():
         ours = _join(_see(base, [b]), _see(base, [c]))
         own = [base.own_logits(one[None].to(base.device))[0] for one in (b, c)]
         tolerance = compute_tolerance(base)
@@ -116,16 +117,19 @@ def probe_documents(vocab_size: int, seed: int) -> list[Tensor]:
     return [a, b, c, (a + vocab_size // 2) % vocab_size]
 
 
-def probe_batch(documents: list[Tensor]) -> Batch:
-    """The documents laid end to end, without labels."""
+def probe_batch(documents: list[Tensor], parents: Sequence[int] | None = None) -> Batch:
+    """The documents laid end to end, without labels; with `parents`, segments of documents."""
     ids = torch.cat(documents)
-    lengths = [len(document) for document in documents]
+    boundaries = torch.tensor([0, *map(len, documents)]).cumsum(0).to(torch.int32)
+    tree = None if parents is None else torch.tensor(parents, dtype=torch.int32)
+    runs = find_runs(boundaries, tree)
     return Batch(
         input_ids=ids[None],
         labels=torch.full_like(ids, IGNORE)[None],
-        positions=torch.cat([torch.arange(n) for n in lengths])[None],
-        boundaries=torch.tensor([0, *lengths]).cumsum(0).to(torch.int32),
+        positions=torch.cat([torch.arange(r.end - r.start) + r.before for r in runs])[None],
+        boundaries=boundaries,
         step_units=1,
+        parents=tree,
     )
 
 
@@ -154,7 +158,7 @@ def distance(ours: Tensor, theirs: Tensor) -> float:
 
 
 @contextmanager
-def _stirred(adapter: AttachedAdapter | None, seed: int) -> Iterator[None]:
+def stirred(adapter: AttachedAdapter | None, seed: int) -> Iterator[None]:
     """Every adapter weight moved by a little noise; the very same tensors come back."""
     if adapter is None:
         yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from graftlab.registry import group
 
@@ -24,6 +24,9 @@ class Objective(ABC):
     changes the update.
     """
 
+    unit: ClassVar[str] = "label"
+    """What a mean is taken over: "label" (as each is weighted) or "document" (a pair is one)."""
+
     @abstractmethod
     def terms(self, policy: Any, batch: Batch) -> dict[str, torch.Tensor]:
         """Summed terms over the labelled positions of `batch`, each a scalar; must hold `loss`."""
@@ -39,12 +42,12 @@ class Objective(ABC):
         """
         return {"loss": policy.nll(batch)}
 
-    def metrics(self, sums: Mapping[str, float], labels: int) -> dict[str, float]:
-        """What is reported of a whole set, from its sums and its number of labels.
+    def metrics(self, sums: Mapping[str, float], units: float) -> dict[str, float]:
+        """What is reported of a whole set, from its sums and its number of `unit`s.
 
         `loss` is the validation loss; every other is logged as `valid/NAME`.
         """
-        return {name: total / labels for name, total in sums.items()}
+        return {name: total / units for name, total in sums.items()}
 
     def asks(self) -> str | None:
         """The run, adapter or model folder of the teacher in `policy.teacher`; None without one."""

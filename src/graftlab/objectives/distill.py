@@ -98,9 +98,9 @@ class Distill(Objective):
             "kept": judged.new_tensor(kept),
         }
 
-    def metrics(self, sums: Mapping[str, float], labels: int) -> dict[str, float]:
+    def metrics(self, sums: Mapping[str, float], units: float) -> dict[str, float]:
         """Per token, and the drafted tokens that a round of decoding is expected to keep."""
-        means = {name: sums[name] / labels for name in ("loss", "nll", "acceptance")}
+        means = {name: sums[name] / units for name in ("loss", "nll", "acceptance")}
         return {**means, "accepted_tokens": sums["kept"] / sums["rounds"]}
 
     def _on_labels(self, policy: Any, batch: Batch, judge: Any) -> Tensor:

@@ -6,10 +6,11 @@ One function, three backends with the same result:
     varlen     torch.nn.attention.varlen, one kernel for all documents; CUDA, bf16 and fp16
     dense      scaled_dot_product_attention under a block-diagonal causal mask; the slow reference
 
-A model passes two keyword arguments of its forward through to here: `boundaries`, cumulative
-document offsets [0, ..., N] (int32, on the CPU) of the flat row (1, N), and `packed_backend`.
-Nothing is kept between calls, so recomputation under gradient checkpointing and compiled layers see
-the same documents as the first pass.
+A model passes three keyword arguments of its forward through to here: `boundaries`, the offsets
+[0, ..., N] (int32, on the CPU) of the segments of the flat row (1, N); `parents` (int32, likewise),
+the segment that each continues, or None where each is a document; and `packed_backend`. Nothing is
+kept between calls, so recomputation under gradient checkpointing and compiled layers see the same
+documents as the first pass.
 
 H query heads, K key heads (H a multiple of K), D the width of a head.
 """
@@ -24,6 +25,7 @@ from torch.nn import functional
 
 from graftlab.errors import ModelError, require_choice
 from graftlab.packing.attention_segments import attend as segments
+from graftlab.packing.runs import find_runs
 from graftlab.packing.stateful import KINDS
 
 ATTENTION = "graftlab_packed"
@@ -89,6 +91,7 @@ def packed_attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
     boundaries: Tensor | None = None,
+    parents: Tensor | None = None,
     packed_backend: str = "segments",
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
@@ -115,6 +118,7 @@ def packed_attention(
         scale=query.shape[-1] ** -0.5 if scaling is None else scaling,
         window=sliding_window,
         softcap=softcap,
+        parents=parents,
     )
     return out[None], None
 
@@ -128,11 +132,18 @@ def varlen(
     scale: float,
     window: int | None = None,
     softcap: float | None = None,
+    parents: Tensor | None = None,
 ) -> Tensor:
     """`segments.attend` through `torch.nn.attention.varlen`; no softcap, fp16 or bf16 only."""
     from torch.nn.attention.varlen import varlen_attn
 
     assert not softcap, "choose_backend does not choose varlen for a softcap"
+    if parents is not None:
+        from graftlab.packing.attention_varlen import attend
+
+        return attend(
+            query.to(value.dtype), key.to(value.dtype), value, boundaries, parents, scale, window
+        )
     offsets = boundaries.to(query.device, non_blocking=True)
     # The row's length bounds every document's: reading the longest would wait for nothing and
     # break a compiled graph, and blocks beyond a document's end return at once.
@@ -162,9 +173,13 @@ def dense(
     scale: float,
     window: int | None = None,
     softcap: float | None = None,
+    parents: Tensor | None = None,
 ) -> Tensor:
     """`segments.attend` over all N x N pairs under a boolean mask: the reference, and slow."""
-    mask = dense_mask(boundaries.to(query.device), query.shape[0], window)
+    if parents is None:
+        mask = dense_mask(boundaries.to(query.device), query.shape[0], window)
+    else:
+        mask = branched_mask(boundaries, parents, window).to(query.device)
     groups = query.shape[1] // key.shape[1]
     q = query.to(value.dtype).transpose(0, 1)
     k = key.to(value.dtype).repeat_interleave(groups, 1).transpose(0, 1)
@@ -185,6 +200,23 @@ def dense_mask(boundaries: Tensor, length: int, window: int | None) -> Tensor:
     distance = positions[:, None] - positions[None]
     mask = (document[:, None] == document[None]) & (distance >= 0)
     return mask & (distance < window) if window else mask
+
+
+@torch.compiler.disable  # loops over segments: not worth a graph in the slow reference
+def branched_mask(boundaries: Tensor, parents: Tensor, window: int | None) -> Tensor:
+    """`dense_mask` for segments that continue others: a row sees its run's prefix too."""
+    length = int(boundaries[-1])
+    mask = torch.zeros(length, length, dtype=torch.bool)
+    for start, end, prefix in find_runs(boundaries, parents):
+        seen = [torch.arange(first, last) for first, last in (*prefix, (start, end))]
+        columns = torch.cat(seen)
+        keys = torch.arange(len(columns))
+        queries = keys[len(columns) - (end - start) :, None]
+        visible = keys <= queries
+        if window:
+            visible &= queries - keys < window
+        mask[start:end, columns] = visible
+    return mask
 
 
 _ATTEND = {"segments": segments, "varlen": varlen, "dense": dense}

@@ -33,16 +33,19 @@ class PackedLoader:
         *,
         batch_size: int,
         accumulate: int = 1,
+        units: np.ndarray | None = None,
         seed: int | None = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """`seed=None` keeps the rows in their order (validation)."""
+        """`units` (documents,) are what each adds to the divisor of its step (default: what its
+        labels weigh); `seed=None` keeps the rows in their order (validation).
+        """
         self.tokens, self.rows = tokens, rows
         self.batch_size, self.accumulate, self.seed = batch_size, accumulate, seed
         self.rank, self.world_size = rank, world_size
         self.epoch, self.done = 0, 0
-        self._labels = tokens.num_labels
+        self._units = tokens.label_weights if units is None else units
 
     def __len__(self) -> int:
         """Micro-batches per epoch."""
@@ -73,7 +76,7 @@ class PackedLoader:
         for index in range(self.done, total):
             first = index - index % self.accumulate
             window = range(first, min(first + self.accumulate, total))
-            units = sum(int(self._labels[self._documents(order, b)].sum()) for b in window)
+            units = sum(self._units[self._documents(order, b)].sum().item() for b in window)
             batch = make_batch(
                 self.tokens,
                 self._documents(order, index, self.rank),

@@ -19,6 +19,8 @@ class Packing:
     auto: best-fit, and none where the base has layers that carry state along the row."""
     max_length: int = 2048
     """Longest row in tokens; a longer document is dropped or refused (data.over_limit)."""
+    share_prompts: bool = True
+    """Lay the prompt of a pair once for both answers; false: once for each, to compare."""
 
     def __post_init__(self) -> None:
         require_choice("packing.strategy", self.strategy, STRATEGIES)

@@ -66,6 +66,8 @@ def read_documents(spec: TrainSpec, base: ModelMetadata) -> tuple[Documents, int
         tokenizer=tokenizer,
         on_invalid=spec.data.on_invalid,
         train_turns=spec.data.train_turns,
+        share_prompts=spec.packing.share_prompts,
+        row_length=spec.packing.max_length,
     )
     train = read(found.train, max_length=NO_LIMIT, progress=True)
     valid = read(found.valid, max_length=spec.packing.max_length)

@@ -1,6 +1,7 @@
 """Token sets on disk: found by the hash of all that made them, shared by every run.
 
     CACHE/tokens-<key>/    meta.json  input_ids.npy  labels.npy  offsets.npy  parts.npy  sources.npy
+                           segments.npy, segment_offsets.npy, weights.npy: where there are any
                            checksums.json, which every reading checks
 
 A set grows in a folder of its own and is renamed into place, so a reader never sees half of one and
@@ -29,6 +30,9 @@ _ABANDONED = 24 * 3600
 """Seconds after which a draft of another host that nobody writes to is one of a killed process."""
 
 ARRAYS = ("input_ids", "labels", "offsets", "parts", "sources")
+"""What every set has."""
+OPTIONAL = ("segments", "segment_offsets", "weights")
+"""What a set has where one of its documents does."""
 
 
 def cache_key(
@@ -65,7 +69,7 @@ def read_arrays(folder: Path, key: str) -> tuple[dict[str, np.ndarray], str] | N
         meta = read_json(home / "meta.json")
         arrays = {
             name: np.load(home / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            for name in ARRAYS
+            for name in (*ARRAYS, *(name for name in OPTIONAL if name in meta["shapes"]))
         }
         whole = {name: list(array.shape) for name, array in arrays.items()} == meta["shapes"]
     except DamagedError:
@@ -73,6 +77,16 @@ def read_arrays(folder: Path, key: str) -> tuple[dict[str, np.ndarray], str] | N
     except (OSError, EOFError, ValueError, KeyError):
         return None
     return (arrays, str(meta["fingerprint"])) if whole else None
+
+
+def read_or_tell(
+    folder: Path, key: str
+) -> tuple[tuple[dict[str, np.ndarray], str] | None, str | None]:
+    """What is stored under `key`, or what to say of it where it is damaged."""
+    try:
+        return read_arrays(folder, key), None
+    except DamagedError as error:
+        return None, f"{error}: the tokens are made anew."
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Documents laid end to end while they are encoded: on disk, or in memory where it fails.
 
 DRAFT/  input_ids.npy  labels.npy  offsets.npy  parts.npy  sources.npy      (text/cache.py)
-        └── eight bytes a token, written as they come ──┘
+        └── eight bytes a token ┘  and where there are any: segments.npy  segment_offsets.npy
+            written as they come                            weights.npy, four bytes a token
 
 A write that fails costs nothing but memory: what is on disk is read back, and the rest stays there.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
@@ -18,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from graftlab.text.turns import Document
-from graftlab.types import IGNORE
+from graftlab.text.document import Document, shifted
+from graftlab.types import PLAIN
 
 _HELD = 1 << 18
 """Values that wait for the next write."""
@@ -28,12 +29,13 @@ _PIECE = 1 << 20
 
 
 class Column:
-    """int32 values that grow in an .npy file, or in memory without one."""
+    """Values of four bytes that grow in an .npy file, or in memory without one."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, code: str = "i") -> None:
+        """`code` of the standard library's arrays: i for int32, f for float32."""
         self.problem: str | None = None
-        self._path, self._file = path, None
-        self._values, self._written, self._start = array("i"), 0, 0
+        self._path, self._file, self._code = path, None, code
+        self._values, self._written, self._start = array(code), 0, 0
         if path is not None:
             try:
                 self._file = path.open("w+b", buffering=0)
@@ -42,7 +44,7 @@ class Column:
                 self._fall_back(error)
 
     def extend(self, values: np.ndarray) -> None:
-        """Add int32 values."""
+        """Add values of its type."""
         self._values.frombytes(values.tobytes())
         if self._file is not None and len(self._values) >= _HELD:
             self._write()
@@ -60,7 +62,7 @@ class Column:
                 return found
             except OSError as error:
                 self._fall_back(error)
-        return np.frombuffer(self._values, np.int32)
+        return np.frombuffer(self._values, self._code)
 
     def close(self) -> None:
         """Let go of the file, finished or not."""
@@ -72,7 +74,7 @@ class Column:
         assert self._file is not None
         self._file.seek(0)
         form: Any = np.lib.format
-        kind = form.dtype_to_descr(np.dtype(np.int32))
+        kind = form.dtype_to_descr(np.dtype(self._code))
         about = {"descr": kind, "fortran_order": False, "shape": (self._written,)}
         form.write_array_header_1_0(self._file, about)
         assert self._start in (0, self._file.tell()), "the header has outgrown its place"
@@ -90,7 +92,7 @@ class Column:
             return
         rest.release()
         self._written += len(self._values)
-        self._values = array("i")
+        self._values = array(self._code)
 
     def _fall_back(self, error: OSError) -> None:
         """Go on in memory, with what was written before."""
@@ -99,7 +101,7 @@ class Column:
         if file is None:
             return
         waiting = self._values
-        self._values = array("i")
+        self._values = array(self._code)
         with file:
             file.seek(self._start)
             for at in range(0, self._written, _PIECE):
@@ -108,58 +110,95 @@ class Column:
 
 
 class Flat:
-    """The five arrays of a token set, in the making; `draft` is the folder for the long ones."""
+    """The arrays of a token set, in the making; `draft` is the folder for the long ones."""
 
     def __init__(self, draft: Path | None) -> None:
         self._ids = Column(draft / "input_ids.npy" if draft else None)
         self._labels = Column(draft / "labels.npy" if draft else None)
+        self._draft = draft
+        self._weights: Column | None = None
         self._offsets, self._parts, self._sources = array("q", [0]), array("i"), array("i")
+        self._segments, self._segment_offsets = array("i"), array("q", [0])
+        self._branched = False
 
     def add(self, document: Document, *, source: int) -> None:
         """Shift, and cut after the last label."""
-        end = int(np.flatnonzero(document.trained)[-1])
-        shifted = slice(1, end + 1)
-        labels = np.where(document.trained[shifted], document.ids[shifted], IGNORE)
-        self._ids.extend(document.ids[:end].astype(np.int32, copy=False))
-        self._labels.extend(labels.astype(np.int32, copy=False))
-        self._offsets.append(self._offsets[-1] + end)
+        tokens = shifted(document)
+        before, end = self._offsets[-1], self._offsets[-1] + len(tokens)
+        self._ids.extend(tokens.input_ids)
+        self._labels.extend(tokens.labels)
+        self._offsets.append(end)
         self._parts.extend(document.parts)
         self._sources.append(source)
+        self._branched |= tokens.segments is not None
+        rows = [[len(tokens), -1, PLAIN]] if tokens.segments is None else tokens.segments.tolist()
+        for row in rows:
+            self._segments.extend(row)
+        self._segment_offsets.append(self._segment_offsets[-1] + len(rows))
+        if tokens.weights is not None and self._weights is None:
+            self._weights = Column(self._draft / "weights.npy" if self._draft else None, "f")
+            for at in range(0, before, _PIECE):  # those of the documents before it
+                self._weights.extend(np.ones(min(_PIECE, before - at), np.float32))
+        if self._weights is not None:
+            own = tokens.weights
+            self._weights.extend(np.ones(len(tokens), np.float32) if own is None else own)
 
     @property
     def problem(self) -> str | None:
         """Why the disk did not take the tokens; None when it did."""
-        return self._ids.problem or self._labels.problem
+        columns = (self._ids, self._labels, self._weights)
+        return next((column.problem for column in columns if column and column.problem), None)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays by name; nothing can be added afterwards."""
-        return {
+        """The arrays by name, those of segments and weights only where a document has them; nothing
+        can be added afterwards.
+        """
+        found = {
             "input_ids": self._ids.finish(),
             "labels": self._labels.finish(),
             "offsets": np.frombuffer(self._offsets, np.int64),
             "parts": np.frombuffer(self._parts, np.int32).reshape(-1, 3),
             "sources": np.frombuffer(self._sources, np.int32),
         }
+        if self._branched:
+            found["segments"] = np.frombuffer(self._segments, np.int32).reshape(-1, 3)
+            found["segment_offsets"] = np.frombuffer(self._segment_offsets, np.int64)
+        if self._weights is not None:
+            found["weights"] = self._weights.finish()
+        return found
 
     def close(self) -> None:
         """Let go of the files, finished or not."""
-        self._ids.close()
-        self._labels.close()
+        for column in (self._ids, self._labels, self._weights):
+            if column is not None:
+                column.close()
 
 
-def fingerprint(
-    input_ids: np.ndarray, labels: np.ndarray, offsets: np.ndarray, keep: np.ndarray | None = None
-) -> str:
-    """Hash of documents; with `keep` (n,) bool, that of the same set made of these alone."""
+def fingerprint(columns: Mapping[str, Any], keep: np.ndarray | None = None) -> str:
+    """Hash of a set of these arrays; with `keep` (n,) bool, that of one of these documents alone.
+
+    Segments and weights count only where a document has others than plain ones.
+    """
+    offsets = columns["offsets"]
+    segments, weights = columns.get("segments"), columns.get("weights")
     spans = [(0, int(offsets[-1]))] if keep is None else list(_spans(offsets, keep))
     digest = hashlib.sha256()
-    for column in (input_ids, labels):
-        for piece in _pieces(column, spans):
+    for name in ("input_ids", "labels"):
+        for piece in _pieces(columns[name], spans):
             digest.update(piece)
     if keep is not None:
         lengths = np.diff(offsets)[keep]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     digest.update(np.ascontiguousarray(offsets).data)
+    if segments is not None:
+        counts = np.diff(columns["segment_offsets"])
+        if keep is not None:
+            segments, counts = segments[np.repeat(keep, counts)], counts[keep]
+        if len(segments) > len(counts) or (segments[:, 2] != PLAIN).any():
+            digest.update(np.ascontiguousarray(segments).tobytes() + counts.tobytes())
+    if weights is not None and any((weights[start:end] != 1).any() for start, end in spans):
+        for piece in _pieces(weights, spans):
+            digest.update(piece)
     return digest.hexdigest()[:16]
 
 
@@ -172,7 +211,7 @@ def _spans(offsets: np.ndarray, keep: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def _pieces(column: np.ndarray, spans: Iterable[tuple[int, int]]) -> Iterator[bytes]:
-    """The bytes of `spans` of an int32 array, a piece at a time.
+    """The bytes of `spans` of an array, a piece at a time.
 
     Those of a memory map are read from its file: pages once mapped count as this process's memory.
     """

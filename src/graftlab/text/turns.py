@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from graftlab.errors import ModelError
+from graftlab.text.document import Document
 from graftlab.text.long import FEW, long_turns
 from graftlab.text.tokenizer import Tokenizer, marker_pattern
 from graftlab.types import Conversation, Message
@@ -46,15 +47,6 @@ class TurnDraft:
     text: str
     spans: tuple[tuple[int, int], ...]
     trained: int  # how many of the last spans are trained
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A document as ids: `trained[t]` says whether token t is to be predicted."""
-
-    ids: np.ndarray  # (T,) int32
-    trained: np.ndarray  # (T,) bool
-    parts: tuple[int, int, int]  # rendered tokens of system, user, assistant
 
 
 class TurnReader:

@@ -38,7 +38,7 @@ class Tally:
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
         self.sums: dict[str, torch.Tensor] = {}
-        self.labels = 0
+        self.units = 0.0
         self.documents: Documents | None = []
 
     def add(self, policy: Policy, batch: Batch) -> None:
@@ -47,7 +47,7 @@ class Tally:
         for name, value in found.items():
             total = value.sum().cpu().double()
             self.sums[name] = self.sums.get(name, torch.zeros(()).double()) + total
-        self.labels += int((batch.labels >= 0).sum())
+        self.units += batch.count(self.objective.unit)
         if self.documents is not None and found["loss"].dim() == 1:
             self.documents += per_document(found["loss"], batch)
         else:
@@ -57,12 +57,12 @@ class Tally:
         """All that was added; `reduce` sums a vector on `device` over processes."""
         names = sorted(self.sums)
         totals = torch.stack(
-            [*(self.sums[name] for name in names), torch.tensor(self.labels).double()]
+            [*(self.sums[name] for name in names), torch.tensor(self.units).double()]
         )
         if reduce is not None:
             totals = reduce(totals.to(device))
-        *values, labels = totals.tolist()
-        numbers = self.objective.metrics(dict(zip(names, values, strict=True)), int(labels))
+        *values, units = totals.tolist()
+        numbers = self.objective.metrics(dict(zip(names, values, strict=True)), units)
         documents = self.documents
         if reduce is not None and documents is not None:
             documents = _gathered(documents, lambda vector: reduce(vector.to(device)).cpu())

@@ -8,6 +8,7 @@ import torch
 
 if TYPE_CHECKING:
     from graftlab.models.base import Base
+    from graftlab.text.encode import TokenSet
 
 
 def flops_per_token(
@@ -30,6 +31,23 @@ def flops_per_token(
         body, head, attention = _parts(teacher, mean_length, labelled_share)
         total += 2.0 * (body + head) + attention
     return total
+
+
+def attended_length(tokens: TokenSet) -> float:
+    """Mean length of the documents, or of plain ones whose tokens see as many others as these do.
+
+    A token of a branch sees its prompt and what comes before it in the branch.
+    """
+    if tokens.segments is None:
+        return float(tokens.lengths.mean())
+    seen = 0.0
+    for index in range(len(tokens)):
+        ends: list[int] = []
+        for length, parent, _ in tokens.segments[tokens.segments_of(index)].tolist():
+            before = ends[parent] if parent >= 0 else 0
+            seen += length * (before + length / 2)
+            ends.append(before + length)
+    return 2 * seen / float(tokens.lengths.sum())
 
 
 def _parts(base: Base, mean_length: float, labelled_share: float) -> tuple[float, float, float]:

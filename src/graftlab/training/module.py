@@ -54,7 +54,8 @@ class AdapterModule(lightning.LightningModule):
         self.network = policy.base.model  # registered, so that strategies place and wrap it
         self.sums: dict[str, torch.Tensor] = {}  # of the current optimizer step
         self.means: dict[str, float] = {}  # of the last finished optimizer step
-        self.units = self.tokens = 0
+        self.units: float = 0
+        self.tokens = 0
         self.grad_norm = 0.0
 
     @property

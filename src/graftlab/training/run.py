@@ -23,6 +23,7 @@ from graftlab.files.paths import absolute
 from graftlab.models.cache import acquire
 from graftlab.models.compile import compile_layers, plan_compile
 from graftlab.models.probe import check_isolation
+from graftlab.models.probe_branches import check_branches
 from graftlab.objectives.policy import Policy
 from graftlab.registry import dump
 from graftlab.tracking.folder import RunFolder
@@ -36,7 +37,7 @@ from graftlab.training.device import matrix_peak
 from graftlab.training.drawn import draw_from_data
 from graftlab.training.finish import Finish
 from graftlab.training.fit import Fit
-from graftlab.training.flops import flops_per_token
+from graftlab.training.flops import attended_length, flops_per_token
 from graftlab.training.memory import memory_advice
 from graftlab.training.module import AdapterModule, require_same
 from graftlab.training.observer import Observer
@@ -116,11 +117,18 @@ def _open(setup: Setup) -> Iterator[tuple[Adapter, Policy | None]]:
 
 
 def _prove_isolation(setup: Setup, adapter: Adapter) -> str:
-    """What the probe found, for the log. Raises LeakError when packed documents see each other."""
+    """What the probes found, for the log. Raises LeakError when packed documents, or branches of
+    one, see each other.
+    """
+    base, autocast = adapter.base, setup.precision.autocast
     one_by_one = setup.spec.packing.strategy == "none" and setup.spec.batch_size == 1
-    if one_by_one and not adapter.base.stateful_layers:
-        return "one document at a time: nothing to keep apart"
-    return check_isolation(adapter.base, adapter, autocast=setup.precision.autocast)
+    if one_by_one and not base.stateful_layers:
+        found = ["one document at a time: nothing to keep apart"]
+    else:
+        found = [check_isolation(base, adapter, autocast=autocast)]
+    if setup.data.branched:
+        found.append(check_branches(base, adapter, autocast=autocast))
+    return "; ".join(found)
 
 
 def whether_to_compile(setup: Setup, base: Base) -> tuple[bool, str]:
@@ -268,7 +276,7 @@ def _recorder(setup: Setup, adapter: Adapter, teacher: Policy | None) -> Recorde
         flops_per_token=flops_per_token(
             adapter.base,
             num_trainable=adapter.num_trainable,
-            mean_length=float(lengths.mean()),
+            mean_length=attended_length(setup.data.train),
             labelled_share=float(labels.sum() / lengths.sum()),
             teacher=teacher.base if teacher else None,
         ),

@@ -39,6 +39,11 @@ class Data:
     def fingerprint(self) -> str:
         return self.train.fingerprint + (self.valid.fingerprint if self.valid else "")
 
+    @property
+    def branched(self) -> bool:
+        """Whether a document of either set has branches behind a shared prompt."""
+        return any(tokens.branched for tokens in (self.train, self.valid) if tokens is not None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
@@ -141,6 +146,7 @@ def read_data(spec: TrainSpec, folder: RunFolder, *, prompts: int, place: Proces
             over_limit=spec.data.over_limit,
             on_invalid=spec.data.on_invalid,
             train_turns=spec.data.train_turns if taught is None else "last",
+            share_prompts=spec.packing.share_prompts,
             progress=tell,
         )
         refused.update(conversations[one.index].where for one in encoded.refused)

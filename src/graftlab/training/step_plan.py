@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from graftlab.errors import DataError
 from graftlab.packing.loader import PackedLoader
@@ -48,9 +50,12 @@ def plan_steps(
     """
     if len(train) == 0:
         raise DataError("No training documents are left: every one was dropped or too long.")
-    share = {"batch_size": spec.batch_size, "rank": rank, "world_size": world_size}
+    share: dict[str, Any] = {"batch_size": spec.batch_size, "rank": rank, "world_size": world_size}
     rows = plan_rows(train.lengths.tolist(), spec.packing)
-    loader = PackedLoader(train, rows, accumulate=spec.accumulate, seed=spec.seed, **share)
+    units = np.ones(len(train), np.int64) if spec.objective.unit == "document" else None
+    loader = PackedLoader(
+        train, rows, accumulate=spec.accumulate, units=units, seed=spec.seed, **share
+    )
     valid_loader = None
     if valid is not None and len(valid):
         valid_rows = plan_rows(valid.lengths.tolist(), spec.packing)

@@ -106,6 +106,8 @@ def look(spec: InspectSpec) -> Inspection:
         max_length=_NO_LIMIT,
         on_invalid=spec.data.on_invalid,
         train_turns=turns,
+        share_prompts=spec.packing.share_prompts,
+        row_length=limit,
         progress=True,
     )
     inside = tokens.lengths <= limit

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from branched import as_token_set, pair_documents
 from graftlab.adapters.dropout import KeyedDropout
 from graftlab.adapters.lora import Lora
 from graftlab.adapters.peft import attach
@@ -18,7 +19,7 @@ from graftlab.training.joint import probe as joint_probe
 from graftlab.training.joint import shared_layers as trunk
 from graftlab.training.joint.linear import JointLinear
 from graftlab.training.joint.probe import check_apart
-from graftlab.training.joint.shared_layers import lay_boundaries
+from graftlab.training.joint.shared_layers import lay_boundaries, lay_parents
 from graftlab.training.joint.stack import SlicePolicy, Stack, require_stackable
 from graftlab.training.precision import Precision, resolve
 from miniatures import TRANSFORMERS
@@ -182,6 +183,30 @@ def test_documents_are_given_again_and_again():
     assert laid.dtype == torch.int32
 
 
+def test_each_copy_continues_segments_of_its_own():
+    parents = torch.tensor([-1, 0, 0, -1], dtype=torch.int32)
+    laid = lay_parents(parents, 3)
+    assert laid.tolist() == [-1, 0, 0, -1, -1, 4, 4, -1, -1, 8, 8, -1]
+    assert laid.dtype == torch.int32
+
+
+def test_pairs_train_jointly_as_alone(detached):
+    """Branches of every copy see the prompt of their own copy."""
+    base, adapters = detached()
+    base.set_checkpointing(False)
+    batch = make_batch(as_token_set(pair_documents()), [0, 1, 3], step_units=40)
+    assert batch.parents is not None
+    for adapter in adapters:
+        adapter.set_step(seed=3, step=1, micro_step=0)
+    together = passed(base, Stack(base, adapters), batch)
+    for adapter, ours in zip(adapters, together, strict=True):
+        with adapter.mounted():
+            torch.autograd.backward(Policy(base, adapter).label_nll(batch) / batch.step_units)
+        for name, parameter in adapter.named_parameters():
+            assert parameter.grad.abs().max() > 0, name
+            assert_same(ours[name], parameter.grad)
+
+
 def test_what_no_adapter_touches_is_computed_once(detached, tokens):
     """Layers below the first adapted one see the batch as it is, those from it on K copies."""
     base, adapters = detached([Lora(rank=2, layers=1), Lora(rank=4, layers=1, dropout=0.1)])
@@ -226,6 +251,18 @@ def test_the_probe_passes_on_other_architectures(make_base, kind, layers):
     assert "bit-identical" in check_apart(base, adapters, autocast=no_autocast)
     for adapter, state in zip(adapters, before, strict=True):
         assert all(state[n].equal(p) for n, p in adapter.named_parameters())
+
+
+def test_the_probe_finds_branches_that_see_each_other(detached, monkeypatch):
+    base, adapters = detached()
+    assert "bit-identical" in check_apart(base, adapters, autocast=no_autocast, branches=True)
+
+    def leaky(parents, times):
+        return lay_parents(torch.where(parents < 0, parents, torch.tensor([-1, -1, 1, 2])), times)
+
+    monkeypatch.setattr(trunk, "lay_parents", lambda p, times: leaky(p, times).to(p.dtype))
+    with pytest.raises(LeakError, match="see each other"):
+        check_apart(base, adapters, autocast=no_autocast, branches=True)
 
 
 def test_the_probe_finds_documents_that_see_each_other(detached, monkeypatch):

@@ -38,14 +38,19 @@ def check_apart(
     *,
     autocast: Callable[[], AbstractContextManager[Any]],
     seed: int = 0,
+    branches: bool = False,
 ) -> str:
     """Run the model jointly, jointly with changes, and alone; returns a line for the log.
+
+    With `branches`, the second document is a branch, and its sister is exchanged like the first.
 
     Every adapter is compared with itself alone, `MOST` at a time. The weights are stirred for the
     probe (a fresh adapter does nothing) and put back exactly. Raises LeakError.
     """
-    a, b, _, other = probe_documents(base.vocab_size, seed)
-    row, changed = probe_batch([a, b]).to(base.device), probe_batch([other, b]).to(base.device)
+    a, b, c, other = probe_documents(base.vocab_size, seed)
+    still = c if branches else None
+    row, changed = (_row(first, still, b).to(base.device) for first in (a, other))
+    moving = row.num_tokens - len(b)
     worst = 0.0
     quiet = torch.compiler.set_stance("force_eager")
     with base.evaluating(), quiet, autocast():
@@ -56,7 +61,7 @@ def check_apart(
                 alone = [_alone(base, adapter, row) for adapter in members]
                 together = _together(base, members, row)
                 check_outputs(base, *alone, *together)
-                _require_still(base, together, _together(base, members, changed), len(a))
+                _require_still(base, together, _together(base, members, changed), moving)
                 with _stirred(members[:1], seed + 1):
                     moved = _together(base, members, row)
             _require_apart(base, together, moved)
@@ -76,6 +81,13 @@ def check_apart(
 CURE = "Use launcher=local: these runs train one after the other."
 
 
+def _row(first: Tensor, prompt: Tensor | None, last: Tensor) -> Batch:
+    """Two documents; with a prompt, the second has two branches, of which `last` is one."""
+    if prompt is None:
+        return probe_batch([first, last])
+    return probe_batch([first, prompt, first, last], parents=(-1, -1, 1, 1))
+
+
 def _together(base: Base, members: Sequence[Adapter], batch: Batch) -> list[Tensor]:
     """Hidden states (1, N, D) of each adapter, from one pass."""
     stack = Stack(base, members)
@@ -92,7 +104,7 @@ def _alone(base: Base, adapter: Adapter, batch: Batch) -> Tensor:
 
 
 def _require_still(base: Base, ours: list[Tensor], changed: list[Tensor], length: int) -> None:
-    """The second document of every copy must not notice that the first was exchanged."""
+    """The last document of every copy must not notice that those before it were exchanged."""
     for one, other in zip(ours, changed, strict=True):
         moved = (one[:, length:] - other[:, length:]).abs().max().item()
         if moved != 0:

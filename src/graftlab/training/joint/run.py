@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from graftlab.errors import GraftlabError, Interrupted
 from graftlab.models.cache import acquire
+from graftlab.models.probe_branches import check_branches
 from graftlab.training.fit import quiet_lightning
 from graftlab.training.joint.announce import announce, announce_joiners
 from graftlab.training.joint.groups import Joiners, JointJob, RunEnded, group, no_joiners
@@ -101,7 +102,11 @@ def _execute(party: _Party, signals: Signals) -> Iterator[RunEnded]:
 def _prove_isolation(host: Host, runs: Sequence[JointRun]) -> str:
     """What the probe found of their adapters, for the log. Raises LeakError."""
     adapters = [run.adapter for run in runs]
-    return check_apart(host.base, adapters, autocast=host.shared.precision.autocast)
+    autocast, branched = host.shared.precision.autocast, host.shared.data.branched
+    found = [check_apart(host.base, adapters, autocast=autocast, branches=branched)]
+    if branched:
+        found.append(check_branches(host.base, None, autocast=autocast))
+    return "; ".join(found)
 
 
 def _train(

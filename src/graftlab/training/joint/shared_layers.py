@@ -41,11 +41,12 @@ class _Laying:
         self.shape = batch.input_ids.shape  # (1, N)
         self.times = times
         self.boundaries = lay_boundaries(batch.boundaries, times)
+        self.parents = None if batch.parents is None else lay_parents(batch.parents, times)
         self.known: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, layer: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:
         args, kwargs = tree_map(self._lay, (args, kwargs))
-        return args, {**kwargs, "boundaries": self.boundaries}
+        return args, {**kwargs, "boundaries": self.boundaries, "parents": self.parents}
 
     def _lay(self, value: Any) -> Any:
         if not isinstance(value, Tensor) or value.shape[:2] != self.shape:
@@ -57,7 +58,13 @@ class _Laying:
 
 
 def lay_boundaries(boundaries: Tensor, times: int) -> Tensor:
-    """Cumulative offsets [0, ..., N] of the documents, given again and again: [0, ..., K * N]."""
+    """Cumulative offsets [0, ..., N] of the segments, given again and again: [0, ..., K * N]."""
     length = boundaries[-1]
     shifts = torch.arange(times, dtype=boundaries.dtype)[:, None] * length
     return torch.cat([(boundaries[None, :-1] + shifts).flatten(), length[None] * times])
+
+
+def lay_parents(parents: Tensor, times: int) -> Tensor:
+    """Which segment each continues, in every copy one of its own; -1 stays."""
+    shifts = torch.arange(times, dtype=parents.dtype)[:, None] * len(parents)
+    return torch.where(parents < 0, parents, parents + shifts).flatten()
