@@ -169,6 +169,8 @@ def test_auto_finds_the_projections_and_plan_counts_them(
     assert spec.packing.strategy == "none"
     assert plan.shape.trainable == adapter.num_trainable
     assert plan.memory.total > 0
+    assert any("leave room in memory" in note for note in plan.notes)
+    assert not any("best-fit" in str(advice) for advice in plan.advice)
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")

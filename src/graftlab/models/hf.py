@@ -113,12 +113,9 @@ class HFModel(ModelSpec):
         return sum(file.stat().st_size for file in self.folder().glob("*.safetensors"))
 
     def stateful_layers(self) -> list[str]:
-        try:
-            if self.hub is not None:
-                return list(_hub_layers(self.hub, self.revision, self.trust_remote_code))
-            return _layers_of(self)
-        except GraftlabError:  # said by whoever needs the files
-            return []
+        if self.hub is not None:
+            return list(_hub_layers(self.hub, self.revision, self.trust_remote_code))
+        return _layers_of(self)
 
     @property
     def joint_obstacle(self) -> str | None:
@@ -184,7 +181,10 @@ class HFModel(ModelSpec):
 def _layers_of(spec: HFModel) -> list[str]:
     from graftlab.models.metadata import read_metadata
 
-    found = read_metadata(spec)
+    try:
+        found = read_metadata(spec)
+    except GraftlabError:  # said by whoever needs the files
+        return []
     return stateful_layers(found.config, found.tensors)
 
 
