@@ -26,6 +26,7 @@ from graftlab.training.schedule import Schedule
 from graftlab.training.spec import TrainSpec
 from graftlab.training.start import run
 from graftlab.training.watch import Callbacks, Samples, Validation
+from text_tokenizers import TEMPLATES
 
 
 def rows(spec: TrainSpec) -> list[dict[str, str]]:
@@ -75,6 +76,34 @@ def test_packing_changes_nothing_but_the_rows(spec, tmp_path):
         assert run(one).steps == 2
         found.append(final(one))
     assert distance(*found) < 1e-6
+
+
+def test_sharing_the_beginning_of_turns_changes_nothing_but_the_tokens(spec, tmp_path):
+    """A template that strips earlier thinking: one tree a conversation, or a document a turn."""
+    template, data = tmp_path / "thinking.jinja", tmp_path / "thinking.jsonl"
+    template.write_text(TEMPLATES["qwen3"])
+    turns = [("user", "Which year?"), ("assistant", "<think>\nside two\n</think>\n\n1974.")]
+    talk = [{"role": role, "content": text} for role, text in turns * 3]
+    data.write_text(json.dumps({"messages": talk}) + "\n")
+    spec = replace(
+        spec,
+        model=replace(spec.model, template=str(template)),
+        data=replace(spec.data, train=str(data)),
+        optimizer=SGD,
+        lr=0.1,
+        batch_size=4,
+    )
+    found, tokens = [], []
+    for share in (True, False):
+        packing = Packing(max_length=256, share_prompts=share)
+        one = replace(spec, packing=packing, run_dir=str(tmp_path / str(share)))
+        assert run(one).steps == 2
+        found.append((final(one), [float(row["loss"]) for row in rows(one)[1:]]))
+        tokens.append(int(rows(one)[-1]["tokens"]))
+    assert tokens[0] < 0.8 * tokens[1]
+    assert found[0][1] == pytest.approx(found[1][1], abs=1e-5)
+    assert distance(found[0][0], found[1][0]) < 1e-6
+    assert max(v.abs().max().item() for k, v in found[0][0].items() if "lora_B" in k) > 1e-3
 
 
 def test_gradient_checkpointing_changes_nothing(spec, tmp_path):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -106,29 +107,35 @@ def shifted(document: Document) -> Tokens:
     """The document with each branch cut after its last label; what goes on in branches has none."""
     table = document.segments
     if table is None:
-        table = np.array([[len(document.ids), -1, PLAIN]], np.int32)
-    goes_on = np.isin(np.arange(len(table)), table[:, 1])
-    keep = np.zeros(len(document.ids), bool)
-    labels = np.full(len(document.ids), IGNORE, np.int32)
-    weights = np.zeros(len(document.ids), np.float32)
-    lengths = table[:, 0].copy()
-    start = 0
-    for row, length in enumerate(table[:, 0].tolist()):
-        place = slice(start, start + length)
-        trained = np.flatnonzero(document.trained[place])
-        if goes_on[row]:
-            assert not len(trained), "what branches share is not trained"
-        else:
-            lengths[row] = trained[-1]
-            labels[start + trained - 1] = document.ids[start + trained]
-            if document.weights is not None:
-                weights[start + trained - 1] = document.weights[start + trained]
-        keep[start : start + lengths[row]] = True
-        start += length
-    segments = np.column_stack([lengths, table[:, 1:]]).astype(np.int32)
+        return _cut(document, slice(0, len(document.ids)))
+    edges = [0, *np.cumsum(table[:, 0]).tolist()]
+    parents = set(table[:, 1].tolist())
+    parts = []
+    for row, (start, end) in enumerate(pairwise(edges)):
+        if row not in parents:
+            parts.append(_cut(document, slice(start, end)))
+            continue
+        assert not document.trained[start:end].any(), "what branches share is not trained"
+        labels, ones = np.full(end - start, IGNORE, np.int32), np.ones(end - start, np.float32)
+        parts.append(Tokens(document.ids[start:end], labels, weights=ones))
+    lengths = [len(part) for part in parts]
+    weighed = [part.weights for part in parts if part.weights is not None]
     return Tokens(
-        document.ids[keep].astype(np.int32, copy=False),
-        labels[keep],
-        None if document.segments is None else segments,
-        None if document.weights is None else weights[keep],
+        np.concatenate([part.input_ids for part in parts]).astype(np.int32, copy=False),
+        np.concatenate([part.labels for part in parts]),
+        np.column_stack([lengths, table[:, 1:]]).astype(np.int32),
+        None if document.weights is None else np.concatenate(weighed),
+    )
+
+
+def _cut(document: Document, place: slice) -> Tokens:
+    """One branch, up to the token before its last label."""
+    ids, trained = document.ids[place], document.trained[place]
+    end = int(np.flatnonzero(trained)[-1])
+    labels = np.where(trained[1 : end + 1], ids[1 : end + 1], IGNORE)
+    weights = document.weights
+    return Tokens(
+        ids[:end].astype(np.int32, copy=False),
+        labels.astype(np.int32, copy=False),
+        weights=None if weights is None else weights[place][1 : end + 1],
     )
