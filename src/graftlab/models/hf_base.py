@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from graftlab.errors import ModelError
 from graftlab.models.base import Base, Dimensions
-from graftlab.packing.runs import find_runs
 from graftlab.packing.stateful import stateful_layers
 
 if TYPE_CHECKING:
@@ -84,6 +83,8 @@ class HFBase(Base):
         if not self.stateful_layers:
             return self._pass(batch.input_ids, batch.positions, batch.boundaries, batch.parents)
         import torch
+
+        from graftlab.packing.runs import find_runs
 
         parts = []
         for run in find_runs(batch.boundaries, batch.parents):
