@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from graftlab.adapters.renamed import names_taken_for_experts
 from graftlab.adapters.targets import adapted_modules, modules_in, targets_in
 from graftlab.models.metadata import ModelMetadata
 from graftlab.planning.shape import Adapted, Shape, measure
@@ -23,10 +24,18 @@ NO_LIMIT = 2**31 - 1
 def shape_of(base: ModelMetadata, spec: TrainSpec, rank: int) -> Shape:
     """Counts of the base with the configured adapter at `rank`. Raises ConfigError."""
     tied = bool(base.config.get("tie_word_embeddings")) or "lm_head.weight" not in base.tensors
-    modules = modules_in(base.tensors, tied=tied)
+    modules = modules_in(base.tensors, tied=tied, taken=names_taken_for_experts(base.config))
     names = adapted_modules(modules, targets_in(modules, spec.lora))
     whole = spec.lora.full
-    adapted = Adapted(names, 0 if whole else rank, spec.lora.dora, spec.lora.modules_to_save)
+    lora = spec.lora
+    adapted = Adapted(
+        names,
+        0 if whole else rank,
+        lora.dora,
+        lora.modules_to_save,
+        lora.rank_pattern,
+        tokens=len(set(lora.trainable_tokens)),
+    )
     shape = measure(base.tensors, base.config, adapted, name=base.name, source=base.source)
     return replace(
         shape,
