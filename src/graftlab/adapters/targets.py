@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 from graftlab.adapters.patterns import check_patterns, token_ids
 from graftlab.errors import ConfigError, did_you_mean
+from graftlab.models.stateful import stateful_layers
 from graftlab.models.weights import read_json, stored_tensors
-from graftlab.packing.stateful import stateful_layers
 
 if TYPE_CHECKING:
     from graftlab.adapters.lora import Lora

@@ -18,9 +18,9 @@ from graftlab.models.headers import (
     weights_in_layers,
 )
 from graftlab.models.integrity import require_undamaged
+from graftlab.models.stateful import stateful_layers
 from graftlab.models.trust import names_code, require_trust
 from graftlab.models.weights import read_json, weight_files
-from graftlab.packing.stateful import stateful_layers
 from graftlab.registry import choice
 
 if TYPE_CHECKING:

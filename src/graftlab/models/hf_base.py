@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from graftlab.errors import ModelError
 from graftlab.models.base import Base, Dimensions
-from graftlab.packing.stateful import stateful_layers
+from graftlab.models.stateful import stateful_layers
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -122,11 +122,14 @@ def probe_batch(documents: list[Tensor], parents: Sequence[int] | None = None) -
     ids = torch.cat(documents)
     boundaries = torch.tensor([0, *map(len, documents)]).cumsum(0).to(torch.int32)
     tree = None if parents is None else torch.tensor(parents, dtype=torch.int32)
-    runs = find_runs(boundaries, tree)
+    positions = [torch.arange(len(document)) for document in documents]
+    if tree is not None:
+        runs = find_runs(boundaries, tree)
+        positions = [torch.arange(run.end - run.start) + run.before for run in runs]
     return Batch(
         input_ids=ids[None],
         labels=torch.full_like(ids, IGNORE)[None],
-        positions=torch.cat([torch.arange(r.end - r.start) + r.before for r in runs])[None],
+        positions=torch.cat(positions)[None],
         boundaries=boundaries,
         step_units=1,
         parents=tree,

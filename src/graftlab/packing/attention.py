@@ -26,7 +26,7 @@ from torch.nn import functional
 from graftlab.errors import ModelError, require_choice
 from graftlab.packing.attention_segments import attend as segments
 from graftlab.packing.runs import find_runs
-from graftlab.packing.stateful import KINDS
+from graftlab.types import STATEFUL
 
 ATTENTION = "graftlab_packed"
 """The name to load a model with; holds neither "sdpa" nor "flex_attention", for which transformers
@@ -35,7 +35,7 @@ would build a mask of its own."""
 BACKENDS = ("segments", "varlen", "dense")
 VARLEN_HEAD_DIM = 256
 """Widest head of the flash kernels behind varlen."""
-LAYER_TYPES = {"full_attention", "sliding_attention", "dense", "sparse", "mlp", "moe", *KINDS}
+LAYER_TYPES = {"full_attention", "sliding_attention", "dense", "sparse", "mlp", "moe", *STATEFUL}
 """Kinds of decoder layers whose attention is computed here, if they have any."""
 
 

@@ -11,10 +11,12 @@ import numpy as np
 
 from graftlab.adapters.renamed import names_taken_for_experts
 from graftlab.adapters.targets import adapted_modules, modules_in, targets_in
+from graftlab.data.takes import require_kinds
 from graftlab.models.metadata import ModelMetadata
 from graftlab.planning.shape import Adapted, Shape, measure
 from graftlab.planning.workload import Documents, guess_documents
 from graftlab.recipes.dataset import ensure_dataset
+from graftlab.registry import name_of
 from graftlab.training.spec import TrainSpec
 from graftlab.training.teacher import num_weights
 
@@ -50,7 +52,6 @@ def read_documents(spec: TrainSpec, base: ModelMetadata) -> Documents:
     """Lengths of the documents, counted or estimated; what a recipe makes is made first."""
     from graftlab.text.encode import encode
     from graftlab.training.anchors import drawn, read_anchors
-    from graftlab.training.setup import require_takes
 
     ensure_dataset(spec.data, tell=False)
     if not spec.data.has_files:
@@ -59,8 +60,8 @@ def read_documents(spec: TrainSpec, base: ModelMetadata) -> Documents:
         return Documents(lengths, labels, text, exact=False)
     tokenizer = _tokenizer(spec, base.folder) if base.folder else None
     found = spec.data.load(reserved=tokenizer.reserved if tokenizer else frozenset())
-    for rows, both in ((found.train, True), (found.valid, False)):
-        require_takes(spec, rows, both=both)
+    name, takes = name_of(spec.objective), spec.objective.takes
+    require_kinds(found.train, found.valid, takes=takes, objective=name)
     if tokenizer is None:
         valid_tokens = int(guess_documents(found.valid).lengths.sum())
         return replace(

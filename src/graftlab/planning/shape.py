@@ -10,7 +10,7 @@ from typing import Any
 
 from graftlab.adapters.patterns import value_for
 from graftlab.errors import ModelError
-from graftlab.packing.stateful import stateful_layers
+from graftlab.models.stateful import stateful_layers
 
 Shapes = Mapping[str, tuple[int, ...]]
 

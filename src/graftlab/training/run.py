@@ -129,7 +129,7 @@ def _prove_isolation(setup: Setup, adapter: Adapter) -> str:
         found = ["one document at a time: nothing to keep apart"]
     else:
         found = [check_isolation(base, adapter, autocast=autocast)]
-    if setup.data.branched:
+    if setup.plan.branched:
         found.append(check_branches(base, adapter, autocast=autocast))
     return "; ".join(found)
 

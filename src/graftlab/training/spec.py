@@ -100,8 +100,12 @@ class TrainSpec:
             )
 
     def _check_objective(self) -> None:
-        if (obstacle := self.objective.obstacle(self.lora)) is not None:
-            raise ConfigError(obstacle)
+        if self.objective.asks_base() and self.lora.full:
+            raise ConfigError(
+                "the objective keeps to the base, which is the adapter switched off, and lora=none "
+                "trains the base itself: give objective.teacher=FOLDER (the same model again, "
+                "frozen), or train an adapter."
+            )
         key, validation = self.objective.waits(), self.callbacks.validation
         if key is not None and validation.every_epochs is None and validation.every_steps is None:
             raise ConfigError(

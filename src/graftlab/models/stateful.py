@@ -14,8 +14,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-KINDS = frozenset({"conv", "linear_attention", "hybrid", "hybrid_sliding", "mamba", "recurrent"})
-"""Layers that carry state, as configs of transformers call them."""
+from graftlab.types import STATEFUL
+
 LISTS = ("layer_types", "layers_block_type", "block_types", "attn_type_list")
 
 _TENSOR = re.compile(r"(?:.*?\.)?\d+\.(?:.+\.)?(\w+)\.(\w+)")
@@ -30,7 +30,7 @@ def stateful_layers(config: Mapping[str, Any], shapes: Shapes) -> list[str]:
     `config` is the text model's, `shapes` gives tensors by name. Where the config names no kinds,
     as those of Falcon-H1 and Jamba, they are called by what their tensors are.
     """
-    named = {kind for key in LISTS for kind in _names(config.get(key)) if kind in KINDS}
+    named = {kind for key in LISTS for kind in _names(config.get(key)) if kind in STATEFUL}
     return sorted(named) if named else sorted(_by_tensors(shapes))
 
 
