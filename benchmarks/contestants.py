@@ -50,7 +50,7 @@ class Report:
     peak_rss_mb: float = 0.0
 
 
-def graftlab(task: Task, *, compiled: bool) -> Report:
+def graftlab(task: Task, *, compiled: bool, objective: str = "sft") -> Report:
     """The real thing: the verb `train`, its data path, its trainer and its callbacks."""
     from graftlab.cli.compose import build, compose
     from graftlab.training.start import run
@@ -60,6 +60,7 @@ def graftlab(task: Task, *, compiled: bool) -> Report:
         overrides = {
             "model": "hf",
             "model.path": task.workload.base,
+            "objective": objective,
             "data": "jsonl",
             "data.train": task.workload.chats,
             "data.valid_fraction": 0.0,
@@ -339,6 +340,7 @@ CONTESTANTS: dict[str, Callable[[Task], Report]] = {
     "plain loop, SDPA per document": plain_loop,
     "graftlab, compile=off": lambda task: graftlab(task, compiled=False),
     "graftlab, compile=on": lambda task: graftlab(task, compiled=True),
+    "graftlab, objective=kl-sft": lambda t: graftlab(t, compiled=False, objective="kl-sft"),
     "plain loop, padded to max_length": lambda task: plain_loop(task, layout="max"),
     "plain loop, padded within the batch": lambda task: plain_loop(task, layout="batch"),
 }

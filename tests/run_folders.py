@@ -52,6 +52,9 @@ def write_run(
     samples: Sequence[Mapping[str, str]] = (),
     data: str = "96 documents, hash 0123",
     seconds_each: float = 0.5,
+    strengths: Sequence[dict[str, float]] = (),
+    measure: str = "nats per trained token",
+    rewards: bool = False,
 ) -> Path:
     """One run of `steps` whose validation loss falls from 4 to `score` at its last step."""
     folder.mkdir(parents=True)
@@ -74,22 +77,26 @@ def write_run(
         }
         if step % VALIDATED == 0:
             row["valid_loss"] = loss
+        if rewards:
+            names = ("rewards_chosen", "rewards_rejected", "reward_margin", "reward_accuracy")
+            row |= {name: (n - 1) * step / steps for n, name in enumerate(names)}
         history.add(row)
     if samples:
         write_samples(folder / "samples.md", samples)
     if finished:
-        _finish(folder, score, steps, data, seconds_each * steps)
+        result = result_of(score, folder, steps, strengths=[*strengths], measure=measure)
+        _finish(folder, result, data, seconds_each * steps)
     return folder
 
 
-def _finish(folder: Path, score: float, steps: int, data: str, seconds: float) -> None:
+def _finish(folder: Path, result: Result, data: str, seconds: float) -> None:
     (folder / "adapter").mkdir()
     (folder / "adapter" / "run.yaml").write_text("{}", encoding="utf-8")
     card = f"# Adapter\n\n- validation data: {data}\n- device: cpu (2 threads)\n"
     (folder / "adapter" / "card.md").write_text(card, encoding="utf-8")
     times = {"train_seconds": seconds, "total_seconds": seconds + 10}
     (folder / "time_metrics.json").write_text(json.dumps(times), encoding="utf-8")
-    result_of(score, folder, steps).write(folder / "result.json")
+    result.write(folder / "result.json")
 
 
 def result_of(score: float, folder: Path = Path("run"), steps: int = STEPS, **more: Any) -> Result:

@@ -12,8 +12,47 @@ QWEN25 = (
     "{% if messages[0].role != 'system' %}"
     "{{ '<|im_start|>system\nYou are helpful.<|im_end|>\n' }}{% endif %}"
 )
+TOOLS = (
+    "{% if tools %}{{ '<|im_start|>system\n' + (messages[0].content + '\n\n' if messages[0].role =="
+    " 'system' else '') + '# Tools\n' }}{% for t in tools %}{{ t | tojson + '\n' }}{% endfor %}"
+    "{{ '<|im_end|>\n' }}{% elif messages[0].role == 'system' %}"
+    "{{ '<|im_start|>system\n' + messages[0].content + '<|im_end|>\n' }}{% endif %}"
+    "{% set ns = namespace(last=-1) %}{% for m in messages %}{% if m.role == 'user' %}"
+    "{% set ns.last = loop.index0 %}{% endif %}{% endfor %}"
+    "{% for m in messages %}{% if m.role == 'user' %}"
+    "{{ '<|im_start|>user\n' + m.content + '<|im_end|>\n' }}"
+    "{% elif m.role == 'tool' %}{% if loop.previtem.role != 'tool' %}{{ '<|im_start|>user' }}"
+    "{% endif %}{{ '\n<tool_response>\n' + m.content + '\n</tool_response>' }}"
+    "{% if loop.last or loop.nextitem.role != 'tool' %}{{ '<|im_end|>\n' }}{% endif %}"
+    "{% elif m.role == 'assistant' %}{% set thought = m.reasoning_content or '' %}"
+    "{% set said = m.content %}{% if not thought and '</think>' in said %}"
+    "{% set thought = said.split('</think>')[0].split('<think>')[-1] %}"
+    "{% set said = said.split('</think>')[-1] %}{% endif %}{{ '<|im_start|>assistant\n' }}"
+    "{% if loop.index0 > ns.last and (loop.last or thought) %}"
+    "{{ '<think>\n' + thought.strip('\n') + '\n</think>\n\n' }}{% endif %}"
+    "{{ said.lstrip('\n') }}{% for call in m.tool_calls or [] %}"
+    "{{ ('\n' if said or not loop.first else '') + '<tool_call>\n{\"name\": \"' + "
+    "call.function.name + '\", \"arguments\": ' + ARGUMENTS + '}\n</tool_call>' }}{% endfor %}"
+    "{{ '<|im_end|>\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\nOPENED' }}{% endif %}"
+)
+"""Tools, calls, results and reasoning as Qwen3 writes them; results stand in a user's turn."""
+PLAIN_TOOLS = TOOLS.replace("ARGUMENTS", "call.function.arguments | tojson").replace("OPENED", "")
 TEMPLATES = {
     "chatml": CHATML,
+    "qwen3-tools": PLAIN_TOOLS,
+    # As DeepSeek's, which joins arguments to a text: they are expected to be one already.
+    "text-arguments": TOOLS.replace("ARGUMENTS", "call.function.arguments").replace("OPENED", ""),
+    # As Qwen3-Thinking's, whose generation prompt opens the block.
+    "thinking": PLAIN_TOOLS.replace(
+        "assistant\n' }}{% endif %}", "assistant\n<think>\n' }}{% endif %}"
+    ),
+    # As Llama 3.1's, which says nothing beside a call, and shows one of them.
+    "one-call": PLAIN_TOOLS.replace(
+        "{{ said.lstrip('\n') }}{% for call in m.tool_calls or [] %}",
+        "{% if not m.tool_calls %}{{ said.lstrip('\n') }}{% endif %}"
+        "{% for call in (m.tool_calls or [])[:1] %}",
+    ),
     "qwen2.5": QWEN25 + CHATML,
     # Earlier turns lose their thinking; the last one always shows a (perhaps empty) block.
     "qwen3": (
@@ -64,10 +103,13 @@ CORPUS = [
 ] * 20
 
 
-def write_tokenizer(folder: Path, template: str | None, *, metaspace: str | None = None) -> Path:
+def write_tokenizer(
+    folder: Path, template: str | None, *, metaspace: str | None = None, added: tuple[str, ...] = ()
+) -> Path:
     """A BPE tokenizer with every special token above, as `save_pretrained` writes it.
 
-    Byte-level, or Llama-like with the given `prepend_scheme` of its Metaspace.
+    Byte-level, or Llama-like with the given `prepend_scheme` of its Metaspace; `added` are further
+    tokens that are matched whole and not special.
     """
     from tokenizers import Tokenizer as Raw
     from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -90,6 +132,7 @@ def write_tokenizer(folder: Path, template: str | None, *, metaspace: str | None
     fast = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>")
     if template is not None:
         fast.chat_template = template
+    fast.add_tokens(list(added))
     fast.save_pretrained(folder)
     return folder
 

@@ -8,7 +8,8 @@ better than 1e-9 for 1 to 10,000 degrees of freedom, whole or not (Welch's are n
 from __future__ import annotations
 
 from functools import cache
-from math import exp, inf, lgamma, log, log1p
+from math import exp, inf, lgamma, log, log1p, sqrt
+from statistics import NormalDist
 
 _TINY = 1e-300
 _PRECISION = 1e-15
@@ -43,6 +44,20 @@ def t_quantile(probability: float, df: float) -> float:
             break
         low, high = (middle, high) if t_probability(middle, df) < probability else (low, middle)
     return (low + high) / 2
+
+
+def wilson_interval(successes: float, trials: float, level: float = 0.95) -> tuple[float, float]:
+    """Bounds of a probability by Wilson's score; good for few trials and near 0 and 1.
+
+    `successes` may be broken, where ties count as halves. Raises ValueError without a trial.
+    """
+    if not trials > 0:
+        raise ValueError("no interval without a trial")
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share, spread = successes / trials, z * z / trials
+    middle = (share + spread / 2) / (1 + spread)
+    half = sqrt(share * (1 - share) * spread + (spread / 2) ** 2) / (1 + spread)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _beta(x: float, a: float, b: float) -> float:

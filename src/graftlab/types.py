@@ -24,7 +24,8 @@ word of its own. Labels are shifted once, in `text/memmap_writer.py`, and nowher
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise
 from operator import itemgetter
@@ -37,10 +38,11 @@ if TYPE_CHECKING:
 IGNORE = -100
 """Label of a position that is not trained (PyTorch's own default for cross-entropy)."""
 
-PLAIN, CHOSEN, REJECTED = 0, 1, 2
-"""Kinds of segments: of no preference; the better (or a desirable) answer; the worse one."""
+PLAIN, CHOSEN, REJECTED, ANCHOR = 0, 1, 2, 3
+"""Kinds of segments: of no preference; the better (or a desirable) answer; the worse one; one that
+is not learnt, on which the model is only to stay as it was."""
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +51,55 @@ class Message:
 
     `response_format` says what JSON the answer to this turn must be, for templates that show it:
     {"type": "json_schema", "json_schema": {"name"?: ..., "description"?: ..., "schema": {...}}}.
+    `tool_calls` are those of an assistant's turn, in OpenAI's form with arguments as an object:
+    {"id"?: ..., "type": "function", "function": {"name": ..., "arguments": {...}}}. A turn of the
+    role `tool` holds a result; `name` and `tool_call_id` link it to its call.
     """
 
     role: str
     content: str
     response_format: dict[str, Any] | None = field(default=None, hash=False)
+    tool_calls: tuple[dict[str, Any], ...] = field(default=(), hash=False)
+    reasoning: str | None = None
+    """What an assistant thought before its answer, where it is not part of `content`."""
+    weight: float = 1.0
+    """Of an assistant's turn in the loss; 0 leaves it out."""
+    name: str | None = None
+    tool_call_id: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
+        """The turn as chat templates read it; keys that say nothing are not there."""
         turn: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.response_format is not None:
             turn["response_format"] = self.response_format
-        return turn
+        if self.tool_calls:
+            turn["tool_calls"] = list(self.tool_calls)
+        more = {"name": self.name, "tool_call_id": self.tool_call_id}
+        more["reasoning_content"] = self.reasoning
+        return turn | {key: value for key, value in more.items() if value is not None}
+
+    def as_row(self) -> dict[str, Any]:
+        """The turn as data files hold it: with its weight."""
+        return self.as_dict() | ({"weight": self.weight} if self.weight != 1 else {})
+
+    @property
+    def text(self) -> str:
+        """What the turn says, for people: its content, then each call as one line of JSON."""
+        calls = [json.dumps(call["function"], ensure_ascii=False) for call in self.tool_calls]
+        return "\n".join([*([self.content] if self.content or not calls else []), *calls])
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
     """A checked conversation: optional system turn, then user and assistant in turn.
 
-    `source` and `line` say where it was read (1-based), and `index` which row of a JSON array it is
+    An assistant's turn may call tools, whose results follow as turns of the role `tool`. `source`
+    and `line` say where it was read (1-based), and `index` which row of a JSON array it is
     (1-based; 0 in a file of lines), so that every later complaint can point at it.
+
+    A pair holds two conversations that begin alike: `messages` ends with the chosen answer,
+    `rejected` is the whole other one. `desirable` says of a labelled conversation (KTO) whether its
+    last answer is a good one.
     """
 
     messages: tuple[Message, ...]
@@ -75,17 +107,52 @@ class Conversation:
     line: int = 0
     tools: tuple[dict[str, Any], ...] = field(default=())
     index: int = 0
+    rejected: tuple[Message, ...] = ()
+    desirable: bool | None = None
 
     @property
     def where(self) -> str:
         return place_of(self.source, self.line, self.index)
 
+    @property
+    def kind(self) -> str:
+        """What may be learned from it: `answers`, `pairs` or `labels`."""
+        return "pairs" if self.rejected else "answers" if self.desirable is None else "labels"
+
+    @property
+    def num_shared(self) -> int:
+        """Messages of the prompt that both answers of a pair follow, or a labelled one."""
+        if self.rejected:
+            return num_shared(self.messages, self.rejected)
+        return len(self.without_last_answer().messages)
+
+    @property
+    def reference(self) -> str | None:
+        """The answer that replies are compared with, of a pair the chosen one.
+
+        None where there is none, or only an undesirable one.
+        """
+        answers = self.messages[len(self.without_last_answer().messages) :]
+        return (answers[0].text or None) if answers and self.desirable is not False else None
+
     def without_last_answer(self) -> Conversation:
-        """The same conversation up to the last user turn: what a model is asked."""
+        """The same conversation up to the last user turn or tool result: what a model is asked.
+
+        Of a pair, the prompt that both answers follow.
+        """
         messages = self.messages
-        if messages and messages[-1].role == "assistant":
+        if self.rejected:
+            messages = messages[: self.num_shared]
+        elif messages and messages[-1].role == "assistant":
             messages = messages[:-1]
-        return replace(self, messages=messages)
+        return replace(self, messages=messages, rejected=(), desirable=None)
+
+
+def num_shared(first: Sequence[Message], second: Sequence[Message]) -> int:
+    """How many messages two conversations begin alike with."""
+    both = zip(first, second, strict=False)
+    length = min(len(first), len(second))
+    return next((place for place, (one, other) in enumerate(both) if one != other), length)
 
 
 def place_of(source: str, line: int, index: int = 0) -> str:
@@ -140,6 +207,7 @@ class Batch:
     kinds: torch.Tensor | None = None  # (segments,) int8, CPU
     weights: torch.Tensor | None = None  # (1, N) float32; None: every label counts once
     reference: torch.Tensor | None = None  # (segments,) float32
+    mismatched: tuple[Batch, ...] = ()  # of the whole step, where its objective needs them
 
     @property
     def num_tokens(self) -> int:
@@ -185,4 +253,5 @@ class Batch:
             positions=self.positions.to(device, non_blocking=True),
             weights=moved(self.weights),
             reference=moved(self.reference),
+            mismatched=tuple(batch.to(device) for batch in self.mismatched),
         )

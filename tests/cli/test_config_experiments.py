@@ -31,6 +31,14 @@ AIROAD: dict[str, Any] = {
     "lora.dropout": 0.05,
 }
 
+KL: dict[str, Any] = {
+    "lr": 5e-5,
+    "objective.kl_lambda": 0.04,
+    "objective.kl_tau": 1.0,
+    "objective.kl_direction": "forward",
+    "objective.kl_budget": None,
+}
+
 SEEDS: dict[str, dict[str, Any]] = {
     "ficino": {
         "epochs": 5,
@@ -73,6 +81,8 @@ SEEDS: dict[str, dict[str, Any]] = {
     },
     "airoad-fast-plain": {**AIROAD, "lora.dora": False},
     "airoad-fast-dora": {**AIROAD, "lora.dora": True},
+    "airoad-fast-kl": {**AIROAD, **KL, "lora.dora": False},
+    "airoad-fast-dora-kl": {**AIROAD, **KL, "lora.dora": True},
     "systems-theologian": {
         "model.hub": "Qwen/Qwen2.5-14B",
         "model.gradient_checkpointing": True,
@@ -113,6 +123,8 @@ MINIATURES = {
     "hafs-coder": "qwen2",
     "airoad-fast-plain": "qwen2",
     "airoad-fast-dora": "qwen2",
+    "airoad-fast-kl": "qwen2",
+    "airoad-fast-dora-kl": "qwen2",
     "systems-theologian": "qwen2",
 }
 

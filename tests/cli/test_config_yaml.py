@@ -252,7 +252,7 @@ def test_groups_that_take_lists() -> None:
     assert set(both.chosen) == {"wandb", "tensorboard"}
     assert built("logger=csv").logger.chosen == {}
     stops = built("callbacks=[default,early-stopping,plateau]").callbacks
-    assert set(stops.chosen) == {"early_stopping", "plateau", "repetition"}
+    assert set(stops.chosen) == {"early_stopping", "likelihood", "plateau", "repetition"}
     assert stops.validation.every_epochs == 1
 
 

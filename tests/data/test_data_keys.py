@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from graftlab.data.jsonl import JsonlData
+from graftlab.data.problems import RowProblem
 from graftlab.data.shapes import parse_row
-from graftlab.data.turns import RowProblem
 from graftlab.errors import DataError
 from graftlab.generation.prompts import read_prompts
 from graftlab.recipes.rows import record_of
@@ -30,25 +30,46 @@ def row(**more: Any) -> dict[str, Any]:
     return {"messages": TURNS, **more}
 
 
+def call(name: str, arguments: Any, **more: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "arguments": arguments}, **more}
+
+
 REFUSED: list[tuple[Any, str]] = [
-    (answer(weight=0), "turn 2 (assistant) has `weight`: 0"),
-    (answer(weight=0.5), "weights of turns are not read"),
-    (answer(train=False), "`train`: false"),
-    (answer(loss=False), "`loss`: false"),
-    (answer(loss_weight=2), "`loss_weight`: 2"),
-    ({"messages": [{**USER, "weight": 1}, ANSWER]}, "only answers are trained"),
-    ({"conversations": [GPT[0], {**GPT[1], "train": False}]}, "turn 2 (assistant) has `train`"),
-    (row(weight=0), "weights of rows are not read"),
-    (answer(reasoning_content="hm"), "`reasoning_content`: reasoning of its own key"),
-    (answer(thinking="hm"), "`thinking`"),
-    (answer(reasoning="hm"), "`reasoning`"),
-    (row(reasoning_content="hm"), "`reasoning_content`"),
+    (answer(weight=-1), "turn 2 (assistant) has `weight`: -1: a weight is a number from 0"),
+    (answer(weight="high"), "turn 2 (assistant) has `weight`: high: a weight is a number from 0"),
+    (answer(loss_weight=1e300), "`loss_weight`: 1e+300"),
+    (answer(loss_scale=[1]), "`loss_scale`: [1]"),
+    (answer(loss=0.25), "it is true or false (a number is `weight`)"),
+    (answer(weight=0, train=True), "has two weights, in weight and train"),
+    ({"messages": [{**USER, "weight": 1}, ANSWER]}, "turn 1 (user) has `weight`: 1"),
+    ({"conversations": [{**GPT[0], "train": True}, GPT[1]]}, "only the assistant's are trained"),
+    (row(weight=0), "turns have weights, rows do not"),
+    (answer(reasoning_content=["hm"]), "`reasoning_content` must be text, this is an array"),
+    (answer(reasoning_content="hm", thinking="ha"), "has reasoning twice, in"),
+    (answer(reasoning="hm", content="<think>ha</think>Hello"), "reasoning twice, in its content"),
+    (
+        {"messages": [{**USER, "thinking": "hm"}, ANSWER]},
+        "reasoning is read in an assistant's turn",
+    ),
+    (answer(thoughts="hm"), "write it there"),
+    (row(reasoning_content="hm"), "`reasoning_content`: reasoning is read in an assistant's turn"),
     (answer(refusal="No."), "`refusal`"),
     (answer(audio={"id": "a"}), "images, video and sound are not trained"),
     (answer(name="Ann"), "turn 2 (assistant) has `name`"),
-    (answer(tool_call_id="c1"), "`tool_call_id`: tool calls"),
-    (answer(tool_calls=[{"id": "c1"}]), "is a tool turn"),
-    (answer(function_call={"name": "f"}), "is a tool turn"),
+    (answer(tool_call_id="c1"), "`tool_call_id`: it is read in a turn of the role `tool` alone"),
+    (row(tool_calls=[{"id": "c1"}]), "`tool_calls`: tool calls are read in an assistant's turn"),
+    (answer(tool_calls=[{"id": "c1"}]), "turn 2 (assistant) is a tool call without a name"),
+    (answer(tool_calls={"a": 1}), "tool_calls must be an array of objects, this is an object"),
+    (answer(tool_calls=[3]), "a tool call must be an object, this is a number"),
+    (answer(tool_calls=[{"function": 3}]), "a tool call's function is a number, not an object"),
+    (answer(tool_calls=[call("f", {}, note=1)]), "is a tool call with `note`, which is not read"),
+    (answer(tool_calls=[call("f", {}, type="web")]), "a tool call of the type 'web'"),
+    (answer(tool_calls=[call("f", {}, id=7)]), "the id of a tool call must be text"),
+    (answer(tool_calls=[call("f", "{1}")]), "the arguments of `f` are a text that is not JSON"),
+    (answer(tool_calls=[call("f", [1])]), "the arguments of `f` must be an object, this is an arr"),
+    (answer(tool_calls=[call("f", '{"a": 1, "a": 2}')]), "the key `a` stands twice"),
+    (answer(tool_calls=[call("f", {})], function_call={"name": "g"}), "both `tool_calls` and"),
+    ({"messages": [USER, {"role": "tool", "content": "", "name": 3}, ANSWER]}, "`name` must be te"),
     (answer(masked=True), "`masked`"),
     (row(images=["bus.png"]), "`images`: images, video and sound are not trained"),
     (row(videos=["a.mp4"]), "`videos`"),
@@ -62,9 +83,10 @@ REFUSED: list[tuple[Any, str]] = [
     (row(tols=[{"name": "f"}]), "Did you mean `tools`?"),
     (row(prompt="Something else"), "unknown key `prompt`"),
     (row(response="Another"), "unknown key `response`"),
-    (row(label=1), "preference data"),
-    (row(kto_tag=False), "preference data"),
-    (row(chosen="a", rejected="b"), "which is not there yet"),
+    (row(label="good"), "`label`: it must be true or false"),
+    (row(label=2), "`label`"),
+    (row(label=True, kto_tag=False), "`label` and `kto_tag` differ"),
+    (answer(chosen="a"), "a row compares answers, a turn does not"),
     (row(system="a", system_prompt="b"), "two system prompts"),
     ({"instruction": "a", "output": "b", "messages": TURNS}, "`instruction`"),
     ({"instruction": "a", "output": "b", "images": ["c"]}, "`images`"),
@@ -94,6 +116,8 @@ SAME: list[Any] = [
     answer(weight=1),
     answer(weight=None),
     {"messages": [{**USER, "weight": 0}, {**ANSWER, "loss": True}]},
+    answer(weight=1.0, train=True, loss_weight=""),
+    answer(reasoning_content=" \n"),
     answer(reasoning_content="", tool_calls=[], function_call=None, name=None, refusal=None),
     row(images=[], tools=[], history=[], system="", response_format=None),
     row(id=1, source="x", metadata={"a": 1}, labels={"chunk": "3"}),
@@ -131,18 +155,25 @@ def test_a_system_prompt_is_read_under_either_name() -> None:
 
 
 def test_all_that_is_wrong_with_a_row_is_said_at_once() -> None:
-    bad = {"messages": [USER, {**ANSWER, "weight": 0, "thinking": "a"}, {"role": 3}], "images": [1]}
+    bad = {"messages": [{**USER, "weight": 1}, {**ANSWER, "cot": "a"}, {"role": 3}], "images": [1]}
     with pytest.raises(RowProblem) as caught:
         parse_row(bad)
-    for part in ("`weight`", "`thinking`", "turn 3", "`images`"):
+    for part in ("`weight`", "`cot`", "turn 3", "`images`"):
         assert part in str(caught.value)
 
 
 def test_keys_that_are_named_are_passed_over() -> None:
-    bad = {**answer(weight=0, note="b"), "images": ["a"], "conversations": GPT, "note": "c"}
+    bad = {**answer(weight=-1, note="b"), "images": ["a"], "conversations": GPT, "note": "c"}
     ignore = ["weight", "images", "conversations", "note"]
     assert parse_row(bad, ignore=ignore).messages == CHAT
-    assert parse_row([USER, {**ANSWER, "weight": 0}], ignore=ignore).messages == CHAT
+    assert parse_row([USER, {**ANSWER, "weight": -1}], ignore=ignore).messages == CHAT
+    compared = {
+        "prompt": [{**USER, "note": 1}],
+        "chosen": ANSWER,
+        "rejected": {**ANSWER, "note": 2},
+    }
+    compared["rejected"]["content"] = "Ho"
+    assert parse_row(compared, ignore=ignore).messages == CHAT
 
 
 def test_metadata_is_named_once_in_the_log(tmp_path: Path) -> None:
@@ -158,18 +189,38 @@ def test_metadata_is_named_once_in_the_log(tmp_path: Path) -> None:
     assert JsonlData(train=str(file), valid_fraction=0, ignore_keys=["mine"]).load().train
 
 
-@pytest.mark.parametrize(("bad", "reason"), [pair for pair in REFUSED if "tool" not in pair[1]])
+@pytest.mark.parametrize(("bad", "reason"), REFUSED)
 def test_prepare_and_prompts_lose_nothing_either(tmp_path: Path, bad: Any, reason: str) -> None:
-    if isinstance(bad, dict):
-        with pytest.raises(RowProblem) as caught:
-            record_of(bad, origin="f:1")
-        assert reason in str(caught.value)
+    with pytest.raises(RowProblem) as caught:
+        record_of(bad, origin="f:1")
+    assert reason in str(caught.value)
     file = tmp_path / "a.jsonl"
     file.write_text(json.dumps(bad) + "\n")
     with pytest.raises(DataError) as told:
         read_prompts(str(file))
     assert f"{file}:1: " in str(told.value)
     assert reason in str(told.value)
+
+
+def test_prepare_keeps_what_links_tool_turns_and_refuses_the_rest() -> None:
+    asked = {"role": "assistant", "content": None, "tool_calls": [call("f", "{}", id="c1")]}
+    result = {"role": "tool", "content": "3", "tool_call_id": "c1", "name": "f"}
+    weighed = {**ANSWER, "weight": 0.5, "reasoning_content": "hm"}
+    good = {"messages": [{"role": "system", "content": ""}, USER, asked, result, weighed]}
+    body = record_of(good, origin="f:1").body
+    read = {"role": "assistant", "content": "", "tool_calls": [{"id": "c1", **call("f", {})}]}
+    assert body["messages"] == [USER, read, result, weighed]
+    for more, reason in [
+        ({"images": ["a"]}, "`images`"),
+        ({"messages": [USER, {**asked, "refusal": "a"}, result, ANSWER]}, "`refusal`"),
+        ({"messages": [USER, asked, {**result, "weight": 1}, ANSWER]}, "`weight`"),
+    ]:
+        with pytest.raises(RowProblem) as caught:
+            record_of({**good, **more}, origin="f:1")
+        assert reason in str(caught.value)
+    metadata: set[str] = set()
+    record_of({**good, "id": 3}, origin="f:1", metadata=metadata)
+    assert metadata == {"id"}
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ import pytest
 from graftlab.data.check import problems_in
 from graftlab.data.demo import DemoData
 from graftlab.data.jsonl import JsonlData
+from graftlab.data.problems import RowProblem
 from graftlab.data.shapes import parse_row
 from graftlab.data.source import DataSpec
 from graftlab.data.split import content_hash, validation_mask
-from graftlab.data.turns import RowProblem
 from graftlab.errors import ConfigError, DataError
 from graftlab.types import Message
 
@@ -67,23 +67,21 @@ def test_alpaca_joins_its_input_and_system_keys_become_turns() -> None:
     [
         ("text", "a string"),
         (None, "null"),
-        ({"prompt": "a", "completion": "b"}, "prompt, completion"),
+        ({"prompt": "a", "completion": "b"}, "without a `label` of true or false"),
         ({}, "none"),
         ({"messages": "Hi"}, "must be an array, this is a string"),
         ({"messages": ["Hi"]}, "turn 1 must be an object"),
         ({"messages": [{"content": "Hi"}]}, "turn 1 has no role (keys: content)"),
         ({"messages": [{"role": "user", "content": None}]}, "turn 1 (user): content must be text"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "a part of the type"),
-        ({"conversations": [*GPT, {"from": "function_call", "value": "{}"}]}, "turn 3 is a tool"),
-        ({"conversations": [{"from": "observation", "value": "{}"}]}, "tool turn (observation)"),
+        ({"conversations": [*GPT, {"from": "function_call", "value": "{}"}]}, "without a name"),
+        ({"conversations": [{"from": "observation", "value": 3}]}, "turn 1 (tool): content must"),
         ({"messages": TURNS, "tools": "{"}, "not JSON"),
         ({"messages": TURNS, "tools": "{}"}, "must be an array of objects"),
         ({"messages": [SYSTEM, *TURNS], "system": "S"}, "two system prompts"),
         ({"messages": TURNS, "system": 3}, "system must be text"),
         ({"instruction": "a", "output": None}, "output must be text, this is null"),
         ({"instruction": "a", "output": "b", "history": [["c", "d"]]}, "history"),
-        ({"conversations": GPT, "chosen": "a", "rejected": "b"}, "preference data"),
-        ({"messages": TURNS, "label": True}, "preference data"),
     ],
 )
 def test_other_shapes_are_told_what_was_seen(row: Any, seen: str) -> None:
@@ -107,16 +105,21 @@ def test_roles_and_contents_are_checked_all_at_once(tmp_path: Path) -> None:
         "turn 2 (assistant) holds NUL": [user, {"role": "assistant", "content": "a\0b"}],
         "half a UTF-16 pair": [user, {"role": "assistant", "content": "\ud83d"}],
         "turn 2 (user) is empty": [user, {"role": "user", "content": ""}],
+        "turn 2 is tool where assistant was due: a result follows its call": [
+            user,
+            {"role": "tool", "content": ""},
+            assistant,
+        ],
     }
     file = write(tmp_path / "chats.jsonl", [*bad.values(), TURNS])
     with pytest.raises(DataError) as caught:
         JsonlData(train=file).load(reserved=frozenset({"<|end|>", "<|e"}))
     assert len(caught.value.problems) == len(bad)
-    assert "12 of 13 rows" in caught.value.summary
+    assert "13 of 14 rows" in caught.value.summary
     for line, (wanted, problem) in enumerate(zip(bad, caught.value.problems, strict=True), 1):
         assert problem.startswith(f"{file}:{line}: ")
         assert wanted in problem
-    both = caught.value.problems[-1]
+    both = caught.value.problems[-2]
     assert "where assistant was due" in both
     assert not problems_in([Message("user", "a"), Message("assistant", "b")])
 

@@ -164,10 +164,13 @@ def test_rows_bring_schemas_of_their_own(base: Base, tokenizer: Tokenizer) -> No
     schema = closed(year={"type": "integer", "minimum": 1950, "maximum": 2030})
     wanted = {"type": "json_schema", "json_schema": {"schema": schema}}
     generation = Generation(schema="row", max_new_tokens=40, temperature=1.5)
-    asked = [ASK, Conversation((Message("user", "Which year?", wanted),))]
-    free, bound = generate_batch(base, tokenizer, asked, generation)
-    assert (free.valid, bound.valid) == (None, True)
-    assert mismatch(bound.text, schema) is None
+    question = Message("user", "Which year?", wanted)
+    call = {"type": "function", "function": {"name": "year", "arguments": {}}}
+    looked = (Message("assistant", "", tool_calls=(call,)), Message("tool", "1974"))
+    asked = [ASK, Conversation((question,)), Conversation((question, *looked))]
+    free, *bound = generate_batch(base, tokenizer, asked, generation)
+    assert [reply.valid for reply in (free, *bound)] == [None, True, True]
+    assert all(mismatch(reply.text, schema) is None for reply in bound)
     bad = {"type": "json_schema", "json_schema": {"schema": {"uniqueItems": True}}}
     wrong = Conversation((Message("user", "Which?", bad),), "asked.jsonl", 7)
     with pytest.raises(ConfigError, match="asked.jsonl:7: response_format: .*\n.*uniqueItems"):

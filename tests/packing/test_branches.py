@@ -184,6 +184,7 @@ def test_the_operator_says_the_truth_to_the_compiler(
     torch.library.opcheck(attention_segments.segments_forward, (*views, *arguments))
 
 
+@pytest.mark.filterwarnings(r"ignore:The \.grad attribute of a Tensor")  # PyTorch's own looking
 @pytest.mark.parametrize("attend", [segments, dense])
 def test_traced_gradients_equal_eager_ones(attend: Callable[..., Tensor]) -> None:
     def loss(

@@ -225,7 +225,7 @@ def test_a_step_that_loses_rows_is_found_out(tmp_path: Path) -> None:
             walk.run(tmp_path)
 
 
-def test_tool_calls_and_preferences_are_left_out_with_a_reason(tmp_path: Path) -> None:
+def test_tool_calls_pass_and_preferences_are_left_out_with_a_reason(tmp_path: Path) -> None:
     call = {"from": "function_call", "value": '{"name": "age", "arguments": {}}'}
     back = {"from": "observation", "value": "31"}
     ends = {"from": "human", "value": "Age?"}, {"from": "gpt", "value": "31."}
@@ -242,11 +242,20 @@ def test_tool_calls_and_preferences_are_left_out_with_a_reason(tmp_path: Path) -
             split=Split(valid=0, near=None),
         )
     )
-    assert len(read_lines(made.folder / "train.jsonl")) == 20
+    kept = read_lines(made.folder / "train.jsonl")
+    assert len(kept) == 21
+    (called,) = [row for row in kept if "tools" in row]
+    assert [turn["role"] for turn in called["messages"]] == [
+        "user",
+        "assistant",
+        "tool",
+        "assistant",
+    ]
+    data = PreparedData(path=str(made.folder)).load()
+    assert sum(bool(one.messages[1].tool_calls) for one in data.train) == 1
     left = read_lines(made.folder / "rejects.jsonl")
     assert {row["reason"] for row in left} == {"cannot be used"}
-    assert "is a tool turn" in left[0]["detail"]
-    assert all("preference data" in row["detail"] for row in left[1:])
+    assert ["prepare does not pass on" in row["detail"] for row in left] == [True, True]
 
 
 def test_prepared_folders_are_read_with_their_split(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from graftlab.data.turns import RowProblem
+from graftlab.data.problems import RowProblem
 from graftlab.recipes.record import Record
 from graftlab.recipes.rows import record_of
 from recipe_rows import turns
@@ -58,9 +58,9 @@ def test_a_response_format_is_kept_in_the_turn_that_asks() -> None:
         ({"messages": turns("Hi", {"a": 1})}, "content must be text, this is an object"),  # type: ignore[arg-type]
         ({"messages": CHAT[:1]}, "must be the assistant's"),
         ({"conversations": [HUMAN, {"from": "bot", "value": "x"}]}, "role `bot`"),
-        ({"conversations": [HUMAN, CALL, BACK, GPT]}, "turn 2 is a tool turn"),
-        ({"prompt": "a", "chosen": "b", "rejected": "c"}, "preference data"),
-        ({"messages": CHAT, "label": True}, "preference data"),
+        ({"conversations": [HUMAN, BACK, GPT]}, "turn 2 is tool where assistant was due"),
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, "prepare does not pass on"),
+        ({"messages": CHAT, "label": True}, "data=jsonl data.train=FILE"),
         ({"question": "a"}, "unknown shape with keys question"),
         (3, "must be an object or an array, this is a number"),
     ],

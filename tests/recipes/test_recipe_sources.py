@@ -156,6 +156,26 @@ def test_parquet_without_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="needs pyarrow")
+def test_parquet_fills_no_arguments_with_null(tmp_path: Path) -> None:
+    """Its columns hold the keys of all rows, null where a row has none."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    given = [{"zone": "north"}, {"depth": 3}]
+    rows = []
+    for arguments in given:
+        call = {"function": {"name": "look", "arguments": arguments}}
+        ask, answer = turns("Hi", "")
+        rows.append({"messages": [ask, {**answer, "tool_calls": [call]}]})
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    filled = parquet.read_table(tmp_path / "a.parquet").to_pylist()
+    assert filled[0]["messages"][1]["tool_calls"][0]["function"]["arguments"]["depth"] is None
+    found = bodies(read(tmp_path / "a.parquet"))
+    calls = [body["messages"][1]["tool_calls"][0] for body in found]
+    assert [call["function"]["arguments"] for call in calls] == given
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="needs pyarrow")
 def test_parquet(tmp_path: Path) -> None:
     import pyarrow as pa
     from pyarrow import parquet

@@ -13,7 +13,7 @@ from statistics import fmean
 import pytest
 
 from graftlab.reports.compare import Comparison, front
-from graftlab.reports.curves import points_each, train_curve, valid_curve
+from graftlab.reports.curves import points_each, reward_curves, train_curve, valid_curve
 from graftlab.reports.export import rows, write_csv, write_parquet
 from graftlab.reports.gather import gather
 from graftlab.reports.importance import LEAST, importance
@@ -226,3 +226,34 @@ def test_runs_that_only_show_or_keep_other_things_are_replicates(tmp_path: Path)
     found = Comparison(gather([tmp_path]))
     assert found.keys == ["seed"]
     assert [point.interval.n for point in found.points] == [2]
+
+
+def test_runs_judged_by_different_losses_have_no_winner(tmp_path: Path) -> None:
+    for n, measure in enumerate(["DPO sigmoid loss per pair", "DPO ipo loss per pair"] * 2):
+        write_run(tmp_path / str(n), {"lr": 1e-3 * (n + 1)}, score=1.0 + n, measure=measure)
+    found = Comparison(gather([tmp_path]))
+    assert found.verdict is None
+    assert "2 runs by DPO ipo loss per pair" in found.sentence()
+    alike = Comparison([run for run in gather([tmp_path]) if "ipo" in str(run.measure)])
+    assert alike.verdict is not None
+    assert "2.0000 DPO ipo loss per pair over 1 run" in alike.sentence()
+
+
+def test_rewards_have_curves_and_a_section_of_their_own(tmp_path: Path) -> None:
+    from graftlab.reports.page import page
+
+    write_run(tmp_path / "plain", {"lr": 1e-3})
+    plain = Comparison(gather([tmp_path / "plain"]))
+    none = importance(plain.points, plain.parameters)
+    assert reward_curves(plain.runs[0], most=50) == {}
+    assert 'id="rewards"' not in page(plain, none, library="")
+    write_run(tmp_path / "dpo", {"lr": 2e-3}, steps=200, rewards=True)
+    both = Comparison(gather([tmp_path]))
+    run = next(run for run in both.runs if run.name == "dpo")
+    curves = reward_curves(run, most=50)
+    assert curves.keys() > {"reward_margin", "reward_accuracy"}
+    margin = curves["reward_margin"]
+    assert len(margin["loss"]) == len(margin["step"]) == 50
+    assert margin["loss"][-1] > 0.9  # smoothed, and 1 at the last step
+    assert curves["rewards_chosen"]["loss"][-1] < -0.9
+    assert 'id="rewards"' in page(both, none, library="")

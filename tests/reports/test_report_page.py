@@ -131,6 +131,20 @@ def test_replicates_stand_together_with_the_verdict(tmp_path: Path) -> None:
     assert "The winner is lr=0.001" in text
 
 
+def test_adapters_at_other_strengths_stand_in_a_table(tmp_path: Path) -> None:
+    """Of the runs that have them, the best first; without any there is no section."""
+    plain = write_run(tmp_path / "plain" / "0", {"lr": 1e-3})
+    assert "Strengths" not in made(plain.parent)
+    for name, gain in (("a", 0.125), ("b", 0.375)):
+        measured = [{"strength": s, "loss": 2.0, "gain": gain * s, "kl": s / 8} for s in (0.5, 1.0)]
+        write_run(tmp_path / "kl" / name, {"seed": len(name)}, score=2 - gain, strengths=measured)
+    text = made(tmp_path / "kl")
+    part = text[text.index('id="strengths"') : text.index('id="replicates"')]
+    assert part.count("<tr>") == 5
+    assert '<th scope="col" class="n">kl</th>' in part
+    assert part.index("0.1875") < part.index("0.0625")
+
+
 def test_many_keys_make_no_crowd(tmp_path: Path) -> None:
     """Ten parameters would be 45 maps; six are 15, and a run's name stays short."""
     keys = [f"optimizer.{name}" for name in ("weight_decay", "beta1", "beta2", "eps", "clip_norm")]

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from graftlab.data.jsonl import JsonlData
 from graftlab.data.keys import METADATA, REPEATED, WEIGHTS
-from graftlab.data.turns import RowProblem
+from graftlab.data.problems import RowProblem
 from graftlab.errors import DataError
 from graftlab.generation.prompts import read_prompts
 from graftlab.recipes.record import is_piece
 from graftlab.recipes.rows import record_of
 from graftlab.text.encode import encode
+from graftlab.text.show import shown_branches
 from graftlab.text.tokenizer import Tokenizer
 
 TEXTS = st.one_of(
@@ -49,6 +50,12 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=6,
 )
+ARGUMENTS = st.dictionaries(TEXTS, VALUES, max_size=2)
+CALLED = st.fixed_dictionaries(
+    {"name": TEXTS | VALUES}, optional={"arguments": ARGUMENTS | ARGUMENTS.map(json.dumps) | VALUES}
+)
+CALL = CALLED | st.fixed_dictionaries({"function": CALLED | VALUES}, optional={"id": SCALARS})
+CALLS = st.lists(CALL, max_size=2) | st.lists(CALL, max_size=2).map(json.dumps) | VALUES
 ROLES = st.one_of(
     st.sampled_from(["system", "user", "assistant", "human", "gpt", "tool", "function_call"]),
     st.sampled_from(["observation", "developer", "model", "User", ""]),
@@ -78,7 +85,14 @@ def turn(role: str, says: str) -> st.SearchStrategy[dict[str, Any]]:
     plain = st.fixed_dictionaries({role: ROLES, says: TEXTS})
     odd = st.fixed_dictionaries(
         {role: ROLES, says: TEXTS | PARTS | VALUES},
-        optional={"tools": TOOLS | VALUES, "response_format": SCHEMA | VALUES},
+        optional={
+            "tools": TOOLS | VALUES,
+            "response_format": SCHEMA | VALUES,
+            "tool_calls": CALLS,
+            "function_call": CALL | VALUES,
+            "reasoning_content": TEXTS | VALUES,
+            "weight": SCALARS,
+        },
     )
     return st.builds(lambda one, more: {**more, **one}, plain | odd, EXTRA)
 
@@ -103,12 +117,28 @@ SHAREGPT = dialogue("from", "value", ("human", "gpt"))
 MORE = {"system": TEXTS | VALUES, "tools": TOOLS | TOOLS.map(json.dumps) | VALUES}
 MORE |= {"response_format": SCHEMA | VALUES, "system_prompt": TEXTS}
 ALPACA = {"instruction": TEXTS | VALUES, "output": TEXTS | VALUES}
+WORKING = {"role": st.just("assistant"), "content": TEXTS | st.none(), "tool_calls": CALLS}
+WORKED = st.builds(
+    lambda asked, call, told, answer: [
+        {"role": "user", "content": asked},
+        call,
+        {"role": "tool", "content": told},
+        {"role": "assistant", "content": answer},
+    ],
+    *(TEXTS, st.fixed_dictionaries(WORKING), TEXTS, TEXTS),
+)
+ANSWER = st.one_of(
+    TEXTS, turn("role", "content"), turn("from", "value"), OPENAI, WORKED.map(lambda t: t[1:])
+)
 SHAPES = st.one_of(
+    st.fixed_dictionaries({"messages": WORKED}, optional=MORE),
+    st.fixed_dictionaries({"prompt": TEXTS | OPENAI, "chosen": ANSWER, "rejected": ANSWER}),
+    st.fixed_dictionaries({"chosen": OPENAI, "rejected": OPENAI}, optional=MORE),
     st.fixed_dictionaries({"messages": OPENAI}, optional=MORE),
     st.fixed_dictionaries({"conversations": SHAREGPT}, optional=MORE),
     st.fixed_dictionaries(ALPACA, optional={"input": TEXTS | VALUES, **MORE}),
-    st.fixed_dictionaries({"conversations": SHAREGPT, "chosen": VALUES, "rejected": VALUES}),
-    st.fixed_dictionaries({"messages": OPENAI, "label": SCALARS}),
+    st.fixed_dictionaries({"conversations": SHAREGPT, "chosen": ANSWER, "rejected": ANSWER}),
+    st.fixed_dictionaries({"messages": OPENAI | WORKED, "label": SCALARS}),
     st.fixed_dictionaries({"prompt": TEXTS | VALUES, "completion": TEXTS, "label": SCALARS}),
 )
 ROWS = st.one_of(
@@ -171,6 +201,7 @@ def skipped(spec: JsonlData, tokenizer: Tokenizer, folder: Path) -> int:
         return 0
     for index in range(len(found)):
         assert (found[index].labels >= 0).any()
+        shown_branches(found[index], tokenizer)
     return len(found)
 
 

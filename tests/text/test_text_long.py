@@ -8,10 +8,12 @@ from collections.abc import Callable
 
 import pytest
 
-import graftlab.text.turns as turns_module
+import graftlab.text.drafts as drafts_module
+from graftlab.text.drafts import TurnDraft
 from graftlab.text.long import FEW
+from graftlab.text.spans import MaskProblem
 from graftlab.text.tokenizer import Tokenizer
-from graftlab.text.turns import MaskProblem, TurnDraft, TurnReader
+from graftlab.text.turns import TurnReader
 from graftlab.types import Conversation, Message
 
 Maker = Callable[[str], Tokenizer]
@@ -45,7 +47,7 @@ def test_long_conversations_are_drafted_as_by_prefix_difference(
         system = kind != "gemma" and number % 2 == 0
         given = conversation(draw.randint(FEW + 1, 24), draw, system=system)
         with monkeypatch.context() as patch:
-            patch.setattr(turns_module, "FEW", 10**9)
+            patch.setattr(drafts_module, "FEW", 10**9)
             wanted = drafts(tokenizer, given, turns)
         found.append(drafts(tokenizer, given, turns))
         assert found[-1] == wanted

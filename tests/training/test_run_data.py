@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from graftlab.data.jsonl import JsonlData
+from graftlab.errors import ConfigError, DataError
 from graftlab.models.hf import HFModel
+from graftlab.models.metadata import read_metadata
+from graftlab.objectives.sft import SFT
+from graftlab.planning.inputs import read_documents
 from graftlab.text.load import load_tokenizer
 from graftlab.training.answers import Answers
 from graftlab.training.process_context import ProcessContext
-from graftlab.training.setup import read_data
+from graftlab.training.setup import read_data, resolve_setup_like
 from graftlab.types import Conversation, Message
 from training_spec import small_spec
 
@@ -56,6 +64,89 @@ def test_skipped_rows_of_both_kinds_are_listed_and_never_asked(
     assert "System role not supported" in listed[2]["reason"]
     assert listed[2]["row"]["messages"][0] == {"role": "system", "content": "Be brief."}
     assert "train: 1 rows left out (data.on_invalid=skip)" in capsys.readouterr().out
+
+
+def pairs(file: Path, *, long: int = 0) -> str:
+    rows: list[Any] = [
+        {"prompt": f"Question {n}", "chosen": f"Good {n}", "rejected": f"Bad {n}"} for n in range(4)
+    ]
+    rows[2]["chosen"] = "word " * long or rows[2]["chosen"]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(file)
+
+
+def test_pairs_are_for_objectives_that_take_them(qwen2_folder: Path, tmp_path: Path) -> None:
+    spec = small_spec(tmp_path)
+    spec.model = HFModel(path=str(qwen2_folder))
+    file = pairs(tmp_path / "pairs.jsonl")
+    spec.data = JsonlData(train=file, valid=file)
+    place = ProcessContext.resolve(spec)
+    folder: Any = SimpleNamespace(path=tmp_path / "run")
+    for read in (
+        lambda: read_data(spec, folder, prompts=1, place=place),
+        lambda: read_documents(spec, read_metadata(spec.model)),  # a plan says so as well
+    ):
+        with pytest.raises(DataError) as caught:
+            read()
+        said = str(caught.value)
+        assert "objective=sft learns from answers alone, and 4 of 4 rows are others" in said
+        assert "data.preference=chosen" in said
+        assert caught.value.problems[0] == f"{file}:1: pairs of a chosen and a rejected answer"
+    spec.data.preference = "chosen"
+    data = read_data(spec, folder, prompts=1, place=place)
+    assert data.train.segments is None
+    assert [one.kind for one in data.prompts] == ["answers"]
+    spec.data.preference = None
+    spec.objective = Compares()
+    data = read_data(spec, folder, prompts=9, place=place)
+    assert data.train.segments is not None
+    assert len(data.train.segments) == 3 * len(data.train)
+    assert [one.kind for one in data.prompts] == ["pairs"] * 4
+    first = SimpleNamespace(spec=spec, data=data)
+    with pytest.raises(ConfigError, match="objective=sft learns from answers alone, and the data"):
+        resolve_setup_like(first, replace(spec, objective=SFT()), folder)  # type: ignore[arg-type]
+
+
+class Compares(SFT):
+    """An objective that takes pairs."""
+
+    takes = "pairs"
+
+
+@pytest.mark.parametrize("over_limit", ["drop", "error"])
+def test_an_answer_over_the_limit_is_told_with_its_place(
+    qwen2_folder: Path, tmp_path: Path, capsys: Any, over_limit: str
+) -> None:
+    spec = small_spec(tmp_path)
+    spec.model, spec.objective = HFModel(path=str(qwen2_folder)), Compares()
+    file = pairs(tmp_path / "pairs.jsonl", long=300)
+    spec.data = JsonlData(train=file, valid_fraction=0, over_limit=over_limit)
+    folder: Any = SimpleNamespace(path=tmp_path / "run")
+    told = ""
+    try:
+        data = read_data(spec, folder, prompts=1, place=ProcessContext.resolve(spec))
+        assert len(data.train) == 3
+    except DataError as error:
+        told = str(error)
+    assert bool(told) == (over_limit == "error")
+    told += capsys.readouterr().out
+    assert f"packing.max_length={spec.packing.max_length}" in told
+    assert re.search(rf"{file}:3: \d+ tokens \(prompt \d+, chosen \d\d\d+, rejected \d+\)", told)
+
+
+def test_weights_of_turns_reach_the_tokens(qwen2_folder: Path, tmp_path: Path) -> None:
+    turns = [("user", "One?"), ("assistant", "One."), ("user", "Two?"), ("assistant", "Two.")]
+    chat = [{"role": role, "content": text} for role, text in turns]
+    file = tmp_path / "weighed.jsonl"
+    file.write_text(json.dumps([*chat[:3], {**chat[3], "weight": 0.5}]) + "\n")
+    spec = small_spec(tmp_path)
+    spec.model = HFModel(path=str(qwen2_folder))
+    spec.data = JsonlData(train=str(file), valid_fraction=0)
+    folder: Any = SimpleNamespace(path=tmp_path / "run")
+    tokens = read_data(spec, folder, prompts=1, place=ProcessContext.resolve(spec)).train
+    assert tokens.weights is not None
+    assert set(tokens.weights[tokens.labels >= 0]) == {0.5, 1.0}
+    assert tokens.label_weights[0] < tokens.num_labels[0]
 
 
 def test_kept_answers_hold_any_line_end_and_a_response_format(

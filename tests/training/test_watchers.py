@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from graftlab.objectives.sft import SFT
 from graftlab.training.callbacks.early_stopping import EarlyStopping
+from graftlab.training.callbacks.likelihood import LikelihoodAlarm
 from graftlab.training.callbacks.plateau import Plateau
 from graftlab.training.callbacks.recorder import Recorder
 from graftlab.training.callbacks.repetition import RepetitionAlarm
@@ -17,6 +19,7 @@ from graftlab.training.observer import Observer
 from graftlab.training.watch import Callbacks, Samples, Validation
 
 PLAN: Any = SimpleNamespace(steps_per_epoch=5, total_steps=20)
+MODULE: Any = SimpleNamespace(objective=SFT(), policy=SimpleNamespace(state={}))
 
 
 def a_recorder() -> Recorder:
@@ -32,7 +35,9 @@ class Trainer(SimpleNamespace):
 
 
 def stopper(*, max_minutes: float | None = None, **spec: Any) -> Stopper:
-    return Stopper(a_recorder(), Callbacks(chosen=spec), max_minutes=max_minutes, states={})
+    return Stopper(
+        a_recorder(), Callbacks(chosen=spec), max_minutes=max_minutes, warn=print, states={}
+    )
 
 
 def steps(watched: Stopper, losses: list[float], *, column: str) -> int | None:
@@ -252,7 +257,7 @@ def test_a_rung_measures_for_the_observer_alone() -> None:
     rows = {}
     for step in (2, 3, 5, 10):
         recorder.step, recorder.row, recorder.due = step, {"step": step}, False
-        validator.after_step(Trainer(global_step=step), None)  # type: ignore[arg-type]
+        validator.after_step(Trainer(global_step=step), MODULE)
         rows[step] = (dict(recorder.row), recorder.due)
     assert rows[2] == ({"step": 2}, False)
     assert rows[3] == ({"step": 3, "rung_loss": 100.0}, True)
@@ -346,3 +351,46 @@ def test_replies_are_kept_with_a_checkpoint() -> None:
     again, _ = a_sampler()
     again.load_state_dict(saved)
     assert again.book.rows == [{"step": 1}]
+
+
+def rewarded(watched: Stopper, rewards: list[float]) -> int | None:
+    """Feed the chosen answers' reward of each step; the step after which the run was stopped."""
+    for step, reward in enumerate(rewards, start=1):
+        trainer: Any = Trainer(global_step=step)
+        watched.recorder.step_metrics = {"loss": 0.5, "rewards_chosen": reward}
+        watched.after_step(trainer, None)  # type: ignore[arg-type]
+        if trainer.should_stop:
+            return step
+    return None
+
+
+WOBBLE = [0.02, -0.03, 0.01, 0.0, -0.01, 0.03, -0.02, 0.0, 0.01, -0.01]
+
+
+@pytest.mark.parametrize(
+    ("slope", "ended"),
+    [(-0.01, 20), (-0.001, 40), (0.0, None), (0.01, None)],
+    ids=["fast", "slow", "not", "rises"],
+)
+def test_falling_likelihood_is_told_with_its_remedy(capsys, slope, ended) -> None:
+    """Blocks of ten steps; a slow fall is seen once it exceeds what chance explains."""
+    rewards = [slope * n + WOBBLE[n % 10] for n in range(60)]
+    assert rewarded(stopper(likelihood=LikelihoodAlarm(steps=10, stop=True)), rewards) == ended
+    capsys.readouterr()
+    assert rewarded(stopper(likelihood=LikelihoodAlarm(steps=10)), rewards) is None
+    said = capsys.readouterr().out
+    assert said.count("the chosen answers become less likely") == (0 if ended is None else 1)
+    assert ("objective.sft_weight" in said) == (ended is not None)
+
+
+def test_a_fall_that_has_ended_is_no_alarm() -> None:
+    """Low, but no longer falling; and noise whose mean wanders within its own error."""
+    rewards = [0.0] * 10 + [-1.0] * 40
+    assert rewarded(stopper(likelihood=LikelihoodAlarm(steps=10, stop=True)), rewards) == 20
+    noisy = [3.0 * (-1) ** n - (0.2 if n >= 10 else 0) for n in range(40)]
+    assert rewarded(stopper(likelihood=LikelihoodAlarm(steps=10, stop=True)), noisy) is None
+
+
+def test_runs_without_rewards_are_not_watched() -> None:
+    watched = stopper(likelihood=LikelihoodAlarm(steps=2, stop=True))
+    assert steps(watched, [1.0, 2.0, 3.0, 4.0, 5.0], column="loss") is None

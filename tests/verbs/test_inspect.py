@@ -80,6 +80,37 @@ def test_a_terminal_gets_colour_in_place_of_brackets(spec: InspectSpec) -> None:
     assert "⟦A" not in text
 
 
+def test_branches_weights_and_tools_are_shown(spec: InspectSpec, tmp_path: Path) -> None:
+    def shown(row: object, **model: str) -> str:
+        file = tmp_path / "row.jsonl"
+        file.write_text(json.dumps(row) + "\n")
+        spec.data = JsonlData(train=str(file), valid_fraction=0)
+        spec.model = HFModel(path=str(tmp_path / "model"), **model)
+        return printed(spec, terminal=False)[1].replace("|", "")
+
+    text = shown({"prompt": "Hi", "chosen": "Good", "rejected": "Bad"})
+    prompt, chosen = text.split("\nchosen:\n")
+    assert "\nprompt:\n" in prompt
+    assert "⟦" not in prompt.split("prompt:")[1]
+    first, second = chosen.split("\nrejected:\n")
+    assert "⟦Good" in first
+    assert "⟦Bad" in second
+    ask, answer = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}
+    assert "undesirable:\n" in shown({"messages": [ask, answer], "label": False})
+    weighed = shown([ask, {**answer, "weight": 0.25}])
+    assert "⟦Ho" in weighed
+    assert "⟧×0.25" in weighed
+    call = {"role": "assistant", "tool_calls": [{"name": "look", "arguments": {"b": 1, "a": 2}}]}
+    turns = [ask, call, {"role": "tool", "content": "Three"}, answer]
+    tools = [{"name": "look", "parameters": {}}, {"name": "go", "parameters": {}}]
+    text = shown({"messages": turns, "tools": tools}, template="chatml")
+    assert "\ntools: look, go\n" in text
+    runs = [part.split("⟧")[0] for part in text.split("⟦")[2:]]  # the first is the legend
+    assert '"arguments": {"b": 1, "a": 2}' in runs[0]
+    assert "Three" in text
+    assert "Three" not in "".join(runs)
+
+
 def test_a_missing_file_is_told_before_the_tokenizer_loads(spec: InspectSpec) -> None:
     spec.data.train = "absent.jsonl"
     spec.model = HFModel(path="also-absent")

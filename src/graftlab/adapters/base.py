@@ -112,7 +112,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def disabled(self) -> AbstractContextManager[None]:
-        """The base alone; which parameters are trainable stays as it is."""
+        """The base alone, also inside another such block; what is trainable stays as it is."""
 
     @abstractmethod
     def scaled(self, factor: float) -> AbstractContextManager[None]:

@@ -85,11 +85,12 @@ class FullAdapter(Adapter):
     @contextmanager
     def disabled(self) -> Iterator[None]:
         """The base as it was lent."""
+        was = self._trained
         self._place(trained=False)
         try:
             yield
         finally:
-            self._place(trained=True)
+            self._place(trained=was)
 
     @contextmanager
     def scaled(self, factor: float) -> Iterator[None]:
@@ -125,6 +126,7 @@ class FullAdapter(Adapter):
             self._place(trained=False)
 
     def _place(self, *, trained: bool) -> None:
+        self._trained = trained
         for module, leaf, lent in self._lent:
             module._parameters[leaf] = self._masters[id(lent)] if trained else lent
 

@@ -123,13 +123,14 @@ class PeftAdapter(Adapter):
     def disabled(self) -> Iterator[None]:
         """The base alone; which parameters are trainable stays as it is."""
         wrappers = [*self.layers.values(), *self.saved.values()]
+        before = [wrapper._disable_adapters for wrapper in wrappers]
         for wrapper in wrappers:
             wrapper._disable_adapters = True
         try:
             yield
         finally:
-            for wrapper in wrappers:
-                wrapper._disable_adapters = False
+            for wrapper, was in zip(wrappers, before, strict=True):
+                wrapper._disable_adapters = was
 
     @contextmanager
     def scaled(self, factor: float) -> Iterator[None]:

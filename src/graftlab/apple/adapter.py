@@ -61,13 +61,13 @@ class TammAdapter(Adapter):
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
-        layers = self._layers()
-        for layer in layers:
+        active = [layer for layer in self._layers() if layer.active_adapter_id is not None]
+        for layer in active:
             layer.unset_active_adapter()
         try:
             yield
         finally:
-            for layer in layers:
+            for layer in active:
                 layer.set_active_adapter(ADAPTER)
 
     @contextmanager

@@ -108,7 +108,7 @@ def run_each(command: CommandLine, words: Sequence[Argument]) -> int:
         for job, own, lines in zip(jobs, owned, told, strict=True)
     ]
     task = importlib.import_module(f"graftlab.verbs.{command.schema.verb}")
-    results: list[Any] = []
+    results: list[Any] = []  # of verbs that return something
     failed: list[str] = []
 
     def run_all() -> None:
@@ -116,7 +116,8 @@ def run_each(command: CommandLine, words: Sequence[Argument]) -> int:
             for line in (f"#{number}: {' '.join(own)}", *lines):
                 say(line)
             try:
-                results.append(task.run(spec))
+                if (result := task.run(spec)) is not None:
+                    results.append(result)
             except Interrupted:
                 raise
             except Exception as error:

@@ -45,6 +45,7 @@ PATHS = frozenset(
         "model.revision",
         "model.template",
         "name",
+        "objective.anchors",
         "objective.base",
         "objective.teacher",
         "out",
@@ -65,7 +66,10 @@ PATHS = frozenset(
 """Keys that hold paths and names; a bare `null` clears them. They never sweep."""
 
 LISTS = frozenset(
-    {"corpus", "data.corpus", "data.train", "data.valid", "decontaminate.against", "dirs"}
+    {
+        *("corpus", "data.corpus", "data.train", "data.valid", "decontaminate.against", "dirs"),
+        "objective.anchors",
+    }
 )
 """Paths that may also be given as a list: data.train=[a.jsonl,b.jsonl]."""
 

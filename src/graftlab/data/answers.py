@@ -28,7 +28,8 @@ def asked_answers(messages: Sequence[Message]) -> Iterator[tuple[int, int]]:
         if message.response_format is None:
             continue
         later = range(place + 1, len(messages))
-        if (found := next((i for i in later if messages[i].role == "assistant"), None)) is not None:
+        given = (i for i in later if messages[i].role == "assistant" and not messages[i].tool_calls)
+        if (found := next(given, None)) is not None:
             yield place, found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from graftlab.errors import did_you_mean
@@ -34,8 +34,8 @@ def problems_in(
 ) -> list[str]:
     """Everything that is wrong with a conversation, in words; empty when it can be trained.
 
-    `last` is whose turn must end it: the assistant's to train on, the user's to answer; `first`
-    is the number of the first message, 0 for a system prompt that is no turn.
+    `last` is whose turn must end it: the assistant's to train on, the user's to answer (or a tool's
+    result); `first` is the number of the first message, 0 for a system prompt that is no turn.
     """
     if not messages:
         return ["the conversation has no turns"]
@@ -43,14 +43,24 @@ def problems_in(
     if tools:
         problems += _text_problems("the tools", _as_json(tools), reserved)
     for number, message in enumerate(messages, first):
-        if not message.content.strip():
-            problems.append(f"{_name(number, message)} is empty")
-        for problem in _text_problems("", message.content, reserved):
-            problems.append(f"{_name(number, message)}{problem}")
-        if message.response_format:
-            name = f"the response_format of {_name(number, message)}"
-            problems += _text_problems(name, _as_json(message.response_format), reserved)
+        name = _name(number, message)
+        if not message.content.strip() and not message.tool_calls and message.role != "tool":
+            problems.append(f"{name} is empty")
+        problems += _text_problems(name, message.content, reserved)
+        for what, beside in _beside(message):
+            problems += _text_problems(f"the {what} of {name}", beside, reserved)
     return problems
+
+
+def _beside(message: Message) -> Iterator[tuple[str, str]]:
+    """(what it is, its text) of all that templates show of a turn beside its content."""
+    if message.response_format:
+        yield "response_format", _as_json(message.response_format)
+    if message.tool_calls:
+        yield "tool_calls", _as_json(message.tool_calls)
+    for what in ("reasoning", "name", "tool_call_id"):
+        if found := getattr(message, what):
+            yield what, found
 
 
 def _name(number: int, message: Message) -> str:
@@ -77,23 +87,38 @@ def _text_problems(name: str, text: str, reserved: re.Pattern[str] | None) -> li
     return problems
 
 
+_BEFORE = {
+    "user": ("start", "assistant"),
+    "assistant": ("user", "tool"),
+    "call": ("user", "tool", "call"),
+    "tool": ("call", "tool"),
+}
+"""Kind of turn -> what may stand before it; a call is an assistant's turn with tool calls."""
+_DUE = {"start": "user", "user": "assistant", "assistant": "user", "call": "tool"}
+
+
 def _role_problems(messages: Sequence[Message], last: str, first: int) -> list[str]:
-    problems, expected = [], "user"
+    problems, before = [], "start"
     for number, message in enumerate(messages, first):
         role = message.role
         if role not in ROLES:
             meant = _FOREIGN_ROLES.get(role.strip().lower())
             hint = f" Did you mean `{meant}`?" if meant else did_you_mean(role, ROLES)
             shown = role if len(role) <= 40 else f"{role[:40]}..."
-            return [f"turn {number} has the role `{shown}`, not system, user or assistant.{hint}"]
+            known = "system, user, assistant or tool"
+            return [f"turn {number} has the role `{shown}`, not {known}.{hint}"]
         if role == "system":
             if number > first:
                 problems.append(f"turn {number} is a system turn: only the first may be")
             continue
-        if role != expected:
-            problems.append(f"turn {number} is {role} where {expected} was due: turns alternate")
-        expected = "assistant" if role == "user" else "user"
-    if messages[-1].role != last:
+        kind = "call" if message.tool_calls and role == "assistant" else role
+        if before not in _BEFORE[kind]:
+            due = _DUE.get(before, "assistant")
+            why = "a result follows its call" if kind == "tool" else "turns alternate"
+            problems.append(f"turn {number} is {role} where {due} was due: {why}")
+        before = kind
+    ends = ("user", "tool") if last == "user" else (last,)
+    if messages[-1].role not in ends:
         problems.append(f"the last turn is {messages[-1].role}: it must be the {last}'s")
     return problems
 

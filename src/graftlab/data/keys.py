@@ -47,26 +47,23 @@ REPEATED = frozenset(
 )
 """Keys that may say again what stands in a turn, as UltraChat's `prompt` does."""
 
-WEIGHTS = frozenset(
-    {
-        *("weight", "loss_weight", "loss_scale", "loss"),
-        *("train", "training", "trainable", "train_on_turn"),
-    }
-)
-"""Keys that say whether, or how strongly, something is trained."""
+SCALES = ("weight", "loss_weight", "loss_scale")
+SWITCHES = ("loss", "train", "training", "trainable", "train_on_turn")
+WEIGHTS = frozenset({*SCALES, *SWITCHES})
+"""Keys that say how strongly, or whether, a turn is trained."""
 
-_READ = ("messages", "conversations", "system", "tools", "response_format", "role", "content")
+REASONING = ("reasoning_content", "reasoning", "thinking")
+"""Keys of an assistant's turn that hold what it thought before its answer."""
+
+_READ = (
+    *("messages", "conversations", "system", "tools", "response_format", "role", "content"),
+    *("prompt", "chosen", "rejected", "completion", "label", "tool_calls"),
+)
 
 _MEDIA = "images, video and sound are not trained: leave such rows out"
-_REASONING = (
-    "reasoning of its own key is not trained: write it into the content the way the chat template "
-    "shows it (such as <think>...</think>), or leave such rows out"
-)
-_CALLS = (
-    "tool calls and their results are not trained: leave such rows out, or write the call into the "
-    "assistant's content"
-)
-_PREFERENCE = "preference data needs a preference objective, which is not there yet"
+_REASONING = "reasoning is read in an assistant's turn alone: write it there"
+_CALLS = "tool calls are read in an assistant's turn alone: write them there"
+_LINKS = "it is read in a turn of the role `tool` alone"
 _HIDDEN = "no chat template is given it, so the model would not see it"
 
 _REASONS = {
@@ -74,11 +71,14 @@ _REASONS = {
         ["image", "images", "image_url", "video", "videos", "audio", "audios", "input_audio"],
         _MEDIA,
     ),
+    **dict.fromkeys(REASONING, _REASONING),
     **dict.fromkeys(
-        ["reasoning_content", "reasoning", "thinking", "thoughts", "thought", "cot"], _REASONING
+        ["thoughts", "thought", "cot"], "reasoning is read from `reasoning_content`: write it there"
     ),
-    **dict.fromkeys(["tool_calls", "function_call", "tool_call_id"], _CALLS),
-    **dict.fromkeys(["chosen", "rejected", "kto_tag"], _PREFERENCE),
+    **dict.fromkeys(["tool_calls", "function_call"], _CALLS),
+    "tool_call_id": _LINKS,
+    **dict.fromkeys(["chosen", "rejected"], "a row compares answers, a turn does not"),
+    **dict.fromkeys(["label", "kto_tag"], "it must be true or false, and belongs to a whole row"),
     **dict.fromkeys(["name", "documents", "chat_template_kwargs"], _HIDDEN),
     **dict.fromkeys(["train_detail", "training_detail", "mask", "masked"], "it is not read"),
     "refusal": "a refusal is trained from `content` only: write it there, or leave such rows out",
@@ -106,13 +106,15 @@ class Unread:
                 self.metadata.add(key)
             elif key in WEIGHTS:
                 if value != 1:
-                    self.refused.append(f"`{key}` is {_brief(value)}: weights of rows are not read")
+                    self.refused.append(
+                        f"`{key}` is {brief(value)}: turns have weights, rows do not"
+                    )
             elif key in _REASONS:
                 self.refused.append(f"`{key}`: {_REASONS[key]}")
             else:
                 self.unknown.append(key)
 
-    def turn(self, name: str, turn: dict[str, Any], read: Collection[str], role: Any) -> None:
+    def turn(self, name: str, turn: dict[str, Any], read: Collection[str]) -> None:
         """Judge the keys of a turn but those `read`; `name` is what it is called in messages."""
         for key in turn:
             if key in read or is_blank(value := turn[key]):
@@ -120,31 +122,28 @@ class Unread:
             if key in METADATA:
                 self.metadata.add(key)
             elif key in WEIGHTS:
-                self._weight(name, key, value, trained=role == "assistant")
+                self._weight(name, key, value)
             elif key in _REASONS:
                 self.refused.append(f"{name} has `{key}`: {_REASONS[key]}")
             elif key not in self.unknown:
                 self.unknown.append(key)
 
-    def _weight(self, name: str, key: str, value: Any, *, trained: bool) -> None:
-        """A weight that says what is done anyway is harmless; any other is refused."""
-        if value == (1 if trained else 0):
-            return
-        done = "it would be trained like every answer" if trained else "only answers are trained"
-        self.refused.append(
-            f"{name} has `{key}`: {_brief(value)}: weights of turns are not read, {done}; leave "
-            "such rows out, or remove the key"
-        )
+    def _weight(self, name: str, key: str, value: Any) -> None:
+        """A weight of 0 says what is done anyway; any other is refused."""
+        if value != 0:
+            said = brief(value)
+            self.refused.append(f"{name} has `{key}`: {said}: only the assistant's are trained")
 
     def problems(self) -> list[str]:
         """What is refused, in words, with the way on."""
+        refused = list(dict.fromkeys(self.refused))  # the two sides of a pair share turns
         if not self.unknown:
-            return self.refused
-        names = [_brief(key) for key in self.unknown]
+            return refused
+        names = [brief(key) for key in self.unknown]
         keys = "key " if len(names) == 1 else "keys "
         hint = did_you_mean(names[0], _READ)
         return [
-            *self.refused,
+            *refused,
             f"unknown {keys}{', '.join(f'`{name}`' for name in names)}, which nothing reads: "
             f"remove, or pass over with data.ignore_keys=[{','.join(names)}] "
             f"(sources.NAME.ignore_keys for prepare).{hint}",
@@ -162,9 +161,11 @@ def without(row: Any, keys: Iterable[str]) -> Any:
         return [_less(turn, keys) for turn in row]
     row = _less(row, keys)
     if isinstance(row, dict):
-        for name in ("messages", "conversations"):
+        for name in ("messages", "conversations", "prompt", "chosen", "rejected", "completion"):
             if isinstance(row.get(name), list):
                 row[name] = [_less(turn, keys) for turn in row[name]]
+            elif isinstance(row.get(name), dict):
+                row[name] = _less(row[name], keys)
     return row
 
 
@@ -185,6 +186,7 @@ def _repeats(key: str, value: Any, turns: Sequence[str] | None) -> bool:
     return value.strip() in {turn.strip() for turn in turns}
 
 
-def _brief(value: Any) -> str:
+def brief(value: Any) -> str:
+    """A value as messages show it."""
     text = {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
     return text if len(text) <= 40 else f"{text[:40]}..."

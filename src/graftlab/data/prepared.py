@@ -50,8 +50,8 @@ class PreparedData(DataSpec):
     valid_fraction: float = 0.0
     """Share held out of the training rows where the folder has no validation rows."""
     on_invalid: str = "skip"
-    """skip: leave out what cannot be trained yet, such as tool calls, listed in rejects.jsonl;
-    error: refuse the folder."""
+    """skip: leave out what cannot be trained, such as tools that the chat template does not show,
+    listed in rejects.jsonl; error: refuse the folder."""
 
     def __post_init__(self) -> None:
         DataSpec.__post_init__(self)

@@ -4,6 +4,7 @@
 {"messages": [...], "tools"?: [...], "response_format"?: {...}}   messages
 {"conversations": [{"from": ..., "value": ...}], "system"?, ...}  ShareGPT
 {"instruction": ..., "input"?: ..., "output": ..., "system"?}     Alpaca
+{... "chosen", "rejected"} and {... "label"}                      pairs and labels (preferences.py)
 
 `tools` may stand in the system turn as well, and `response_format` in the turn that asks for it;
 that of a row belongs to the last question.
@@ -16,18 +17,23 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from graftlab.data.keys import Unread, is_blank, without
-from graftlab.data.turns import (
-    RowProblem,
-    kind_of,
-    read_format,
-    read_tools,
-    read_turns,
+from graftlab.data.preferences import (
+    SIDES,
+    answer_turns,
+    compares,
+    label_of,
+    pair_problems,
+    prompt_turns,
+    sides_of,
 )
+from graftlab.data.problems import RowProblem, kind_of
+from graftlab.data.turns import read_format, read_tools, read_turns
 from graftlab.types import Message
 
 ACCEPTED = (
-    '[{"role","content"}, ...], {"messages": [...]}, {"conversations": [{"from","value"}]} '
-    'or {"instruction","input","output"}'
+    '[{"role","content"}, ...], {"messages": [...]}, {"conversations": [{"from","value"}]}, '
+    '{"instruction","input","output"}, {"prompt","chosen","rejected"} or '
+    '{"prompt","completion","label"}'
 )
 _TURNS = ("messages", "conversations")
 _ALPACA = ("instruction", "input", "output")
@@ -46,6 +52,23 @@ class Parsed:
     """Number of the first message among the row's own turns; 0 for a `system` key."""
     metadata: frozenset[str] = frozenset()
     """Keys that say something about the row and are not read."""
+    rejected: tuple[Message, ...] = ()
+    """The other conversation of a pair."""
+    desirable: bool | None = None
+    """The label of a row that is judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Turns:
+    """The turns of a row, unread, and the keys under which they stand."""
+
+    shape: str
+    turns: list[Any]
+    keys: frozenset[str]
+    rejected: list[Any] | None = None
+    desirable: bool | None = None
+    texts: tuple[Any, ...] = ()
+    """What other keys may repeat."""
 
 
 def parse_row(row: Any, *, ignore: Collection[str] = ()) -> Parsed:
@@ -56,17 +79,69 @@ def parse_row(row: Any, *, ignore: Collection[str] = ()) -> Parsed:
     if ignore:
         row = without(row, ignore)
     if isinstance(row, list):
-        return _parsed({}, row, "messages (bare array)", frozenset())
+        return _parsed({}, _Turns("messages (bare array)", row, frozenset()))
     if not isinstance(row, dict):
         raise RowProblem(f"a row must be an object or an array, this is {kind_of(row)}")
-    refuse_preferences(row)
+    if compares(row):
+        return _parsed(row, _pair(row))
+    label = label_of(row)
+    found = _plain(row, judged=label is not None)
+    if found is None:
+        keys = ", ".join(map(str, list(row)[:8])) or "none"
+        raise RowProblem(f"unknown shape with keys {keys}; a row is {ACCEPTED}")
+    if label is not None:
+        found = replace(
+            found,
+            shape=f"{found.shape}, labelled",
+            keys=found.keys | {label[0]},
+            desirable=label[1],
+        )
+    return _parsed(row, found)
+
+
+def _plain(row: dict[str, Any], *, judged: bool) -> _Turns | None:
+    """The turns of a row that compares nothing."""
     if (key := turns_key(row)) is not None:
         shape = "messages" if key == "messages" else "ShareGPT"
-        return _parsed(row, row[key], shape, frozenset({key}))
+        return _Turns(shape, row[key], frozenset({key}))
     if "instruction" in row and "output" in row:
-        return _parsed(row, _alpaca_turns(row), "Alpaca", frozenset(_ALPACA))
-    keys = ", ".join(map(str, list(row)[:8])) or "none"
-    raise RowProblem(f"unknown shape with keys {keys}; a row is {ACCEPTED}")
+        texts = tuple(row[key] for key in _ALPACA if row.get(key))
+        return _Turns("Alpaca", _alpaca_turns(row), frozenset(_ALPACA), texts=texts)
+    if "prompt" in row and "completion" in row:
+        if not judged:
+            raise RowProblem(
+                "`prompt` and `completion` without a `label` of true or false: for plain answers, "
+                "write them as messages"
+            )
+        answer = answer_turns("completion", row["completion"])
+        turns = [*prompt_turns(row["prompt"]), *answer]
+        return _Turns("prompt", turns, frozenset({"prompt", "completion"}))
+    return None
+
+
+def _pair(row: dict[str, Any]) -> _Turns:
+    """Both conversations of a row that compares answers."""
+    shape, keys, prompt = _prompt_of(row)
+    chosen, rejected = sides_of(row, prompt)
+    if prompt is not None and chosen[: len(prompt)] != prompt:  # whole ones with a prompt beside
+        if all(isinstance(row[key], str) for key in keys if key in row):
+            keys = []  # read as what may be repeated
+        elif prompt not in (chosen, rejected):
+            raise RowProblem(f"chosen and rejected do not begin with the turns of `{keys[0]}`")
+    return _Turns(f"{shape}, chosen and rejected", chosen, frozenset({*keys, *SIDES}), rejected)
+
+
+def _prompt_of(row: dict[str, Any]) -> tuple[str, list[str], list[Any] | None]:
+    """(shape, its keys, turns in front of the answers) of a pair; None for whole conversations."""
+    if (key := turns_key(row)) is not None and not is_blank(row[key]):
+        if not isinstance(row[key], list):
+            raise RowProblem(f"the turns must be an array, this is {kind_of(row[key])}")
+        return "messages" if key == "messages" else "ShareGPT", [key], row[key]
+    if not is_blank(row.get("prompt")):
+        return "prompt", ["prompt"], prompt_turns(row["prompt"])
+    if not is_blank(row.get("instruction")):
+        return "Alpaca", ["instruction", "input"], [_question(row)]
+    return "messages", [], None
 
 
 def turns_key(row: dict[str, Any]) -> str | None:
@@ -82,54 +157,53 @@ def turns_key(row: dict[str, Any]) -> str | None:
     return there[0] if there else None
 
 
-def refuse_preferences(row: dict[str, Any]) -> None:
-    """Raise RowProblem for a row that compares or judges answers."""
-    label = row.get("label", row.get("kto_tag"))
-    if not is_blank(row.get("chosen")) or not is_blank(row.get("rejected")):
-        seen = "chosen and rejected answers"
-    elif isinstance(label, int) and label in (0, 1):  # a boolean is one
-        seen = "a good-or-bad label"
-    else:
-        return
-    raise RowProblem(
-        f"preference data ({seen}): it needs a preference objective, which is not there yet, not "
-        "supervised fine-tuning; to train on its good answers, write those out as messages"
+def _parsed(row: dict[str, Any], found: _Turns) -> Parsed:
+    """The row, with all that is wrong with its turns and its other keys told at once."""
+    unread, problems = Unread(), []
+    sides: list[tuple[Message, ...]] = []
+    for turns in (found.turns, *([] if found.rejected is None else [found.rejected])):
+        try:
+            sides.append(read_turns(turns, unread))
+        except RowProblem as problem:
+            problems += [] if str(problem) in problems else [str(problem)]
+    known = found.keys | ROW_KEYS
+    if not row.keys() <= known:
+        whole = [*found.texts, *(turn.content for side in sides for turn in side)]
+        unread.row(row, known, None if problems else whole)
+    problems += unread.problems()
+    if problems:
+        raise RowProblem(*problems)
+    tools = row_tools(row, found.turns)
+    if found.rejected is not None and row_tools(row, found.rejected) != tools:
+        raise RowProblem("the tools of chosen and rejected differ")
+    made = [_with_system(row, side) for side in sides]
+    messages, *other = (_with_format(row, messages) for messages, _ in made)
+    if other and (wrong := pair_problems(messages, other[0])):
+        raise RowProblem(*wrong)
+    return Parsed(
+        messages,
+        tools,
+        found.shape,
+        made[0][1],
+        frozenset(unread.metadata),
+        other[0] if other else (),
+        found.desirable,
     )
 
 
-def _parsed(row: dict[str, Any], turns: Any, shape: str, own: frozenset[str]) -> Parsed:
-    """The row, with all that is wrong with its turns and its other keys told at once."""
-    unread, problems = Unread(), []
-    try:
-        messages: tuple[Message, ...] | None = read_turns(turns, unread)
-    except RowProblem as problem:
-        messages = None
-        problems.append(str(problem))
-    if not row.keys() <= own | ROW_KEYS:
-        texts = None if messages is None else [message.content for message in messages]
-        if messages is not None and shape == "Alpaca":
-            texts = [*texts, *(row[key] for key in _ALPACA if row.get(key))]  # type: ignore[misc]
-        unread.row(row, own | ROW_KEYS, texts)
-    problems += unread.problems()
-    if messages is None or problems:
-        raise RowProblem(*problems)
-    tools = row_tools(row, turns)
-    messages, first = _with_system(row, messages)
-    messages = _with_format(row, messages)
-    return Parsed(messages, tools, shape, first, frozenset(unread.metadata))
-
-
 def _alpaca_turns(row: dict[str, Any]) -> list[dict[str, Any]]:
-    parts = {key: row.get(key) for key in _ALPACA}
-    parts["input"] = parts["input"] or ""
+    answer = row.get("output")
+    if not isinstance(answer, str):
+        raise RowProblem(f"output must be text, this is {kind_of(answer)}")
+    return [_question(row), {"role": "assistant", "content": answer}]
+
+
+def _question(row: dict[str, Any]) -> dict[str, Any]:
+    parts = {"instruction": row.get("instruction"), "input": row.get("input") or ""}
     for key, value in parts.items():
         if not isinstance(value, str):
             raise RowProblem(f"{key} must be text, this is {kind_of(value)}")
-    question = "\n\n".join(str(parts[key]) for key in ("instruction", "input") if parts[key])
-    return [
-        {"role": "user", "content": question},
-        {"role": "assistant", "content": parts["output"]},
-    ]
+    return {"role": "user", "content": "\n\n".join(str(part) for part in parts.values() if part)}
 
 
 def system_of(row: dict[str, Any]) -> str | None:

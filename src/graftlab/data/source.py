@@ -6,27 +6,28 @@ files ──▶ rows ──▶ shape ──▶ checks ──▶ system prompt �
 
 from __future__ import annotations
 
-import json
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from graftlab.data.answers import answer_problems
+from graftlab.data.answers import answer_problems, asked_answers
+from graftlab.data.calls import unlisted
 from graftlab.data.check import problems_in, reserved_pattern
 from graftlab.data.files import locate, read_rows
+from graftlab.data.problems import RowProblem
 from graftlab.data.profile import Profile
+from graftlab.data.rejects import Reject, write_rejects
 from graftlab.data.schemas import SchemaAugment, augment
 from graftlab.data.shapes import Parsed, parse_row
-from graftlab.data.split import content_hash, validation_mask
+from graftlab.data.split import split_hash, validation_mask
 from graftlab.data.system import with_system
-from graftlab.data.turns import RowProblem
 from graftlab.errors import ConfigError, DataError, require_choice, require_range
 from graftlab.registry import group
-from graftlab.types import Conversation, place_of
+from graftlab.types import Conversation
 
 
 @dataclass(slots=True)
@@ -40,24 +41,6 @@ class Dataset:
     notes: list[str] = field(default_factory=list)  # lines for the log
 
 
-@dataclass(frozen=True, slots=True)
-class Reject:
-    """A row that is left out, and why."""
-
-    source: str
-    line: int
-    reason: str
-    row: Any
-    index: int = 0
-    """Its place in a JSON array, 1-based; 0 in a file of lines."""
-    ends: bool = False
-    """Nothing of the file could be read behind it."""
-
-    @property
-    def where(self) -> str:
-        return place_of(self.source, self.line, self.index)
-
-
 @dataclass(slots=True)
 class _FileSet:
     """What one of `data.train` and `data.valid` holds; `hashes` run beside `conversations`."""
@@ -68,6 +51,10 @@ class _FileSet:
     rejects: list[Reject] = field(default_factory=list)
     metadata: set[str] = field(default_factory=set)
     files: int = 0
+    undesirable: int = 0
+    """Labelled rows that data.preference=chosen leaves out."""
+    unlisted: list[str] = field(default_factory=list)
+    """Places of calls that name no tool of their row, with the names."""
 
 
 @group("data")
@@ -91,6 +78,11 @@ class DataSpec:
     """Conversations over packing.max_length: drop (counted) or error. Never cut silently."""
     train_turns: str = "all"
     """Train all assistant turns of a conversation, or only the last."""
+    train_on: str = "both"
+    """Of an answer that shows its reasoning, train the answer, the reasoning or both."""
+    preference: str | None = None
+    """null: compared and judged answers are for a preference objective; chosen: train on the chosen
+    and the desirable ones as on any others."""
     ignore_keys: list[str] = field(default_factory=list)
     """Keys of rows and turns to pass over, as if they were not there; any other must be known."""
     limit: int | None = None
@@ -102,6 +94,9 @@ class DataSpec:
         require_choice("data.on_invalid", self.on_invalid, ("error", "skip"))
         require_choice("data.over_limit", self.over_limit, ("drop", "error"))
         require_choice("data.train_turns", self.train_turns, ("all", "last"))
+        require_choice("data.train_on", self.train_on, ("answers", "reasoning", "both"))
+        if self.preference is not None:
+            require_choice("data.preference", self.preference, ("chosen",))
         require_range("data.valid_fraction", self.valid_fraction, least=0, most=0.9)
         require_range("data.limit", self.limit, least=1)
 
@@ -128,9 +123,9 @@ class DataSpec:
         train = self._read(train_files, pattern)
         valid = self._read(valid_files, pattern)
         bad = [*train.rejects, *valid.rejects]
-        notes = [_summary("data.train", train)]
+        notes = _summary("data.train", train)
         if valid_files:
-            notes.append(_summary("data.valid", valid))
+            notes += _summary("data.valid", valid)
         if metadata := sorted(train.metadata | valid.metadata):
             notes.append(f"keys that are metadata and not read: {', '.join(metadata)}")
         if bad:
@@ -141,7 +136,8 @@ class DataSpec:
             train_set, valid_set = train.conversations, valid.conversations
             seen = set(valid.hashes)  # not of both sides: a hundred bytes a conversation
             if shared := len({value for value in train.hashes if value in seen}):
-                notes.append(f"data.valid: {shared} conversations are in data.train as well")
+                rows = {"answers": "conversations"}.get(train_set[0].kind, "prompts")
+                notes.append(f"data.valid: {shared} {rows} are in data.train as well")
         else:
             train_set, valid_set = self._split(train)
             notes.append(
@@ -175,6 +171,11 @@ class DataSpec:
                 parsed, conversation, value = item
                 found.formats[parsed.shape] += 1
                 found.metadata |= parsed.metadata
+                if names := unlisted(parsed.messages + parsed.rejected, parsed.tools):
+                    found.unlisted.append(f"{conversation.where}: {', '.join(names)}")
+                if conversation.desirable is False and self.preference == "chosen":
+                    found.undesirable += 1
+                    continue
                 found.conversations.append(conversation)
                 found.hashes.append(value)
                 if self.limit is not None and len(found.conversations) == self.limit:
@@ -190,12 +191,30 @@ class DataSpec:
             if isinstance(parsed, str):
                 yield Reject(source, row.line, parsed, row.value, row.index, row.ends)
                 continue
-            messages = with_system(
-                parsed.messages, system=self.system_prompt, instruction=self.default_instruction
+            read = Conversation(
+                parsed.messages,
+                source,
+                row.line,
+                parsed.tools,
+                row.index,
+                parsed.rejected,
+                parsed.desirable,
             )
-            conversation = Conversation(messages, source, row.line, parsed.tools, row.index)
             # Hashed as read, so that another system prompt does not deal the split anew.
-            yield parsed, conversation, content_hash(parsed.messages)
+            yield parsed, self._prompted(read), split_hash(read)
+
+    def _prompted(self, conversation: Conversation) -> Conversation:
+        """The conversation with the configured system prompt; the chosen one, where that is all."""
+        sides = [
+            with_system(turns, system=self.system_prompt, instruction=self.default_instruction)
+            for turns in (conversation.messages, conversation.rejected)
+            if turns
+        ]
+        messages, *rejected = sides
+        if self.preference == "chosen":
+            judged = False if conversation.desirable is False else None
+            return replace(conversation, messages=messages, rejected=(), desirable=judged)
+        return replace(conversation, messages=messages, rejected=rejected[0] if rejected else ())
 
     def _checked(self, row: Any, reserved: re.Pattern[str] | None) -> Parsed | str:
         """The row, or all that is wrong with it."""
@@ -205,8 +224,13 @@ class DataSpec:
             return str(problem)
         messages = parsed.messages
         problems = problems_in(messages, reserved=reserved, tools=parsed.tools, first=parsed.first)
+        if parsed.rejected:
+            other = problems_in(parsed.rejected, reserved=reserved, first=parsed.first)
+            problems += [f"rejected: {one}" for one in other if one not in problems]
         if self.schema_augment.copies and not problems:
             problems = answer_problems(messages)
+            if any(asked_answers(messages)) and (parsed.rejected or parsed.desirable is not None):
+                problems.append("data.schema_augment varies no answers that are compared or judged")
         return "; ".join(problems) or parsed
 
     def _split(self, train: _FileSet) -> tuple[list[Conversation], list[Conversation]]:
@@ -235,29 +259,20 @@ class DataSpec:
         return f"{len(bad)} rows left out (data.on_invalid=skip), listed in {rejects}"
 
 
-def refused_row(conversation: Conversation, reason: str) -> Reject:
-    """A conversation that was read and cannot be trained."""
-    tools = {"tools": list(conversation.tools)} if conversation.tools else {}
-    row = {"messages": [turn.as_dict() for turn in conversation.messages], **tools}
-    return Reject(conversation.source, conversation.line, reason, row, conversation.index)
-
-
-def write_rejects(file: Path, rows: Iterable[Reject], *, append: bool = False) -> None:
-    """Rows that are left out as JSONL: {source, line, index?, reason, row}."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    mode = "a" if append else "w"
-    with file.open(mode, encoding="utf-8", errors="backslashreplace") as stream:
-        for row in rows:
-            place = {"line": row.line} | ({"index": row.index} if row.index else {})
-            entry = {"source": row.source, **place, "reason": row.reason, "row": row.row}
-            stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
-
-
 def _lines(bad: list[Reject]) -> list[str]:
     return [f"{row.where}: {row.reason}" for row in bad]
 
 
-def _summary(key: str, found: _FileSet) -> str:
+def _summary(key: str, found: _FileSet) -> list[str]:
+    """What the log says of a file set."""
     shapes = ", ".join(f"{name} {count}" for name, count in found.formats.most_common())
     files = "1 file" if found.files == 1 else f"{found.files} files"
-    return f"{key}: {len(found.conversations)} conversations from {files} ({shapes or 'none'})"
+    lines = [f"{key}: {len(found.conversations)} conversations from {files} ({shapes or 'none'})"]
+    if found.undesirable:
+        lines.append(f"{key}: {found.undesirable} undesirable left out (data.preference=chosen)")
+    if found.unlisted:
+        rows = "1 row calls" if len(found.unlisted) == 1 else f"{len(found.unlisted)} rows call"
+        lines.append(
+            f"! {key}: {rows} a tool that its `tools` do not list, such as {found.unlisted[0]}"
+        )
+    return lines

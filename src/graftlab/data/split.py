@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 
-from graftlab.types import Message
+from graftlab.types import Conversation, Message
 
 
 def content_hash(messages: Sequence[Message]) -> int:
-    """64 bits that depend on roles and contents only, evenly spread."""
+    """64 bits that depend on roles, contents, calls and reasoning only, evenly spread."""
     parts: list[bytes] = []
     for message in messages:
-        for text in (message.role, message.content):
+        for text in (message.role, message.content, *_beside(message)):
             data = text.encode("utf-8")
             parts += (len(data).to_bytes(8, "little"), data)
     return int.from_bytes(hashlib.blake2b(b"".join(parts), digest_size=8).digest(), "little")
+
+
+def _beside(message: Message) -> list[str]:
+    """What else a turn says; nothing for most, whose hash is that of role and content."""
+    calls = [json.dumps(call["function"], default=str) for call in message.tool_calls]
+    return calls if message.reasoning is None else [*calls, message.reasoning]
+
+
+def split_hash(conversation: Conversation) -> int:
+    """What decides on which side a row falls: its content, or of preference data the prompt alone.
+
+    So no prompt has one of its answers on either side.
+    """
+    if conversation.kind == "answers":
+        return content_hash(conversation.messages)
+    return content_hash(conversation.without_last_answer().messages)
 
 
 def validation_mask(hashes: Sequence[int], fraction: float) -> list[bool]:

@@ -5,24 +5,21 @@ from __future__ import annotations
 from sys import intern
 from typing import Any
 
+from graftlab.data.calls import CALL_KEYS, CALL_TURNS, RESULT_TURNS, call_turn, read_calls
 from graftlab.data.decoding import decoded
-from graftlab.data.keys import Unread, is_blank
-from graftlab.errors import listed
+from graftlab.data.keys import REASONING, SCALES, SWITCHES, WEIGHTS, Unread, brief, is_blank
+from graftlab.data.problems import RowProblem, kind_of
 from graftlab.files.reading import DEEPEST, TOO_DEEP, deeper_than
 from graftlab.types import ROLES, Message
 
 SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
-TOOL_TURNS = ("function_call", "observation", "tool", "function", "tool_call", "tool_response")
-TURN_KEYS = frozenset({"role", "from", "content", "value", "tools", "response_format"})
-_SHOWN = 5
-
-
-class RowProblem(Exception):
-    """Why a row cannot become a conversation; caught in `source.py`, shown with file and line."""
-
-    def __init__(self, *problems: str) -> None:
-        """The first few are told in full."""
-        super().__init__(listed(problems, _SHOWN, "; "))
+_KEYS = frozenset({"role", "from", "content", "value", "tools", "response_format"})
+_KEYS_OF = {
+    "assistant": _KEYS | CALL_KEYS | WEIGHTS | {*REASONING},
+    "tool": _KEYS | {"name", "tool_call_id"},
+}
+"""Keys that are read in a turn of a role."""
+_HEAVIEST = 100.0
 
 
 def read_turns(turns: Any, unread: Unread) -> tuple[Message, ...]:
@@ -50,22 +47,79 @@ def _plain(turn: Any) -> Message | None:
 
 
 def _read_turn(number: int, turn: Any, unread: Unread) -> Message:
-    role, content = role_and_content(number, turn)
-    if role in TOOL_TURNS or turn.get("tool_calls") or turn.get("function_call"):
-        raise RowProblem(
-            f"turn {number} is a tool turn ({role}): tool calls and their results are not trained; "
-            "leave such rows out, or write the call into the assistant's content"
-        )
-    if not turn.keys() <= TURN_KEYS:
-        unread.turn(f"turn {number} ({role})", turn, TURN_KEYS, role)
-    if not isinstance(content, str):
-        content = _joined(number, role, content)
+    name, content = role_and_content(number, turn)
+    calls = call_turn(f"turn {number} ({name})", content) if name in CALL_TURNS else ()
+    role = "assistant" if calls else "tool" if name in RESULT_TURNS else name
+    said, read = f"turn {number} ({role})", _KEYS_OF.get(role, _KEYS)
+    if not turn.keys() <= read:
+        unread.turn(said, turn, read)
     wanted = read_format(turn) if "response_format" in turn else None
-    if wanted is not None and role == "assistant":
-        raise RowProblem(
-            f"turn {number} (assistant) has a response_format: it belongs to the turn that asks"
-        )
-    return Message(intern(role), content, wanted)
+    if wanted is not None and role in ("assistant", "tool"):
+        raise RowProblem(f"{said} has a response_format: it belongs to the turn that asks")
+    if role == "assistant":
+        return _answer(number, turn, "" if calls else content, calls)
+    if role == "tool":
+        tool, link = (_link(said, key, turn.get(key)) for key in ("name", "tool_call_id"))
+        return Message(role, _text(number, role, content), name=tool, tool_call_id=link)
+    return Message(intern(role), _text(number, role, content), wanted)
+
+
+def _answer(
+    number: int, turn: dict[str, Any], content: Any, calls: tuple[dict[str, Any], ...]
+) -> Message:
+    said = f"turn {number} (assistant)"
+    more = read_calls(said, turn)
+    if calls and more:
+        raise RowProblem(f"{said} is a tool call and has `tool_calls` as well: keep one")
+    calls = calls or more
+    text = "" if content is None and calls else _text(number, "assistant", content)
+    reasoning = _reasoning(said, turn)
+    if reasoning is not None and "</think>" in text:
+        raise RowProblem(f"{said} has reasoning twice, in its content and beside it: keep one")
+    weight = _weight(said, turn)
+    return Message("assistant", text, None, calls, reasoning, weight)
+
+
+def _link(said: str, key: str, value: Any) -> str | None:
+    if is_blank(value):
+        return None
+    if not isinstance(value, str):
+        raise RowProblem(f"{said}: `{key}` must be text, this is {kind_of(value)}")
+    return value
+
+
+def _reasoning(said: str, turn: dict[str, Any]) -> str | None:
+    """What stands under any of the keys for it; None for nothing but white space."""
+    found = {key: turn[key] for key in REASONING if not is_blank(turn.get(key))}
+    for key, value in found.items():
+        if not isinstance(value, str):
+            raise RowProblem(f"{said}: `{key}` must be text, this is {kind_of(value)}")
+    texts = {value for value in found.values() if value.strip()}
+    if len(texts) > 1:
+        raise RowProblem(f"{said} has reasoning twice, in {' and '.join(found)}: keep one")
+    return next(iter(texts), None)
+
+
+def _weight(said: str, turn: dict[str, Any]) -> float:
+    """How strongly an answer is trained, by whichever key says so. Raises RowProblem."""
+    found: dict[str, float] = {}
+    for key in (*SCALES, *SWITCHES):
+        if is_blank(value := turn.get(key)):
+            continue
+        number = float(value) if isinstance(value, int | float) and abs(value) < 1e9 else -1.0
+        if not 0 <= number <= _HEAVIEST:
+            raise RowProblem(
+                f"{said} has `{key}`: {brief(value)}: a weight is a number from 0, which leaves "
+                f"the turn out of the loss, to {_HEAVIEST:g}, or true or false"
+            )
+        if key in SWITCHES and number not in (0, 1):
+            raise RowProblem(
+                f"{said} has `{key}`: {brief(value)}: it is true or false (a number is `weight`)"
+            )
+        found[key] = number
+    if len(set(found.values())) > 1:
+        raise RowProblem(f"{said} has two weights, in {' and '.join(found)}: keep one")
+    return next(iter(found.values()), 1.0)
 
 
 def role_and_content(number: int, turn: Any) -> tuple[str, Any]:
@@ -91,9 +145,11 @@ def role_and_content(number: int, turn: Any) -> tuple[str, Any]:
     return name, content
 
 
-def _joined(number: int, role: str, content: Any) -> str:
-    """The text of a content that is no text: of parts, one behind the other as templates do it."""
-    if content is None and role == "system":
+def _text(number: int, role: str, content: Any) -> str:
+    """The text of a content: itself, or its parts one behind the other, as templates do it."""
+    if isinstance(content, str):
+        return content
+    if content is None and role in ("system", "tool"):
         return ""
     if not isinstance(content, list) or not content or isinstance(content[0], list):
         seen = kind_of(content)
@@ -155,10 +211,3 @@ def _unpacked(key: str, holder: dict[str, Any]) -> Any:
     if deeper_than(value, DEEPEST):  # of a row that was no JSON, such as one of Parquet
         raise RowProblem(f"{key}: {TOO_DEEP}")
     return value
-
-
-def kind_of(value: Any) -> str:
-    names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
-    if value is None:
-        return "null"
-    return names.get(type(value), "a number")

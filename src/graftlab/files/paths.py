@@ -16,7 +16,7 @@ from typing import Any
 KEYS = frozenset(
     {
         *("path", "of", "template", "train", "valid", "corpus", "files", "against"),
-        *("from_run", "teacher", "base", "schema"),
+        *("from_run", "teacher", "base", "schema", "anchors"),
     }
 )
 """Last parts of the keys that may hold a path, a glob or a list of them."""

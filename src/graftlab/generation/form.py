@@ -91,7 +91,9 @@ def form_for(
     """
     schema = generation.schema
     if schema == ROW:
-        asked = conversation.messages[-1].response_format
+        # After a tool's result it is still the last question that is answered.
+        questions = (turn for turn in reversed(conversation.messages) if turn.role == "user")
+        asked = next(questions).response_format
         try:
             schema = None if asked is None else read_schema(asked["json_schema"]["schema"])
         except ConfigError as error:

@@ -1,4 +1,4 @@
-"""What is asked: conversations that end with a user turn, and the answer to compare with."""
+"""What is asked: conversations up to an answer, and the answer to compare with."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 from graftlab.data.check import problems_in, reserved_pattern
 from graftlab.data.files import locate, read_rows
+from graftlab.data.problems import RowProblem
 from graftlab.data.shapes import parse_row
 from graftlab.data.system import with_system as behind
-from graftlab.data.turns import RowProblem
 from graftlab.errors import ConfigError, DataError
 from graftlab.types import Conversation, Message, place_of
 
@@ -21,9 +21,9 @@ class Prompt:
     """One question."""
 
     conversation: Conversation
-    """Ends with a user turn."""
+    """Ends with a user turn, or with what a tool gave back."""
     reference: str | None = None
-    """The answer in the file, when it has one."""
+    """The answer in the file, when it has one; calls of tools are lines of JSON."""
 
 
 def read_prompts(
@@ -89,21 +89,27 @@ def _rows(
             except RowProblem as problem:
                 yield f"{where}: {problem}"
                 continue
-            *question, last = parsed.messages or (Message("user", ""),)
-            answer = last.content if last.role == "assistant" else None
-            messages = tuple(question) if answer is not None else parsed.messages
+            whole = Conversation(
+                parsed.messages,
+                str(path),
+                row.line,
+                parsed.tools,
+                row.index,
+                parsed.rejected,
+                parsed.desirable,
+            )
+            asked = whole.without_last_answer()
             problems = problems_in(
-                messages, reserved=pattern, last="user", tools=parsed.tools, first=parsed.first
+                asked.messages, reserved=pattern, last="user", tools=asked.tools, first=parsed.first
             )
             if problems:
                 yield f"{where}: {'; '.join(problems)}"
             else:
-                conversation = Conversation(messages, str(path), row.line, parsed.tools, row.index)
-                yield Prompt(conversation, answer or None)
+                yield Prompt(asked, whole.reference)
 
 
 def _answerable(row: Any) -> Any:
-    """An Alpaca row may come without its output."""
-    if isinstance(row, dict) and "instruction" in row:
+    """A row may come without its answer: an Alpaca row, or a prompt alone."""
+    if isinstance(row, dict) and "instruction" in row and "chosen" not in row:
         return {"output": "", **row}
     return row

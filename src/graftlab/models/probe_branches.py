@@ -64,7 +64,8 @@ CURE = "Laying each answer behind its own prompt is safe: packing.share_prompts=
 def _see(base: Base, segments: list[Tensor]) -> list[Tensor]:
     """Hidden states (T, D) of each segment."""
     batch = probe_batch(segments, parents=PARENTS).to(base.device)
-    return list(base.hidden(batch)[0].split([len(segment) for segment in segments]))
+    hidden = base.hidden(batch)[0]
+    return [hidden[place] for place in batch.segments()]
 
 
 def _alone(base: Base, prompt: Tensor, branch: Tensor) -> Tensor:

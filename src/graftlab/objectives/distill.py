@@ -75,10 +75,13 @@ class Distill(Objective):
         return self.on == "teacher"
 
     def terms(self, policy: Any, batch: Batch) -> dict[str, torch.Tensor]:
-        return {"loss": self._on_labels(policy, batch, self._divergence).sum()}
+        from graftlab.objectives.policy import weighted
+
+        return {"loss": weighted(self._on_labels(policy, batch, self._divergence), batch).sum()}
 
     def validation(self, policy: Any, batch: Batch) -> dict[str, torch.Tensor]:
         """The divergence by label; sums of cross-entropy, acceptances, and decoding by answers."""
+        from graftlab.objectives.policy import weighted
         from graftlab.objectives.rounds import expected_rounds
 
         judged = self._on_labels(policy, batch, self._judge)  # (n, 3)
@@ -89,11 +92,11 @@ class Distill(Objective):
                 accepted[start:end].tolist(), draft_tokens=self.draft_tokens
             )
             rounds, kept = rounds + made, kept + held
-        _, nll, acceptance = judged.sum(0)
+        loss, nll, acceptance = (weighted(column, batch) for column in judged.unbind(1))
         return {
-            "loss": judged[:, 0],
-            "nll": nll,
-            "acceptance": acceptance,
+            "loss": loss,
+            "nll": nll.sum(),
+            "acceptance": acceptance.sum(),
             "rounds": judged.new_tensor(rounds),
             "kept": judged.new_tensor(kept),
         }

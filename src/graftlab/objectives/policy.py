@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,13 +25,18 @@ CHUNK_ELEMENTS = 1 << 24
 class Policy:
     """Base with adapter, as objectives see it; logits of shape (N, V) never exist.
 
-    `teacher` is another such policy, frozen, for objectives that ask one.
+    `teacher` is another such policy, frozen, for objectives that ask one. `state` is what the
+    objective adjusts while it trains (`Objective.after_validation`); checkpoints keep it.
+    `estimate` is what one that needs mismatched answers found of them, for the step or validation
+    at hand.
     """
 
     def __init__(self, base: Base, adapter: Adapter | None, teacher: Policy | None = None) -> None:
         self.base = base
         self.adapter = adapter
         self.teacher = teacher
+        self.state: dict[str, float] = {}
+        self.estimate: float | None = None
 
     def hidden(self, batch: Batch) -> Tensor:
         """Final hidden states (1, N, D) of `batch`."""
@@ -46,17 +52,55 @@ class Policy:
         """Next-token logits (n, V) in fp32 of hidden states (n, D)."""
         return self.base.logits(hidden).float()
 
+    def reference(self, batch: Batch) -> Tensor:
+        """Hidden states (n, D) of the reference at the labelled positions, without gradients.
+
+        The reference is the teacher where there is one, else the base with the adapter switched
+        off, which draws no dropout: no second copy of the base is needed.
+        """
+        with self._as_reference() as policy:
+            return policy.labelled(batch)[0]
+
+    def reference_logits(self, hidden: Tensor) -> Tensor:
+        """The reference's next-token logits (n, V) in fp32 of its hidden states (n, D)."""
+        with self._as_reference() as policy:
+            return policy.logits(hidden)
+
+    @contextmanager
+    def _as_reference(self) -> Iterator[Policy]:
+        off = nullcontext() if self.teacher or self.adapter is None else self.adapter.disabled()
+        with torch.no_grad(), off:
+            yield self.teacher or self
+
     def label_nll(self, batch: Batch) -> Tensor:
-        """Negative log-likelihood in nats, summed over labelled positions; an fp32 scalar.
+        """Negative log-likelihood in nats, summed over labels by their weights; an fp32 scalar.
 
         Without a label it is a zero that still has every adapter parameter in its graph, so that a
         process without rows takes part in gradient exchange.
         """
-        return self.nll(batch).sum()
+        return self.weighted_nll(batch).sum()
 
-    def nll(self, batch: Batch) -> Tensor:
-        """Negative log-likelihood of each label in nats, (n,) fp32, in order of position."""
-        hidden, labels = self.labelled(batch)
+    def weighted_nll(self, batch: Batch) -> Tensor:
+        """`nll`, each label's by its weight, (n,)."""
+        return weighted(self.nll(batch), batch)
+
+    def segment_logps(
+        self, batch: Batch, labelled: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probability of the labels of each segment, and how many those are: two (segments,).
+
+        Where labels have weights, both are sums of those. `labelled`: as `nll` takes it.
+        """
+        nll = self.nll(batch, labelled)
+        counts = weighted(torch.ones_like(nll), batch)
+        return per_segment(-weighted(nll, batch), batch), per_segment(counts, batch)
+
+    def nll(self, batch: Batch, labelled: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Negative log-likelihood of each label in nats, (n,) fp32, in order of position.
+
+        `labelled` is what the method of that name gives for `batch`, where it was asked before.
+        """
+        hidden, labels = labelled or self.labelled(batch)
         return in_chunks(self._chunk, hidden, labels, width=self.base.vocab_size)
 
     def _chunk(self, hidden: Tensor, labels: Tensor) -> Tensor:
@@ -81,9 +125,27 @@ def in_chunks(function: Callable[..., Tensor], *columns: Tensor, width: int) -> 
     )
 
 
-def per_document(values: Tensor, batch: Batch) -> list[tuple[float, int]]:
-    """(sum, number of labels) of each document of `batch`; `values` (n,) has one for each label."""
+def weighted(values: Tensor, batch: Batch) -> Tensor:
+    """`values` (n,), one for each label, multiplied by the labels' weights where there are any."""
+    if batch.weights is None:
+        return values
+    return values * batch.weights[0][batch.labels[0] != IGNORE]
+
+
+def per_segment(values: Tensor, batch: Batch) -> Tensor:
+    """Sums (segments,) of `values` (n,), one for each label, always added in the same order."""
     labelled = (batch.labels[0] != IGNORE).cpu()
-    counts = [int(labelled[document].sum()) for document in batch.documents()]
-    sums = [part.sum().item() for part in torch.split(values.detach().cpu().double(), counts)]
+    counts = [int(labelled[segment].sum()) for segment in batch.segments()]
+    return torch.stack([part.sum() for part in torch.split(values, counts)])
+
+
+def per_document(values: Tensor, batch: Batch) -> list[tuple[float, float]]:
+    """(sum of `values`, labels by their weights) of each document; `values` (n,): of each label."""
+    labelled = (batch.labels[0] != IGNORE).cpu()
+    lengths = [int(labelled[document].sum()) for document in batch.documents()]
+    columns = values.detach(), weighted(torch.ones_like(values), batch)
+    sums, counts = (
+        [part.sum().item() for part in torch.split(column.cpu().double(), lengths)]
+        for column in columns
+    )
     return list(zip(sums, counts, strict=True))

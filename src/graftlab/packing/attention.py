@@ -201,7 +201,7 @@ def dense_mask(boundaries: Tensor, length: int, window: int | None) -> Tensor:
     return mask & (distance < window) if window else mask
 
 
-@torch.compiler.disable  # loops over segments: not worth a graph in the slow reference
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # loops over segments
 def branched_mask(boundaries: Tensor, parents: Tensor, window: int | None) -> Tensor:
     """`dense_mask` for segments that continue others: a row sees its run's prefix too."""
     length = int(boundaries[-1])

@@ -171,4 +171,4 @@ def _extents(runs: list[Run], device: torch.device) -> tuple[Any, Any, int, int]
         torch.tensor([0, *lengths]).cumsum(0).to(device, torch.int32, non_blocking=True)
         for lengths in (queries, keys)
     ]
-    return *offsets, max(queries), max(keys)
+    return offsets[0], offsets[1], max(queries), max(keys)

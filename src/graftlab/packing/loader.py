@@ -45,6 +45,8 @@ class PackedLoader:
         self.batch_size, self.accumulate, self.seed = batch_size, accumulate, seed
         self.rank, self.world_size = rank, world_size
         self.epoch, self.done = 0, 0
+        self.mismatched: TokenSet | None = None
+        """As many documents as `tokens` has, which the first batch of a step brings along."""
         self._units = tokens.label_weights if units is None else units
 
     def __len__(self) -> int:
@@ -84,6 +86,13 @@ class PackedLoader:
                 micro_step=index - first,
                 ends_step=index == window[-1],
             )
+            if self.mismatched is not None and index == first:
+                batch.mismatched = tuple(
+                    make_batch(
+                        self.mismatched, self._documents(order, b, self.rank), step_units=units
+                    )
+                    for b in window
+                )
             # Moved before yielding: whoever saves the state after this batch resumes behind it.
             self.done = index + 1
             if self.done == total:

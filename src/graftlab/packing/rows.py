@@ -10,7 +10,7 @@ A document of several segments is one of these letters: its branches are never a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -74,7 +74,7 @@ def _positions(table: np.ndarray) -> np.ndarray:
     return np.concatenate(pieces)
 
 
-def _segments(tokens: TokenSet, tables: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
+def _segments(tokens: TokenSet, tables: Sequence[np.ndarray]) -> dict[str, Any]:
     """The tables of a batch's segments; none for a set of plain documents."""
     if tokens.segments is None:
         return {}

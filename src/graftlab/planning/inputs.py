@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from graftlab.adapters.targets import adapted_modules, modules_in, targets_in
 from graftlab.models.metadata import ModelMetadata
 from graftlab.planning.shape import Adapted, Shape, measure
@@ -31,12 +33,15 @@ def shape_of(base: ModelMetadata, spec: TrainSpec, rank: int) -> Shape:
         whole=whole,
         trainable=shape.parameters if whole else shape.trainable,
         teacher=num_weights(spec.objective),
+        asks_base=spec.objective.asks_base(),
     )
 
 
 def read_documents(spec: TrainSpec, base: ModelMetadata) -> Documents:
     """Lengths of the documents, counted or estimated; what a recipe makes is made first."""
     from graftlab.text.encode import encode
+    from graftlab.training.anchors import drawn, read_anchors
+    from graftlab.training.setup import require_takes
 
     ensure_dataset(spec.data, tell=False)
     if not spec.data.has_files:
@@ -45,6 +50,8 @@ def read_documents(spec: TrainSpec, base: ModelMetadata) -> Documents:
         return Documents(lengths, labels, text, exact=False)
     tokenizer = _tokenizer(spec, base.folder) if base.folder else None
     found = spec.data.load(reserved=tokenizer.reserved if tokenizer else frozenset())
+    for rows, both in ((found.train, True), (found.valid, False)):
+        require_takes(spec, rows, both=both)
     if tokenizer is None:
         valid_tokens = int(guess_documents(found.valid).lengths.sum())
         return replace(
@@ -56,6 +63,7 @@ def read_documents(spec: TrainSpec, base: ModelMetadata) -> Documents:
         on_invalid=spec.data.on_invalid,
         train_turns=spec.data.train_turns,
         share_prompts=spec.packing.share_prompts,
+        train_on=spec.data.train_on,
         row_length=spec.packing.max_length,
     )
     train = read(found.train, max_length=NO_LIMIT, progress=True)
@@ -63,9 +71,16 @@ def read_documents(spec: TrainSpec, base: ModelMetadata) -> Documents:
     counted, exact = "counted with the model's tokenizer", not spec.objective.redraws()
     if not exact:
         counted += ", on the data's answers: the teacher's are not drawn yet"
+    lengths, labels = train.lengths, train.num_labels
+    if (asked := spec.objective.anchored()) is not None:
+        anchors = read_anchors(spec, asked[0], tokenizer)
+        trained = int(labels[lengths <= spec.packing.max_length].sum())
+        places = drawn(anchors.num_labels, trained=trained, share=asked[1], seed=spec.seed)
+        lengths = np.concatenate([lengths, anchors.lengths[places]])
+        labels = np.concatenate([labels, anchors.num_labels[places]])
     return Documents(
-        train.lengths,
-        train.num_labels,
+        lengths,
+        labels,
         counted,
         exact=exact,
         valid_tokens=int(valid.lengths.sum()),

@@ -28,8 +28,12 @@ class LookupCache:
 
     def documents(self, spec: TrainSpec) -> Documents:
         """Lengths of the documents, counted or estimated. Raises GraftlabError."""
-        # Of the packing only the longest row matters: validation drops what is longer.
-        key = _key(spec.model, spec.data, spec.packing.max_length, spec.objective.redraws())
+        # Of the packing only this matters: validation drops what is longer than a row.
+        packed = spec.packing.max_length, spec.packing.share_prompts
+        objective = spec.objective
+        anchors = objective.anchored()
+        asked = objective.redraws(), objective.takes, anchors, anchors and spec.seed
+        key = _key(spec.model, spec.data, *packed, *asked)
         return self._once(("documents", key), lambda: read_documents(spec, self.base(spec)))
 
     def workload(

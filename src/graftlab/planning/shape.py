@@ -64,6 +64,8 @@ class Shape:
     """Whether the base's own weights are trained, all of them."""
     teacher: int = 0
     """Weights of a frozen model that is asked beside it, forward only."""
+    asks_base: bool = False
+    """Whether the base itself is asked as well, in a pass without the adapter."""
 
     @property
     def share(self) -> float:

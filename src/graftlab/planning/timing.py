@@ -50,12 +50,15 @@ def work(shape: Shape, load: Workload, *, checkpointing: bool) -> ComputeWork:
 
     Frozen weights: forward and the input's gradient, 4 a weight; trained ones also their own, 6.
     The head runs at labels only. Attention: two products over half the document on average.
-    Checkpointing runs every layer's forward once more. A teacher goes forward only, 2 a weight.
+    Checkpointing runs every layer's forward once more. A teacher goes forward only, 2 a weight;
+    so does the base where it is asked.
     """
     head = shape.vocab * shape.hidden * load.labelled
     width = shape.heads * shape.head_dim
     attention = 2 * 2 * width * (load.mean_length / 2) * shape.layers
     asked = 2.0 * shape.teacher
+    if shape.asks_base:
+        asked += 2.0 * (shape.linear + head) + attention
     if shape.whole:
         forward = 2.0 * shape.linear + attention
         train = 6.0 * (shape.linear + head) + 3 * attention + asked

@@ -11,7 +11,7 @@ import numpy as np
 from graftlab.data.budget import Budget, budget
 from graftlab.errors import DataError
 from graftlab.packing.plan import Packing, plan_rows
-from graftlab.types import Conversation
+from graftlab.types import Conversation, Message
 
 LETTERS_PER_TOKEN = 4.0
 """English prose under a vocabulary of 32,000 to 150,000 tokens: 3.8 to 4.6 letters a token."""
@@ -146,17 +146,23 @@ def guess_documents(conversations: Sequence[Conversation]) -> Documents:
     """Lengths from letters, where the model's tokenizer is not on this machine."""
     lengths, labels = [], []
     for conversation in conversations:
-        parts = [len(m.content) / LETTERS_PER_TOKEN + TURN_TOKENS for m in conversation.messages]
-        answers = [
-            len(m.content) / LETTERS_PER_TOKEN + 1
-            for m in conversation.messages
-            if m.role == "assistant"
-        ]
-        lengths.append(max(2, round(sum(parts))))
-        labels.append(min(lengths[-1], max(1, round(sum(answers)))))
+        turns, answers = list(conversation.messages), conversation.messages
+        if conversation.kind != "answers":
+            answers = answers[conversation.num_shared :]
+        if conversation.rejected:
+            other = conversation.rejected[conversation.num_shared :]
+            turns, answers = [*turns, *other], answers + other
+        lengths.append(max(2, round(sum(_letters(m) + TURN_TOKENS for m in turns))))
+        trained = sum(_letters(m) + 1 for m in answers if m.role == "assistant" and m.weight)
+        labels.append(min(lengths[-1], max(1, round(trained))))
     return Documents(
         np.array(lengths, np.int64),
         np.array(labels, np.int64),
         f"estimated from letters ({LETTERS_PER_TOKEN:g} a token): the tokenizer is not here",
         exact=False,
     )
+
+
+def _letters(message: Message) -> float:
+    """Tokens of a turn's text, as far as letters tell."""
+    return (len(message.text) + len(message.reasoning or "")) / LETTERS_PER_TOKEN

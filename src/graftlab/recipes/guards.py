@@ -76,7 +76,8 @@ class Guards:
         """(reason, detail) of what is wrong with a chat, or None."""
         asked, answer = _last_pair(record)
         if not answer.strip():
-            return EMPTY, ""
+            last = (record.body.get("messages") or [{}])[-1]
+            return None if last.get("tool_calls") else (EMPTY, "")
         if self.cut_off and is_cut_off(answer):
             return CUT_OFF, f"ends with {answer.rstrip()[-40:]!r}"
         if self.refusals and (said := refusal_in(answer)):

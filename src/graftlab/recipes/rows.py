@@ -12,8 +12,8 @@ from typing import Any
 from graftlab.data.check import problems_in
 from graftlab.data.decoding import decoded
 from graftlab.data.keys import Unread, without
+from graftlab.data.problems import RowProblem, kind_of
 from graftlab.data.shapes import parse_row
-from graftlab.data.turns import RowProblem, kind_of
 from graftlab.errors import did_you_mean
 from graftlab.recipes.record import Record
 
@@ -89,10 +89,15 @@ def _text(row: dict[str, Any], metadata: set[str]) -> dict[str, Any]:
 
 def _chat(row: Any, metadata: set[str]) -> dict[str, Any]:
     parsed = parse_row(row)
+    if parsed.rejected or parsed.desirable is not None:
+        raise RowProblem(
+            "compared or judged answers, which prepare does not pass on: train on the file itself, "
+            "with data=jsonl data.train=FILE"
+        )
     if problems := problems_in(parsed.messages, first=parsed.first):
         raise RowProblem("; ".join(problems))
     metadata |= parsed.metadata
-    body: dict[str, Any] = {"messages": [message.as_dict() for message in parsed.messages]}
+    body: dict[str, Any] = {"messages": [message.as_row() for message in parsed.messages]}
     return body | ({"tools": list(parsed.tools)} if parsed.tools else {})
 
 

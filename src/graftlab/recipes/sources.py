@@ -21,7 +21,7 @@ from typing import Any
 
 from graftlab.data.arrays import LONGEST_ROW, RawRow, not_utf8, too_long
 from graftlab.data.files import damaged, locate, open_data, read_rows, wide_problem
-from graftlab.data.turns import RowProblem
+from graftlab.data.problems import RowProblem
 from graftlab.errors import ConfigError, DataError, did_you_mean, require_choice
 from graftlab.recipes.record import Drop, Record
 from graftlab.recipes.rows import record_of
@@ -248,6 +248,16 @@ def _parquet_rows(path: Path) -> Rows:
         for batch in ParquetFile(path).iter_batches(batch_size=1024):
             for row in batch.to_pylist():
                 number += 1
-                yield RawRow(number, row)
+                yield RawRow(number, {name: _unfilled(value) for name, value in row.items()})
     except (ArrowException, OSError) as error:
         yield RawRow(number + 1, "", f"the Parquet file is damaged ({error})", ends=True)
+
+
+def _unfilled(value: Any) -> Any:
+    """A value of Parquet without the keys that only other rows have, which are null there.
+
+    So the arguments of a tool call are those that were given.
+    """
+    if isinstance(value, dict):
+        return {key: _unfilled(inner) for key, inner in value.items() if inner is not None}
+    return [_unfilled(inner) for inner in value] if isinstance(value, list) else value

@@ -76,6 +76,14 @@ class Comparison:
         return list(kept.values())
 
     @property
+    def measure(self) -> str:
+        """What losses are, in words; of several, only that they are."""
+        found = measures(self.runs)
+        if len(found) > 1:
+            return "each run's own measure"
+        return next(iter(found), "nats per trained token")
+
+    @property
     def replicated(self) -> bool:
         """Whether any configuration was run with more than one seed."""
         return any(len(point.scores) > 1 for point in self.points)
@@ -147,6 +155,11 @@ def points(runs: Sequence[ReportedRun]) -> list[Point]:
     return sorted(found, key=lambda point: point.interval.mean)
 
 
+def measures(runs: Sequence[ReportedRun]) -> Counter[str]:
+    """What the scores of runs are, and of how many."""
+    return Counter(run.measure for run in runs if run.counts and run.measure is not None)
+
+
 def notes(runs: Sequence[ReportedRun]) -> Iterator[str]:
     """What forbids to compare scores."""
     hashes = Counter(run.card.get("validation data") for run in runs if run.counts)
@@ -155,6 +168,13 @@ def notes(runs: Sequence[ReportedRun]) -> Iterator[str]:
         yield (
             f"The runs were validated on different data ({several}), so their scores cannot be "
             "compared."
+        )
+    found = measures(runs)
+    if len(found) > 1:
+        several = "; ".join(f"{n} runs by {name}" for name, n in found.items())
+        yield (
+            f"The runs were judged by different losses ({several}), so their scores cannot be "
+            "compared. Of preferences, valid/accuracy can."
         )
 
 
@@ -206,7 +226,7 @@ def _sentence(found: Comparison, judged: Verdict) -> str:
     best = found.points[judged.best]
     mean = best.interval
     spread = "" if mean.half is None else f" ± {mean.half:.4f}"
-    scored = f"{mean.mean:.4f}{spread} nats per token over {_runs(mean.n)}"
+    scored = f"{mean.mean:.4f}{spread} {found.measure} over {_runs(mean.n)}"
     name = found.label(best.runs[0], seed=False)
     told = f"{name or 'this configuration'}: {scored}"
     if not judged.rivals:

@@ -10,7 +10,10 @@ from graftlab.tracking.history import Row
 
 AXES = ("step", "tokens", "seconds")
 Curve = dict[str, list[float]]
-"""`loss`, and the same number of places on each of AXES."""
+"""`loss` (or what else is drawn), and the same number of places on each of AXES."""
+
+REWARDS = ("reward_margin", "rewards_chosen", "rewards_rejected", "reward_accuracy")
+"""Columns of runs that learn preferences."""
 
 MOST_POINTS = 60_000
 """Points of one kind in a page, over all runs."""
@@ -24,14 +27,29 @@ def points_each(runs: int) -> int:
 
 
 def train_curve(run: ReportedRun, *, most: int) -> Curve:
-    """The training loss as an exponential mean, without the bias to its first value."""
-    rows = [row for row in run.rows if isfinite(row.get("loss", nan))]
+    """The training loss, smoothed."""
+    return _smooth(run, "loss", most)
+
+
+def has_rewards(run: ReportedRun) -> bool:
+    """Whether it learns preferences, and has logged a step."""
+    return any(name in row for row in run.rows for name in REWARDS)
+
+
+def reward_curves(run: ReportedRun, *, most: int) -> dict[str, Curve]:
+    """Each of REWARDS, smoothed; none of a run without preferences."""
+    return {name: _smooth(run, name, most) for name in REWARDS} if has_rewards(run) else {}
+
+
+def _smooth(run: ReportedRun, name: str, most: int) -> Curve:
+    """A column as an exponential mean, without the bias to its first value."""
+    rows = [row for row in run.rows if isfinite(row.get(name, nan))]
     span = max(1.0, len(rows) / SMOOTHED)
     keep = 1 - 1 / span
     mean, weight = 0.0, 0.0
     smooth = []
     for row in rows:
-        mean = keep * mean + (1 - keep) * row["loss"]
+        mean = keep * mean + (1 - keep) * row[name]
         weight = keep * weight + (1 - keep)
         smooth.append(mean / weight)
     return _curve(rows, smooth, most)

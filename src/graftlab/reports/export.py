@@ -20,8 +20,8 @@ CSV, PARQUET = "runs.csv", "runs.parquet"
 HEAD = ("run", "folder", "state")
 """The first columns, by which a table of ours is known again."""
 NUMBERS = ("score", "baseline", "best_step", "steps", "tokens", "seconds", "cost")
-"""Columns of every run; losses in nats per trained token, cost in US dollars."""
-RESULTS = ("tokens_per_second", "peak_rss_mb", "trainable_parameters", "precision")
+"""Columns of every run; losses in what `measure` says, cost in US dollars."""
+RESULTS = ("tokens_per_second", "peak_rss_mb", "trainable_parameters", "precision", "measure")
 """Further columns, of finished runs."""
 
 

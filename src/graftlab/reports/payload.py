@@ -8,7 +8,7 @@ from math import isfinite
 from typing import Any
 
 from graftlab.reports.compare import Comparison, front
-from graftlab.reports.curves import points_each, train_curve, valid_curve
+from graftlab.reports.curves import points_each, reward_curves, train_curve, valid_curve
 from graftlab.reports.importance import Importance
 from graftlab.reports.run import ReportedRun
 from graftlab.reports.samples import WHO
@@ -34,6 +34,7 @@ def payload(found: Comparison, told: Importance) -> dict[str, Any]:
         "parameters": [_parameter(found, k) for k in found.parameters if k in ranked[:PARALLEL]],
         "runs": [_run(found, run, texts, common, most) for run in found.runs],
         "maps": [asdict(heat_map) for heat_map in found.heat_maps(ranked[:MAPPED])],
+        "measure": found.measure,
         "costs": COSTS,
         "fronts": {cost: [places[id(run)] for run in front(found.runs, cost)] for cost in COSTS},
         "who": WHO,
@@ -54,6 +55,7 @@ def _run(
         "values": {key: _plain(run.value(key)) for key in found.keys},
         "train": train_curve(run, most=most),
         "valid": valid_curve(run, most=most),
+        "rewards": reward_curves(run, most=most),
         "samples": [
             [texts.setdefault(sample[who], len(texts)) for who in WHO] for sample in run.samples
         ],

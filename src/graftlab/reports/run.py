@@ -29,7 +29,7 @@ UNDECISIVE = (
 
 @dataclass(kw_only=True, slots=True)
 class ReportedRun:
-    """What can be read of one run. Losses are nats per trained token, times are seconds."""
+    """What can be read of one run. Losses are in its `measure`, times are seconds."""
 
     folder: Path
     name: str
@@ -75,6 +75,11 @@ class ReportedRun:
         if self.result is not None:
             return self.result.score
         return min(map(validation, self._validated()), default=None)
+
+    @property
+    def measure(self) -> str | None:
+        """What its losses are; None where it is not finished."""
+        return None if self.result is None else self.result.measure
 
     @property
     def baseline(self) -> float | None:

@@ -98,6 +98,26 @@ def replicates(found: Comparison) -> str:
     )
 
 
+def strengths(found: Comparison) -> list[str]:
+    """The adapters at other strengths than trained, where that was measured; else no section."""
+    measured = [
+        (run.name, row)
+        for run in shown.best_first(found)
+        for row in (run.result.strengths if run.result else ())
+    ]
+    names = dict.fromkeys(name for _, row in measured for name in row)
+    rows = [
+        [esc(run), *(f"{row[name]:.4g}" if name in row else "" for name in names)]
+        for run, row in measured
+    ]
+    lead = (
+        "Each best adapter, scaled (1 is as trained) and validated again: what is gained over the "
+        "base, against how far from it the model moves. In nats per token."
+    )
+    content = table("w" + "n" * len(names), ["run", *map(esc, names)], rows)
+    return [section("strengths", "Strengths", content, lead=lead)] if rows else []
+
+
 def importances(found: Comparison, told: Importance) -> str:
     """Which key matters, as bars."""
     if told.note:

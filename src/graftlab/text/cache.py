@@ -36,13 +36,19 @@ OPTIONAL = ("segments", "segment_offsets", "weights")
 
 
 def cache_key(
-    conversations: Iterable[Conversation], tokenizer_fingerprint: str, train_turns: str
+    conversations: Iterable[Conversation], tokenizer_fingerprint: str, *trained: str
 ) -> str:
-    """Hash of the conversations' content, the tokenizer with its template, and this code."""
-    digest = hashlib.sha256(f"{_code_hash()} {tokenizer_fingerprint} {train_turns}".encode())
+    """Hash of the conversations' content, the tokenizer with its template, and this code.
+
+    `trained` says what of the conversations is.
+    """
+    said = " ".join([_code_hash(), tokenizer_fingerprint, *trained])
+    digest = hashlib.sha256(said.encode())
     for conversation in conversations:
-        content = [[m.role, m.content, m.response_format] for m in conversation.messages]
-        digest.update(json.dumps([content, conversation.tools]).encode())
+        sides = (conversation.messages, conversation.rejected)
+        content = [[message.as_row() for message in messages] for messages in sides]
+        told = [content, conversation.tools, conversation.desirable]
+        digest.update(json.dumps(told, default=str).encode())
         digest.update(b"\n")
     return digest.hexdigest()[:32]
 

@@ -116,15 +116,15 @@ def shifted(document: Document) -> Tokens:
             parts.append(_cut(document, slice(start, end)))
             continue
         assert not document.trained[start:end].any(), "what branches share is not trained"
-        labels, weights = np.full(end - start, IGNORE, np.int32), np.ones(end - start, np.float32)
-        parts.append(Tokens(document.ids[start:end], labels, weights=weights))
+        labels, ones = np.full(end - start, IGNORE, np.int32), np.ones(end - start, np.float32)
+        parts.append(Tokens(document.ids[start:end], labels, weights=ones))
     lengths = [len(part) for part in parts]
-    weights = None if document.weights is None else np.concatenate([p.weights for p in parts])
+    weighed = [part.weights for part in parts if part.weights is not None]
     return Tokens(
         np.concatenate([part.input_ids for part in parts]).astype(np.int32, copy=False),
         np.concatenate([part.labels for part in parts]),
         np.column_stack([lengths, table[:, 1:]]).astype(np.int32),
-        weights,
+        None if document.weights is None else np.concatenate(weighed),
     )
 
 

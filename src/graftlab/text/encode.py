@@ -21,21 +21,16 @@ from graftlab.progress import Progress
 from graftlab.text.apart import Columns, lay_apart
 from graftlab.text.cache import ARRAYS, OPTIONAL, cache_key, drafting, publish, read_or_tell
 from graftlab.text.document import Document, of_turns
+from graftlab.text.drafts import TurnDraft
+from graftlab.text.dropped import Dropped
 from graftlab.text.memmap_writer import Flat, fingerprint
+from graftlab.text.spans import MaskProblem
 from graftlab.text.tokenizer import Tokenizer
-from graftlab.text.turns import MaskProblem, TurnDraft, TurnReader
+from graftlab.text.turns import TurnReader
 from graftlab.types import IGNORE, PLAIN, Conversation, Tokens
 
 _CHUNK = 512  # conversations encoded in one batch
 _COUNTED = 512  # documents whose labels are counted at a time, nine bytes a token
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """A document longer than the limit."""
-
-    where: str
-    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +131,7 @@ def encode(
     on_invalid: str = "error",
     train_turns: str = "all",
     share_prompts: bool = True,
+    train_on: str = "both",
     row_length: int | None = None,
     cache: Path | None = None,
     progress: bool = False,
@@ -151,9 +147,9 @@ def encode(
     Raises DataError with file and line of every one of them otherwise, or when none is left.
     """
     home = default_cache() if cache is None else cache
-    key = cache_key(conversations, tokenizer.rendering, train_turns)
+    key = cache_key(conversations, tokenizer.rendering, train_turns, train_on)
     stored, damaged, note = *read_or_tell(home, key), None
-    reader = TurnReader(tokenizer, train_turns=train_turns)
+    reader = TurnReader(tokenizer, train_turns=train_turns, train_on=train_on)
     if stored is None:
         with drafting(home, key) as draft, closing(Flat(draft)) as flat:
             refused = _encode_all(conversations, reader, flat, progress)
@@ -275,15 +271,15 @@ def _within_limit(
     if keep.all():
         return tokens
     dropped = [
-        Dropped(conversations[tokens.sources[i]].where, int(tokens.lengths[i]))
-        for i in np.flatnonzero(~keep)
+        Dropped.of(conversations[tokens.sources[i]].where, tokens[i])
+        for i in np.flatnonzero(~keep).tolist()
     ]
     if over_limit == "error":
         raise DataError(
             f"{len(dropped)} of {len(tokens)} documents are longer than "
             f"packing.max_length={max_length} (raise it, shorten them, or leave them out with "
             "data.over_limit=drop):",
-            [f"{drop.where}: {drop.tokens} tokens" for drop in dropped],
+            [f"{drop.where}: {drop.said}" for drop in dropped],
         )
     return replace(
         tokens,

@@ -65,9 +65,16 @@ class Frame:
         return "\n".join([self.instruction.strip(), *rules]) + f"\n\n{before}{prompt}{after}"
 
     def apply(self, conversation: Conversation) -> Conversation:
-        """Frame the last user turn; the frame's role replaces a system turn of the conversation."""
+        """Frame the last user turn; the frame's role replaces a system turn of the conversation.
+
+        Raises ConfigError for a conversation that ends with what a tool gave back.
+        """
         *earlier, last = conversation.messages
-        assert last.role == "user", "a frame goes around a user turn"
+        if last.role != "user":
+            raise ConfigError(
+                f"{conversation.where}: a frame goes around a user turn, and this ends with a "
+                "tool's result: leave such prompts out, or frame."
+            )
         turns = [message for message in earlier if message.role != "system"]
         messages = (
             Message("system", self.system.strip()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from string import ascii_letters
 from typing import Any
@@ -11,7 +12,12 @@ from typing import Any
 from graftlab.errors import ModelError
 from graftlab.text.limit import require_finite
 from graftlab.text.pieces import backend_bytes
-from graftlab.text.template import plain, rendered, template_text
+from graftlab.text.template import (
+    functions,
+    rendered,
+    template_text,
+    wants_text_arguments,
+)
 from graftlab.text.tokenizer import Tokenizer, fingerprint_of
 from graftlab.types import Message
 
@@ -109,16 +115,31 @@ class HFTokenizer(Tokenizer):
         tools: Sequence[dict[str, Any]] = (),
         generation_prompt: bool,
     ) -> str:
-        def render() -> Any:
-            return self._inner.apply_chat_template(
-                plain(messages),
-                tools=list(tools) or None,
-                add_generation_prompt=generation_prompt,
-                tokenize=False,
-                **(self._dated(tools) if self.asks_date else {}),
-            )
+        calls = any(message.tool_calls for message in messages)
+        return rendered(
+            partial(self._apply, tools=tools, generation_prompt=generation_prompt),
+            messages,
+            text_arguments=calls and self._text_arguments,
+        )
 
-        return rendered(render, messages)
+    def _apply(
+        self,
+        turns: list[dict[str, Any]],
+        *,
+        tools: Sequence[dict[str, Any]],
+        generation_prompt: bool,
+    ) -> Any:
+        return self._inner.apply_chat_template(
+            turns,
+            tools=functions(tools),
+            add_generation_prompt=generation_prompt,
+            tokenize=False,
+            **(self._dated(tools) if self.asks_date else {}),
+        )
+
+    @cached_property
+    def _text_arguments(self) -> bool:
+        return wants_text_arguments(partial(self._apply, tools=(), generation_prompt=False))
 
     def _dated(self, tools: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """The template told our date; transformers hands it plain data only, and no functions."""

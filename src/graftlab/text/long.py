@@ -14,37 +14,35 @@ and at a half, a quarter, an eighth ... of the conversation, prefix difference f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from graftlab.errors import ModelError
+from graftlab.text.spans import Span, Turns
 from graftlab.text.tokenizer import Tokenizer
 from graftlab.types import Conversation, Message
 
 FEW = 8
 """Answers up to which every beginning is rendered: what is exact costs little there."""
 
-Turn = tuple[str, int, int]
-"""(text up to and including an answer, where the answer starts, where it ends)."""
+_Exchange = tuple[str, int, int]
+"""(text of a question and its answer, where in it the answer starts, where it ends)."""
 
 
 def long_turns(
     conversation: Conversation,
     answers: Sequence[int],
     tokenizer: Tokenizer,
-    exact: Callable[[Conversation, int], Turn],
-) -> tuple[str, list[tuple[int, int]]] | None:
-    """The whole text and the span of each answer; None where only prefix difference can tell.
-
-    `exact` is prefix difference for one answer, by its place among the messages.
-    """
+    turns: Turns,
+) -> tuple[str, list[Span]] | None:
+    """The whole text and the span of each answer; None where only prefix difference can tell."""
     messages = conversation.messages
     first = answers[0]
     roles = [message.role for message in messages[first + 1 :]]
     if roles != ["user", "assistant"] * (len(answers) - 1):
         return None
-    whole, _, _ = exact(conversation, answers[-1])
-    head, start, end = exact(conversation, first)
-    spans = [(start, end)]
+    whole, _ = turns.turn(conversation, answers[-1])
+    head, span = turns.turn(conversation, first)
+    spans = [span]
     at = len(head)
     if not whole.startswith(head):
         return None
@@ -54,9 +52,9 @@ def long_turns(
         if found is None or not whole.startswith(found[0], at):
             return None
         text, start, end = found
-        spans.append((at + start, at + end))
+        spans.append(turns.span(whole, at + start, at + end, messages[answer]))
         at += len(text)
-    if at != len(whole) or not _confirmed(conversation, answers, whole, spans, exact):
+    if at != len(whole) or not _confirmed(conversation, answers, whole, spans, turns):
         return None
     return whole, spans
 
@@ -68,7 +66,7 @@ class _Probe:
         self._lead, self._tokenizer = lead, tokenizer
         self._before: str | None = None
 
-    def exchange(self, question: Message, answer: Message) -> Turn | None:
+    def exchange(self, question: Message, answer: Message) -> _Exchange | None:
         """What the template writes for a question and its answer, and where in it this stands."""
         render, asked = self._tokenizer.render_text, [*self._lead, question]
         try:
@@ -91,14 +89,14 @@ def _confirmed(
     conversation: Conversation,
     answers: Sequence[int],
     whole: str,
-    spans: Sequence[tuple[int, int]],
-    exact: Callable[[Conversation, int], Turn],
+    spans: Sequence[Span],
+    turns: Turns,
 ) -> bool:
     """Whether prefix difference agrees on the last span and at a half, a quarter, an eighth ..."""
     place = len(answers) - 1
     while place:
-        text, start, end = exact(conversation, answers[place])
-        if (start, end) != spans[place] or not whole.startswith(text[:end]):
+        text, span = turns.turn(conversation, answers[place])
+        if span != spans[place] or not whole.startswith(text[: span.end]):
             return False
         place //= 2
     return True

@@ -2,15 +2,20 @@
 
 on a terminal   trained tokens green on dark, every other token underlined
 elsewhere       <|im_start|>|assistant|↵ ⟦Hello|.|<|im_end|>⟧
+
+Tokens that count other than once are followed by their weight: ⟦Hello|.⟧×0.5
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
+from dataclasses import dataclass
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
-from graftlab.types import IGNORE, Tokens
+import numpy as np
+
+from graftlab.types import CHOSEN, IGNORE, PLAIN, REJECTED, Tokens
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -19,27 +24,69 @@ if TYPE_CHECKING:
 
 TRAINED = "bold green"
 CONTEXT = "dim"
+_PAIR = {PLAIN: "turn", CHOSEN: "chosen", REJECTED: "rejected"}
+_JUDGED = {PLAIN: "", CHOSEN: "desirable", REJECTED: "undesirable"}
+
+Marked = tuple[str, float]
+"""A token's piece, and how much it counts in the loss: 0 for one that is not trained."""
 
 
-def shown_tokens(document: Tokens, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
-    """(piece, trained) of every token, the last label included, line ends made visible."""
-    ids = [*document.input_ids.tolist(), int(document.labels[-1])]
-    trained = [False, *(document.labels != IGNORE).tolist()]
-    pieces = [piece.replace("\n", "↵\n") for piece in tokenizer.pieces(ids)]
-    return list(zip(pieces, trained, strict=True))
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A segment of a document; `name` says which, nothing for a document of one plain segment."""
+
+    name: str
+    tokens: list[Marked]
 
 
-def as_text(tokens: Sequence[tuple[str, bool]], *, colour: bool) -> Text:
+def shown_branches(document: Tokens, tokenizer: Tokenizer) -> list[Branch]:
+    """The segments in order, of each every token, its last label included, line ends visible.
+
+    A branch begins with the last token of what it goes on from.
+    """
+    table = document.segments
+    if table is None:
+        table = np.array([[len(document), -1, PLAIN]])
+    names = _JUDGED if len(table) == 1 else _PAIR
+    shown = []
+    for row, (start, end) in enumerate(pairwise([0, *np.cumsum(table[:, 0]).tolist()])):
+        if (table[:, 1] == row).any():
+            pieces = _pieces(document.input_ids[start:end], tokenizer)
+            shown.append(Branch("prompt", [(piece, 0.0) for piece in pieces]))
+            continue
+        ids = [*document.input_ids[start:end].tolist(), int(document.labels[end - 1])]
+        counts = np.where(document.labels[start:end] == IGNORE, 0.0, 1.0)
+        if document.weights is not None:
+            counts = counts * document.weights[start:end]
+        marked = zip(_pieces(ids, tokenizer), [0.0, *counts.tolist()], strict=True)
+        shown.append(Branch(names[int(table[row, 2])], list(marked)))
+    return shown
+
+
+def shown_tokens(document: Tokens, tokenizer: Tokenizer) -> list[Marked]:
+    """The tokens of all segments, one behind the other."""
+    return [token for branch in shown_branches(document, tokenizer) for token in branch.tokens]
+
+
+def _pieces(ids: Sequence[int] | np.ndarray, tokenizer: Tokenizer) -> list[str]:
+    return [piece.replace("\n", "↵\n") for piece in tokenizer.pieces([int(index) for index in ids])]
+
+
+def as_text(tokens: Sequence[Marked], *, colour: bool) -> Text:
     """Tokens as rich text: coloured, or with bars between tokens and brackets round the trained."""
     from rich.text import Text
 
-    text = Text()
-    if colour:
-        for index, (piece, trained) in enumerate(tokens):
-            style = TRAINED if trained else CONTEXT
-            text.append(piece, style=f"{style} underline" if index % 2 else style)
-        return text
-    for trained, group in groupby(tokens, key=lambda token: token[1]):
-        run = "|".join(piece for piece, _ in group)
-        text.append(f"⟦{run}⟧" if trained else run)
+    text, index = Text(), 0
+    for weight, group in groupby(tokens, key=lambda token: token[1]):
+        pieces = [piece for piece, _ in group]
+        told = "" if weight in (0, 1) else f"×{weight:g}"
+        if colour:
+            style = TRAINED if weight else CONTEXT
+            for piece in pieces:
+                text.append(piece, style=f"{style} underline" if index % 2 else style)
+                index += 1
+            text.append(told, style=CONTEXT)
+        else:
+            run = "|".join(pieces)
+            text.append(f"⟦{run}⟧{told}" if weight else run)
     return text

@@ -6,7 +6,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,9 +16,10 @@ from graftlab.text.pieces import BYTE, SPACE, piece_bytes
 from graftlab.text.template import (
     DATE_FUNCTION,
     compile_template,
-    plain,
+    functions,
     rendered,
     template_text,
+    wants_text_arguments,
 )
 from graftlab.text.tokenizer import Tokenizer, fingerprint_of, marker_pattern
 from graftlab.types import Message
@@ -86,17 +87,32 @@ class SentencePieceTokenizer(Tokenizer):
         tools: Sequence[dict[str, Any]] = (),
         generation_prompt: bool,
     ) -> str:
-        def render() -> str:
-            return self._render(
-                messages=plain(messages),
-                tools=list(tools) or None,
-                add_generation_prompt=generation_prompt,
-                bos_token=self._bos or "",
-                eos_token=self._eos or "",
-                **{DATE_FUNCTION: self.strftime_now},
-            )
+        calls = any(message.tool_calls for message in messages)
+        return rendered(
+            partial(self._apply, tools=tools, generation_prompt=generation_prompt),
+            messages,
+            text_arguments=calls and self._text_arguments,
+        )
 
-        return rendered(render, messages)
+    def _apply(
+        self,
+        turns: list[dict[str, Any]],
+        *,
+        tools: Sequence[dict[str, Any]],
+        generation_prompt: bool,
+    ) -> str:
+        return self._render(
+            messages=turns,
+            tools=functions(tools),
+            add_generation_prompt=generation_prompt,
+            bos_token=self._bos or "",
+            eos_token=self._eos or "",
+            **{DATE_FUNCTION: self.strftime_now},
+        )
+
+    @cached_property
+    def _text_arguments(self) -> bool:
+        return wants_text_arguments(partial(self._apply, tools=(), generation_prompt=False))
 
     def encode_text(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of `texts`; what stands between markers is encoded once per distinct string."""

@@ -114,16 +114,65 @@ def _to_json(
     )
 
 
-def rendered(render: Callable[[], Any], messages: Sequence[Message]) -> str:
-    """The text that `render` makes of `messages`.
+def rendered(
+    render: Callable[[list[dict[str, Any]]], Any],
+    messages: Sequence[Message],
+    *,
+    text_arguments: bool = False,
+) -> str:
+    """The text that `render` makes of `messages` as templates read them.
 
-    A template is a program of others, which may raise anything. Raises ModelError for all of it.
+    With `text_arguments` those of calls are JSON in a text, not objects. A template is a program of
+    others, which may raise anything. Raises ModelError for all of it.
     """
+    turns = [message.as_dict() for message in messages]
+    return _rendered(render, _with_text_arguments(turns) if text_arguments else turns, messages)
+
+
+def wants_text_arguments(render: Callable[[list[dict[str, Any]]], Any]) -> bool:
+    """Whether a template joins the arguments of calls to a text, or writes them as Python does.
+
+    Such templates expect JSON in a text in place of an object.
+    """
+    function = {"name": "look_up", "arguments": {"graftlab": "probe"}}
+    call = {"id": "graftlab1", "type": "function", "function": function}
+    messages = [Message("user", "Hi"), Message("assistant", "", tool_calls=(call,))]
+    try:
+        return str(function["arguments"]) in rendered(render, messages)
+    except ModelError:
+        pass
+    try:
+        rendered(render, messages, text_arguments=True)
+    except ModelError:
+        return False  # it takes neither; what it says of real calls is told
+    return True
+
+
+def _with_text_arguments(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {**turn, "tool_calls": [_text_call(call) for call in turn["tool_calls"]]}
+        if "tool_calls" in turn
+        else turn
+        for turn in turns
+    ]
+
+
+def _text_call(call: dict[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    arguments = json.dumps(function["arguments"], ensure_ascii=False)
+    return {**call, "function": {**function, "arguments": arguments}}
+
+
+def _rendered(
+    render: Callable[[list[dict[str, Any]]], Any],
+    turns: list[dict[str, Any]],
+    messages: Sequence[Message],
+) -> str:
     from jinja2 import TemplateError, TemplateSyntaxError
 
     try:
         with in_time():
-            text = render()
+            text = render(turns)
     except TemplateSyntaxError as error:
         raise ModelError(f"the chat template is not valid Jinja: {error}") from None
     except ModelError:  # its time is over
@@ -139,9 +188,15 @@ def rendered(render: Callable[[], Any], messages: Sequence[Message]) -> str:
     return text
 
 
-def plain(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Messages as templates read them."""
-    return [message.as_dict() for message in messages]
+def functions(tools: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """Tools as templates read them, in OpenAI's form; None where there are none.
+
+    Data in ShareGPT's keys has the functions alone: {"name", "description", "parameters"}.
+    """
+    bare = {"name", "parameters"}
+    return [
+        {"type": "function", "function": tool} if bare <= tool.keys() else tool for tool in tools
+    ] or None
 
 
 def refusal(error: Exception, messages: Sequence[Message]) -> ModelError:

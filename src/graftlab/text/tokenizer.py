@@ -157,6 +157,13 @@ class Tokenizer(ABC):
         An answer may write <think> or <tool_call>, which templates with such markers take from it.
         """
         question, answer = Message("user", _QUESTION), Message("assistant", _ANSWER)
+
+        def blocks(marker: str) -> bool:
+            """Whether it opens or ends a block that is no turn, as <think> does in a prompt."""
+            bare = marker.replace("</", "<", 1)
+            both = {bare, bare.replace("<", "</", 1)} <= self.markers.keys()
+            return both and marker not in self.reserved
+
         try:
             prompt = self.render_text([question], generation_prompt=True)
             text = self.render_text([question, answer, question], generation_prompt=True)
@@ -165,7 +172,9 @@ class Tokenizer(ABC):
         start = len(prompt) if text.startswith(prompt) else text.find(_ANSWER)
         end = text.find(self.stop, text.find(_ANSWER))
         around = text if start < 0 or end < 0 else f"{text[:start]}\n{text[end:]}"
-        return set(marker_pattern(self.markers).findall(around))
+        return {
+            found for found in marker_pattern(self.markers).findall(around) if not blocks(found)
+        }
 
 
 def marker_pattern(markers: Mapping[str, int]) -> re.Pattern[str]:

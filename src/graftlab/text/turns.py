@@ -17,156 +17,81 @@ begins with a newline): then the two sides are encoded apart, since that is what
 One document holds all turns of a conversation. Where the template renders earlier turns otherwise
 once later ones follow (stripping earlier thinking, moving tools), or where ids merge across an
 edge, each assistant turn becomes a document of its own, with what the model would have seen.
+
+A pair becomes one document with two branches, of which the answers behind the common prompt are
+trained; of a labelled conversation, the last answer is.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
-from graftlab.errors import ModelError
-from graftlab.text.document import Document
-from graftlab.text.long import FEW, long_turns
+from graftlab.text.document import Document, joined
+from graftlab.text.drafts import Drafter, TurnDraft
+from graftlab.text.spans import MaskProblem
 from graftlab.text.tokenizer import Tokenizer, marker_pattern
-from graftlab.types import Conversation, Message
-
-
-class MaskProblem(Exception):
-    """Why a conversation yields no trained tokens; caught in `encode.py`, shown with its place."""
-
-
-@dataclass(frozen=True, slots=True)
-class TurnDraft:
-    """A document as text. `spans` are the assistant turns, as (start, end) in characters."""
-
-    conversation: Conversation
-    text: str
-    spans: tuple[tuple[int, int], ...]
-    trained: int  # how many of the last spans are trained
+from graftlab.types import CHOSEN, REJECTED, Conversation
 
 
 class TurnReader:
     """Drafts and documents of one tokenizer; remembers what repeats from row to row."""
 
-    def __init__(self, tokenizer: Tokenizer, *, train_turns: str = "all") -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, *, train_turns: str = "all", train_on: str = "both"
+    ) -> None:
         self._tokenizer = tokenizer
-        self._only_last = train_turns == "last"
         self._pattern = marker_pattern(tokenizer.markers)
         self._marker_ids = np.fromiter(tokenizer.markers.values(), np.int32)
         self._headers: dict[str, list[int]] = {}
-        self._shows: dict[str, bool] = {}
+        self._drafter = Drafter(tokenizer, train_turns=train_turns, train_on=train_on)
 
-    def drafts(self, conversation: Conversation, *, apart: bool = False) -> list[TurnDraft]:
-        """The documents of a conversation; `apart` makes one of each assistant turn.
-
-        Raises MaskProblem where the template gives no mask for it.
-        """
-        self._check_shown(conversation)
-        answers = [i for i, m in enumerate(conversation.messages) if m.role == "assistant"]
-        if not apart and (found := self._together(conversation, answers)) is not None:
-            full, spans = found
-            trained = 1 if self._only_last else len(spans)
-            return [TurnDraft(conversation, full, tuple(spans), trained)]
-        wanted = answers[-1:] if self._only_last else answers
-        turns = (self._turn(conversation, answer) for answer in wanted)
-        return [TurnDraft(conversation, text, ((start, end),), 1) for text, start, end in turns]
-
-    def _together(
-        self, conversation: Conversation, answers: Sequence[int]
-    ) -> tuple[str, list[tuple[int, int]]] | None:
-        """The whole text and all spans in it; None where earlier turns are rendered otherwise."""
-        if len(answers) > FEW:
-            found = long_turns(conversation, answers, self._tokenizer, self._turn)
-            if found is not None:
-                return found
-        full, *last = self._turn(conversation, answers[-1])
-        spans = []
-        for answer in answers[:-1]:
-            text, start, end = self._turn(conversation, answer)
-            if not full.startswith(text[:end]):
-                return None
-            spans.append((start, end))
-        return full, [*spans, (last[0], last[1])]
-
-    def _check_shown(self, conversation: Conversation) -> None:
-        """Refuse tools and response formats that the template would pass over in silence."""
-        messages, tools = conversation.messages, conversation.tools
-        wanted = next((turn.response_format for turn in messages if turn.response_format), None)
-        if tools and not self._shown("tools", _first_question(messages), tools=tools):
-            raise MaskProblem(
-                "the row has tools, which the chat template does not show: use a template that "
-                "does (model.template=FILE), or remove the `tools` key"
-            )
-        if wanted and not self._shown("response_format", [Message("user", "Hi", wanted)]):
-            raise MaskProblem(
-                "the row has a response_format, which the chat template does not show: write the "
-                "schema into the question, or remove the `response_format` key"
-            )
-
-    def _shown(self, key: str, question: Sequence[Message], **extra: Any) -> bool:
-        """Whether the template's text depends on `key`; asked once."""
-        if key not in self._shows:
-            render = self._tokenizer.render_text
-            plain = [Message(turn.role, turn.content) for turn in question]
-            try:
-                shown = render(question, generation_prompt=True, **extra)
-            except ModelError:
-                return True  # refused where it is rendered, with this row's own reason
-            self._shows[key] = shown != render(plain, generation_prompt=True)
-        return self._shows[key]
-
-    def _turn(self, conversation: Conversation, answer: int) -> tuple[str, int, int]:
-        """(text up to this answer, where the answer starts, where it ends)."""
-        messages, tools = conversation.messages, conversation.tools
-        render = self._tokenizer.render_text
-        try:
-            prompt = render(messages[:answer], tools=tools, generation_prompt=True)
-            text = render(messages[: answer + 1], tools=tools, generation_prompt=False)
-        except ModelError as error:
-            raise MaskProblem(str(error)) from error
-        if not text.startswith(prompt):
-            raise MaskProblem(
-                f"turn {answer + 1}: the chat template renders the answer's turn otherwise than "
-                f"its generation prompt announces ({prompt[-40:]!r}), so no mask can be derived"
-            )
-        stop = self._tokenizer.stop
-        if stop in messages[answer].content:
-            raise MaskProblem(
-                f"turn {answer + 1}: the answer contains {stop}, which ends a turn: the model "
-                "would learn to stop there"
-            )
-        end = text.find(stop, len(prompt))
-        if end < 0:
-            raise MaskProblem(
-                f"turn {answer + 1}: the chat template does not end it with {stop}, "
-                "so the model would not learn to stop"
-            )
-        if end == len(prompt):
-            raise MaskProblem(
-                f"turn {answer + 1}: the chat template leaves nothing of the answer, so the row "
-                "has no trained token but the stop token"
-            )
-        return text, len(prompt), end + len(stop)
+    def drafts(self, conversation: Conversation) -> list[TurnDraft]:
+        """The documents of a conversation. Raises MaskProblem where the template gives no mask."""
+        return self._drafter.drafts(conversation)
 
     def documents(self, drafts: Sequence[TurnDraft]) -> Iterator[list[Document] | MaskProblem]:
         """Encode drafts in one batch: each becomes one document, several, or a problem."""
-        encoded = self._tokenizer.encode_text([draft.text for draft in drafts])
-        for draft, ids in zip(drafts, encoded, strict=True):
+        encoded = iter(
+            self._tokenizer.encode_text([text for draft in drafts for text in draft.texts])
+        )
+        for draft in drafts:
+            ids = [np.array(next(encoded), np.int32) for _ in draft.texts]
             try:
-                yield self._documents(draft, np.array(ids, np.int32))
+                yield self._documents(draft, *ids)
             except MaskProblem as problem:
                 yield problem
 
-    def _documents(self, draft: TurnDraft, ids: np.ndarray) -> list[Document]:
-        if (document := self._whole(draft, ids)) is not None:
-            return [document]
-        single = len(draft.spans) == 1
-        apart = [draft] if single else self.drafts(draft.conversation, apart=True)
-        return [self._joined(part) for part in apart]
+    def _documents(
+        self, draft: TurnDraft, ids: np.ndarray, other: np.ndarray | None = None
+    ) -> list[Document]:
+        if draft.rejected is not None and other is not None:
+            sides = [self._branch(draft, ids), self._branch(draft.rejected, other)]
+            return [joined(sides, (CHOSEN, REJECTED))]
+        found = self._whole(draft, ids)
+        if found is not None:
+            documents = [found]
+        elif len(draft.spans) == 1:
+            documents = [self._apart(draft)]
+        else:
+            documents = [
+                self._apart(part) for part in self._drafter.drafts(draft.conversation, apart=True)
+            ]
+        judged = draft.conversation.desirable
+        return documents if judged is None else [_judged(one, judged) for one in documents]
+
+    def _branch(self, draft: TurnDraft, ids: np.ndarray) -> Document:
+        """One side of a pair."""
+        if (found := self._whole(draft, ids)) is not None:
+            return found
+        if len(draft.spans) == 1:
+            return self._apart(draft)
+        raise MaskProblem(
+            "tokens merge across the edges of turns, so answers of several turns cannot be compared"
+        )
 
     def _whole(self, draft: TurnDraft, ids: np.ndarray) -> Document | None:
         """The draft with its spans found among `ids`; None where a token crosses an edge."""
@@ -177,18 +102,29 @@ class TurnReader:
             raise MaskProblem(
                 f"the tokenizer gives {len(places)} marker tokens where the text has {len(starts)}"
             )
-        spans = []
-        for start, end in draft.spans:
-            opener = bisect_left(starts, start) - 1
-            header = self._header(draft.text[starts[opener] if opener >= 0 else 0 : start])
-            first = int(places[opener]) if opener >= 0 else 0
+
+        def before(at: int) -> tuple[int, str]:
+            """(place of the last marker in front of a character, the text from there to it)."""
+            opener = bisect_left(starts, at) - 1
+            text = draft.text[starts[opener] if opener >= 0 else 0 : at]
+            return int(places[opener]) if opener >= 0 else 0, text
+
+        spans, targets = [], []
+        for span in draft.spans:
+            first, text = before(span.start)
+            header = self._header(text)
             if ids[first : first + len(header)].tolist() != header:
                 return None
-            closer = bisect_left(starts, end - len(self._tokenizer.stop))
-            spans.append((first + len(header), int(places[closer]) + 1))
+            closer = bisect_left(starts, span.end - len(self._tokenizer.stop))
+            edges = {span.start: first + len(header), span.end: int(places[closer]) + 1}
+            for at in {span.first, span.last} - edges.keys():
+                place, text = before(at)
+                edges[at] = place + self._tokens_in(text, ids[place:])
+            spans.append((edges[span.start], edges[span.end]))
+            targets.append((edges[span.first], edges[span.last]))
         self._check_stops(ids, spans)
         system = self._system_tokens(draft, [match.end() for match in found], places)
-        return _document(ids, spans, draft.trained, system)
+        return _document(ids, spans, targets, draft, system)
 
     def _check_stops(self, ids: np.ndarray, spans: Sequence[tuple[int, int]]) -> None:
         """Refuse answers in which a text becomes the stop token, whatever it is written like."""
@@ -207,18 +143,42 @@ class TurnReader:
                 self._headers[text] = ids
         return ids
 
-    def _joined(self, draft: TurnDraft) -> Document:
+    def _tokens_in(self, text: str, ids: np.ndarray) -> int:
+        """How many of `ids` write `text`, with which their own begins.
+
+        A token that crosses its end counts to what follows. White space may be split otherwise
+        where something follows it.
+        """
+        led = self._header(text)
+        count = min(len(ids), len(led))
+        unlike = np.flatnonzero(ids[:count] != np.array(led[:count], np.int32))
+        if len(unlike) == 0:
+            return count
+        count = int(unlike[0])
+        while count < len(ids):
+            written = self._tokenizer.decode(ids[: count + 1].tolist(), skip_special=False)
+            if not text.startswith(written):
+                break
+            count += 1
+        return count
+
+    def _apart(self, draft: TurnDraft) -> Document:
         """Prompt and answer encoded apart; a marker in front keeps the answer "inside" a text."""
-        (start, end), stop = draft.spans[0], self._tokenizer.stop
+        span, stop = draft.spans[0], self._tokenizer.stop
         prompt, answer = self._tokenizer.encode_text(
-            [draft.text[:start], stop + draft.text[start:end]]
+            [draft.text[: span.start], stop + draft.text[span.start : span.end]]
         )
         ids = np.array(prompt + answer[1:], np.int32)
         self._check_stops(ids, [(len(prompt), len(ids))])
+        led = np.array(answer, np.int32)
+        first, last = (
+            len(prompt) - 1 + max(1, self._tokens_in(stop + draft.text[span.start : at], led))
+            for at in (span.first, span.last)
+        )
         places = np.flatnonzero(np.isin(ids, self._marker_ids))
-        ends = [match.end() for match in self._pattern.finditer(draft.text[:end])]
+        ends = [match.end() for match in self._pattern.finditer(draft.text[: span.end])]
         system = self._system_tokens(draft, ends, places) if len(ends) == len(places) else 0
-        return _document(ids, [(len(prompt), len(ids))], 1, system)
+        return _document(ids, [(len(prompt), len(ids))], [(first, last)], draft, system)
 
     def _system_tokens(self, draft: TurnDraft, ends: Sequence[int], places: np.ndarray) -> int:
         """Tokens up to the marker that closes the system turn, or of its text where none does."""
@@ -234,16 +194,28 @@ class TurnReader:
         return len(self._header(system.content))
 
 
-def _first_question(messages: Sequence[Message]) -> Sequence[Message]:
-    """The conversation up to its first user turn."""
-    return messages[: 2 if messages[0].role == "system" else 1]
-
-
 def _document(
-    ids: np.ndarray, spans: Sequence[tuple[int, int]], trained: int, system: int
+    ids: np.ndarray,
+    spans: Sequence[tuple[int, int]],
+    targets: Sequence[tuple[int, int]],
+    draft: TurnDraft,
+    system: int,
 ) -> Document:
-    mask = np.zeros(len(ids), bool)
-    for start, end in spans[-trained:]:
-        mask[start:end] = True
+    """The document in which `targets` are trained, a part of the span beside each."""
+    mask, weights = np.zeros(len(ids), bool), np.ones(len(ids), np.float32)
+    for span, (first, last) in zip(draft.spans, targets, strict=True):
+        if span.trained:
+            mask[first:last] = True
+            weights[first:last] = span.weight
+    if not mask.any():
+        raise MaskProblem("nothing of the row is trained: no token is left of it")
     assistant = sum(end - start for start, end in spans)
-    return Document(ids, mask, (system, len(ids) - system - assistant, assistant))
+    parts = (system, len(ids) - system - assistant, assistant)
+    plain = (weights[mask] == 1).all()
+    return Document(ids, mask, parts, weights=None if plain else weights)
+
+
+def _judged(document: Document, desirable: bool) -> Document:
+    """The document as one branch of its own kind."""
+    kind = CHOSEN if desirable else REJECTED
+    return replace(document, segments=np.array([[len(document.ids), -1, kind]], np.int32))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def card(result: Result, *, base: str, facts: dict[str, Any]) -> str:
         "machine": f"{platform.system()} {platform.machine()}",
     }
     told = asdict(result)
-    metrics = told.pop("metrics")
+    metrics, strengths = told.pop("metrics"), told.pop("strengths")
     for elsewhere in ("adapter", "interval", "valid_documents"):
         del told[elsewhere]
     numbers = {name: value for name, value in {**told, **metrics}.items() if value is not None}
@@ -53,6 +54,7 @@ def card(result: Result, *, base: str, facts: dict[str, Any]) -> str:
         *(f"- {key.replace('_', ' ')}: {_shown(value)}" for key, value in numbers.items()),
         *([f"- {surety}"] if surety else []),
         "",
+        *_strengths(strengths),
         "## Provenance",
         "",
         *(f"- {key}: {value}" for key, value in provenance.items()),
@@ -71,6 +73,22 @@ def card(result: Result, *, base: str, facts: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _strengths(rows: Sequence[Mapping[str, float]]) -> list[str]:
+    """A table of the adapter at several strengths; nothing where it was not measured."""
+    if not rows:
+        return []
+    return [
+        "## At other strengths",
+        "",
+        "Validation with the adapter scaled, in nats per token; 1 is as trained.",
+        "",
+        f"| {' | '.join(rows[0])} |",
+        f"|{'---|' * len(rows[0])}",
+        *(f"| {' | '.join(f'{value:.4g}' for value in row.values())} |" for row in rows),
+        "",
+    ]
 
 
 def _shown(value: Any) -> str:

@@ -21,7 +21,7 @@ ENOUGH_DOCUMENTS = 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The numbers of a finished run; losses are nats per trained token."""
+    """The numbers of a finished run; losses are in what `measure` says."""
 
     score: float | None
     """Best validation loss over the whole validation set; null without validation data."""
@@ -56,8 +56,14 @@ class Result:
     """Why the run ended before its last step; null if it did not."""
     out_of_minutes: float | None = None
     """The `max_minutes` that ended it: resumed with a longer one, or with none, it goes on."""
+    measure: str = "nats per trained token"
+    """What the losses are."""
     metrics: dict[str, float] = field(default_factory=dict)
     """What else the objective's validation reports, at the best step: `valid/NAME` -> value."""
+
+    strengths: list[dict[str, float]] = field(default_factory=list)
+    """The best adapter at several strengths, where the objective asks for it: `strength` (1 is as
+    trained), `loss`, `gain` (the base's validation loss minus it), and what else is reported."""
 
     def write(self, path: Path) -> None:
         write_atomic(path, self.text())
@@ -115,7 +121,7 @@ def show_result(result: Result, samples: Sequence[dict[str, Any]], lies: Sequenc
     from rich.table import Table
 
     headings = ("base", "tuned", "change", "best step", "tokens/s", "peak memory")
-    losses = new_table("validation loss (nats per trained token)", headings)
+    losses = new_table(f"validation loss ({result.measure})", headings)
     change = "-"
     if result.score is not None and result.baseline:
         change = (
@@ -134,6 +140,8 @@ def show_result(result: Result, samples: Sequence[dict[str, Any]], lies: Sequenc
         console().print(surety, highlight=False)
     for name, value in result.metrics.items():
         console().print(f"{name.removeprefix('valid/').replace('_', ' ')}: {value:.3f}")
+    if result.strengths:
+        console().print(_strength_table(result.strengths))
     for sample in samples:
         table = Table(title=_short(sample["prompt"]), title_justify="left", show_lines=True)
         for who in ("base", "adapter", "reference"):
@@ -144,6 +152,21 @@ def show_result(result: Result, samples: Sequence[dict[str, Any]], lies: Sequenc
         console().print(f"stopped early: {result.stopped}", highlight=False)
     for line in lies:
         console().print(line, highlight=False, soft_wrap=True)
+
+
+STRENGTH_FORMATS = {"strength": "{:.2f}", "gain": "{:+.4f}"}
+
+
+def _strength_table(strengths: Sequence[dict[str, float]]) -> Any:
+    """What is gained against how far the model moves, as the adapter is made stronger."""
+    from rich.table import Table
+
+    table = Table(title="adapter strengths (nats per token)", title_justify="left")
+    for heading in strengths[0]:
+        table.add_column(heading, justify="right")
+    for row in strengths:
+        table.add_row(*(STRENGTH_FORMATS.get(name, "{:.4f}").format(n) for name, n in row.items()))
+    return table
 
 
 def how_sure(result: Result) -> str | None:

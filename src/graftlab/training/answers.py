@@ -150,13 +150,15 @@ def _row(
 
 
 def _with_messages(conversation: Conversation, messages: list[dict[str, Any]]) -> Conversation:
-    made = tuple(Message(m["role"], m["content"], m.get("response_format")) for m in messages)
-    if made[:-1] != conversation.without_last_answer().messages:
+    question = conversation.without_last_answer().messages
+    if messages[:-1] != [turn.as_dict() for turn in question]:
         raise ModelError(
             f"{conversation.where}: the kept answers are of other prompts; remove {FOLDER}/ in the "
             "run folder."
         )
-    return replace(conversation, messages=made)
+    return replace(
+        conversation, messages=(*question, Message("assistant", messages[-1]["content"]))
+    )
 
 
 def _tell(problem: str) -> None:

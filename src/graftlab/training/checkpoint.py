@@ -26,7 +26,7 @@ from graftlab.files.checksums import (
     remove,
 )
 
-_NEEDED = ("adapter", "adapter_config", "callbacks", "global_step", "identity", "run")
+_NEEDED = ("adapter", "adapter_config", "callbacks", "global_step", "identity", "objective", "run")
 PATTERN = re.compile(r"step-(\d+)(?:-valid-([\d.]+))?\.ckpt")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from graftlab.types import Batch
 
 Numbers = dict[str, float]
-"""`loss`, in nats per trained token, and whatever else the objective reports."""
+"""`loss`, in what the objective measures (nats per trained token), and whatever it reports."""
 Reduce = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -48,10 +48,12 @@ class Tally:
             total = value.sum().cpu().double()
             self.sums[name] = self.sums.get(name, torch.zeros(()).double()) + total
         self.units += batch.count(self.objective.unit)
-        if self.documents is not None and found["loss"].dim() == 1:
-            self.documents += per_document(found["loss"], batch)
-        else:
+        if self.documents is None or found["loss"].dim() == 0:
             self.documents = None
+        elif self.objective.unit == "document":
+            self.documents += [(loss, 1.0) for loss in found["loss"].double().tolist()]
+        else:
+            self.documents += per_document(found["loss"], batch)
 
     def evaluation(self, reduce: Reduce | None = None, *, device: Any = "cpu") -> Evaluation:
         """All that was added; `reduce` sums a vector on `device` over processes."""
@@ -81,7 +83,31 @@ def _gathered(documents: Documents, reduce: Reduce) -> Documents:
     if documents:
         first = ends[rank] - len(documents)
         table[first : ends[rank]] = torch.tensor(documents, dtype=torch.float64)
-    return [(loss, int(labels)) for loss, labels in reduce(table).tolist()]
+    return [(loss, units) for loss, units in reduce(table).tolist()]
+
+
+def estimate(
+    policy: Policy,
+    objective: Objective,
+    batches: Iterable[Batch],
+    *,
+    autocast: Callable[[], AbstractContextManager[Any]],
+    reduce: Reduce | None = None,
+) -> float:
+    """What the objective estimates of mismatched answers, without dropout and gradients.
+
+    `reduce` sums a vector over processes.
+    """
+    with policy.base.evaluating(), torch.no_grad(), autocast():
+        sums = torch.stack([objective.estimate(policy, batch) for batch in batches]).sum(0)
+    torch.clear_autocast_cache()  # of weights without a graph, which the loss is about to use
+    return mean_of(sums if reduce is None else reduce(sums))
+
+
+def mean_of(sums: torch.Tensor) -> float:
+    """A sum by its count, from (2,); 0 of none."""
+    total, count = sums.tolist()
+    return float(total / count) if count else 0.0
 
 
 def validate(
@@ -97,6 +123,10 @@ def validate(
 
     `reduce` sums a vector over processes when the loader is one of several.
     """
+    if objective.needs_mismatched:
+        mixed = (one.to(device) for batch in loader for one in batch.mismatched)
+        policy.estimate = estimate(policy, objective, mixed, autocast=autocast, reduce=reduce)
+        loader.load_state_dict({"epoch": 0, "done": 0})
     tally = Tally(objective)
     with policy.base.evaluating(), torch.no_grad(), autocast():
         for batch in loader:

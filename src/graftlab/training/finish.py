@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from graftlab.console import say
 from graftlab.errors import GraftlabError
 from graftlab.files.building import building
 from graftlab.files.checksums import write_checksums
@@ -57,11 +58,13 @@ class Finish:
         best = best_whole(fit.store, tell=self.writes)
         fit.restore(last)
         result = self._result(best)
+        self._tell_unranked(best)
         if self.writes:
             self._save(self.folder.final, result)
             for writer in fit.writers:
                 writer.after_run()
         fit.restore_adapter(best)
+        result = replace(result, strengths=self._strengths())
         if fit.book.conversations:
             fit.sampler.draw(best.step)  # by every process: a sharded base answers only together
         if not self.writes:
@@ -103,8 +106,28 @@ class Finish:
             compiled=self.compiled,
             stopped=recorder.stop_reason,
             out_of_minutes=recorder.late,
+            measure=fit.spec.objective.measure(),
             metrics={name: n for name, n in row.items() if name.startswith(PREFIX)},
         )
+
+    def _tell_unranked(self, best: Saved) -> None:
+        """Say that the adapter is the last one because none kept to what the objective asks."""
+        key = self.fit.spec.objective.waits()
+        if self.writes and key is not None and best.valid_loss is None:
+            say(
+                f"! No validated adapter kept to objective.{key}: the one of step {best.step}, the "
+                "last, is taken."
+            )
+
+    def _strengths(self) -> list[dict[str, float]]:
+        """The best adapter validated at the strengths that the objective wants to see."""
+        fit, found = self.fit, []
+        for factor in fit.spec.objective.strengths() if fit.plan.valid is not None else ():
+            numbers = fit.at_strength(factor).numbers
+            loss = numbers.pop("loss")
+            gain = (fit.recorder.baseline or 0.0) - loss
+            found.append({"strength": factor, "loss": loss, "gain": gain, **numbers})
+        return found
 
     def _save(self, target: Path, result: Result) -> None:
         """One adapter folder: its files, the tokenizer and template, run.yaml and card.md."""

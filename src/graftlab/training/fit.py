@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,10 @@ import torch
 
 from graftlab.console import say
 from graftlab.errors import NonFiniteError
+from graftlab.files.checksums import checksum_of
 from graftlab.models.finite import describe_base
+from graftlab.objectives.policy import Policy
+from graftlab.packing.loader import PackedLoader
 from graftlab.tracking.folder import is_longer
 from graftlab.training.callbacks.checkpointer import Checkpointer
 from graftlab.training.callbacks.epochs import EpochWriters
@@ -127,7 +131,7 @@ class Fit:
             )
         callbacks += [
             self.sampler,
-            Stopper(recorder, watched, max_minutes=spec.max_minutes, states=self.states),
+            Stopper(recorder, watched, max_minutes=spec.max_minutes, warn=say, states=self.states),
             *self._of_lightning(),
             HistoryWriter(recorder, self.history, self.trackers, log_every=spec.trainer.log_every),
             ObserverBridge(recorder, self.observer),
@@ -156,13 +160,34 @@ class Fit:
         cause = f" {base.name}: {damaged}" if damaged else ""
         return NonFiniteError(f"{error}{cause} {self.store.good()}")
 
+    def at_strength(self, factor: float) -> Evaluation:
+        """Validation with the adapter that many times as strong; by each process, of all rows.
+
+        For when training is over: nothing of Lightning's is asked, and the adapter may be detached.
+        """
+        valid, adapter = self.plan.valid, self.module.adapter
+        assert valid is not None
+        policy = Policy(adapter.base, adapter, self.module.policy.teacher)
+        here = nullcontext() if adapter.base.adapter is adapter else adapter.mounted()
+        with here, adapter.scaled(factor), torch.compiler.set_stance("force_eager"):
+            return validate(
+                policy,
+                PackedLoader(valid.tokens, valid.rows, batch_size=valid.batch_size, seed=None),
+                self.spec.objective,
+                autocast=self.precision.autocast,
+                device=self.device,
+            )
+
     def tuned_numbers(self) -> Evaluation:
         """Validation with the adapter as it is, over all processes."""
+        return self._numbers(self.module.policy)
+
+    def _numbers(self, policy: Policy) -> Evaluation:
         assert self.plan.valid is not None
         trainer = self.module.trainer
         several = trainer.world_size > 1
         return validate(
-            self.module.policy,
+            policy,
             self.plan.valid,
             self.spec.objective,
             autocast=self.precision.autocast,
@@ -176,12 +201,15 @@ class Fit:
         Eagerly, as one pass is not worth another compilation.
         """
         assert self.plan.valid is not None
-        spec, answers = self.spec, self.module.adapter.base.answers
-        asked = [self.plan.valid.tokens.fingerprint, spec.packing, spec.batch_size]
+        spec, adapter = self.spec, self.module.adapter
+        answers, tokens = adapter.base.answers, self.plan.valid.tokens
+        reference = None if tokens.reference is None else checksum_of(tokens.reference.tobytes())
+        asked = [tokens.fingerprint, spec.packing, spec.batch_size, reference]
         key = f"validation {asked} {self.precision.name} {spec.objective}"
         if key not in answers:
-            with self.module.adapter.disabled(), torch.compiler.set_stance("force_eager"):
-                answers[key] = self.tuned_numbers()
+            alone = Policy(adapter.base, None, self.module.policy.teacher)
+            with adapter.disabled(), torch.compiler.set_stance("force_eager"):
+                answers[key] = self._numbers(alone)
         found: Evaluation = answers[key]
         return found
 

@@ -22,7 +22,7 @@ def flops_per_token(
     """Multiply-adds count two. Frozen weights: forward and the input's gradient, 4 per weight;
     trained ones also their own gradient, 6. The head runs at labelled positions only. Attention:
     two products over half the document on average, forward once and backward twice. A teacher only
-    goes forward: 2 per weight.
+    goes forward: 2 per weight; so does the base where the objective asks it.
     """
     body, head, attention = _parts(base, mean_length, labelled_share)
     trained = min(num_trainable, body)  # of a model trained whole, the rest is embedding and head

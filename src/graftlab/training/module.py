@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import lightning
@@ -11,7 +12,9 @@ import torch
 
 from graftlab.errors import NonFiniteError, ResumeError
 from graftlab.models.finite import describe_nonfinite
+from graftlab.training.evaluate import estimate
 from graftlab.training.sharded import ShardedBase, average_gradients
+from graftlab.types import IGNORE
 
 if TYPE_CHECKING:
     from graftlab.adapters.base import Adapter
@@ -26,7 +29,8 @@ class AdapterModule(lightning.LightningModule):
 
     The loss returned for a micro-batch is `sum / step_units * accumulate * world_size`: Lightning
     divides by `accumulate` and DDP averages over `world_size`, so what reaches the optimizer is
-    the sum over all labels of the step divided by their number, however they were batched.
+    the sum over all labels (or documents) of the step divided by their number, however they were
+    batched.
     """
 
     strict_loading = False  # the frozen base is not in the checkpoint; its fingerprint is
@@ -53,9 +57,9 @@ class AdapterModule(lightning.LightningModule):
         self.seed, self.identity, self.config = seed, identity, config
         self.network = policy.base.model  # registered, so that strategies place and wrap it
         self.sums: dict[str, torch.Tensor] = {}  # of the current optimizer step
-        self.means: dict[str, float] = {}  # of the last finished optimizer step
-        self.units: float = 0
-        self.tokens = 0
+        self.totals: dict[str, float] = {}  # of the last finished one, over all processes
+        self.units, self.tokens, self.labels = 0.0, 0, 0  # of the step; labels are trained tokens
+        self._labels: list[torch.Tensor] = []
         self.grad_norm = 0.0
 
     @property
@@ -67,16 +71,31 @@ class AdapterModule(lightning.LightningModule):
         """Stay: Lightning clears the device when it is done, but the base is only lent."""
         return self
 
+    @property
+    def means(self) -> dict[str, float]:
+        """What is logged of the last finished optimizer step."""
+        return self.objective.logged(self.totals, self.units)
+
     def training_step(self, batch: Batch, _index: int) -> torch.Tensor:
         self.begin(batch)
+        if batch.mismatched:
+            several = self.trainer.world_size > 1
+            self.policy.estimate = estimate(
+                self.policy,
+                self.objective,
+                batch.mismatched,
+                autocast=self.autocast,
+                reduce=partial(self.trainer.strategy.reduce, reduce_op="sum") if several else None,
+            )
         return self.score(batch)
 
     def begin(self, batch: Batch) -> None:
         """Before a micro-batch's forward pass: count it, and draw its dropout masks."""
         world, rank = self.trainer.world_size, self.trainer.global_rank
         if batch.micro_step == 0:
-            self.sums, self.units, self.tokens = {}, batch.step_units, 0
+            self.sums, self.units, self.tokens, self._labels = {}, batch.step_units, 0, []
         self.tokens += batch.num_tokens
+        self._labels.append((batch.labels != IGNORE).sum())
         micro_step = batch.micro_step * world + rank
         self.adapter.set_step(seed=self.seed, step=self.global_step, micro_step=micro_step)
 
@@ -90,16 +109,17 @@ class AdapterModule(lightning.LightningModule):
         return terms["loss"] * (parts / batch.step_units)
 
     def _finish_step(self) -> None:
-        """Settle `means` (per trained token) and `tokens` of the step, over all processes."""
+        """Settle `totals`, `tokens` and `labels` of the step, over all processes."""
         names = sorted(self.sums)
         # Through the CPU, which waits for the device: MPS has no fp64.
         sums = torch.stack([self.sums[name] for name in names]).cpu().double()
-        sums = torch.cat([sums, sums.new_tensor([self.tokens])])
+        labels = torch.stack(self._labels).sum().cpu().double()
+        sums = torch.cat([sums, sums.new_tensor([self.tokens]), labels[None]])
         if self.trainer.world_size > 1:
             sums = self.trainer.strategy.reduce(sums.to(self.device), reduce_op="sum")
-        *totals, tokens = sums.tolist()
-        self.means = {name: total / self.units for name, total in zip(names, totals, strict=True)}
-        self.tokens = int(tokens)
+        *totals, tokens, labels = sums.tolist()
+        self.totals = dict(zip(names, totals, strict=True))
+        self.tokens, self.labels = int(tokens), int(labels)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.spec.build(self.adapter.named_parameters(), lr=self.lr)
@@ -161,11 +181,13 @@ class AdapterModule(lightning.LightningModule):
         checkpoint["adapter_config"] = adapter.config_dict()
         checkpoint["run"] = self.config
         checkpoint["identity"] = dict(self.identity)
+        checkpoint["objective"] = dict(self.policy.state)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the adapter back. Raises ResumeError for another base, data or configuration."""
         require_same(checkpoint["identity"], self.identity)
         self.adapter.load_state_dict(checkpoint["adapter"])
+        self.policy.state = dict(checkpoint["objective"])
 
 
 def require_same(saved: dict[str, str], wanted: dict[str, str]) -> None:

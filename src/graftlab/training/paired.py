@@ -9,12 +9,12 @@ from graftlab.statistics import t_quantile
 
 LEVEL = 0.95
 
-Documents = list[tuple[float, int]]
-"""(summed loss, number of labels) of each document."""
+Documents = list[tuple[float, float]]
+"""(summed loss, what it is divided by) of each document: labels, their weights, or 1 of a pair."""
 
 
 def paired_interval(
-    base: Sequence[tuple[float, int]], tuned: Sequence[tuple[float, int]]
+    base: Sequence[tuple[float, float]], tuned: Sequence[tuple[float, float]]
 ) -> tuple[float, float] | None:
     """The `LEVEL` interval of tuned minus base in loss per label, over the same documents.
 

@@ -3,6 +3,7 @@
 settle          conversations -> tokens -> rows -> optimizer steps
 open_adapter    base lent, adapter attached
 _prove_isolation   documents of a row do not see each other
+resolve_reference  what the reference makes of the answers, where the objective asks it
 Fit.run         baseline, optimizer steps, checkpoints
 finish          best adapter, samples, result.json
 """
@@ -40,6 +41,7 @@ from graftlab.training.flops import attended_length, flops_per_token
 from graftlab.training.memory import memory_advice
 from graftlab.training.module import AdapterModule, require_same
 from graftlab.training.observer import Observer
+from graftlab.training.reference import resolve_reference
 from graftlab.training.run_date import resolve_date
 from graftlab.training.samples import Replies, SampleBook
 from graftlab.training.setup import Setup, resolve_setup
@@ -79,6 +81,7 @@ def _execute(spec: TrainSpec, folder: RunFolder, signals: Signals, observer: Obs
             announce(setup, adapter, compile_reason=compile_reason, probe=probe)
             if resume is not None:
                 say(f"Going on from step {resume.step} of {setup.plan.total_steps}.")
+        resolve_reference(setup, adapter.base, adapter)
         policy = Policy(adapter.base, adapter, teacher)
         fit = assemble(setup, adapter, signals=signals, observer=observer, policy=policy)
         exit_code = 1
@@ -267,6 +270,7 @@ def _module(setup: Setup, policy: Policy) -> AdapterModule:
 def _recorder(setup: Setup, adapter: Adapter, teacher: Policy | None) -> Recorder:
     """Counts tokens and time, against what the device could do at its best."""
     lengths, labels = setup.data.train.lengths, setup.data.train.num_labels
+    frozen = adapter.base if setup.spec.objective.asks_base() else None
     return Recorder(
         setup.plan,
         peak=matrix_peak(setup.place.device, setup.precision.base_dtype),
@@ -275,7 +279,7 @@ def _recorder(setup: Setup, adapter: Adapter, teacher: Policy | None) -> Recorde
             num_trainable=adapter.num_trainable,
             mean_length=attended_length(setup.data.train),
             labelled_share=float(labels.sum() / lengths.sum()),
-            teacher=teacher.base if teacher else None,
+            teacher=teacher.base if teacher else frozen,
         ),
     )
 

@@ -67,7 +67,7 @@ class SampleBook:
                     "prompt": question[-1].content,
                     "base": self.replies.base[index],
                     "adapter": reply,
-                    "reference": conversation.messages[-1].content,
+                    "reference": conversation.reference or "",
                 }
             )
         return repeated

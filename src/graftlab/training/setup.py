@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 
 from graftlab.adapters.attach import check_lora
 from graftlab.console import say
-from graftlab.data.source import refused_row, write_rejects
+from graftlab.data.rejects import refused_row, write_rejects
+from graftlab.data.takes import KINDS, require_kind
 from graftlab.errors import ConfigError
+from graftlab.registry import choice_of
 from graftlab.text.encode import encode
+from graftlab.training.anchors import mixed_in
 from graftlab.training.answers import answers_of
 from graftlab.training.precision import Resolved, resolve
 from graftlab.training.process_context import ProcessContext
@@ -79,12 +82,18 @@ def resolve_setup(spec: TrainSpec, folder: RunFolder, *, prompts: int | None = N
 
 
 def resolve_setup_like(first: Setup, spec: TrainSpec, folder: RunFolder) -> Setup:
-    """`settle` for a run that shares place, precision, data and rows with `first`.
+    """`resolve_setup` for a run that shares place, precision, data and rows with `first`.
 
     Its loaders are those of `first`: only one of the two may be iterated at a time. Raises
-    ConfigError where the targets match nothing.
+    ConfigError where the targets match nothing, or the objective learns from other data.
     """
     check_lora(spec.model, spec.lora)
+    if spec.objective.takes != first.spec.objective.takes:
+        name, shared = _objective_of(spec), KINDS[first.spec.objective.takes]
+        raise ConfigError(
+            f"objective={name} learns from {KINDS[spec.objective.takes]}, and the data holds "
+            f"{shared}, which objective={_objective_of(first.spec)} learns from."
+        )
     check_validation(spec, first.data, tell=False)
     rejects = first.folder.path / "rejects.jsonl"
     if rejects.exists() and folder.path != first.folder.path:
@@ -113,6 +122,12 @@ def check_validation(spec: TrainSpec, data: Data, *, tell: bool) -> None:
         why = f"data.valid={spec.data.valid} holds no row that can be used"
     else:
         why = f"data.valid_fraction={spec.data.valid_fraction} holds none out"
+    waiting = spec.objective.waits()
+    if waiting is not None:
+        raise ConfigError(
+            f"objective.{waiting} is measured on held-out rows, and {why}. Give more or shorter "
+            f"data to hold out, or leave objective.{waiting} out."
+        )
     for key in spec.callbacks.waiting:
         raise ConfigError(
             f"callbacks.{key} waits for a validation loss, and {why}. Give more or shorter data to "
@@ -134,6 +149,8 @@ def read_data(spec: TrainSpec, folder: RunFolder, *, prompts: int, place: Proces
     taught = answers_of(spec, folder, tokenizer, place)
     rejects = folder.path / "rejects.jsonl"
     dataset = spec.data.load(reserved=tokenizer.reserved, rejects=rejects)
+    for rows, both in ((dataset.train, True), (dataset.valid, False)):
+        require_takes(spec, rows, both=both)
     refused: set[str] = set()
 
     def tokens(conversations: Sequence[Conversation], name: str) -> TokenSet:
@@ -146,6 +163,7 @@ def read_data(spec: TrainSpec, folder: RunFolder, *, prompts: int, place: Proces
             over_limit=spec.data.over_limit,
             on_invalid=spec.data.on_invalid,
             train_turns=spec.data.train_turns if taught is None else "last",
+            train_on=spec.data.train_on,
             share_prompts=spec.packing.share_prompts,
             progress=tell,
         )
@@ -164,10 +182,21 @@ def read_data(spec: TrainSpec, folder: RunFolder, *, prompts: int, place: Proces
 
     for note in dataset.notes if tell else ():
         say(note)
-    train = tokens(dataset.train, "train")
+    train = mixed_in(spec, tokens(dataset.train, "train"), tokenizer, tell=tell)
     valid = tokens(dataset.valid, "valid") if dataset.valid else None
     asked = [one for one in dataset.valid if one.where not in refused]
     return Data(tokenizer, train, valid, asked[:prompts])
+
+
+def require_takes(spec: TrainSpec, rows: Sequence[Conversation], *, both: bool) -> None:
+    """Raise DataError unless the objective learns from such rows; `both` asks for every label."""
+    takes = spec.objective.takes
+    require_kind(rows, takes=takes, objective=_objective_of(spec), both=both)
+
+
+def _objective_of(spec: TrainSpec) -> str:
+    """The name of the objective, as it is chosen."""
+    return choice_of(type(spec.objective)) or type(spec.objective).__name__
 
 
 def _tell(encoded: TokenSet, name: str, max_length: int) -> None:
@@ -181,7 +210,8 @@ def _tell(encoded: TokenSet, name: str, max_length: int) -> None:
     if encoded.dropped:
         say(
             f"{name}: {len(encoded.dropped)} documents are longer than "
-            f"packing.max_length={max_length} and were dropped."
+            f"packing.max_length={max_length} and were dropped, such as "
+            f"{encoded.dropped[0].where}: {encoded.dropped[0].said}."
         )
     if encoded.note is not None:
         say(f"! {encoded.note}")

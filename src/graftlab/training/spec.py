@@ -87,8 +87,19 @@ class TrainSpec:
         require_range("max_minutes", self.max_minutes, above=0)
         require_date("date", self.date)
         require_choice("compile", self.compile, ("auto", "on", "off"))
+        self._check_objective()
         if self.lora.full and self.trainer.strategy == "fsdp2":
             raise ConfigError(
                 "trainer=fsdp2 shards a frozen base, and lora=none trains all of it: use "
                 "trainer=ddp, whose processes each hold the whole model."
+            )
+
+    def _check_objective(self) -> None:
+        if (obstacle := self.objective.obstacle(self.lora)) is not None:
+            raise ConfigError(obstacle)
+        key, validation = self.objective.waits(), self.callbacks.validation
+        if key is not None and validation.every_epochs is None and validation.every_steps is None:
+            raise ConfigError(
+                f"objective.{key} is kept by validations, and there is only one at the end: give "
+                "callbacks.validation.every_epochs=1 or every_steps=N."
             )

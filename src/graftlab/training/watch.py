@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from graftlab.errors import ConfigError, require_range
 from graftlab.registry import collection
+from graftlab.training.callbacks.likelihood import LikelihoodAlarm
 from graftlab.training.callbacks.repetition import RepetitionAlarm
 from graftlab.training.callbacks.spec import CallbackSpec
 
@@ -42,7 +43,7 @@ class Samples:
 
 
 def _usual() -> dict[str, CallbackSpec]:
-    return {"repetition": RepetitionAlarm()}
+    return {"repetition": RepetitionAlarm(), "likelihood": LikelihoodAlarm()}
 
 
 @collection("callbacks")

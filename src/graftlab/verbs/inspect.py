@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from graftlab.data.budget import Budget, Spread
     from graftlab.text.encode import TokenSet
+    from graftlab.text.show import Branch
     from graftlab.types import Conversation
 
 _NO_LIMIT = 2**31 - 1
@@ -59,7 +60,9 @@ class Shown:
     """One document, token by token."""
 
     where: str
-    tokens: list[tuple[str, bool]]  # (piece, trained)
+    branches: list[Branch]
+    tools: list[str]
+    """Names of the tools that may be called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +94,10 @@ def run(spec: InspectSpec, *, console: Console | None = None) -> Inspection:
 def look(spec: InspectSpec) -> Inspection:
     """The inspection without printing."""
     from graftlab.data.budget import budget, spreads
+    from graftlab.data.calls import name_of
     from graftlab.packing.plan import plan_rows
     from graftlab.text.encode import encode
-    from graftlab.text.show import shown_tokens
+    from graftlab.text.show import shown_branches
 
     tokenizer = spec.model.load_tokenizer()
     data = spec.data.load(reserved=tokenizer.reserved)
@@ -104,6 +108,7 @@ def look(spec: InspectSpec) -> Inspection:
         max_length=_NO_LIMIT,
         on_invalid=spec.data.on_invalid,
         train_turns=turns,
+        train_on=spec.data.train_on,
         share_prompts=spec.packing.share_prompts,
         row_length=limit,
         progress=True,
@@ -119,7 +124,11 @@ def look(spec: InspectSpec) -> Inspection:
     return Inspection(
         notes=[*tokenizer.notes, *data.notes, *_notes(tokens, data.train)],
         shown=[
-            Shown(where(i), shown_tokens(tokens[i], tokenizer))
+            Shown(
+                where(i),
+                shown_branches(tokens[i], tokenizer),
+                [str(name_of(tool)) for tool in data.train[int(tokens.sources[i])].tools],
+            )
             for i in range(min(spec.rows, len(tokens)))
         ],
         spreads=spreads(tokens.parts),
@@ -158,11 +167,17 @@ def show(found: Inspection, console: Console) -> None:
         console.print(note, style="dim", markup=False, highlight=False)
     colour = console.is_terminal and not console.no_color
     for shown in found.shown:
-        trained = sum(mark for _, mark in shown.tokens)
+        tokens = [token for branch in shown.branches for token in branch.tokens]
+        trained = sum(weight > 0 for _, weight in tokens)
         legend = "green" if colour else "in ⟦ ⟧"
-        title = f"{shown.where}: {trained} of {len(shown.tokens)} tokens trained ({legend})"
+        title = f"{shown.where}: {trained} of {len(tokens)} tokens trained ({legend})"
         console.print(Text(title, style="bold"), soft_wrap=True)
-        console.print(as_text(shown.tokens, colour=colour), soft_wrap=not colour)
+        if shown.tools:
+            console.print(Text(f"tools: {', '.join(shown.tools)}", style="dim"), soft_wrap=True)
+        for branch in shown.branches:
+            if branch.name:
+                console.print(Text(f"{branch.name}:", style="bold"))
+            console.print(as_text(branch.tokens, colour=colour), soft_wrap=not colour)
     console.rule("packing")
     console.print(layout(found.plan, found.lengths, found.budget.max_length))
     console.rule("token budget")

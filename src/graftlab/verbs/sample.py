@@ -145,6 +145,7 @@ def record(answer: Answer, *, scale: float) -> dict[str, Any]:
     valid = {name: reply.valid for name, reply in replies.items() if reply.valid is not None}
     return {
         "prompt": [message.as_dict() for message in conversation.messages],
+        **({"tools": list(conversation.tools)} if conversation.tools else {}),
         "base": replies["base"].text if "base" in replies else None,
         "adapter": replies["adapter"].text if "adapter" in replies else None,
         "reference": answer.prompt.reference,

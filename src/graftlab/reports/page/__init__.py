@@ -14,6 +14,7 @@ from graftlab.files.writing import write_atomic
 from graftlab.pages.html import embedded, esc, section, shell
 from graftlab.reports import sections
 from graftlab.reports.compare import Comparison
+from graftlab.reports.curves import has_rewards
 from graftlab.reports.importance import Importance
 from graftlab.reports.payload import payload
 
@@ -23,6 +24,11 @@ SCRIPTS = ("page.js", "table.js", "draw.js", "charts.js", "chosen.js")
 
 CHARTS = {
     "curves": ("Loss curves", "Validation loss as measured, training loss smoothed."),
+    "rewards": (
+        "Reward curves",
+        "Of runs that learn preferences: how much likelier than under the reference, in the "
+        "objective's own measure, chosen and rejected answers have become; smoothed.",
+    ),
     "parallel": (
         "Parallel coordinates",
         "A line is a run, an axis a key that was varied; the last one is the validation loss.",
@@ -56,9 +62,12 @@ def page(found: Comparison, told: Importance, *, library: str) -> str:
     texts = [(here / name).read_text(encoding="utf-8") for name in SCRIPTS]
     parts = [
         sections.runs(found),
-        *(_chart(name) for name in ("curves", "parallel", "maps")),
+        _chart("curves"),
+        *([_chart("rewards")] if any(map(has_rewards, found.runs)) else []),
+        *(_chart(name) for name in ("parallel", "maps")),
         sections.importances(found, told),
         _chart("cost"),
+        *sections.strengths(found),
         sections.replicates(found),
         _empty("samples", "Samples", "Tick runs in the table: their replies stand side by side."),
         _empty("differences", "Differences", "Tick two runs: what is not the same in them."),
@@ -71,7 +80,7 @@ def page(found: Comparison, told: Importance, *, library: str) -> str:
             sections.tiles(found),
             _contents(parts),
             *parts,
-            f"<footer>graftlab {esc(__version__)}. Losses are nats per trained token; seconds are "
+            f"<footer>graftlab {esc(__version__)}. Losses: {esc(found.measure)}. Seconds are "
             "those of training steps; cost is the whole run at the price of its device.</footer>",
             embedded("data", payload(found, told)),
         ]

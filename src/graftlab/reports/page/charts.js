@@ -17,7 +17,7 @@
     if (!traces.length) return nothing(place, "No run that is shown has logged this loss.");
     plot(place, traces, layout({
       xaxis: { title: { text: axes[across()] } },
-      yaxis: { title: { text: "loss (nats per token)" }, type: height() },
+      yaxis: { title: { text: `loss (${data.measure})` }, type: height() },
     }));
   }
 
@@ -40,6 +40,34 @@
   const height = choice("curves", "scale", { linear: "linear", log: "logarithmic" },
     () => redraw());
   const redraw = chart("curves", curves);
+
+  // Rewards of runs that learn preferences; the section is there if one does.
+
+  if (document.getElementById("rewards-chart")) {
+    const kinds = {
+      reward_margin: "margin", rewards_chosen: "chosen", rewards_rejected: "rejected",
+      reward_accuracy: "accuracy",
+    };
+    const kind = choice("rewards", "of", kinds, () => anew());
+    const along = choice("rewards", "by", { step: "step", tokens: "tokens", seconds: "time" },
+      () => anew());
+    const anew = chart("rewards", (place) => {
+      const runs = shownRuns().filter((run) => run.rewards[kind()]?.loss.length > 0);
+      if (!runs.length) return nothing(place, "No run that is shown has logged rewards.");
+      const few = runs.length <= hues.length;
+      const hue = colours(runs);
+      plot(place, runs.map((run) => ({
+        x: run.rewards[kind()][along()], y: run.rewards[kind()].loss, meta: run.id,
+        name: run.label, mode: "lines", opacity: few ? 1 : 0.75, showlegend: few,
+        line: { color: hue.get(run.id), width: few ? 2 : 1 },
+        hovertemplate: `<b>%{y:.4f}</b> ${kinds[kind()]} at %{x:,}` +
+          "<br>%{fullData.name}<extra></extra>",
+      })), layout({
+        xaxis: { title: { text: axes[along()] } },
+        yaxis: { title: { text: kind().replace("_", " ") } },
+      }));
+    });
+  }
 
   // Parallel coordinates: every axis runs from 0 below to 1 above.
 
@@ -153,7 +181,7 @@
       hovertemplate: "<b>%{y:.4f}</b> for %{x:,.4~g}<br>%{text}<extra></extra>",
     }], layout({
       xaxis: { title: { text: data.costs[price] } },
-      yaxis: { title: { text: "validation loss (nats per token)" } },
+      yaxis: { title: { text: `validation loss (${data.measure})` } },
     }));
   }
 

@@ -55,7 +55,8 @@ class Checkpointer(StepCallback):
         best = self.recorder.best_step == step
         asked = rung or step in self.observer.keeps or number is not None or trainer.should_stop
         if ends or best or due(step, plan, **every):
-            self.save(trainer, self.recorder.row.get("valid_loss"))
+            loss = self.recorder.row.get("valid_loss") if self.recorder.ranks else None
+            self.save(trainer, loss)
         elif asked:  # without its loss: the run left alone would not have ranked it
             self.save(trainer, None)
         if number is not None:

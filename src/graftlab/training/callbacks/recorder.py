@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -52,7 +52,9 @@ class Recorder(StepCallback):
         self.plan, self.peak, self.flops_per_token = plan, peak, flops_per_token
         self.row: Row = {}
         self.step_loss = 0.0  # of the step in progress alone; the row's loss is since the last row
+        self.step_metrics: Mapping[str, float] = {}  # likewise, all that is logged
         self.due = False  # whether this step's row is to be written whatever `log_every` says
+        self.ranks = True  # whether this step's adapter may be the best
         self.stop_reason: str | None = None
         self.late: float | None = None  # the max_minutes that ended the run, if they did
         self.baseline: float | None = None  # the base's validation loss
@@ -66,6 +68,7 @@ class Recorder(StepCallback):
         self.seconds = 0.0  # of training steps, over all starts; of shared ones, the share
         self.busy = 0.0  # of training steps, shared or not
         self._window: dict[str, float] = {}  # sums since the last written row
+        self._window_units = 0.0
         self.steady = [0, 0.0]  # tokens and seconds of the steps after each start's warm ones
         self._steps_here = 0
         self._begin = self._origin = 0.0
@@ -128,33 +131,33 @@ class Recorder(StepCallback):
         whole = time.perf_counter() - self._begin
         seconds = whole * self.share
         self.busy += whole
-        self.step_loss = module.means["loss"]
-        self._count(seconds, module.tokens, module.units)
-        for name, mean in module.means.items():
-            self._window[name] = self._window.get(name, 0.0) + mean * module.units
-        self._window["units"] = self._window.get("units", 0.0) + module.units
-        units = self._window["units"]
+        self.step_metrics = module.means
+        self.step_loss = self.step_metrics["loss"]
+        self._count(seconds, module.tokens, module.labels)
+        for name, total in module.totals.items():
+            self._window[name] = self._window.get(name, 0.0) + total
+        self._window_units += module.units
         speed = module.tokens / seconds
-        self.due, self.step = False, trainer.global_step
+        self.due, self.ranks, self.step = False, True, trainer.global_step
         self.row = {
             "step": self.step,
             "epoch": trainer.global_step / self.plan.steps_per_epoch,
-            **{name: self._window[name] / units for name in module.means},
+            **module.objective.logged(self._window, self._window_units),
             "learning_rate": module.lr * module.factor(trainer.global_step - 1),
             "grad_norm": module.grad_norm,
             "tokens": self.tokens,
             "trained_tokens": self.trained_tokens,
             "seconds": self.seconds,
             "tokens_per_second": speed,
-            "trained_tokens_per_second": module.units / seconds,
+            "trained_tokens_per_second": module.labels / seconds,
             "share_of_peak": speed * self.flops_per_token / self.peak / trainer.world_size,
         }
         if self.share < 1:
             self.row["share"] = self.share
 
-    def _count(self, seconds: float, tokens: int, units: int) -> None:
+    def _count(self, seconds: float, tokens: int, labels: int) -> None:
         self.tokens += tokens
-        self.trained_tokens += units
+        self.trained_tokens += labels
         self.seconds += seconds
         self._steps_here += 1
         if self._steps_here > WARM_STEPS:
@@ -163,15 +166,18 @@ class Recorder(StepCallback):
 
     def close_window(self) -> None:
         """The row was written: the next one starts its means anew."""
-        self._window = {}
+        self._window, self._window_units = {}, 0.0
 
     def measured(self, base: Evaluation) -> None:
         """The base's own validation, before the first step."""
         self.baseline, self.before = base.numbers["loss"], columns(base.numbers)
         self.base_documents = base.documents
 
-    def validated(self, tuned: Evaluation) -> None:
-        """Put a validation into the row and remember the best loss. Raises NonFiniteError."""
+    def validated(self, tuned: Evaluation, *, ranks: bool = True) -> None:
+        """Put a validation into the row and remember the best loss, if it `ranks` at all.
+
+        Raises NonFiniteError.
+        """
         numbers, loss = tuned.numbers, tuned.numbers["loss"]
         if not math.isfinite(loss):
             raise NonFiniteError(
@@ -179,8 +185,8 @@ class Recorder(StepCallback):
                 "warm-up."
             )
         self.row.update(columns(numbers))
-        self.due = True
-        if loss < self.best_loss:
+        self.due, self.ranks = True, ranks
+        if ranks and loss < self.best_loss:
             self.best_loss, self.best_step = loss, int(self.row["step"])
         if self.base_documents is not None and tuned.documents is not None:
             self.intervals[self.step] = paired_interval(self.base_documents, tuned.documents)
@@ -201,10 +207,12 @@ class Recorder(StepCallback):
         return stopped or trainer.global_step >= self.plan.total_steps
 
     def state_dict(self) -> dict[str, Any]:
-        return {"window": dict(self._window), **{name: getattr(self, name) for name in KEPT}}
+        window = {"window": dict(self._window), "window_units": self._window_units}
+        return {**window, **{name: getattr(self, name) for name in KEPT}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._window = dict(state_dict["window"])
+        self._window_units = state_dict["window_units"]
         for name in KEPT:
             setattr(self, name, state_dict.get(name, getattr(self, name)))  # an older one has less
 

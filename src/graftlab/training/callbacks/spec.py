@@ -30,10 +30,14 @@ class Step:
     """The run's planned steps."""
     per_epoch: int
     loss: float
-    """Training loss of this step alone, nats per trained token."""
+    """Training loss of this step alone, in what the objective measures."""
     row: Mapping[str, float]
     """The step's row as `train_log.csv` may get it: its `loss` is the mean since the last row that
     was written, and `valid_loss` (and `valid/NAME`) are there after a validation."""
+    metrics: Mapping[str, float]
+    """What the objective logs of this step alone, `loss` among it."""
+    warn: Callable[[str], None]
+    """Says a line to people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,7 +65,8 @@ class Validator(StepCallback):
         found = self.tuned()
         loss = found.numbers["loss"]
         if self._planned(step):
-            self.recorder.validated(found)
+            ranks = module.objective.after_validation(found.numbers, module.policy.state)
+            self.recorder.validated(found, ranks=ranks)
         if step in self.observer.rungs:
             self.recorder.row["rung_loss"], self.recorder.due = loss, True
             if trainer.is_global_zero:
@@ -131,11 +132,12 @@ class Stopper(StepCallback):
         spec: Callbacks,
         *,
         max_minutes: float | None,
+        warn: Callable[[str], None],
         states: dict[str, State],
     ) -> None:
         """`states`: what each callback remembers, by its key."""
         self.recorder, self.spec, self.max_minutes = recorder, spec, max_minutes
-        self.states = states
+        self.warn, self.states = warn, states
         self.spent = 0.0  # seconds of earlier starts
 
     def after_step(self, trainer: Trainer, module: AdapterModule) -> None:
@@ -157,6 +159,8 @@ class Stopper(StepCallback):
             per_epoch=self.recorder.plan.steps_per_epoch,
             loss=self.recorder.step_loss,
             row=MappingProxyType(self.recorder.row),
+            metrics=MappingProxyType(dict(self.recorder.step_metrics)),
+            warn=self.warn,
         )
         return [
             spec.after_step(step, self.states.setdefault(key, {}))

@@ -26,7 +26,8 @@ FREE = (
     "callbacks", "logger", "generation", "checkpoint", "machine", "budget",
     "compile", "resume", "name", "run_dir",
 )  # fmt: skip
-"""Keys in which runs that train together may differ; all others must be equal."""
+"""Keys in which runs that train together may differ, beside the objective's `JOINT`; all others
+must be equal."""
 HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output)$")
 
 
@@ -87,6 +88,10 @@ def _shared(spec: TrainSpec) -> str:
     content = {key: value for key, value in dump(spec).items() if key not in FREE}
     content["date"] = spec.date or date.today().isoformat()  # as `settle_date` will set it
     content["trainer"] = {k: v for k, v in content["trainer"].items() if k != "log_every"}
+    if spec.objective.needs_reference:
+        content["reference"] = spec.lora.from_run
+    own = spec.objective.JOINT
+    content["objective"] = {k: v for k, v in content["objective"].items() if k not in own}
     return json.dumps(content, sort_keys=True, default=str)
 
 

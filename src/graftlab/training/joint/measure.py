@@ -24,7 +24,8 @@ from graftlab.tracking.folder import RunFolder
 from graftlab.training.joint.groups import JointJob
 from graftlab.training.joint.scheduler import adapters_at_once
 from graftlab.training.joint.setup import resolve_shared_setup
-from graftlab.training.joint.stack import SlicePolicy, Stack, require_stackable
+from graftlab.training.joint.stack import SlicePolicy, Stack, base_alone, require_stackable
+from graftlab.training.reference import blank_reference
 from graftlab.training.run import whether_to_compile
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def _bare(jobs: Sequence[JointJob]) -> Iterator[tuple[Setup, Base]]:
     with TemporaryDirectory(prefix="graftlab-joint-") as scratch:
         folder = RunFolder(Path(scratch))
         shared = resolve_shared_setup([JointJob(spec=job.spec, folder=folder) for job in jobs])
+        blank_reference(shared)
         precision, device = shared.precision, shared.place.device
         with acquire(shared.spec.model, dtype=precision.base_dtype, device=device) as base:
             yield shared, base
@@ -103,6 +105,8 @@ def measure(
     middle = adapters[len(adapters) // 2]
     stack = Stack(base, adapters)
     policies = [SlicePolicy(base, adapter) for adapter in adapters]
+    for policy in policies:
+        policy.estimate = 0.0
     objective = shared.spec.objective
 
     def score(policy: SlicePolicy) -> Callable[[Batch], torch.Tensor]:
@@ -118,10 +122,14 @@ def measure(
         f"{ROUNDS + 1} timed passes of {batch.num_tokens:,} tokens, alone and for {len(adapters)} "
         "adapters together"
     )
-    alone, joint = _fastest(
-        lambda: _pass_alone(shared, middle, batch),
-        lambda: stack.backward(batch, policies, losses, autocast=autocast),
-    )
+
+    def jointly() -> None:
+        asked = objective.asks_base()
+        other = objective.base_batch(batch)
+        bare = base_alone(base, other, autocast=autocast) if asked else None
+        stack.backward(batch, policies, losses, autocast=autocast, bare=bare)
+
+    alone, joint = _fastest(lambda: _pass_alone(shared, middle, batch), jointly)
     return Timing(alone, joint / len(adapters), len(adapters), batch.num_tokens)
 
 
@@ -139,9 +147,11 @@ def _longest(shared: Setup) -> Batch:
 
 
 def _pass_alone(shared: Setup, adapter: Adapter, batch: Batch) -> None:
+    policy = Policy(adapter.base, adapter)
+    policy.estimate = 0.0
     with adapter.mounted():
         with shared.precision.autocast():
-            terms = shared.spec.objective.terms(Policy(adapter.base, adapter), batch)
+            terms = shared.spec.objective.terms(policy, batch)
         torch.autograd.backward(terms["loss"] / batch.step_units)
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from graftlab.errors import GraftlabError, Interrupted
@@ -25,10 +26,12 @@ from graftlab.training.joint.probe import check_apart
 from graftlab.training.joint.scheduler import JointScheduler
 from graftlab.training.joint.setup import Host, claim_all, resolve_shared_setup
 from graftlab.training.memory import memory_advice
+from graftlab.training.reference import resolve_reference
 from graftlab.training.signals import Signals
 
 if TYPE_CHECKING:
     from graftlab.training.joint.joint_run import JointRun
+    from graftlab.training.setup import Setup
 
 
 def execute_together(
@@ -89,6 +92,7 @@ def _execute(party: _Party, signals: Signals) -> Iterator[RunEnded]:
                 yield from ended
                 if runs:
                     announce(shared, runs, _prove_isolation(host, runs))
+                    _resolve_reference(shared, runs)
                     scheduler = JointScheduler(base, shared)
                     signals.stepping = True  # from here on a signal waits for the end of a step
                     _start(scheduler, runs)
@@ -107,6 +111,16 @@ def _prove_isolation(host: Host, runs: Sequence[JointRun]) -> str:
     if branched:
         found.append(check_branches(host.base, None, autocast=autocast))
     return "; ".join(found)
+
+
+def _resolve_reference(shared: Setup, runs: Sequence[JointRun]) -> None:
+    """One pass for all of them: those of a group go on from the same adapter, or from none."""
+    adapter = runs[0].adapter
+    if shared.spec.lora.from_run is None:
+        resolve_reference(shared, adapter.base, None)
+    else:
+        with adapter.mounted():
+            resolve_reference(shared, adapter.base, adapter)
 
 
 def _train(
@@ -147,7 +161,7 @@ def _start(scheduler: JointScheduler, runs: Sequence[JointRun]) -> None:
         run.setup_seconds = time.perf_counter() - run.began
         scheduler.runs.append(run)
         with run.trying():
-            run.start(base=scheduler.baseline, tuned=scheduler.tuned)
+            run.start(base=partial(scheduler.baseline, run), tuned=scheduler.tuned)
 
 
 def _admit(party: _Party, host: Host, scheduler: JointScheduler) -> Iterator[RunEnded]:

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from graftlab.objectives.policy import Policy
-from graftlab.training.evaluate import Evaluation, Tally, validate
-from graftlab.training.joint.stack import Stack
+from graftlab.training.evaluate import Evaluation, Tally, mean_of, validate
+from graftlab.training.joint.stack import Stack, base_alone
 from graftlab.training.joint.trainer_shim import loader_state
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from graftlab.models.base import Base
     from graftlab.packing.loader import PackedLoader
     from graftlab.training.joint.joint_run import JointRun
@@ -40,7 +42,7 @@ class JointScheduler:
         self._batches: Iterator[Batch] = iter(())
         self._rows_at = -1  # the step whose rows come next
         self._evaluations: dict[JointRun, Evaluation] = {}  # of validations measured ahead
-        self._baseline: Evaluation | None = None
+        self._baselines: dict[str, Evaluation] = {}  # by objective
 
     def behind(self) -> tuple[int, list[JointRun]]:
         """The step at which those furthest behind stand, and who they are: they train next."""
@@ -84,30 +86,40 @@ class JointScheduler:
             here = batch.to(self.shared.place.device)
             for run in self.active:
                 run.begin(here)
+            bare = self._bare(self.shared.spec.objective.base_batch(here))
             for stack, members in self._stacks:
+                self._estimate(stack, members, here.mismatched)
                 stack.backward(
                     here,
                     [run.policy for run in members],
                     [run.loss for run in members],
                     autocast=self.shared.precision.autocast,
+                    bare=bare,
                 )
             if batch.ends_step:
                 break
         self._rows_at += 1
 
-    def baseline(self) -> Evaluation:
-        """Validation of the base alone, measured once for all."""
-        if self._baseline is None:
+    def _bare(self, batch: Batch, *, validating: bool = False) -> Tensor | None:
+        """What all adapters are told of the base, computed once for all of them."""
+        if not self.shared.spec.objective.asks_base(validating=validating):
+            return None
+        return base_alone(self.base, batch, autocast=self.shared.precision.autocast)
+
+    def baseline(self, run: JointRun) -> Evaluation:
+        """Validation of the base alone, measured once for all runs of the same objective."""
+        objective = run.job.spec.objective
+        if (key := repr(objective)) not in self._baselines:
             valid = self.shared.plan.valid
             assert valid is not None
-            self._baseline = validate(
+            self._baselines[key] = validate(
                 Policy(self.base, None),
                 valid,
-                self.shared.spec.objective,
+                objective,
                 autocast=self.shared.precision.autocast,
                 device=self.shared.place.device,
             )
-        return self._baseline
+        return self._baselines[key]
 
     def tuned(self, run: JointRun) -> Evaluation:
         """One run's validation; the first that asks measures those of all that are due."""
@@ -123,25 +135,52 @@ class JointScheduler:
         valid = self.shared.plan.valid
         if not due or valid is None:
             return
-        tallies = [Tally(self.shared.spec.objective) for _ in due]
-        with (
-            stack.mounted(),
-            stack.only(due),
-            self.base.evaluating(),
-            torch.no_grad(),
-            self.shared.precision.autocast(),
-        ):
+        if self.shared.spec.objective.needs_mismatched:
+            mixed = [one.to(self.shared.place.device) for b in valid for one in b.mismatched]
+            self._estimate(stack, members, mixed)
+            valid.load_state_dict({"epoch": 0, "done": 0})
+        tallies = {index: Tally(members[index].job.spec.objective) for index in due}
+        with torch.no_grad(), self.shared.precision.autocast():
             for batch in valid:
                 here = batch.to(self.shared.place.device)
-                blocks = stack.hidden(here).chunk(len(due), dim=1)
-                for place, (index, block) in enumerate(zip(due, blocks, strict=True)):
-                    policy = members[index].policy
-                    policy.block = block
-                    tallies[place].add(policy, here)
-                    policy.block = None
+                bare = self._bare(here, validating=True)
+                for index in self._each(stack, members, due, here, bare):
+                    tallies[index].add(members[index].policy, here)
         valid.load_state_dict({"epoch": 0, "done": 0})
-        for index, tally in zip(due, tallies, strict=True):
+        for index, tally in tallies.items():
             self._evaluations[members[index]] = tally.evaluation()
+
+    def _estimate(
+        self, stack: Stack, members: Sequence[JointRun], batches: Sequence[Batch]
+    ) -> None:
+        """`evaluate.estimate` for those of one stack, all of which see the same batches."""
+        if not batches:
+            return
+        sums: dict[int, Tensor] = {}
+        everyone = range(len(members))
+        with torch.no_grad(), self.shared.precision.autocast():
+            for batch in batches:
+                for index in self._each(stack, members, everyone, batch):
+                    run = members[index]
+                    found = run.job.spec.objective.estimate(run.policy, batch)
+                    sums[index] = sums.get(index, 0) + found
+        for index, run in enumerate(members):
+            run.policy.estimate = mean_of(sums[index])
+
+    def _each(
+        self,
+        stack: Stack,
+        members: Sequence[JointRun],
+        chosen: Sequence[int],
+        batch: Batch,
+        bare: Tensor | None = None,
+    ) -> Iterator[int]:
+        """One pass for the chosen members of a stack; the policy of each in turn can be asked."""
+        with stack.mounted(), stack.only(chosen), self.base.evaluating():
+            blocks = stack.hidden(batch).chunk(len(chosen), dim=1)
+            for index, block in zip(chosen, blocks, strict=True):
+                with members[index].policy.given(block, bare):
+                    yield index
 
 
 def adapters_at_once(loader: PackedLoader, device: torch.device) -> int:

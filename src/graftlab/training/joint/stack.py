@@ -37,10 +37,29 @@ class SlicePolicy(Policy):
     def __init__(self, base: Base, adapter: Adapter) -> None:
         super().__init__(base, adapter)
         self.block: Tensor | None = None  # (1, N, D)
+        self.bare: Tensor | None = None  # (n, D), of the base alone, where it is asked
 
     def hidden(self, batch: Batch) -> Tensor:
         assert self.block is not None, "the joint pass comes before the objective"
         return self.block
+
+    def reference(self, batch: Batch) -> Tensor:
+        assert self.bare is not None, "the base's pass comes before the objective"
+        return self.bare
+
+    def reference_logits(self, hidden: Tensor) -> Tensor:
+        """The head is the base's own: no adapter of a joint run lies outside the layers."""
+        with torch.no_grad():
+            return self.logits(hidden)
+
+    @contextmanager
+    def given(self, block: Tensor, bare: Tensor | None) -> Iterator[None]:
+        """What an objective finds while it is asked."""
+        self.block, self.bare = block, bare
+        try:
+            yield
+        finally:
+            self.block = self.bare = None
 
 
 class Stack:
@@ -139,10 +158,12 @@ class Stack:
         losses: Sequence[Callable[[Batch], Tensor]],
         *,
         autocast: Callable[[], AbstractContextManager[Any]],
+        bare: Tensor | None = None,
     ) -> None:
         """One pass of `batch` through base and adapters, and back, adding to all gradients.
 
-        `losses` compute each adapter's loss from its policy. They are taken one after the other,
+        `losses` compute each adapter's loss from its policy; `bare` (n, D) is the base alone at
+        the labelled positions, where they ask for it. They are taken one after the other,
         down to the hidden states, so that only one adapter's logits exist at a time; then one
         backward pass takes all of them through the layers.
         """
@@ -151,11 +172,18 @@ class Stack:
                 hidden = self.base.hidden(batch)
             blocks = [b.detach().requires_grad_() for b in hidden.chunk(len(self), dim=1)]
             for policy, block, loss in zip(policies, blocks, losses, strict=True):
-                policy.block = block
-                torch.autograd.backward(loss(batch))
-                policy.block = None
+                with policy.given(block, bare):
+                    torch.autograd.backward(loss(batch))
             gradients = [cast("Tensor", block.grad) for block in blocks]
             torch.autograd.backward(hidden, torch.cat(gradients, dim=1))
+
+
+def base_alone(
+    base: Base, batch: Batch, *, autocast: Callable[[], AbstractContextManager[Any]]
+) -> Tensor:
+    """Hidden states (n, D) of the bare base at the labelled positions, without gradients."""
+    with autocast():
+        return Policy(base, None).reference(batch)
 
 
 def _move(

@@ -1,0 +1,48 @@
+"""What an objective learns from, and whether the data is that: answers, pairs or labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from graftlab.errors import DataError
+from graftlab.types import Conversation
+
+_SHOWN = 5
+KINDS = {
+    "answers": "answers alone",
+    "pairs": "pairs of a chosen and a rejected answer",
+    "labels": "answers with a label, good or not",
+}
+"""Kind of a conversation -> what it is, in words."""
+
+_INSTEAD = {
+    "answers": "objective=sft trains on answers",
+    "pairs": "objective=dpo learns from pairs; data.preference=chosen trains on the chosen answers",
+    "labels": "objective=kto learns from labels; data.preference=chosen trains on the good answers",
+}
+
+
+def require_kind(
+    conversations: Iterable[Conversation], *, takes: str, objective: str, both: bool = False
+) -> None:
+    """Raise DataError, with file and line of the others, unless the objective takes all rows.
+
+    `both` asks for labels of either kind.
+    """
+    rows = list(conversations)
+    wrong = [row for row in rows if row.kind != takes]
+    if wrong:
+        kinds = dict.fromkeys(row.kind for row in wrong)
+        raise DataError(
+            f"objective={objective} learns from {KINDS[takes]}, and {len(wrong)} of {len(rows)} "
+            f"rows are others ({'; '.join(_INSTEAD[kind] for kind in kinds)}):",
+            [f"{row.where}: {KINDS[row.kind]}" for row in wrong],
+            shown=_SHOWN,
+        )
+    found = {row.desirable for row in rows}
+    if both and takes == "labels" and len(found) == 1:
+        label = "true" if found.pop() else "false"
+        raise DataError(
+            f"objective={objective} learns from good and bad answers, and all {len(rows)} rows of "
+            f"data.train have the label {label}: give rows of both, as from {rows[0].source}."
+        )
