@@ -36,6 +36,12 @@ os.environ.update(
 os.environ.pop("WANDB_API_KEY", None)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # miniatures are too small to share between cores
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # and processes that share cores must not spin
+gc.disable()  # until the tests are collected, which takes a third longer with it
+os.fsync = lambda descriptor: None  # no test cuts the power, and a run syncs fifty files
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
 
 
 def pytest_runtest_setup() -> None:

@@ -111,11 +111,8 @@ def child(root: Path, command: dict[str, Any], report: int) -> None:
         elif event in CHANGES or (event == "sqlite3.connect"):
             happened()
 
-    synced = os.fsync
-
     def fsync(number: int) -> None:
-        happened()
-        synced(number)
+        happened()  # and no more: whoever is killed loses nothing that the system has
 
     folder = Path(command["folder"])
     folder.mkdir(exist_ok=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from graftlab.adapters.lora import Lora
 from graftlab.cli.compose import build, compose
 from graftlab.errors import ConfigError, ModelError
 from graftlab.models.architecture import Architecture
+from graftlab.models.hf import HFModel
 from graftlab.models.metadata import read_metadata
 from graftlab.planning.inputs import shape_of
 from miniatures import TRANSFORMERS
@@ -28,11 +31,13 @@ ADAPTERS = {
 }
 
 
+@cache
+def default() -> Any:
+    return build(compose("train", ["run_dir=run"])).training()
+
+
 def spec_of(folder: Path, lora: Lora) -> Any:
-    words = ["model=hf", f"model.path={folder}", "run_dir=run"]
-    spec = build(compose("train", words)).training()
-    spec.lora = lora
-    return spec
+    return replace(default(), model=HFModel(path=str(folder)), lora=lora)
 
 
 @pytest.mark.parametrize("kind", TRANSFORMERS)

@@ -75,11 +75,17 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    # Everything a child needs is imported once, and no child looks for garbage in it.
+    # Everything a child needs is imported and measured once, and no child looks for garbage in it.
     import graftlab.adapters.initial
     import graftlab.registry
     import graftlab.training.run  # noqa: F401
+    from graftlab.training.device import matrix_peak
+    from graftlab.training.precision import Precision, resolve
 
+    device = torch.device("cpu")
+    for name in ("fp32", "auto"):
+        matrix_peak(device, resolve(Precision(name=name), device).base_dtype)
+    os.fsync = lambda descriptor: None  # children are killed; the power stays on
     gc.freeze()
     out = os.dup(1)
     for line in sys.stdin:

@@ -20,8 +20,12 @@ def replies(samples: str, speaker: str) -> list[str]:
 
 
 @pytest.mark.timeout(900)
-def test_the_default_takes_on_the_voice_and_keeps_the_facts(tmp_path: Path) -> None:
-    words = ["logger=csv", f"callbacks.samples.prompts={PROMPTS}"]
+@pytest.mark.parametrize("given", [["epochs=2"], pytest.param([], marks=pytest.mark.slow)])
+def test_the_default_takes_on_the_voice_and_keeps_the_facts(
+    given: list[str], tmp_path: Path
+) -> None:
+    """After two thirds of its steps already, and after all of them."""
+    words = [*given, "logger=csv", f"callbacks.samples.prompts={PROMPTS}"]
     result = run(build(compose("train", [*words, f"run_dir={tmp_path / 'run'}"])).training())
     assert result.score is not None
     assert result.baseline is not None

@@ -7,10 +7,11 @@ loads passes here, whoever asks for it, but for those beside the groups, a part 
 
 from __future__ import annotations
 
+import copy
 import io
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -57,8 +58,7 @@ class FileConfigSource(file_config_source.FileConfigSource):
             raise ConfigLoadError(f"Config not found : {file}")
         try:
             text = read_text(file, most=LARGEST)
-            load_yaml(text)  # for its limits; what counts is what OmegaConf makes of it
-            config = OmegaConf.load(io.StringIO(text))
+            config = copy.deepcopy(_parsed(text))  # Hydra takes the defaults list out of it
         except UnreadableError as error:
             raise ConfigError(_named(file, str(error))) from error
         except (OSError, yaml.YAMLError) as error:  # OmegaConf's answer to a plain text, too
@@ -81,6 +81,13 @@ class FileConfigSource(file_config_source.FileConfigSource):
         """The options of a group; a file whose name begins with _ is what options share."""
         found = super().list(config_path, results_filter)
         return [name for name in found if not name.startswith("_")]
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> Any:
+    """An option file: a sweep composes the same ones again and again. Raises as load_yaml does."""
+    load_yaml(text)  # for its limits; what counts is what OmegaConf makes of it
+    return OmegaConf.load(io.StringIO(text))
 
 
 @cache
