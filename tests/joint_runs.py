@@ -27,12 +27,26 @@ def varied(spec: TrainSpec) -> list[TrainSpec]:
     spec = replace(spec, accumulate=2)
     return [
         replace(spec, lr=1e-3, lora=Lora(rank=4)),
-        replace(spec, lr=3e-3, epochs=4, lora=Lora(rank=8, dropout=0.1, targets="attn")),
+        replace(
+            spec,
+            lr=3e-3,
+            epochs=4,
+            lora=Lora(rank=8, dropout=0.1, targets="attn"),
+            optimizer=AdamW(lora_plus_ratio=4.0),
+        ),
         replace(
             spec,
             lr=5e-4,
             epochs=3,
-            lora=Lora(rank=16, rslora=True, alpha=8, init="gaussian", seed=7),
+            lora=Lora(
+                rank=16,
+                rslora=True,
+                alpha=8,
+                init="gaussian",
+                seed=7,
+                rank_pattern={"q_proj": 3, "layers.1.mlp.up_proj": 20},
+                alpha_pattern={"v_proj": 20.0},
+            ),
             optimizer=AdamW(weight_decay=0.2, beta1=0.8, clip_norm=None),
             schedule=Schedule(shape="wsd", warmup_ratio=0.2),
         ),

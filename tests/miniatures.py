@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hybrids
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -87,28 +89,11 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
             "decoder_sparse_step": 1,
         },
     ),
-    "lfm2": (
-        "Lfm2Config",
-        "Lfm2ForCausalLM",
-        {"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False},
-    ),
-    "qwen3_next": (
-        "Qwen3NextConfig",
-        "Qwen3NextForCausalLM",
-        {
-            "head_dim": 16,
-            "layer_types": ["linear_attention", "full_attention"],
-            "linear_key_head_dim": 16,
-            "linear_value_head_dim": 16,
-            "linear_num_key_heads": 2,
-            "linear_num_value_heads": 4,
-            "mlp_only_layers": [0, 1],
-        },
-    ),
 }
-HYBRIDS = ("lfm2", "qwen3_next")
-"""Kinds with a recurrent or convolutional layer, which packing cannot isolate."""
-TRANSFORMERS = tuple(kind for kind in KINDS if kind not in HYBRIDS)
+TRANSFORMERS = tuple(KINDS)
+HYBRIDS = tuple(hybrids.KINDS)
+"""Kinds with layers that carry state along the row, which packing cannot isolate."""
+KINDS |= hybrids.KINDS
 
 
 def miniature(kind: str, folder: Path, *, seed: int = 0, **overrides: Any) -> Path:
@@ -126,6 +111,7 @@ def build(kind: str, *, vocab_size: int = 400, seed: int = 0, **overrides: Any) 
 
     config_name, model_name, own = KINDS[kind]
     fields = {**SMALL, **own, "vocab_size": vocab_size, **overrides}
+    fields = {key: value for key, value in fields.items() if value is not None or key not in own}
     config = getattr(transformers, config_name)(**fields)
     model_class: Callable[..., PreTrainedModel] = getattr(transformers, model_name)
     with torch.random.fork_rng(devices=[]):

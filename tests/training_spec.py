@@ -24,7 +24,7 @@ def small_spec(root: Path) -> TrainSpec:
         objective=SFT(),
         optimizer=AdamW(),
         precision=Precision(name="fp32"),
-        packing=Packing(max_length=80),
+        packing=Packing(strategy="best-fit", max_length=80),
         schedule=Schedule(warmup_steps=2),
         callbacks=Callbacks(samples=Samples(prompts=0)),
         generation=Generation(max_new_tokens=4),

@@ -155,6 +155,11 @@ def choice_of(cls: type) -> str | None:
     return _NAMES.get(cls)
 
 
+def name_of(chosen: Any) -> str:
+    """The name under which this object's class can be chosen, or else that of the class."""
+    return choice_of(type(chosen)) or type(chosen).__name__
+
+
 def _look_for(own: Group, name: str) -> None:
     """Import the module in which a choice of that name would be."""
     if name in own.classes or not re.fullmatch(r"[a-z][a-z0-9_-]*", name):

@@ -42,6 +42,9 @@ PLAIN, CHOSEN, REJECTED, ANCHOR = 0, 1, 2, 3
 """Kinds of segments: of no preference; the better (or a desirable) answer; the worse one; one that
 is not learnt, on which the model is only to stay as it was."""
 
+STATEFUL = frozenset({"conv", "linear_attention", "hybrid", "hybrid_sliding", "mamba", "recurrent"})
+"""Kinds of layers that carry state along the row, as configs of transformers call them."""
+
 ROLES = ("system", "user", "assistant", "tool")
 
 

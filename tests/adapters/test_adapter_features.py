@@ -73,6 +73,8 @@ LOADED: dict[str, dict[str, Any]] = {
     "random": {"init_lora_weights": False},
     "eva": {"init_lora_weights": "eva", "eva_config": {"rho": 1.0}, "rank_pattern": {"q_proj": 2}},
     "no task": {"task_type": None},
+    "trained tokens": {"trainable_token_indices": [1, 200]},
+    "trained tokens of a named layer": {"trainable_token_indices": {"embed_tokens": [7]}},
 }
 
 
@@ -121,7 +123,6 @@ def _other(kind: str, **fields: Any) -> Callable[[], Any]:
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
-    "trained tokens": (_lora(trainable_token_indices=[1, 2]), "PEFT's trainable_token_indices"),
     "embedding": (_lora(target_modules=["embed_tokens"]), "LoRA on the embedding model.embed_tok"),
     "biases": (_lora(bias="lora_only"), "PEFT's bias=lora_only"),
     "parameters": (
@@ -199,12 +200,12 @@ def test_a_resized_embedding_is_refused(make_base: MakeBase, tmp_path: Path) -> 
             load_adapter(base, find_artifact(str(tmp_path)).require_adapter())
 
 
-def test_patterns_are_not_dropped_when_training_goes_on(
+def test_what_no_key_can_say_is_not_dropped_when_training_goes_on(
     make_base: MakeBase, tmp_path: Path
 ) -> None:
-    made_by_peft(tmp_path, _lora(lora_alpha=8, alpha_pattern={"v_proj": 32})())
+    made_by_peft(tmp_path, _lora(lora_alpha=8, lora_bias=True)())
     asked = Lora(rank=4, alpha=8, targets=QV, from_run=str(tmp_path))
-    with pytest.raises(ConfigError, match=r"lora\.from=.*alpha_pattern is not supported"):
+    with pytest.raises(ConfigError, match=r"lora\.from=.*lora_bias is not supported"):
         attach(make_base(), asked, seed=0, dtype=torch.float32)
 
 

@@ -203,6 +203,10 @@ def test_what_tamm_cannot_do_is_refused(afm_folder):
     spec = AFMModel(path=str(afm_folder))
     with pytest.raises(ConfigError, match=r"lora\.dora.*lora\.modules_to_save"):
         check_lora(spec, Lora(dora=True, modules_to_save=["lm_head"]))
+    patterns = {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"q_proj": 2.0}}
+    more = Lora(trainable_tokens=["x"], init="eva", **patterns)
+    with pytest.raises(ConfigError, match=r"init.*rank_pattern.*alpha_pattern.*trainable_tokens"):
+        check_lora(spec, more)
     with pytest.raises(ConfigError, match=r"q_porj is no linear layer.*Did you mean `q_proj`"):
         check_lora(spec, Lora(targets=["q_porj"]))
     with pytest.raises(ConfigError, match=r"lora\.layers=5: this model has 4 layers"):

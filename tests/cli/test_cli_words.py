@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from graftlab.cli.overrides import PATHS, TEXT, quote, read_arguments
+from graftlab.cli.overrides import PATHS, TEXT, TOKENS, quote, read_arguments
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,13 +116,29 @@ def test_words_alone_are_the_folders_of_a_report(doors: Doors) -> None:
     assert [spec.dirs for spec in doors.specs] == dirs
 
 
+@pytest.mark.parametrize(
+    ("typed", "tokens"),
+    [
+        ("[<|tool|>]", ["<|tool|>"]),
+        ('[<|tool|>, "<a, b>"]', ["<|tool|>", "<a, b>"]),
+        ("[]", []),
+    ],
+)
+def test_tokens_are_lists_of_text(typed: str, tokens: list[str]) -> None:
+    from graftlab.cli.compose import build, compose
+
+    (word,) = read_arguments([f"lora.trainable_tokens={typed}"], "train")
+    spec = build(compose("train", [word.hydra, "run_dir=run"])).training()
+    assert spec.lora.trainable_tokens == tokens
+
+
 def test_the_keys_of_free_text_exist() -> None:
     from graftlab.cli.compose import VERBS
     from graftlab.cli.schema import read_schema
     from graftlab.registry import conf_dir
 
     keys = {key for verb in VERBS for key in read_schema(verb, [conf_dir()]).dotted_keys()}
-    assert keys >= TEXT | PATHS
+    assert keys >= TEXT | PATHS | TOKENS
 
 
 def test_other_words_are_left_to_hydra() -> None:

@@ -69,6 +69,9 @@ def test_rope_theta_is_put_where_mlx_lm_reads_it(tmp_path):
     ("lora", "message"),
     [
         ({"modules_to_save": ["norm"]}, "mlx-lm has no modules_to_save|not a LoRA matrix"),
+        ({"rank_pattern": {"q_proj": 2}}, "of ranks 2, 4 cannot be exported"),
+        ({"alpha_pattern": {"q_proj": 2.0}}, "mlx-lm has no alpha_pattern"),
+        ({"trainable_tokens": ["!"]}, "mlx-lm has no trainable_token_indices"),
         ({"targets": ["q_proj", "lm_head"]}, "not a LoRA matrix in a decoder layer"),
     ],
 )

@@ -24,6 +24,8 @@ pytestmark = [
         ("run", {}),
         ("run", {"dora": True}),
         ("run", {"modules_to_save": ["norm"]}),
+        ("run", {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 9.0}}),
+        ("checkpoint", {"trainable_tokens": ["!"]}),
         ("checkpoint", {"rslora": True}),
     ],
 )

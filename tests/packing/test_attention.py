@@ -363,9 +363,11 @@ def test_what_cannot_be_served_is_refused() -> None:
         choose_backend("segment", "cpu", torch.float32, config())
     with pytest.raises(ModelError, match="CUDA"):
         choose_backend("varlen", "cpu", torch.float32, config())
+    chunked = config(layer_types=["chunked_attention", "full_attention"])
+    with pytest.raises(ModelError, match="chunked_attention"):
+        choose_backend("auto", "cpu", torch.float32, chunked)
     hybrid = config(layer_types=["linear_attention", "full_attention"])
-    with pytest.raises(ModelError, match="linear_attention"):
-        choose_backend("auto", "cpu", torch.float32, hybrid)
+    assert choose_backend("auto", "cpu", torch.float32, hybrid)[0] == "segments"
 
 
 @pytest.mark.parametrize(

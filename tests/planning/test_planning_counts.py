@@ -26,6 +26,8 @@ ADAPTERS = {
     "dora": Lora(dora=True, targets="attn"),
     "last layer": Lora(layers=1),
     "head in full": Lora(modules_to_save=["lm_head"]),
+    "ranks": Lora(rank_pattern={"q_proj|qkv_proj": 3, "layers.1.*": 20}, dora=True),
+    "tokens": Lora(trainable_tokens=["!", "<|im_end|>"]),
 }
 
 

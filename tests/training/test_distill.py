@@ -25,7 +25,7 @@ from graftlab.tracking.identity import identity
 from graftlab.training.observer import Observer
 from graftlab.training.spec import TrainSpec
 from graftlab.training.start import run
-from graftlab.training.teacher import find, resolve_teacher_key
+from graftlab.training.teacher import find, resolve_objective
 from graftlab.verbs.sample import SampleSpec
 from graftlab.verbs.sample import run as sample
 from miniatures import miniature
@@ -236,7 +236,7 @@ def test_another_teacher_is_another_run(draft, teacher, tmp_path):
         tensors = {name: t + change for name, t in load_file(file).items()}
         save_file(tensors, file, {"format": "pt"})
         objective = Distill(teacher=str(copy))
-        resolve_teacher_key(objective)
+        resolve_objective(objective)
         keys.append(identity(dump(replace(draft, objective=objective))))
     assert keys[0] != keys[1]
     begun = restore(TrainSpec, dump(replace(draft, objective=objective)))

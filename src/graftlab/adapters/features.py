@@ -18,6 +18,7 @@ PLAIN = frozenset(
         *("r", "lora_alpha", "lora_dropout", "use_dora", "use_rslora", "lora_bias"),
         *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
         *("rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out"),
+        *("trainable_token_indices",),
         # What made it, which its weights show no more.
         *("base_model_name_or_path", "revision", "peft_version", "auto_mapping", "inference_mode"),
         *("loftq_config", "eva_config", "corda_config", "lora_ga_config", "runtime_config"),
@@ -28,9 +29,8 @@ PLAIN = frozenset(
     }
 )
 """Fields of PEFT's LoraConfig with which an adapter is loaded as PEFT loads it."""
-UNSAID = ("lora_bias", "exclude_modules", "layers_pattern", "rank_pattern", "alpha_pattern")
+UNSAID = ("lora_bias", "exclude_modules", "layers_pattern")
 """Those of them that no key of `lora` can say, so that training cannot go on with them."""
-_DRAWN = ("eva",)  # fitted to data, but the base stays as it was
 
 
 def refuse_features(config: Mapping[str, Any], place: Path, *, to_train: bool = False) -> None:
@@ -44,7 +44,7 @@ def refuse_features(config: Mapping[str, Any], place: Path, *, to_train: bool = 
     if (task := config.get("task_type")) not in (None, "CAUSAL_LM"):
         raise ModelError(f"{place} was trained for {task}, and the bases here are CAUSAL_LM.")
     init = str(config.get("init_lora_weights")).split("_niter_")[0].lower()
-    if init in REWRITING_INITS and init not in _DRAWN:
+    if init in REWRITING_INITS:
         raise ModelError(
             f"{place} was initialised with {config['init_lora_weights']}: it belongs to a "
             "rewritten base. Convert it to plain LoRA with PEFT first."

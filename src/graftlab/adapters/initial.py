@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def initialise(adapter: PeftAdapter, kind: str, *, seed: int) -> None:
-    """Draw A and B of every adapted module; all three kinds start as the base.
+    """Draw A and B of every adapted module; all kinds start as the base.
 
     default: A Kaiming-uniform as `nn.Linear`, B zero; gaussian: A normal with std 1 / rank, B zero;
-    orthogonal: neither is zero, but they live in orthogonal halves of the rank space.
+    orthogonal: neither is zero, but they live in orthogonal halves of the rank space; eva: as
+    default, until `eva.fit_to_data` has read the data.
     """
     for name, layer in adapter.layers.items():
         generator = torch.Generator().manual_seed(name_seed(seed, name))

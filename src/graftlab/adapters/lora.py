@@ -14,10 +14,10 @@ from graftlab.errors import (
     require_range,
 )
 
-INITS = ("default", "gaussian", "orthogonal")
+INITS = ("default", "gaussian", "orthogonal", "eva")
 TARGETS = ("attn", "attn-mlp", "all-linear", "auto")
-REWRITING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica", "eva")
-"""Inits (PEFT's names) that rewrite the base's weights, or need data to be drawn."""
+REWRITING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica")
+"""Inits (PEFT's names) that rewrite the base's weights."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -40,13 +40,22 @@ class Lora:
     rslora: bool = False
     """Scale by alpha / sqrt(rank) instead of alpha / rank."""
     init: str = "default"
-    """default, gaussian or orthogonal: the inits that leave the base exactly as it was."""
+    """default, gaussian, orthogonal or eva (from the data, arXiv 2410.07170): the inits that leave
+    the base exactly as it was."""
     targets: Any = "attn-mlp"
     """attn, attn-mlp, all-linear, auto, or a list of module names such as [q_proj, v_proj]."""
     layers: int | None = None
     """Adapt only the last N decoder layers; null for all."""
+    rank_pattern: dict[str, int] = field(default_factory=dict)
+    """Other ranks for some modules, by the end of their name or a regex for it, as PEFT reads it:
+    {q_proj: 8, "layers.0.mlp.up_proj": 32}. Their alpha stays, unless alpha_pattern says it."""
+    alpha_pattern: dict[str, float] = field(default_factory=dict)
+    """Other alphas for some modules, named likewise."""
     modules_to_save: list[str] = field(default_factory=list)
     """Modules trained in full and saved with the adapter, such as [lm_head]."""
+    trainable_tokens: list[str] = field(default_factory=list)
+    """Tokens whose rows of the embedding (and of a head tied to it) are trained, such as
+    [<|tool|>]; PEFT's trainable_token_indices."""
     seed: int | None = None
     """Seed of the initialisation; null takes the run's seed."""
     from_run: str | None = None
@@ -62,6 +71,10 @@ class Lora:
         require_range("lora.dropout", self.dropout, least=0, most=0.99)
         require_range("lora.layers", self.layers, least=1)
         require_range("lora.seed", self.seed, least=0)
+        for key, rank in self.rank_pattern.items():
+            require_range(f"lora.rank_pattern.{key}", rank, least=1)
+        for key, alpha in self.alpha_pattern.items():
+            require_range(f"lora.alpha_pattern.{key}", alpha, above=0)
         self._check_init()
         self._check_full()
         if self.alpha is not None and self.scale is not None:
@@ -74,13 +87,16 @@ class Lora:
     def _check_init(self) -> None:
         if self.init in REWRITING_INITS:
             raise ConfigError(
-                f"lora.init={self.init} rewrites the base's weights (or fits them to data), so the "
+                f"lora.init={self.init} rewrites the base's weights, so the "
                 "base would no longer be the reference the adapter is compared with and shipped "
                 f"for. Use one of {', '.join(INITS)}."
             )
         require_choice("lora.init", self.init, INITS)
-        if self.init == "orthogonal" and self.rank != AUTO and self.rank % 2:
-            raise ConfigError(f"lora.init=orthogonal needs an even lora.rank, not {self.rank}.")
+        ranks = {"lora.rank": self.rank if self.rank != AUTO else 2}
+        ranks |= {f"lora.rank_pattern.{key}": rank for key, rank in self.rank_pattern.items()}
+        odd = [f"{key}, not {rank}" for key, rank in ranks.items() if rank % 2]
+        if self.init == "orthogonal" and odd:
+            raise ConfigError(f"lora.init=orthogonal needs an even {', and an even '.join(odd)}.")
 
     def _check_full(self) -> None:
         """Refuse what would be ignored without a word."""
@@ -89,7 +105,10 @@ class Lora:
             "dora": self.dora,
             "rslora": self.rslora,
             "layers": self.layers is not None,
+            "rank_pattern": bool(self.rank_pattern),
+            "alpha_pattern": bool(self.alpha_pattern),
             "modules_to_save": bool(self.modules_to_save),
+            "trainable_tokens": bool(self.trainable_tokens),
         }
         unused = [f"lora.{name}" for name, is_given in given.items() if is_given]
         if self.full and unused:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.adapters.features import refuse_features, refuse_tensors
 from graftlab.adapters.lora import Lora
+from graftlab.adapters.patterns import token_ids
+from graftlab.adapters.renamed import names_taken_for_experts
+from graftlab.adapters.targets import Modules, modules_in, targets_in
 from graftlab.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -74,12 +77,10 @@ def load_adapter(
 
 
 def peft_config(base: HFBase, lora: Lora) -> LoraConfig:
-    """What PEFT is told; the targets are resolved for the base's architecture."""
+    """What PEFT is told; the targets are resolved among the base's modules, as they are loaded."""
     from peft import LoraConfig
 
-    from graftlab.adapters.targets import resolve_targets
-
-    targets = resolve_targets(base.folder, lora)
+    targets = targets_in(_modules_of(base), lora)
     return LoraConfig(
         task_type="CAUSAL_LM",
         base_model_name_or_path=base.source,
@@ -89,12 +90,23 @@ def peft_config(base: HFBase, lora: Lora) -> LoraConfig:
         lora_dropout=lora.dropout,
         use_dora=lora.dora,
         use_rslora=lora.rslora,
-        init_lora_weights=True if lora.init == "default" else lora.init,
+        init_lora_weights=True if lora.init in ("default", "eva") else lora.init,
         target_modules=targets.modules,
         layers_to_transform=targets.layers,
+        rank_pattern=dict(lora.rank_pattern),
+        alpha_pattern={k: _integer_if_whole(v) for k, v in lora.alpha_pattern.items()},
         modules_to_save=list(lora.modules_to_save) or None,
+        trainable_token_indices=token_ids(base.folder, lora.trainable_tokens) or None,
         bias="none",
     )
+
+
+def _modules_of(base: HFBase) -> Modules:
+    """Its matrices; transformers gives some other names than their files do."""
+    config = base.config.to_dict()
+    shapes = {name: tuple(p.shape) for name, p in base.model.named_parameters()}
+    tied = bool(getattr(base.config, "tie_word_embeddings", False))
+    return modules_in(shapes, tied=tied, taken=names_taken_for_experts(config))
 
 
 def _inject(base: HFBase, config: LoraConfig, *, dtype: torch.dtype) -> PeftAdapter:
@@ -132,7 +144,10 @@ def _require_same_make(lora: Lora, config: LoraConfig, source: AdapterSource) ->
         "use_rslora": ("lora.rslora", config.use_rslora),
         "target_modules": ("lora.targets", config.target_modules),
         "layers_to_transform": ("lora.layers", config.layers_to_transform),
+        "rank_pattern": ("lora.rank_pattern", config.rank_pattern),
+        "alpha_pattern": ("lora.alpha_pattern", config.alpha_pattern),
         "modules_to_save": ("lora.modules_to_save", config.modules_to_save),
+        "trainable_token_indices": ("lora.trainable_tokens", config.trainable_token_indices),
     }
     wrong = [
         f"{key}: asked {_plain(ours)}, it has {_plain(theirs.get(field))}"
@@ -147,6 +162,8 @@ def _require_same_make(lora: Lora, config: LoraConfig, source: AdapterSource) ->
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in sorted(value.items())} or None
     if isinstance(value, (set, list, tuple)):
         return sorted(value) or None
     return _integer_if_whole(value) if isinstance(value, float) else value

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from peft.tuners.lora import LoraLayer
-from peft.utils.other import ModulesToSaveWrapper
+from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 from torch import Tensor, nn
 
 from graftlab.adapters.base import Adapter, installed, restore_modules
@@ -53,6 +53,7 @@ class PeftAdapter(Adapter):
         self._detached: list[tuple[str, nn.Parameter]] | None = None
         self.layers = {name: m for name, m in modules if isinstance(m, LoraLayer)}
         self.saved = {name: m for name, m in modules if isinstance(m, ModulesToSaveWrapper)}
+        self.tokens = {name: m for name, m in modules if isinstance(m, TrainableTokensWrapper)}
         for _, parameter in self.named_parameters():
             parameter.data = parameter.data.to(dtype)
         self._streams = DropoutStreams(self.layers)
@@ -122,7 +123,9 @@ class PeftAdapter(Adapter):
     @contextmanager
     def disabled(self) -> Iterator[None]:
         """The base alone; which parameters are trainable stays as it is."""
-        wrappers = [*self.layers.values(), *self.saved.values()]
+        token_layers = [wrapper.token_adapter for wrapper in self.tokens.values()]
+        wrappers = [*self.layers.values(), *self.saved.values(), *self.tokens.values()]
+        wrappers += token_layers
         before = [wrapper._disable_adapters for wrapper in wrappers]
         for wrapper in wrappers:
             wrapper._disable_adapters = True
@@ -137,7 +140,8 @@ class PeftAdapter(Adapter):
         """The adapter at another strength: 0 is the base, 1 as trained, between them softer.
 
         LoRA's update is multiplied by `factor`; what is not an update (DoRA's magnitudes, modules
-        trained in full) is interpolated between the base's values and the trained ones.
+        trained in full, rows of the embedding) is interpolated between the base's values and the
+        trained ones.
         """
         if factor in (0.0, 1.0):  # at 0 DoRA would divide rows of zeros by their norm
             with nullcontext() if factor else self.disabled():
@@ -173,7 +177,7 @@ class PeftAdapter(Adapter):
     @contextmanager
     def mounted(self) -> Iterator[None]:
         """A detached adapter back on its base, inside the `with` block."""
-        with installed(self.base.model, {**self.layers, **self.saved}):
+        with installed(self.base.model, {**self.layers, **self.saved, **self.tokens}):
             yield
 
     @torch.no_grad()
@@ -187,6 +191,10 @@ class PeftAdapter(Adapter):
             trained = wrapper.modules_to_save[NAME].parameters()
             originals = wrapper.original_module.parameters()
             pairs.extend(zip(originals, trained, strict=True))
+        for layer in (wrapper.token_adapter for wrapper in self.tokens.values()):
+            if not layer.tied_adapter:  # a tied head has no rows of its own
+                rows = layer.trainable_tokens_original[NAME]
+                pairs.append((rows, layer.trainable_tokens_delta[NAME]))
         return pairs
 
 
@@ -203,8 +211,10 @@ def file_name(parameter_name: str) -> str:
     """A parameter's name in `adapter_model.safetensors`.
 
     `...q_proj.lora_A.default.weight` becomes `base_model.model....q_proj.lora_A.weight`; a DoRA
-    magnitude has no `.weight`, a module trained in full keeps its own name.
+    magnitude has no `.weight`, a module trained in full keeps its own name, and rows of an
+    embedding are `...embed_tokens.token_adapter.trainable_tokens_delta`.
     """
-    name = parameter_name.replace(f".modules_to_save.{NAME}.", ".")
+    name = parameter_name.removesuffix(f".{NAME}")
+    name = name.replace(f".modules_to_save.{NAME}.", ".")
     name = name.replace(f".lora_magnitude_vector.{NAME}.weight", ".lora_magnitude_vector")
     return PREFIX + name.replace(f".{NAME}.", ".")

@@ -79,7 +79,11 @@ def resolve_targets(lora: Lora, *, num_layers: int) -> Make:
         f"lora.{key}: {why}"
         for key, asked, why in (
             ("dora", lora.dora, "tamm has no DoRA"),
+            ("init", lora.init == "eva", "eva is drawn for PEFT's layers alone"),
+            ("rank_pattern", lora.rank_pattern, "its runtime takes one rank"),
+            ("alpha_pattern", lora.alpha_pattern, "its runtime takes one scale"),
             ("modules_to_save", lora.modules_to_save, "its runtime takes LoRA alone"),
+            ("trainable_tokens", lora.trainable_tokens, "its runtime takes LoRA alone"),
         )
         if asked
     ]

@@ -73,6 +73,9 @@ LISTS = frozenset(
 )
 """Paths that may also be given as a list: data.train=[a.jsonl,b.jsonl]."""
 
+TOKENS = frozenset({"lora.trainable_tokens"})
+"""Lists of text: lora.trainable_tokens=[<|tool|>]."""
+
 INNER = "data.prepare."
 """What is below is a key of `prepare`, and read as one."""
 
@@ -152,7 +155,7 @@ def _value(key: str, text: str) -> str:
     if key in TEXT:
         return quote(text)
     source = _SOURCE.fullmatch(key) is not None
-    if (key in LISTS or source) and text.startswith("[") and text.endswith("]"):
+    if (key in LISTS | TOKENS or source) and text.startswith("[") and text.endswith("]"):
         return "[" + ",".join(quote(item) for item in _items(text[1:-1])) + "]"
     if key in PATHS or source:
         return text if text == "null" else quote(text)

@@ -17,7 +17,6 @@ from graftlab.cli.recipe import recipe_arguments
 from graftlab.cli.schema import Schema, read_schema
 from graftlab.cli.space import dimension_of, swept_texts
 from graftlab.console import say
-from graftlab.data.files import locate
 from graftlab.data.prepared import PreparedData
 from graftlab.errors import ConfigError, GraftlabError
 from graftlab.training.auto import resolve_auto
@@ -95,9 +94,6 @@ def check_parts(spec: Any) -> None:
         logger.check()
     if data is not None:
         data.check()
-    objective = getattr(spec, "objective", None)
-    if objective is not None and (anchored := objective.anchored()) is not None:
-        locate("objective.anchors", anchored[0])
     if lora is not None and lora.from_run:
         from graftlab.adapters.artifact import find_artifact
 
@@ -143,9 +139,9 @@ def built(
         cfg.run_dir = ""  # known only once Hydra has made the folder
     spec = build(cfg)
     if hasattr(spec, "objective"):
-        from graftlab.training.teacher import resolve_teacher_key
+        from graftlab.training.teacher import resolve_objective
 
-        resolve_teacher_key(spec.objective)
+        resolve_objective(spec.objective)
     data = getattr(spec, "data", None)
     if isinstance(data, PreparedData) and data.recipe is not None:
         from graftlab.recipes.dataset import compose as take

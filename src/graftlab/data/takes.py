@@ -22,6 +22,14 @@ _INSTEAD = {
 }
 
 
+def require_kinds(
+    train: Iterable[Conversation], valid: Iterable[Conversation], *, takes: str, objective: str
+) -> None:
+    """`require_kind` of both sets; those that are trained need labels of either kind."""
+    require_kind(train, takes=takes, objective=objective, both=True)
+    require_kind(valid, takes=takes, objective=objective)
+
+
 def require_kind(
     conversations: Iterable[Conversation], *, takes: str, objective: str, both: bool = False
 ) -> None:

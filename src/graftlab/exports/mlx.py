@@ -48,7 +48,7 @@ class InMLX:
 @singledispatch
 def in_mlx(adapter: Trained) -> InMLX:
     """What an adapter is in mlx-lm. Raises ModelError for what has no place there."""
-    for key in ("modules_to_save", "alpha_pattern", "lora_bias"):
+    for key in ("modules_to_save", "alpha_pattern", "lora_bias", "trainable_token_indices"):
         if adapter.config.get(key):
             raise ModelError(f"{adapter.path}: mlx-lm has no {key}; train without it.")
     made = InMLX({}, set())

@@ -70,7 +70,9 @@ class Peft(Target):
         from peft import LoraConfig, PeftConfig
 
         config = PeftConfig.from_pretrained(str(folder))
-        if not isinstance(config, LoraConfig) or config.r != adapter.rank:
+        # With ranks of their own for some modules, each tensor says its rank.
+        one_rank = isinstance(config, LoraConfig) and not config.rank_pattern
+        if not isinstance(config, LoraConfig) or (one_rank and config.r != adapter.rank):
             raise ModelError(f"{folder.name}/{CONFIG} does not describe this adapter to PEFT.")
         count = compare_file(folder / WEIGHTS, in_peft(adapter).state)
         return [f"PEFT reads its config; {count} tensors read back equal"]

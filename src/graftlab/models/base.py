@@ -105,6 +105,12 @@ class ModelSpec(ABC):
         """
         raise ModelError(f"{self.name} is of a kind after which no draft can be made.")
 
+    def stateful_layers(self) -> list[str]:
+        """Kinds of its layers that carry state from one position to the next, beside attention;
+        [] for none, and where its files are not there. Weights are not read.
+        """
+        return []
+
     @property
     def joint_obstacle(self) -> str | None:
         """Why adapters on this base cannot train jointly; None where they can."""
@@ -207,8 +213,11 @@ class Base(ABC):
         return self.attention_choice[0]
 
     @property
-    def foreign_layers(self) -> list[str]:
-        """Kinds of layers in which something but attention carries state between positions."""
+    def stateful_layers(self) -> list[str]:
+        """Kinds of layers in which something but attention carries state between positions.
+
+        With any, `hidden` computes one segment after the other, each in a pass of its own.
+        """
         return []
 
     @property
@@ -223,6 +232,13 @@ class Base(ABC):
     @abstractmethod
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits (n, V) of hidden states (n, D), softcap and scaling included."""
+
+    def own_logits(self, ids: Tensor) -> Tensor:
+        """Next-token logits (1, T, V) of one document (1, T), in stock attention, eval mode and
+        fp32: what the packed passes must agree with.
+        """
+        with self.context() as context:
+            return context.feed(ids)
 
     @abstractmethod
     def save_model(self, folder: Path) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.errors import ConfigError, ModelError
+from graftlab.errors import ConfigError, GraftlabError, ModelError
 from graftlab.models.architecture import Architecture
 from graftlab.models.base import ModelSpec, existing_folder
 from graftlab.models.headers import (
@@ -17,6 +18,7 @@ from graftlab.models.headers import (
     weights_in_layers,
 )
 from graftlab.models.integrity import require_undamaged
+from graftlab.models.stateful import stateful_layers
 from graftlab.models.trust import names_code, require_trust
 from graftlab.models.weights import read_json, weight_files
 from graftlab.registry import choice
@@ -110,6 +112,22 @@ class HFModel(ModelSpec):
             return 0
         return sum(file.stat().st_size for file in self.folder().glob("*.safetensors"))
 
+    def stateful_layers(self) -> list[str]:
+        if self.hub is not None:
+            return list(_hub_layers(self.hub, self.revision, self.trust_remote_code))
+        return _layers_of(self)
+
+    @property
+    def joint_obstacle(self) -> str | None:
+        if not (kinds := self.stateful_layers()):
+            return None
+        return f"its {', '.join(kinds)} layers carry state from one adapter's rows to the next's"
+
+    @property
+    def compile_obstacle(self) -> str | None:
+        kinds = self.stateful_layers()
+        return f"its {', '.join(kinds)} layers are not compiled" if kinds else None
+
     def plan_draft(self, *, layers: int | None, hidden: int | None) -> dict[str, Any]:
         from graftlab.models.shrink import plan
 
@@ -158,6 +176,22 @@ class HFModel(ModelSpec):
             fingerprint=self.fingerprint(),
             attention=self.attention,
         )
+
+
+def _layers_of(spec: HFModel) -> list[str]:
+    from graftlab.models.metadata import read_metadata
+
+    try:
+        found = read_metadata(spec)
+    except GraftlabError:  # said by whoever needs the files
+        return []
+    return stateful_layers(found.config, found.tensors)
+
+
+@lru_cache
+def _hub_layers(hub: str, revision: str | None, trusted: bool) -> tuple[str, ...]:
+    """Looked up once: every look at the hub may be a request."""
+    return tuple(_layers_of(HFModel(hub=hub, revision=revision, trust_remote_code=trusted)))
 
 
 def check_folder(folder: Path) -> None:

@@ -3,9 +3,11 @@
     row          A A A A A | B B B B B B B | C C C
     changed row  X X X X X | B B B B B B B | C C C      B and C must not move by a single bit
     alone                    B B B B B B B              B must be what it is in company
+    stock                    B B B B B B B              of layers with state: the model's own pass
 
 Transformers isolates documents only under conditions that are easy to miss, and hybrids with
-convolutions or recurrences not at all; nothing but running the model tells.
+convolutions or recurrences not at all: those compute each document in a pass of its own. Nothing
+but running the model tells.
 """
 
 from __future__ import annotations
@@ -67,9 +69,44 @@ def check_isolation(
     apart = max(distance(packed.hidden, alone.hidden), distance(packed.logits, alone.logits))
     if not apart <= tolerance:
         raise LeakError(_unlike(base, apart, tolerance))
+    if base.stateful_layers:
+        return check_alone(base, adapter, autocast=autocast, seed=seed)
     return (
         f"documents are isolated (attention: {base.backend}): changing one leaves "
         f"the others bit-identical; packed is within {apart:.0e} of alone"
+    )
+
+
+@torch.no_grad()
+def check_alone(
+    base: Base,
+    adapter: AttachedAdapter | None,
+    *,
+    autocast: Callable[[], AbstractContextManager[object]],
+    seed: int = 0,
+) -> str:
+    """Compare documents, each alone in a batch, with the model's own forward pass and attention.
+
+    Returns a line for the log. Raises LeakError, and ModelError where what is computed is not
+    finite.
+    """
+    _, b, c, _ = probe_documents(base.vocab_size, seed)
+    quiet = torch.compiler.set_stance("force_eager")
+    with stirred(adapter, seed), base.evaluating(), quiet, autocast():
+        ours = _join(_see(base, [b]), _see(base, [c]))
+        own = [base.own_logits(one[None].to(base.device))[0] for one in (b, c)]
+        tolerance = compute_tolerance(base)
+    check_outputs(base, ours.hidden, ours.logits)
+    apart = distance(ours.logits, torch.cat(own))
+    if not apart <= tolerance:
+        raise LeakError(
+            f"{base.name}: a document is not computed as the model itself computes it: the logits "
+            f"are {apart:.2g} apart (relative L2; rounding explains {tolerance:.0e}). Attention "
+            f"was {base.backend}; model.attention=dense may serve."
+        )
+    return (
+        f"one document at a time ({', '.join(base.stateful_layers) or 'attention alone'} layers, "
+        f"attention: {base.backend}): within {apart:.0e} of the model's own forward pass"
     )
 
 
@@ -85,11 +122,14 @@ def probe_batch(documents: list[Tensor], parents: Sequence[int] | None = None) -
     ids = torch.cat(documents)
     boundaries = torch.tensor([0, *map(len, documents)]).cumsum(0).to(torch.int32)
     tree = None if parents is None else torch.tensor(parents, dtype=torch.int32)
-    runs = find_runs(boundaries, tree)
+    positions = [torch.arange(len(document)) for document in documents]
+    if tree is not None:
+        runs = find_runs(boundaries, tree)
+        positions = [torch.arange(run.end - run.start) + run.before for run in runs]
     return Batch(
         input_ids=ids[None],
         labels=torch.full_like(ids, IGNORE)[None],
-        positions=torch.cat([torch.arange(r.end - r.start) + r.before for r in runs])[None],
+        positions=torch.cat(positions)[None],
         boundaries=boundaries,
         step_units=1,
         parents=tree,
@@ -154,10 +194,7 @@ def _unlike(base: Base, apart: float, tolerance: float) -> str:
 
 
 def _cure(base: Base) -> str:
-    hybrid = base.foreign_layers
-    why = f"Its {', '.join(hybrid)} layers carry state across documents. " if hybrid else ""
-    other = "" if hybrid else f"Attention was {base.backend}; model.attention=dense may serve. "
     return (
-        f"{why}{other}Training one document at a time is safe: "
-        "packing=none batch_size=1 (accumulate=N keeps the effective batch)."
+        f"Attention was {base.backend}; model.attention=dense may serve. Training one document at "
+        "a time is safe: packing=none batch_size=1 (accumulate=N keeps the effective batch)."
     )

@@ -12,7 +12,6 @@ from graftlab.registry import group
 if TYPE_CHECKING:
     import torch
 
-    from graftlab.adapters.lora import Lora
     from graftlab.types import Batch
 
 
@@ -81,7 +80,10 @@ class Objective(ABC):
         return False
 
     def asks_base(self, *, validating: bool = False) -> bool:
-        """Whether `terms` (`validation` when `validating`) ask `policy.reference` for the base."""
+        """Whether `terms` (`validation` when `validating`) ask `policy.reference` for the base.
+
+        Where training itself does, lora=none is refused: it leaves no base to ask.
+        """
         return False
 
     def base_batch(self, batch: Batch) -> Batch:
@@ -92,10 +94,6 @@ class Objective(ABC):
         """Files of conversations that are mixed into the training data as ANCHOR, and their share
         of all labels; None without any.
         """
-        return None
-
-    def obstacle(self, lora: Lora) -> str | None:
-        """Why it cannot train such an adapter, with the fix; None where it can."""
         return None
 
     def waits(self) -> str | None:

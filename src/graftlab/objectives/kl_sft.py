@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from graftlab.adapters.lora import Lora
     from graftlab.types import Batch
 
 DIRECTIONS = ("forward", "inverse")
@@ -85,15 +84,6 @@ class KLSFT(Objective):
 
     def asks_base(self, *, validating: bool = False) -> bool:
         return self.teacher is None
-
-    def obstacle(self, lora: Lora) -> str | None:
-        if self.teacher is not None or not lora.full:
-            return None
-        return (
-            "objective=kl-sft keeps to the base, which is the adapter switched off, and "
-            "lora=none trains the base itself: give objective.teacher=FOLDER (the same model "
-            "again, frozen), or train an adapter."
-        )
 
     def waits(self) -> str | None:
         return None if self.kl_budget is None else "kl_budget"

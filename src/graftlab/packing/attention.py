@@ -26,6 +26,7 @@ from torch.nn import functional
 from graftlab.errors import ModelError, require_choice
 from graftlab.packing.attention_segments import attend as segments
 from graftlab.packing.runs import find_runs
+from graftlab.types import STATEFUL
 
 ATTENTION = "graftlab_packed"
 """The name to load a model with; holds neither "sdpa" nor "flex_attention", for which transformers
@@ -34,8 +35,8 @@ would build a mask of its own."""
 BACKENDS = ("segments", "varlen", "dense")
 VARLEN_HEAD_DIM = 256
 """Widest head of the flash kernels behind varlen."""
-LAYER_TYPES = {"full_attention", "sliding_attention"}
-"""Kinds of decoder layers in which nothing but attention mixes positions."""
+LAYER_TYPES = {"full_attention", "sliding_attention", "dense", "sparse", "mlp", "moe", *STATEFUL}
+"""Kinds of decoder layers whose attention is computed here, if they have any."""
 
 
 def register() -> None:
@@ -51,14 +52,14 @@ def choose_backend(
     """The backend for `attention` (auto or a name) and the reason, in words for the log.
 
     `dtype` is the one attention computes in, `config` the text model's. Raises ConfigError where
-    the named backend cannot serve, ModelError where the model mixes positions outside attention.
+    the named backend cannot serve, ModelError where the model attends in a way of its own.
     """
     require_choice("model.attention", attention, ("auto", *BACKENDS))
     foreign = sorted(set(getattr(config, "layer_types", None) or ()) - LAYER_TYPES)
     if foreign:
         raise ModelError(
-            f"This model has layers of kind {', '.join(foreign)}, which carry state from one "
-            "packed document to the next. Use a base with full or sliding-window attention."
+            f"This model has layers of kind {', '.join(foreign)}, whose attention is not known "
+            "here. Use a base with full or sliding-window attention."
         )
     device = torch.device(device)
     obstacle = _varlen_obstacle(device, dtype, config)
@@ -222,7 +223,9 @@ _ATTEND = {"segments": segments, "varlen": varlen, "dense": dense}
 
 
 def _head_dim(config: Any) -> int:
-    named = getattr(config, "qk_head_dim", None) or getattr(config, "head_dim", None)
+    # Latent attention has a part with positions and one without.
+    parts = (getattr(config, f"qk_{part}_head_dim", None) or 0 for part in ("nope", "rope"))
+    named = getattr(config, "qk_head_dim", None) or sum(parts) or getattr(config, "head_dim", None)
     return int(named or config.hidden_size // config.num_attention_heads)
 
 

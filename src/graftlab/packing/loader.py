@@ -47,6 +47,8 @@ class PackedLoader:
         self.epoch, self.done = 0, 0
         self.mismatched: TokenSet | None = None
         """As many documents as `tokens` has, which the first batch of a step brings along."""
+        self.branched = tokens.branched
+        """Whether a document has branches behind a shared prompt."""
         self._units = tokens.label_weights if units is None else units
 
     def __len__(self) -> int:

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 from graftlab.errors import require_choice, require_range
 
-STRATEGIES = ("none", "first-fit", "best-fit")
+STRATEGIES = ("auto", "none", "first-fit", "best-fit")
 
 
 @dataclass(kw_only=True, slots=True)
 class Packing:
-    """`packing=none|first-fit|best-fit`."""
+    """`packing=auto|none|first-fit|best-fit`."""
 
-    strategy: str = "best-fit"
-    """none: one document a row; first-fit and best-fit: several, first or tightest row first."""
+    strategy: str = "auto"
+    """none: one document a row; first-fit and best-fit: several, first or tightest row first;
+    auto: best-fit, and none where the base has layers that carry state along the row."""
     max_length: int = 2048
     """Longest row in tokens; a longer document is dropped or refused (data.over_limit)."""
     share_prompts: bool = True
@@ -34,7 +35,8 @@ def plan_rows(lengths: Sequence[int], packing: Packing) -> list[list[int]]:
 
     first-fit takes the documents in their given order and fills the first row with room;
     best-fit takes the longest first and fills the row that it leaves least room in. Both depend on
-    nothing but their arguments. About 2 us (best-fit) or 6 us (first-fit) a document.
+    nothing but their arguments. About 2 us (best-fit) or 6 us (first-fit) a document. `auto` is
+    taken for best-fit.
     """
     sizes = [int(length) for length in lengths]
     assert all(0 < size <= packing.max_length for size in sizes), "over_limit is applied before"

@@ -52,6 +52,11 @@ def question_of(
     cache = cache or LookupCache()
     base = cache.base(spec)
     notes = list(cache.documents(spec).notes)
+    if kinds := spec.model.stateful_layers():
+        notes.append(
+            f"Of its {', '.join(kinds)} layers the weights are counted, but not what they keep for "
+            "the backward pass: leave room in memory."
+        )
     knobs = Knobs(
         spec.batch_size,
         spec.accumulate,
@@ -168,7 +173,7 @@ def _advised(spec: TrainSpec, shape: Shape, load: Workload) -> AdvisedRun:
         p95=ordered[round(0.95 * (len(ordered) - 1))],
         over_limit=load.budget.over_limit,
         early_stopping=bool(spec.callbacks.waiting),
-        packed=spec.packing.strategy != "none",
+        packed=spec.packing.strategy != "none" or bool(spec.model.stateful_layers()),
     )
 
 

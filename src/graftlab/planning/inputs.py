@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from graftlab.adapters.renamed import names_taken_for_experts
 from graftlab.adapters.targets import adapted_modules, modules_in, targets_in
+from graftlab.data.takes import require_kinds
 from graftlab.models.metadata import ModelMetadata
 from graftlab.planning.shape import Adapted, Shape, measure
 from graftlab.planning.workload import Documents, guess_documents
 from graftlab.recipes.dataset import ensure_dataset
+from graftlab.registry import name_of
 from graftlab.training.spec import TrainSpec
 from graftlab.training.teacher import num_weights
 
@@ -23,10 +26,18 @@ NO_LIMIT = 2**31 - 1
 def shape_of(base: ModelMetadata, spec: TrainSpec, rank: int) -> Shape:
     """Counts of the base with the configured adapter at `rank`. Raises ConfigError."""
     tied = bool(base.config.get("tie_word_embeddings")) or "lm_head.weight" not in base.tensors
-    modules = modules_in(base.tensors, tied=tied)
+    modules = modules_in(base.tensors, tied=tied, taken=names_taken_for_experts(base.config))
     names = adapted_modules(modules, targets_in(modules, spec.lora))
     whole = spec.lora.full
-    adapted = Adapted(names, 0 if whole else rank, spec.lora.dora, spec.lora.modules_to_save)
+    lora = spec.lora
+    adapted = Adapted(
+        names,
+        0 if whole else rank,
+        lora.dora,
+        lora.modules_to_save,
+        lora.rank_pattern,
+        tokens=len(set(lora.trainable_tokens)),
+    )
     shape = measure(base.tensors, base.config, adapted, name=base.name, source=base.source)
     return replace(
         shape,
@@ -41,7 +52,6 @@ def read_documents(spec: TrainSpec, base: ModelMetadata) -> Documents:
     """Lengths of the documents, counted or estimated; what a recipe makes is made first."""
     from graftlab.text.encode import encode
     from graftlab.training.anchors import drawn, read_anchors
-    from graftlab.training.setup import require_takes
 
     ensure_dataset(spec.data, tell=False)
     if not spec.data.has_files:
@@ -50,8 +60,8 @@ def read_documents(spec: TrainSpec, base: ModelMetadata) -> Documents:
         return Documents(lengths, labels, text, exact=False)
     tokenizer = _tokenizer(spec, base.folder) if base.folder else None
     found = spec.data.load(reserved=tokenizer.reserved if tokenizer else frozenset())
-    for rows, both in ((found.train, True), (found.valid, False)):
-        require_takes(spec, rows, both=both)
+    name, takes = name_of(spec.objective), spec.objective.takes
+    require_kinds(found.train, found.valid, takes=takes, objective=name)
     if tokenizer is None:
         valid_tokens = int(guess_documents(found.valid).lengths.sum())
         return replace(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from graftlab.adapters.patterns import value_for
 from graftlab.errors import ModelError
+from graftlab.models.stateful import stateful_layers
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -20,10 +22,10 @@ LAST = re.compile(r"(^|\.)(o|out|output|down|c|dense_4h_to_h|dense|fc2|w2|wo)(_?
 NAMES = {
     "hidden": ("hidden_size", "n_embd", "d_model"),
     "layers": ("num_hidden_layers", "n_layer", "num_layers"),
-    "heads": ("num_attention_heads", "n_head"),
     "vocab": ("vocab_size",),
 }
 """What is needed of a `config.json`, and the keys it may stand under."""
+HEADS = ("num_attention_heads", "n_head")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +77,19 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Adapted:
-    """What an adapter is put on: module names, rank, DoRA, and modules trained in full."""
+    """What an adapter is put on: module names, ranks, DoRA, modules and tokens trained in full."""
 
     modules: Collection[str]
     rank: int
     dora: bool = False
     saved: Collection[str] = ()
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    """Other ranks of some modules, as `lora.rank_pattern`."""
+    tokens: int = 0
+    """Rows of the embedding that are trained."""
+
+    def rank_of(self, module: str) -> int:
+        return value_for(self.ranks, module, self.rank)
 
 
 def measure(
@@ -90,9 +99,13 @@ def measure(
 
     Raises ModelError when `config` (of the text model) lacks a number that is needed.
     """
+    if "layers_block_type" in config:  # as long as the model is deep, where nothing says it
+        config = {"num_hidden_layers": len(config["layers_block_type"]), **config}
     found = {key: _first(config, keys, name) for key, keys in NAMES.items()}
-    hidden, heads = found["hidden"], found["heads"]
-    head_dim = int(config.get("head_dim") or hidden // heads)
+    hidden = found["hidden"]
+    has_heads = not stateful_layers(config, tensors) or any(map(config.get, HEADS))
+    heads = _first(config, HEADS, name) if has_heads else 0  # none in a Mamba
+    head_dim = int(config.get("head_dim") or hidden // max(heads, 1))
     key_heads = int(config.get("num_key_value_heads") or heads)
     experts = int(config.get("num_experts_per_tok") or 0)
     inner = int(config.get("intermediate_size") or config.get("n_inner") or 4 * hidden)
@@ -121,8 +134,9 @@ def measure(
 def trainable(tensors: Shapes, adapted: Adapted) -> int:
     """Parameters that are trained: A and B of each module, DoRA's magnitudes, whole modules."""
     total = 0
-    for out, into in _matrices(tensors, adapted.modules).values():
-        total += adapted.rank * (out + into) + (out if adapted.dora else 0)
+    for module, (out, into) in _matrices(tensors, adapted.modules).items():
+        total += adapted.rank_of(module) * (out + into) + (out if adapted.dora else 0)
+    total += adapted.tokens * (_embedding(tensors)[1] if adapted.tokens else 0)
     for ending in adapted.saved:
         inside = re.compile(rf"(^|\.){re.escape(ending)}\.")
         whole = [shape for name, shape in tensors.items() if inside.search(name)]
@@ -189,5 +203,5 @@ def _dora_work(tensors: Shapes, adapted: Adapted) -> int:
     """PEFT multiplies B and A out by sending an identity matrix through both."""
     if not adapted.dora:
         return 0
-    matrices = _matrices(tensors, adapted.modules).values()
-    return sum(adapted.rank * into * (into + out) for out, into in matrices)
+    matrices = _matrices(tensors, adapted.modules).items()
+    return sum(adapted.rank_of(name) * into * (into + out) for name, (out, into) in matrices)

@@ -1,7 +1,7 @@
-"""`lr=auto`, `lora.rank=auto` and `epochs=auto`: the numbers that `plan` advises, and why.
+"""`lr=auto`, `lora.rank=auto`, `epochs=auto`, `packing=auto`: what stands for `auto`, and why.
 
-They are found before a run is compared with others, so that run.yaml, sweeps and resuming know
-numbers only.
+It is found before a run is compared with others, so that run.yaml, sweeps and resuming know what is
+done only.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from graftlab.errors import AUTO, GraftlabError
+from graftlab.errors import AUTO, ConfigError, GraftlabError
 from graftlab.recipes.dataset import ensure_dataset
 from graftlab.training.guides import GUIDES, TINY, usual_epochs, usual_rank, usual_rate
 
 if TYPE_CHECKING:
+    from graftlab.models.base import ModelSpec
+    from graftlab.packing.plan import Packing
     from graftlab.training.spec import TrainSpec
 
 
@@ -21,13 +23,14 @@ def resolve_auto(spec: TrainSpec) -> list[str]:
     """Put numbers in place of `auto`; returns a line for each, with its reason.
 
     What depends on data that a recipe has yet to make stays as it is. Raises GraftlabError where
-    the data cannot be read.
+    the data cannot be read, and ConfigError where the base cannot do what is asked.
     """
-    said = []
+    said = resolve_packing(spec.packing, spec.model)
+    said += _one_row_a_pass(spec)
     if AUTO in (spec.epochs, spec.lora.rank):
         documents = _documents(spec)
         if documents is None:
-            return []
+            return said
         if spec.lora.rank == AUTO:
             spec.lora.rank = usual_rank(documents)
             said.append(f"lora.rank={spec.lora.rank} (auto: {documents:,} conversations)")
@@ -39,6 +42,32 @@ def resolve_auto(spec: TrainSpec) -> list[str]:
         spec.lr = usual_rate(parameters=parameters, scale=_scale(spec), full=spec.lora.full)
         said.append(f"lr={spec.lr:g} (auto: {_why(spec, parameters)})")
     return said
+
+
+def resolve_packing(packing: Packing, model: ModelSpec) -> list[str]:
+    """Settle `packing=auto`; a line for the log where the base decides it.
+
+    Raises ConfigError where rows are to be shared on a base whose layers carry state.
+    """
+    if packing.strategy == "none":
+        return []
+    kinds = ", ".join(model.stateful_layers())
+    if kinds and packing.strategy != AUTO:
+        raise ConfigError(
+            f"packing={packing.strategy}: the {kinds} layers of {model.name} carry state along the "
+            "row, from one conversation into the next. Leave packing out, or packing=none: one "
+            "conversation per row."
+        )
+    packing.strategy = "none" if kinds else "best-fit"
+    return [f"packing=none (auto: {kinds} layers carry state along the row)"] if kinds else []
+
+
+def _one_row_a_pass(spec: TrainSpec) -> list[str]:
+    """Micro-batches of one row where layers carry state; as many rows a step as before."""
+    if spec.batch_size == 1 or spec.packing.strategy != "none" or not spec.model.stateful_layers():
+        return []
+    spec.accumulate, spec.batch_size = spec.accumulate * spec.batch_size, 1
+    return [f"batch_size=1 accumulate={spec.accumulate}: one row a pass, as many rows a step"]
 
 
 def resolve_auto_now(spec: TrainSpec) -> list[str]:

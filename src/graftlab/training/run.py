@@ -35,6 +35,7 @@ from graftlab.training.announce import announce
 from graftlab.training.callbacks.recorder import HISTORY_WRITER, Recorder
 from graftlab.training.checkpoint import CheckpointStore, Saved
 from graftlab.training.device import matrix_peak
+from graftlab.training.drawn import draw_from_data
 from graftlab.training.finish import Finish
 from graftlab.training.fit import Fit
 from graftlab.training.flops import attended_length, flops_per_token
@@ -75,6 +76,7 @@ def _execute(spec: TrainSpec, folder: RunFolder, signals: Signals, observer: Obs
     resume = claim(spec, folder)
     setup = resolve_setup(spec, folder)
     with _open(setup) as (adapter, teacher):
+        draw_from_data(setup, adapter, resumed=resume is not None)
         compiled, compile_reason = whether_to_compile(setup, adapter.base)
         probe = _prove_isolation(setup, adapter)
         if setup.writes:
@@ -121,13 +123,14 @@ def _prove_isolation(setup: Setup, adapter: Adapter) -> str:
     """What the probes found, for the log. Raises LeakError when packed documents, or branches of
     one, see each other.
     """
-    autocast = setup.precision.autocast
-    if setup.spec.packing.strategy == "none" and setup.spec.batch_size == 1:
+    base, autocast = adapter.base, setup.precision.autocast
+    one_by_one = setup.spec.packing.strategy == "none" and setup.spec.batch_size == 1
+    if one_by_one and not base.stateful_layers:
         found = ["one document at a time: nothing to keep apart"]
     else:
-        found = [check_isolation(adapter.base, adapter, autocast=autocast)]
-    if setup.data.branched:
-        found.append(check_branches(adapter.base, adapter, autocast=autocast))
+        found = [check_isolation(base, adapter, autocast=autocast)]
+    if setup.plan.branched:
+        found.append(check_branches(base, adapter, autocast=autocast))
     return "; ".join(found)
 
 

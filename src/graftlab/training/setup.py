@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from graftlab.adapters.attach import check_lora
 from graftlab.console import say
 from graftlab.data.rejects import refused_row, write_rejects
-from graftlab.data.takes import KINDS, require_kind
+from graftlab.data.takes import KINDS, require_kinds
 from graftlab.errors import ConfigError
-from graftlab.registry import choice_of
+from graftlab.registry import name_of
 from graftlab.text.encode import encode
 from graftlab.training.anchors import mixed_in
 from graftlab.training.answers import answers_of
@@ -41,11 +41,6 @@ class Data:
     @property
     def fingerprint(self) -> str:
         return self.train.fingerprint + (self.valid.fingerprint if self.valid else "")
-
-    @property
-    def branched(self) -> bool:
-        """Whether a document of either set has branches behind a shared prompt."""
-        return any(tokens.branched for tokens in (self.train, self.valid) if tokens is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,10 +84,10 @@ def resolve_setup_like(first: Setup, spec: TrainSpec, folder: RunFolder) -> Setu
     """
     check_lora(spec.model, spec.lora)
     if spec.objective.takes != first.spec.objective.takes:
-        name, shared = _objective_of(spec), KINDS[first.spec.objective.takes]
+        name, shared = name_of(spec.objective), KINDS[first.spec.objective.takes]
         raise ConfigError(
             f"objective={name} learns from {KINDS[spec.objective.takes]}, and the data holds "
-            f"{shared}, which objective={_objective_of(first.spec)} learns from."
+            f"{shared}, which objective={name_of(first.spec.objective)} learns from."
         )
     check_validation(spec, first.data, tell=False)
     rejects = first.folder.path / "rejects.jsonl"
@@ -149,8 +144,8 @@ def read_data(spec: TrainSpec, folder: RunFolder, *, prompts: int, place: Proces
     taught = answers_of(spec, folder, tokenizer, place)
     rejects = folder.path / "rejects.jsonl"
     dataset = spec.data.load(reserved=tokenizer.reserved, rejects=rejects)
-    for rows, both in ((dataset.train, True), (dataset.valid, False)):
-        require_takes(spec, rows, both=both)
+    name, takes = name_of(spec.objective), spec.objective.takes
+    require_kinds(dataset.train, dataset.valid, takes=takes, objective=name)
     refused: set[str] = set()
 
     def tokens(conversations: Sequence[Conversation], name: str) -> TokenSet:
@@ -186,17 +181,6 @@ def read_data(spec: TrainSpec, folder: RunFolder, *, prompts: int, place: Proces
     valid = tokens(dataset.valid, "valid") if dataset.valid else None
     asked = [one for one in dataset.valid if one.where not in refused]
     return Data(tokenizer, train, valid, asked[:prompts])
-
-
-def require_takes(spec: TrainSpec, rows: Sequence[Conversation], *, both: bool) -> None:
-    """Raise DataError unless the objective learns from such rows; `both` asks for every label."""
-    takes = spec.objective.takes
-    require_kind(rows, takes=takes, objective=_objective_of(spec), both=both)
-
-
-def _objective_of(spec: TrainSpec) -> str:
-    """The name of the objective, as it is chosen."""
-    return choice_of(type(spec.objective)) or type(spec.objective).__name__
 
 
 def _tell(encoded: TokenSet, name: str, max_length: int) -> None:

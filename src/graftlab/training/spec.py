@@ -88,6 +88,11 @@ class TrainSpec:
         require_date("date", self.date)
         require_choice("compile", self.compile, ("auto", "on", "off"))
         self._check_objective()
+        if self.lora.full and getattr(self.optimizer, "lora_plus_ratio", None) is not None:
+            raise ConfigError(
+                "optimizer.lora_plus_ratio is the rate of an adapter's matrices B, and lora=none "
+                "has none: leave it out."
+            )
         if self.lora.full and self.trainer.strategy == "fsdp2":
             raise ConfigError(
                 "trainer=fsdp2 shards a frozen base, and lora=none trains all of it: use "
@@ -95,8 +100,12 @@ class TrainSpec:
             )
 
     def _check_objective(self) -> None:
-        if (obstacle := self.objective.obstacle(self.lora)) is not None:
-            raise ConfigError(obstacle)
+        if self.objective.asks_base() and self.lora.full:
+            raise ConfigError(
+                "the objective keeps to the base, which is the adapter switched off, and lora=none "
+                "trains the base itself: give objective.teacher=FOLDER (the same model again, "
+                "frozen), or train an adapter."
+            )
         key, validation = self.objective.waits(), self.callbacks.validation
         if key is not None and validation.every_epochs is None and validation.every_steps is None:
             raise ConfigError(

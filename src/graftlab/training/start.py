@@ -17,7 +17,7 @@ from graftlab.tracking.result import Result
 from graftlab.training.auto import resolve_auto, resolve_auto_now
 from graftlab.training.run_date import resolve_date
 from graftlab.training.spec import TrainSpec
-from graftlab.training.teacher import resolve_teacher_key
+from graftlab.training.teacher import resolve_objective
 from graftlab.training.trainer import LAUNCHED
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def run(spec: TrainSpec, *, observer: Observer | None = None) -> Result:
 def _run(spec: TrainSpec, observer: Observer | None) -> Result:
     prepare_process()
     folder = RunFolder(Path(spec.run_dir))
-    resolve_teacher_key(spec.objective)
+    resolve_objective(spec.objective)
     if folder.finished and spec.resume:
         resolve_auto_now(spec)  # to be compared with the run that is there
     else:

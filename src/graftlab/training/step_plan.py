@@ -28,6 +28,11 @@ class StepPlan:
     warmup_steps: int
     tokens_per_step: float  # over all processes
 
+    @property
+    def branched(self) -> bool:
+        """Whether a document of either set has branches behind a shared prompt."""
+        return self.train.branched or (self.valid is not None and self.valid.branched)
+
     def like(self, spec: TrainSpec) -> StepPlan:
         """The same rows for as many steps as `spec` wants."""
         total = spec.max_steps or spec.epochs * self.steps_per_epoch

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.adapters.artifact import TrainedModel, find_artifact
 from graftlab.adapters.attach import load_trained
+from graftlab.data.files import locate
 from graftlab.errors import ConfigError, ModelError
 from graftlab.models.folder import model_in
 
@@ -51,12 +52,15 @@ def asked(objective: Objective) -> TrainedModel | None:
     return None if path is None else find(path, base=getattr(objective, "base", None))
 
 
-def resolve_teacher_key(objective: Objective) -> None:
-    """Put the teacher's fingerprint into the objective, if it asks one.
+def resolve_objective(objective: Objective) -> None:
+    """Look for the files that an objective names, and put its teacher's fingerprint into it.
 
-    Raises ModelError where the teacher is missing, or no longer the one that the key is of.
+    Raises ConfigError for missing anchors, and ModelError where the teacher is missing, or no
+    longer the one that the key is of.
     """
     teacher = asked(objective)
+    if (anchored := objective.anchored()) is not None:
+        locate("objective.anchors", anchored[0])
     if teacher is None:
         return
     asking: Any = objective

@@ -98,7 +98,9 @@ def look(spec: InspectSpec) -> Inspection:
     from graftlab.packing.plan import plan_rows
     from graftlab.text.encode import encode
     from graftlab.text.show import shown_branches
+    from graftlab.training.auto import resolve_packing
 
+    settled = resolve_packing(spec.packing, spec.model)
     tokenizer = spec.model.load_tokenizer()
     data = spec.data.load(reserved=tokenizer.reserved)
     turns, limit = spec.data.train_turns, spec.packing.max_length
@@ -122,7 +124,7 @@ def look(spec: InspectSpec) -> Inspection:
 
     over = [(where(i), int(tokens.lengths[i])) for i in (~inside).nonzero()[0]]
     return Inspection(
-        notes=[*tokenizer.notes, *data.notes, *_notes(tokens, data.train)],
+        notes=[*settled, *tokenizer.notes, *data.notes, *_notes(tokens, data.train)],
         shown=[
             Shown(
                 where(i),

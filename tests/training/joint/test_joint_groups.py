@@ -27,6 +27,8 @@ from joint_runs import varied
     [
         ({"lora": Lora(dora=True)}, "lora.dora"),
         ({"lora": Lora(modules_to_save=["lm_head"])}, "lora.modules_to_save"),
+        ({"lora": Lora(init="eva")}, "lora.init=eva"),
+        ({"lora": Lora(trainable_tokens=["!"])}, "lora.trainable_tokens"),
         ({"lora": Lora(targets=["q_proj", "lm_head"])}, "lm_head lies outside"),
         ({"lora": Lora(targets=["embed_tokens"])}, "embed_tokens lies outside"),
         ({"trainer": TrainerSpec(strategy="ddp", devices=2)}, "trainer.strategy=ddp"),

@@ -107,6 +107,10 @@ def _obstacle(spec: TrainSpec) -> str | None:
         return "lora.dora: DoRA divides by a norm of base and update, which cannot be stacked"
     if lora.modules_to_save:
         return "lora.modules_to_save: modules trained in full are not an update of a shared base"
+    if lora.init == "eva":
+        return "lora.init=eva: its weights are drawn from the data by one run at a time"
+    if lora.trainable_tokens:
+        return "lora.trainable_tokens: rows of the embedding are not an update of a shared base"
     targets = lora.targets if isinstance(lora.targets, list) else []
     outside = [name for name in targets if EMBEDDING.search(name) or HEAD.search(name)]
     if outside:

@@ -106,7 +106,7 @@ def _execute(party: _Party, signals: Signals) -> Iterator[RunEnded]:
 def _prove_isolation(host: Host, runs: Sequence[JointRun]) -> str:
     """What the probe found of their adapters, for the log. Raises LeakError."""
     adapters = [run.adapter for run in runs]
-    autocast, branched = host.shared.precision.autocast, host.shared.data.branched
+    autocast, branched = host.shared.precision.autocast, host.shared.plan.branched
     found = [check_apart(host.base, adapters, autocast=autocast, branches=branched)]
     if branched:
         found.append(check_branches(host.base, None, autocast=autocast))

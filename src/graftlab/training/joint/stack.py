@@ -215,7 +215,7 @@ def require_stackable(adapter: Adapter) -> None:
                 "Use launcher=local, or other lora.targets."
             )
         plain = type(layer) is Linear and type(base) is nn.Linear and not layer.lora_variant
-        if not plain or adapter.saved:
+        if not plain or adapter.saved or adapter.tokens:
             raise ConfigError(
                 f"{name} is a {type(base).__name__} under {_kind(layer)}: only LoRA on linear "
                 "layers trains jointly. Use launcher=local, or other lora.targets."

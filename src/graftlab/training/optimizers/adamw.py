@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     import torch
 
 
+UP = (".lora_B.weight", ".b_transpose")
+"""How the names of the matrices B of an adapter end, by the library it is of."""
+
+
 @choice("adamw")
 @dataclass(kw_only=True, slots=True)
 class AdamW(OptimizerSpec):
@@ -26,6 +30,8 @@ class AdamW(OptimizerSpec):
     """Decay of the second moment."""
     eps: float = 1e-8
     """Added to the denominator."""
+    lora_plus_ratio: float | None = None
+    """LoRA+ (arXiv 2402.12354): the matrices B learn at lr x this ratio; null for lr."""
 
     def __post_init__(self) -> None:
         OptimizerSpec.__post_init__(self)
@@ -33,17 +39,25 @@ class AdamW(OptimizerSpec):
         require_range("optimizer.beta1", self.beta1, least=0, most=0.99999)
         require_range("optimizer.beta2", self.beta2, least=0, most=0.999999)
         require_range("optimizer.eps", self.eps, above=0)
+        require_range("optimizer.lora_plus_ratio", self.lora_plus_ratio, above=0)
 
     def build(self, named: Named, *, lr: float) -> torch.optim.Optimizer:
         import torch
 
         from graftlab.training.split import SplitAdamW
 
-        matrices = [parameter for _, parameter in named if parameter.ndim >= 2]
+        ratio = self.lora_plus_ratio
+        fast = [p for name, p in named if ratio is not None and name.endswith(UP)]
+        taken = {id(parameter) for parameter in fast}
+        matrices = [p for _, p in named if p.ndim >= 2 and id(p) not in taken]
         vectors = [parameter for _, parameter in named if parameter.ndim < 2]
         groups = [
-            {"params": params, "weight_decay": decay}
-            for params, decay in ((matrices, self.weight_decay), (vectors, 0.0))
+            {"params": params, "weight_decay": decay, "lr": rate}
+            for params, decay, rate in (
+                (matrices, self.weight_decay, lr),
+                (fast, self.weight_decay, lr * (ratio or 1.0)),
+                (vectors, 0.0, lr),
+            )
             if params
         ]
         betas = (self.beta1, self.beta2)
