@@ -40,7 +40,7 @@ os.fsync = lambda descriptor: None  # no test cuts the power, and a run syncs fi
 gc.disable()  # until the tests are collected, which takes a third longer with it
 
 
-def pytest_collection_finish() -> None:
+def pytest_runtestloop() -> None:
     gc.enable()
 
 
