@@ -36,12 +36,16 @@ os.environ.update(
 os.environ.pop("WANDB_API_KEY", None)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # miniatures are too small to share between cores
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # and processes that share cores must not spin
-gc.disable()  # until the tests are collected, which takes a third longer with it
 os.fsync = lambda descriptor: None  # no test cuts the power, and a run syncs fifty files
+gc.disable()  # until the tests are collected, which takes a third longer with it
 
 
-def pytest_collection_finish() -> None:
+def pytest_runtestloop() -> None:
     gc.enable()
+
+
+_frozen: list[bool] = []
+"""Noted here, as `gc.get_freeze_count` counts a million objects each time."""
 
 
 def pytest_runtest_setup() -> None:
@@ -49,9 +53,10 @@ def pytest_runtest_setup() -> None:
 
     Every training collects garbage before it loads a base: a quarter of a second each, without.
     """
-    if "lightning" in sys.modules and not gc.get_freeze_count():
+    if "lightning" in sys.modules and not _frozen:
         gc.collect()
         gc.freeze()
+        _frozen.append(True)
 
 
 def pytest_sessionfinish() -> None:

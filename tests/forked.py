@@ -1,54 +1,36 @@
-"""Command lines in a new process that need not import the heavy libraries once more.
+"""Programs in a new process that need not import the heavy libraries once more.
 
 Importing PyTorch, Lightning and transformers takes a process four seconds. A server has done so,
-and each call runs in a fork of it: it finds what no test has changed, and changes nothing.
+and each program runs in a fork of it: it finds what no test has changed, and changes nothing.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
+import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+import traceback
 from functools import cache
-from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 HEAVY = ("torch", "lightning.pytorch", "transformers", "peft")
+"""Nothing of graftlab, which a program may take from elsewhere."""
 
 
-@dataclass(frozen=True)
-class Answered:
-    """What a process left."""
-
-    codes: list[int]
-    """The exit code of each command line."""
-    stdout: str
-    stderr: str
-
-
-def answered(lines: Sequence[Sequence[str]], *, folder: Path) -> Answered:
-    """What one new process in `folder` answers to command lines of graftlab, in turn."""
-    server = _server()
-    ours, theirs = server.Pipe(duplex=False)
-    with tempfile.TemporaryDirectory() as kept, ours:
+def python(program: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """What `python -c PROGRAM ARGUMENTS` in `folder` ends with; it has nothing to read."""
+    with tempfile.TemporaryDirectory() as kept:
         streams = Path(kept, "stdout"), Path(kept, "stderr")
-        process = server.Process(
-            target=_answer, args=(lines, folder, streams, dict(os.environ), theirs)
-        )
+        given = (program, arguments, folder, dict(os.environ), streams)
+        process = _server().Process(target=_run, args=given)
         process.start()
-        theirs.close()
-        codes: list[int] = []
-        with suppress(EOFError):
-            while True:
-                codes.append(ours.recv())
         process.join()
-        stdout, stderr = (file.read_text(encoding="utf-8") for file in streams)
-    assert len(codes) == len(lines), stderr
-    return Answered(codes, stdout, stderr)
+        out, err = (file.read_text(encoding="utf-8") for file in streams)
+    assert process.exitcode is not None
+    return subprocess.CompletedProcess(["-c", *arguments], process.exitcode, out, err)
 
 
 @cache
@@ -58,21 +40,25 @@ def _server() -> ForkServerContext:
     return server
 
 
-def _answer(
-    lines: Sequence[Sequence[str]],
+def _run(
+    program: str,
+    arguments: tuple[str, ...],
     folder: Path,
-    streams: tuple[Path, Path],
     environment: dict[str, str],
-    codes: Connection,
+    streams: tuple[Path, Path],
 ) -> None:
-    for number, file in enumerate(streams, 1):
-        with file.open("wb") as stream:
+    for number, file in enumerate((Path(os.devnull), *streams)):
+        with file.open("wb" if number else "rb") as stream:
             os.dup2(stream.fileno(), number)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-
-    from graftlab.cli.main import main
-
-    for line in lines:
-        codes.send(main(list(line)))
+    sys.argv = ["-c", *arguments]
+    sys.path.insert(0, "")
+    try:
+        exec(program, {"__name__": "__main__"})
+    except SystemExit:
+        raise
+    except BaseException:
+        traceback.print_exc()
+        sys.exit(1)

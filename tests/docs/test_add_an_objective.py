@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import forked
 from chats import chats
 
 ROOT = Path(__file__).parents[2]
@@ -54,11 +55,12 @@ def test_it_trains_and_logs_its_own_term(copy: Path, tmp_path: Path, qwen2_folde
     words += ["objective=dft", "objective.floor=0.1", "max_steps=2", "logger=csv", "precision=fp32"]
     words += ["callbacks.samples.prompts=0", f"hydra.run.dir={tmp_path / 'run'}"]
     both = (
-        "import sys; from graftlab.cli.main import main\n"
+        f"import sys; sys.path.insert(0, {str(copy / 'src')!r})\n"
+        "from graftlab.cli.main import main\n"
         "codes = main(sys.argv[1:]), main(['train', 'objective=dft', 'objective.flor=1'])\n"
         "print(codes)"
     )
-    done = call(copy, "-c", both, "train", *words)
+    done = forked.python(both, "train", *words, folder=copy)
     assert done.stdout.splitlines()[-1] == "(0, 2)", done.stderr
     assert "objective.floor" in done.stderr  # what the typo's key was meant to be
     with (tmp_path / "run" / "train_log.csv").open() as file:

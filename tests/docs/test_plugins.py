@@ -6,20 +6,25 @@ import csv
 import json
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import forked
 from afm_adapters import hf_run
 from chats import chats
-from forked import Answered, answered
 from graftlab.plugins import PLUGINS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^`([^`\n]+)`[^\n]*\n\n```(?:python|yaml)\n(.*?)```", re.DOTALL | re.MULTILINE)
+CALLS = (
+    "import json, sys; from graftlab.cli.main import main\n"
+    "print('CODES', [main(line) for line in json.loads(sys.argv[1])])"
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +38,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def called(home: Path, *lines: list[str]) -> Answered:
-    """What one new process answers to command lines, in turn."""
-    return answered(lines, folder=home)
+def called(home: Path, *lines: list[str]) -> tuple[list[int], subprocess.CompletedProcess[str]]:
+    """The exit codes of command lines that one new process answers in turn."""
+    done = forked.python(CALLS, json.dumps(lines), folder=home)
+    codes = [line for line in done.stdout.splitlines() if line.startswith("CODES")]
+    assert codes, done.stderr
+    return json.loads(codes[-1].removeprefix("CODES ")), done
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -56,7 +64,7 @@ def test_an_objective(home: Path, qwen2_folder: Path) -> None:
     line = training(home, qwen2_folder, *words, "hydra.run.dir=run")
     bare = [word for word in line if not word.startswith("plugins=")]
     forgotten = [word for word in bare if not word.startswith(("hydra.", "objective.gamma"))]
-    done = called(
+    codes, done = called(
         home,
         bare,
         [*forgotten, "resume=run"],
@@ -64,10 +72,9 @@ def test_an_objective(home: Path, qwen2_folder: Path) -> None:
         line,
         ["train", "--config-dir", "mine", "plugins=focal", "--help", "objective"],
     )
-    assert done.codes == [2, 2, 2, 0, 0], done.stderr
-    assert "`objective.gamma` is not a key" in done.stderr
+    assert codes == [2, 2, 2, 0, 0], done.stderr
     assert done.stderr.count("plugins=[MODULE]") == 2
-    assert "objective=focal: there is no class `focal`" in done.stderr
+    assert done.stderr.count("objective=focal: there is no class `focal`") == 2
     assert "Did you mean `objective.gamma`?" in done.stderr
     assert "How much less; 0 is plain cross-entropy." in done.stdout
     written = rows(home / "run")
@@ -79,8 +86,8 @@ def test_an_objective(home: Path, qwen2_folder: Path) -> None:
 def test_workers_of_a_sweep_import_it_too(home: Path, qwen2_folder: Path) -> None:
     words = ["-m", "plugins=[focal]", "objective=focal", "objective.gamma=0,2"]
     words += ["hydra.sweep.dir=swept", "launcher=local", "launcher.slots=1"]
-    done = called(home, training(home, qwen2_folder, *words))
-    assert done.codes == [0], done.stdout + done.stderr
+    codes, done = called(home, training(home, qwen2_folder, *words))
+    assert codes == [0], done.stdout + done.stderr
     losses = [float(rows(run)[-1]["loss"]) for run in sorted((home / "swept").glob("*/"))
               if (run / "train_log.csv").is_file()]  # fmt: skip
     assert len(set(losses)) == 2
@@ -90,9 +97,9 @@ def test_what_was_trained_with_it_answers_without(home: Path, qwen2_folder: Path
     words = ["plugins=[focal]", "objective=focal", "hydra.run.dir=once"]
     sample = ["sample", "adapter=once", "prompt=Who?", "generation.max_new_tokens=2"]
     train = training(home, qwen2_folder, *words)
-    assert called(home, train).codes == [0]
-    done = called(home, sample, [*train, "resume=once", "objective=sft"])
-    assert done.codes[0] == 0, done.stderr
+    assert called(home, train)[0] == [0]
+    codes, done = called(home, sample, [*train, "resume=once", "objective=sft"])
+    assert codes[0] == 0, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -137,13 +144,13 @@ def test_what_is_refused(
 def test_an_export_target(home: Path, tmp_path: Path) -> None:
     run = hf_run(tmp_path)
     line = ["export", "--config-dir", "mine", f"adapter={run}", "out=made", "target=npz"]
-    done = called(
+    codes, done = called(
         home,
         line,
         [*line, "plugins=npz", "target.compres=true"],
         [*line, "plugins=npz", "target.compress=true"],
     )
-    assert done.codes == [2, 2, 0], done.stderr
+    assert codes == [2, 2, 0], done.stderr
     assert "target=npz: there is no class `npz`" in done.stderr
     assert "Did you mean `target.compress`?" in done.stderr
     assert "matrices read back equal" in done.stdout
@@ -155,14 +162,14 @@ def test_a_logger(home: Path, qwen2_folder: Path) -> None:
     words = ["plugins=[jsonl]", "logger=[tensorboard,jsonl]", "hydra.run.dir=logged"]
     line = training(home, qwen2_folder, *words)
     line.remove("logger=csv")
-    done = called(
+    codes, done = called(
         home,
         [word for word in line if not word.startswith("plugins")],
         [*line, "logger.jsonl.fil=a"],
         [*line, "logger.jsonl.file=rows.jsonl"],
         ["train", "--config-dir", "mine", "plugins=jsonl", "--help", "logger"],
     )
-    assert done.codes == [2, 2, 0, 0], done.stderr
+    assert codes == [2, 2, 0, 0], done.stderr
     assert "Did you mean `logger.jsonl.file`?" in done.stderr
     assert "Name of the file in the run folder." in done.stdout
     text = (home / "logged" / "rows.jsonl").read_text()
@@ -178,7 +185,7 @@ def test_a_callback_and_one_of_lightnings(home: Path, qwen2_folder: Path) -> Non
     floor = ["callbacks=[default,loss-floor]", "callbacks.loss_floor.floor=99"]
     late = ["callbacks=[default,deadline]", "callbacks.deadline.hours=1e-9"]
     line = training(home, qwen2_folder, *names, "max_steps=9")
-    done = called(
+    codes, done = called(
         home,
         [*line, *floor, "callbacks.loss_floor.patienc=2"],
         [*line, "callbacks.loss_floor.patience=2"],
@@ -186,7 +193,7 @@ def test_a_callback_and_one_of_lightnings(home: Path, qwen2_folder: Path) -> Non
         [*line, *late, "hydra.run.dir=timed"],
         ["train", "--config-dir", "mine", *names, "--help", "callbacks"],
     )
-    assert done.codes == [2, 2, 0, 0, 0], done.stderr
+    assert codes == [2, 2, 0, 0, 0], done.stderr
     assert "Did you mean `callbacks.loss_floor.patience`?" in done.stderr
     assert "Turn it on with callbacks=[default,loss-floor]." in done.stderr
     assert "Steps below the floor before stopping." in done.stdout
@@ -205,8 +212,8 @@ def test_a_callback_remembers_over_a_pause_and_among_others(home: Path, qwen2_fo
     again = [*line, "resume=cut"]
     both = [*line, "-m", "callbacks.loss_floor.patience=2,4", "launcher=joint",
             "hydra.sweep.dir=together"]  # fmt: skip
-    done = called(home, short, again, both)
-    assert done.codes == [0, 0, 0], done.stdout + done.stderr
+    codes, done = called(home, short, again, both)
+    assert codes == [0, 0, 0], done.stdout + done.stderr
     result = json.loads((home / "cut" / "result.json").read_text())
     assert (result["steps"], result["stopped"]) == (3, "loss floor: below 99 for 3 steps")
     ends = [json.loads(file.read_text()) for file in (home / "together").glob("*/result.json")]

@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import forked
 from graftlab.errors import ConfigError, CrashError, GraftlabError, Interrupted
 from graftlab.registry import dump
 from graftlab.tracking.folder import RunFolder
@@ -260,8 +261,6 @@ def test_a_process_that_nobody_launched_needs_no_input(spec, tmp_path):
     """As a probe starts it: what there is for input may have ended long ago."""
     file = tmp_path / "spec.json"
     file.write_text(json.dumps(dump(replace(spec, max_steps=1))))
-    done = subprocess.run(
-        [sys.executable, "-m", "graftlab.training", str(file)],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True,
-    )  # fmt: skip
+    program = "import runpy; runpy.run_module('graftlab.training', run_name='__main__')"
+    done = forked.python(program, str(file), folder=tmp_path)
     assert done.returncode == 0, done.stderr
