@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from graftlab import plugins, registry
 from hostile import Attack
+from training_spec import small_spec
 
 HEAD = """
 from __future__ import annotations
@@ -175,3 +177,16 @@ def test_a_child_imports_nothing_of_the_current_folder(
     )
     assert done.returncode == 1 or done.returncode == 2, done.stderr
     assert not attack.marker.exists()
+
+
+def test_the_process_that_measures_a_sweep_imports_it_too(
+    attack: Attack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Specs are sent there whole, before anything of theirs is asked for."""
+    from graftlab.sweeps import step_counts
+
+    add(attack, "sent", f"@choice('sent')\n{MARK}class Mine(Objective):\n    ''''''{TERMS}")
+    plugins.load_plugins(["sent"], folders=[attack.folder / "options"])
+    monkeypatch.setattr(step_counts, "_may_share", lambda specs: True)  # here, not there
+    spec = replace(small_spec(attack.folder), objective=sys.modules["sent"].Mine())
+    assert step_counts.lengths_apart([spec, replace(spec, lr=0.5)]) is None
