@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -232,3 +233,21 @@ def test_what_counts_as_a_secret(name: str, secret: bool) -> None:
 def _texts(folder: Path) -> list[Path]:
     kinds = (".yaml", ".json", ".log", ".md", ".csv")
     return [path for path in folder.rglob("*") if path.is_file() and path.suffix in kinds]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"extra": {"comment": "a\ntouch marker"}},
+        {"extra": {"a\ntouch marker\n": True}},
+        {"account": "a\ntouch marker"},
+        {"partition": "a\rtouch marker"},
+    ],
+)
+def test_an_option_of_sbatch_is_one_line(values: dict[str, Any]) -> None:
+    """It becomes a line of a script of the shell, and a second one would be run."""
+    from graftlab.errors import ConfigError
+    from graftlab.sweeps.launchers.slurm import SlurmLauncher
+
+    with pytest.raises(ConfigError, match="must be one line"):
+        SlurmLauncher(**values)
