@@ -32,7 +32,12 @@ the shell tell, so that two SIGHUP are one."""
 
 
 def prepare_process() -> None:
-    """Set both in the environment. Read once, by libgomp when torch loads and by oneDNN later."""
+    """Set both in the environment. Read once, by libgomp when torch loads and by oneDNN later.
+
+    Python puts the current folder before all packages for a child that it starts with -m or -c; a
+    `json.py` in a folder of somebody's data is not to be imported.
+    """
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KEPT_KERNELS))
 

@@ -34,15 +34,14 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin
 
 from graftlab.errors import ConfigError, did_you_mean, require_range
-from graftlab.plugins import OWN_CLASS, load_inherited
+from graftlab.plugins import CHOICE, OWN_CLASS, group_of, load_inherited, types_of
 
 MARK = "choice"
 """The key of a dumped node that names its choice."""
@@ -84,11 +83,13 @@ def group(name: str) -> Callable[[Class], Class]:
 def choice(name: str) -> Callable[[Class], Class]:
     """Decorator of a class: it is the choice `name` of the group whose base it inherits.
 
-    Raises ConfigError where another class has that name already.
+    Raises ConfigError where another class has that name already, and for a class that cannot be.
     """
 
     def mark(cls: Class) -> Class:
-        own = next(g for base in cls.__mro__ for g in _GROUPS.values() if g.base is base)
+        own = _GROUPS[group_of(cls, name, groups(), mark=MARK)]
+        if not cls.__module__.startswith(f"{__package__}."):
+            _load_own(own)  # all names that are taken
         other = own.classes.setdefault(name, cls)
         if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ConfigError(
@@ -138,8 +139,7 @@ def choices(group: str) -> dict[str, type]:
     """Choice -> class of a group, all of them, sorted; nothing where there is no such group."""
     if group not in _GROUPS:
         return {}
-    for file in (conf_dir() / group).glob("*.yaml"):
-        _look_for(_GROUPS[group], file.stem)
+    _load_own(_GROUPS[group])
     load_rooms()
     return dict(sorted(_GROUPS[group].classes.items()))
 
@@ -160,9 +160,16 @@ def name_of(chosen: Any) -> str:
     return choice_of(type(chosen)) or type(chosen).__name__
 
 
+def _load_own(own: Group) -> None:
+    """Import all of graftlab's choices of a group."""
+    for file in (conf_dir() / own.name).glob("*.yaml"):
+        _look_for(own, file.stem)
+    _load_own_rooms()
+
+
 def _look_for(own: Group, name: str) -> None:
     """Import the module in which a choice of that name would be."""
-    if name in own.classes or not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
+    if name in own.classes or not CHOICE.fullmatch(name):
         return
     module = f"{own.package}.{name.replace('-', '_')}"
     if find_spec(module) is not None:
@@ -172,9 +179,14 @@ def _look_for(own: Group, name: str) -> None:
 @cache
 def load_rooms() -> None:
     """Import what folders add to groups and tables of others: ours, and the user's in a worker."""
+    _load_own_rooms()
+    load_inherited()
+
+
+@cache
+def _load_own_rooms() -> None:
     for file in sorted(Path(__file__).parent.glob("*/plugin.py")):
         importlib.import_module(f"{__package__}.{file.parent.name}.plugin")
-    load_inherited()
 
 
 def dump(spec: Any) -> Any:
@@ -254,7 +266,7 @@ def field_types(cls: type) -> dict[str, Any]:
 
 @cache
 def _declared(cls: type) -> dict[str, Any]:
-    hints = get_type_hints(cls)
+    hints = types_of(cls)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 

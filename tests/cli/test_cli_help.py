@@ -51,6 +51,26 @@ def test_help_of_a_group(doors: Doors) -> None:
     assert doors.knock("train", "--help", "lara").code == 2
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help", "lora.rank=3"],
+        ["lora.rank", "--help"],
+        ["max_steps=3", "model=hf", "--help", "lora"],
+        ["max_steps=3", "--help", "lora=dora"],
+    ],
+)
+def test_help_of_a_group_beside_other_words(words: list[str], doors: Doors) -> None:
+    seen = doors.knock("train", *words)
+    assert seen.code == 0, seen.err
+    assert "lora.rank " in seen.out
+    assert "model.path " not in seen.out
+
+
+def test_help_beside_plain_keys(doors: Doors) -> None:
+    assert "Choices, as group=option" in doors.knock("train", "max_steps=3", "--help").out
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_cfg_job_shows_the_run(verb: str, doors: Doors) -> None:
     seen = doors.knock(verb, "--cfg", "job")

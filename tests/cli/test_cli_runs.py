@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from graftlab.cli.space import swept_texts
-from graftlab.cli.sweep import corners
+from graftlab.cli.space import corners, swept_texts
 from graftlab.registry import dump
 from graftlab.sweeps.identity import sweep_name
 from graftlab.sweeps.ledger import Ledger

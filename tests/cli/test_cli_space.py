@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from chats import chats
 from graftlab.cli.overrides import read_arguments
-from graftlab.cli.preflight import sweep_values
+from graftlab.cli.preflight import CommandLine, sweep_values
 from graftlab.cli.schema import read_schema
 from graftlab.cli.space import dimension_of, read_space, swept_texts
+from graftlab.cli.sweep import read_sweep
 from graftlab.cli.validate import check_arguments
 from graftlab.errors import ConfigError
 from graftlab.registry import conf_dir
@@ -222,3 +225,28 @@ def test_the_ranges_of_the_guides() -> None:
     assert (found["lora.rank"].low, found["lora.rank"].high) == (8, 128)
     assert found["lora.rank"].integer
     assert (found["epochs"].low, found["epochs"].high, found["epochs"].log) == (1, 10, False)
+
+
+def test_a_sweep_over_experiments_is_read_with_one_of_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its numbers are the experiments', not those of the defaults, which no job has."""
+    data = chats(tmp_path / "chats.jsonl", 8)
+    typed = words("sweep=airoad-flavours", "data=jsonl", f"data.train={data}")
+    line = read_sweep(CommandLine(MENU, conf_dir()), typed)
+    assert (line.base.lr, line.base.max_steps) == (6e-5, 120)
+    assert "auto" not in "".join(capsys.readouterr())
+    jobs = [job for point in grid(line.dimensions) for job in line.drafts(point)]
+    assert [job.spec["lora"]["dora"] for job in jobs] == [False, True]
+
+
+def test_numbers_that_no_job_has_are_not_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = chats(tmp_path / "chats.jsonl", 8)
+    fixed = ["model=tiny", "data=jsonl", f"data.train={data}"]
+    command = CommandLine(MENU, conf_dir())
+    read_sweep(command, words(*fixed, "lr=auto", "seed=1,2"))
+    assert "lr=" in "".join(capsys.readouterr())
+    read_sweep(command, words(*fixed, "lr=auto,1e-3"))
+    assert "lr=" not in "".join(capsys.readouterr())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from omegaconf.errors import ConfigAttributeError
 
 from graftlab.cli.compose import Composer, build, compose
 from graftlab.cli.schema import read_schema
@@ -38,3 +39,9 @@ def test_points_are_what_composing_each_would_give(words: list[str]) -> None:
         jobs.append(dump(build(quick)))
         assert jobs[-1] == dump(build(whole))
     assert len({json.dumps(job) for job in jobs}) == len(points) > 1
+
+
+def test_a_key_that_an_option_lacks_is_refused() -> None:
+    composer = Composer("train", [], groups=["objective"])
+    with pytest.raises(ConfigAttributeError, match="temperature"):
+        composer.compose({"objective": "sft", "objective.temperature": "2.0"})

@@ -124,9 +124,10 @@ def test_what_is_refused(
     (tmp_path / "broken.py").write_text("1 / 0\n")
     (tmp_path / "needy.py").write_text("import not_installed\n")
     (tmp_path / "again.py").write_text(
+        "from dataclasses import dataclass\n"
         "from graftlab.objectives.sft import SFT\n"
         "from graftlab.registry import choice\n"
-        "@choice('sft')\nclass Mine(SFT): ...\n"
+        "@choice('sft')\n@dataclass(kw_only=True, slots=True)\nclass Mine(SFT): ...\n"
     )
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "asks.yaml").write_text("# @package _global_\nplugins: [focal]\n")

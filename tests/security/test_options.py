@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from hostile import Attack
 
@@ -68,6 +70,11 @@ def use(attack: Attack, content: str, *words: str, name: str = "experiment/evil.
         ("data: {train: ['${oc.env:OPENAI_API_KEY}']}\n", "data.train[0]"),
         ("rewriter: {url: 'https://evil.example/v1'}\n", "rewriter.url"),
         ("rewriter: {key_env: AWS_SECRET_ACCESS_KEY}\n", "rewriter.key_env"),
+        ("launcher: {setup: ['touch {marker}']}\n", "launcher.setup"),
+        (
+            "data: {prepare: {rewriter.url: 'https://evil.example/v1'}}\n",
+            "data.prepare.rewriter.url",
+        ),
     ],
 )
 def test_an_experiment_is_refused_by_key_and_file(
@@ -83,6 +90,28 @@ def test_an_experiment_is_refused_by_key_and_file(
     assert f"`{key}" in knock.err or key in knock.err, knock.err
     assert SECRET not in knock.out + knock.err
     assert not (attack.folder / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("model.trust_remote_code", "true,false"),
+        ("model.trust_remote_code", [True]),
+        ("hydra.callbacks.evil._target_", "evil.One,evil.Two"),
+        ("++hydra.callbacks", ["a", "b"]),
+        ("+hydra/callbacks", "mine,theirs"),
+        ("data.prepare.rewriter.url", ["https://evil.example/v1", "http://localhost/v1"]),
+        ("data.prepare.rewriter.key_env", "AWS_SECRET_ACCESS_KEY,OPENAI_API_KEY"),
+        ("data.prepare", ["{rewriter: {url: 'https://evil.example/v1'}}", "{}"]),
+        ("precision.compute", "\\${oc.env:HOME},fp32"),
+        ("launcher.setup", ["touch here"]),
+    ],
+)
+def test_the_space_of_a_sweep_is_judged(attack: Attack, key: str, values: object) -> None:
+    """Its entries become words of the command line, which may more than a file."""
+    content = GLOBAL + yaml.safe_dump({"sweep": {"space": {key: values}}})
+    line = use(attack, content, "-m", "experiment=evil", "lr=1e-3,1e-4")
+    attack.refused(*line, saying=f"experiment/evil.yaml: `sweep.space.{key}")
 
 
 @pytest.mark.parametrize("package", ["hydra", "hydra.callbacks", "_global_.hydra.callbacks"])
@@ -204,3 +233,21 @@ def test_what_counts_as_a_secret(name: str, secret: bool) -> None:
 def _texts(folder: Path) -> list[Path]:
     kinds = (".yaml", ".json", ".log", ".md", ".csv")
     return [path for path in folder.rglob("*") if path.is_file() and path.suffix in kinds]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"extra": {"comment": "a\ntouch marker"}},
+        {"extra": {"a\ntouch marker\n": True}},
+        {"account": "a\ntouch marker"},
+        {"partition": "a\rtouch marker"},
+    ],
+)
+def test_an_option_of_sbatch_is_one_line(values: dict[str, Any]) -> None:
+    """It becomes a line of a script of the shell, and a second one would be run."""
+    from graftlab.errors import ConfigError
+    from graftlab.sweeps.launchers.slurm import SlurmLauncher
+
+    with pytest.raises(ConfigError, match="must be one line"):
+        SlurmLauncher(**values)

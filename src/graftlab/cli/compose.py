@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.cli.secrets import refuse_secrets
+from graftlab.errors import ConfigError
 from graftlab.recipes.spec import PrepareSpec
-from graftlab.registry import choices, conf_dir, dump, groups, require_finite
+from graftlab.registry import choices, conf_dir, dump, field_types, groups, require_finite
 from graftlab.schemas import gathered, schema_of
 from graftlab.verbs.export import ExportSpec
 from graftlab.verbs.inspect import InspectSpec
@@ -58,8 +59,14 @@ def register() -> None:
 @cache
 def _store(group: str, name: str, schema: type) -> None:
     from hydra.core.config_store import ConfigStore
+    from omegaconf.errors import OmegaConfBaseException
 
-    ConfigStore.instance().store(group=group, name=name, node=schema)
+    field_types(schema)
+    try:
+        ConfigStore.instance().store(group=group, name=name, node=schema)
+    except OmegaConfBaseException as error:
+        where = f"{schema.__module__}.{schema.__qualname__}.{error.full_key}"
+        raise ConfigError(f"{where}: {str(error).splitlines()[0]}.") from error
 
 
 def compose(
@@ -106,9 +113,18 @@ class Composer:
         for key, text in point.items():
             if key not in self.groups:
                 value = _parsed(f"{key}={text}")
-                # Keys were checked before; those of a free dictionary may be new.
-                OmegaConf.update(cfg, key, value, merge=True, force_add=True)
+                OmegaConf.update(cfg, key, value, merge=True, force_add=_is_free(cfg, key))
         return cfg
+
+
+def _is_free(cfg: DictConfig, key: str) -> bool:
+    """Whether a key may be new: it lies in a dictionary that takes any, and in no class's node."""
+    from omegaconf import OmegaConf
+
+    parent = key.rpartition(".")[0]
+    while parent and (node := OmegaConf.select(cfg, parent)) is None:
+        parent = parent.rpartition(".")[0]
+    return bool(parent) and not dataclasses.is_dataclass(OmegaConf.get_type(node))
 
 
 def _parsed(override: str) -> Any:

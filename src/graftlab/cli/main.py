@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -200,12 +201,14 @@ def _flags(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def _help(choices: Schema, typed: Sequence[str], call: str) -> str:
-    group = typed[0].partition("=")[0] if typed else None
-    if group is None:
-        return verb_help(choices, call)
-    if group not in choices.under(""):
-        raise ConfigError(f"`{group}` is not a group.{did_you_mean(group, choices.under(''))}")
-    return group_help(choices, group, call)
+    """The keys of the group that was asked for, the first one without `=` if there is such."""
+    plain = [word for word in typed if "=" not in word]
+    named = [re.split(r"[=.]", word)[0] for word in [*plain, *(w for w in typed if "=" in w)]]
+    groups = choices.under("")
+    if plain and named[0] not in groups:
+        raise ConfigError(f"`{plain[0]}` is not a group.{did_you_mean(plain[0], groups)}")
+    told = (group_help(choices, name, call) for name in named if name in groups)
+    return next(filter(None, told), None) or verb_help(choices, call)
 
 
 def _show(command: CommandLine, flags: argparse.Namespace, words: Sequence[Argument]) -> None:

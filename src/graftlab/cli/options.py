@@ -38,6 +38,8 @@ RESERVED = {"hydra", "schema"}
 """Groups that are Hydra's and ours, not a user's."""
 HOSTS = {"localhost", "127.0.0.1", "::1", "api.openai.com"}
 """Where an option file may have texts sent."""
+_SPACE = re.compile(r"(?:^|\.)space\.")
+"""Places in the space of a sweep, whose texts are read as words of the command line are."""
 KEY_ENV = "OPENAI_API_KEY"
 
 Names = list[str]  # inside the class below, `list` is a method
@@ -176,20 +178,29 @@ def _values(value: Any, place: str) -> Iterator[str]:
     elif isinstance(value, list):
         for number, inner in enumerate(value):
             yield from _values(inner, f"{place}[{number}]")
+    elif isinstance(value, str) and "{" in value and _SPACE.search(place):
+        yield f"`{place}`: the space of a sweep holds values; braces would make keys of them."
     elif isinstance(value, str) and "${" in value:
         yield from _interpolation(value, place)
 
 
 def _key(key: str, value: Any, place: str) -> Iterator[str]:
-    if key in INSTANTIATE:
+    """What a key may not be or hold; those of a sweep's space are whole words, with dots."""
+    name = key.rpartition(".")[2]
+    given = value if isinstance(value, list) else [value]
+    if name in INSTANTIATE:
         yield f"`{place}` names code to be called, which no option file may."
-    elif key == "trust_remote_code" and value not in (None, False):
+    elif re.match(r"[+~]*hydra[./]", key):
+        yield f"`{place}` reaches into Hydra's node. {_HYDRA}"
+    elif name == "trust_remote_code" and any(item not in (None, False) for item in given):
         yield f"`{place}`: trust in code is given on each command line, {place}=true, by no file."
     elif place == "plugins":
         yield f"`{place}`: code is allowed on each command line, plugins=[MODULE], by no file."
-    elif key == "key_env" and value not in (None, KEY_ENV):
+    elif name == "setup" and value:
+        yield f"`{place}`: lines for a shell are given on each command line, by no file."
+    elif name == "key_env" and any(item not in (None, KEY_ENV) for item in given):
         yield f"`{place}`: what secret is sent is said on the command line ({place}={value})."
-    elif key == "url" and isinstance(value, str) and _host(value) not in HOSTS:
+    elif name == "url" and any(isinstance(u, str) and _host(u) not in HOSTS for u in given):
         yield f"`{place}`: where texts go is said on the command line ({place}={value})."
 
 

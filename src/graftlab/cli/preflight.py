@@ -19,6 +19,7 @@ from graftlab.cli.space import dimension_of, swept_texts
 from graftlab.console import say
 from graftlab.data.prepared import PreparedData
 from graftlab.errors import ConfigError, GraftlabError
+from graftlab.plugins import raised_in
 from graftlab.training.auto import resolve_auto
 from graftlab.training.optimizers.custom import CustomOptimizer
 from graftlab.training.spec import TrainSpec
@@ -165,7 +166,11 @@ def explained(command: CommandLine, overrides: Sequence[str]) -> Iterator[None]:
     except GraftlabError:
         raise
     except Exception as error:
-        message = explain(error, command.schema, overrides) or _switched_off(command, overrides)
+        message = (
+            explain(error, command.schema, overrides)
+            or raised_in(error)
+            or _switched_off(command, overrides)
+        )
         if message is None:
             raise
         raise ConfigError(message) from error

@@ -20,7 +20,7 @@ from graftlab.cli.overrides import Argument, read_arguments
 from graftlab.cli.schema import Schema
 from graftlab.cli.validate import check_arguments
 from graftlab.errors import ConfigError
-from graftlab.sweeps.space import Dimension, grid
+from graftlab.sweeps.space import Dimension, Point, grid, in_order, without_idle
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import IntervalSweep, Override
@@ -61,6 +61,33 @@ def swept_texts(dimension: Dimension) -> Sequence[str]:
     if dimension.choices is not None:
         return dimension.choices
     return [dimension.text(end) for end in dimension.ends]
+
+
+def corners(dimensions: Sequence[Dimension]) -> Iterator[Point]:
+    """A point for every listed value and every end of an interval, the rest at their first.
+
+    A conditional value comes with what it depends on, and only in points where it applies.
+    """
+    order, by_key = in_order(dimensions), {d.key: d for d in dimensions}
+    firsts = {d.key: swept_texts(d)[0] for d in dimensions}
+    seen: list[Point] = []
+    for dimension in dimensions:
+        for text in swept_texts(dimension):
+            whole = firsts | _needed(dimension, by_key) | {dimension.key: text}
+            point = without_idle(whole, order)
+            if point not in seen:
+                seen.append(point)
+                yield point
+
+
+def _needed(dimension: Dimension, by_key: Mapping[str, Dimension]) -> Point:
+    """What other keys must be, so that the dimension is swept."""
+    needed: Point = {}
+    while dimension.when is not None:
+        key, text = dimension.when
+        needed[key] = text
+        dimension = by_key[key]
+    return needed
 
 
 def read_space(

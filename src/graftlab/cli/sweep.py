@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from graftlab.cli.compose import Composer
 from graftlab.cli.overrides import Argument
-from graftlab.cli.preflight import CommandLine, built, check_parts, explained, verify
-from graftlab.cli.space import checked_word, dimension_of, read_space, swept_texts
+from graftlab.cli.preflight import CommandLine, built, check_parts, composed, explained, verify
+from graftlab.cli.space import checked_word, corners, dimension_of, read_space, swept_texts
 from graftlab.cli.sweep_dir import folder_of
 from graftlab.console import say
 from graftlab.data.prepared import PreparedData
@@ -25,7 +27,7 @@ from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.prefix_sharing import plan_line, plan_trunks
 from graftlab.sweeps.run import Order
 from graftlab.sweeps.source import Grid, Search, Source
-from graftlab.sweeps.space import Dimension, Point, grid, in_order, without_idle
+from graftlab.sweeps.space import Dimension, Point, grid
 from graftlab.sweeps.space import check as check_dimensions
 from graftlab.sweeps.step_counts import lengths_apart
 from graftlab.training.auto import resolve_auto_now
@@ -34,6 +36,8 @@ from graftlab.verbs.train import TrainCommand
 
 LEARNERS = ("tpe", "gp")
 """Searches that learn from the losses of earlier jobs."""
+WHOLE = {"experiment", "debug"}
+"""Groups whose options are whole runs: without one, a line says little of model and data."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -102,8 +106,7 @@ def read_sweep(command: CommandLine, words: Sequence[Argument]) -> SweepLine:
     """
     found = [(word, dimension_of(word.hydra, command.schema)) for word in words]
     fixed = [word for word, dimension in found if dimension is None]
-    swept = [dimension for _, dimension in found if dimension is not None]
-    base, stands_alone = _base(command, fixed, swept)
+    base, stands_alone = _base(command, words, fixed)
     space, when = base.sweep.space, base.sweep.when
     dimensions = read_space(words, space=space, when=when, schema=command.schema)
     _check(base, dimensions)
@@ -215,33 +218,6 @@ def _begun(line: SweepLine, drafts: Sequence[NewJob]) -> int:
     return sum(bool(job.progress) and job.identity in wanted for job in jobs)
 
 
-def corners(dimensions: Sequence[Dimension]) -> Iterator[Point]:
-    """A point for every listed value and every end of an interval, the rest at their first.
-
-    A conditional value comes with what it depends on, and only in points where it applies.
-    """
-    order, by_key = in_order(dimensions), {d.key: d for d in dimensions}
-    firsts = {d.key: swept_texts(d)[0] for d in dimensions}
-    seen: list[Point] = []
-    for dimension in dimensions:
-        for text in swept_texts(dimension):
-            whole = firsts | _needed(dimension, by_key) | {dimension.key: text}
-            point = without_idle(whole, order)
-            if point not in seen:
-                seen.append(point)
-                yield point
-
-
-def _needed(dimension: Dimension, by_key: Mapping[str, Dimension]) -> Point:
-    """What other keys must be, so that the dimension is swept."""
-    needed: Point = {}
-    while dimension.when is not None:
-        key, text = dimension.when
-        needed[key] = text
-        dimension = by_key[key]
-    return needed
-
-
 def may_have_valid(data: DataSpec) -> bool:
     """Whether runs will have validation losses, as far as it is known before data is read."""
     to_come = isinstance(data, PreparedData) and data.recipe is not None
@@ -254,16 +230,43 @@ def in_words(point: Mapping[str, str]) -> str:
     return " ".join(f"{key}={text}" for key, text in point.items())
 
 
+def _swept(
+    command: CommandLine, words: Sequence[Argument], fixed: Sequence[Argument]
+) -> tuple[list[Dimension], Point]:
+    """What is swept, typed or in the space of a sweep's option, and the first point of it.
+
+    Where the fixed words compose to nothing, the space is not known: what was typed then.
+    """
+    from omegaconf import OmegaConf
+
+    try:
+        sweep: Any = OmegaConf.to_container(composed(command, command.overrides(fixed)).sweep)
+        space, when = sweep["space"], sweep["when"]
+        dimensions = read_space(words, space=space, when=when, schema=command.schema)
+        return dimensions, next(corners(dimensions), {})
+    except GraftlabError:
+        typed = [d for word in words if (d := dimension_of(word.hydra, command.schema)) is not None]
+        return typed, {d.key: swept_texts(d)[0] for d in typed}
+
+
 def _base(
-    command: CommandLine, fixed: Sequence[Argument], typed: Sequence[Dimension]
+    command: CommandLine, words: Sequence[Argument], fixed: Sequence[Argument]
 ) -> tuple[TrainCommand, bool]:
     """The run without swept values, and True; with the first of each where it cannot be so."""
+    swept, first = _swept(command, words, fixed)
+    keys = {dimension.key for dimension in swept}
+
+    def tell(line: str) -> None:
+        """A number that `auto` became, unless jobs have others."""
+        if line.partition("=")[0] not in keys and not keys & {"model", "data"}:
+            say(line)
+
     overrides = command.overrides(fixed)
-    try:
-        return verify(command, overrides, tell=say), True
-    except GraftlabError:
-        firsts = [checked_word(d.key, swept_texts(d)[0], command.schema).hydra for d in typed]
-        return verify(command, [*overrides, *firsts]), False
+    if not keys & WHOLE:
+        with suppress(GraftlabError):
+            return verify(command, overrides, tell=tell), True
+    firsts = [checked_word(key, text, command.schema).hydra for key, text in first.items()]
+    return verify(command, [*overrides, *firsts]), False
 
 
 def _check(base: TrainCommand, dimensions: Sequence[Dimension]) -> None:

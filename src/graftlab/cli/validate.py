@@ -61,6 +61,8 @@ def check_arguments(words: Sequence[Argument], schema: Schema, *, multirun: bool
 
 def unknown_key(key: str, schema: Schema) -> str:
     """What to say about a key that no choice of this verb has."""
+    if key.partition(".")[0] == KEY:
+        return f"`{key}`: modules are named as {KEY}=[one,two]."
     if key.startswith("hydra"):
         return f"`{key}` is not a key of Hydra's: `graftlab {schema.verb} --cfg hydra` shows them."
     parent, _, name = key.rpartition(".")

@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 
 from graftlab.errors import GraftlabError
+from graftlab.plugins import load_inherited
 from graftlab.registry import dump
 from graftlab.sweeps.prefix_sharing import Length, regardless_of_length
 from graftlab.training.spec import TrainSpec
@@ -21,7 +22,8 @@ def lengths_apart(specs: Sequence[TrainSpec]) -> list[Length] | None:
     """
     if not _may_share(specs):
         return None
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=load_inherited) as pool:
         try:
             return pool.submit(lengths_of, specs).result()
         except BrokenProcessPool as error:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graftlab.console import say
-from graftlab.errors import GraftlabError, require_choice, require_range
+from graftlab.errors import ConfigError, GraftlabError, require_choice, require_range
 from graftlab.registry import choice
 from graftlab.sweeps.cluster import Cluster, slots_elsewhere
 from graftlab.sweeps.launchers.base import Launcher, LaunchRequest, Workers
@@ -58,6 +58,10 @@ class SlurmLauncher(Launcher):
         require_range("launcher.memory_gb", self.memory_gb, above=0)
         require_range("launcher.save_seconds", self.save_seconds, least=10)
         require_range("launcher.requeues", self.requeues, least=0)
+        options = {"partition": self.partition, "account": self.account}
+        for key, value in [*options.items(), *((f"extra.{k}", v) for k, v in self.extra.items())]:
+            if len(f"{key}{value}".splitlines()) > 1:
+                raise ConfigError(f"launcher.{key} must be one line: sbatch runs the next one.")
 
     @property
     def launch_name(self) -> str:
