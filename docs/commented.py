@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from graftlab.registry import conf_dir
+from graftlab.files.paths import conf_dir
 
 CONF = conf_dir()
 

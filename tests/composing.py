@@ -8,7 +8,8 @@ from graftlab.cli.compose import build, compose
 from graftlab.cli.overrides import read_arguments
 from graftlab.cli.schema import read_schema
 from graftlab.cli.validate import check_arguments
-from graftlab.registry import conf_dir, dump
+from graftlab.files.paths import conf_dir
+from graftlab.registry import dump
 
 
 def composed(verb: str, *typed: str) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graftlab.errors import ConfigError, require_choice, require_range
+from graftlab.files.paths import conf_dir
 from graftlab.limits import memory_bytes
-from graftlab.registry import conf_dir
 
 GIB = 2**30
 DTYPES = ("fp32", "bf16", "fp16")

@@ -41,6 +41,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 from graftlab.errors import ConfigError, did_you_mean, require_range
+from graftlab.files.paths import conf_dir
 from graftlab.plugins import CHOICE, OWN_CLASS, group_of, load_inherited, types_of
 
 MARK = "choice"
@@ -122,12 +123,6 @@ def members(cls: type) -> dict[str, type]:
     """Key -> class of what may stand in a collection: `early-stopping` has `early_stopping`."""
     found = choices(_COLLECTIONS[cls]) if cls in _COLLECTIONS else {}
     return {name.replace("-", "_"): member for name, member in found.items()}
-
-
-def conf_dir() -> Path:
-    """The folder of YAML groups: inside the installed package, or at the root of the repository."""
-    installed = Path(__file__).parent / "conf"
-    return installed if installed.is_dir() else Path(__file__).parents[2] / "conf"
 
 
 def groups() -> dict[str, type]:

@@ -15,7 +15,8 @@ from graftlab import __version__
 from graftlab.cli.compose import VERBS
 from graftlab.cli.schema import read_schema
 from graftlab.commands import commands
-from graftlab.registry import conf_dir, field_types
+from graftlab.files.paths import conf_dir
+from graftlab.registry import field_types
 
 if TYPE_CHECKING:
     from conftest import Doors

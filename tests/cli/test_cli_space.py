@@ -17,7 +17,7 @@ from graftlab.cli.space import dimension_of, read_space, swept_texts
 from graftlab.cli.sweep import read_sweep
 from graftlab.cli.validate import check_arguments
 from graftlab.errors import ConfigError
-from graftlab.registry import conf_dir
+from graftlab.files.paths import conf_dir
 from graftlab.sweeps.search import propose
 from graftlab.sweeps.space import Dimension, check, grid
 

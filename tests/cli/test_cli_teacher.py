@@ -11,8 +11,9 @@ from chats import chats
 from graftlab.cli.preflight import CommandLine, verify
 from graftlab.cli.schema import read_schema
 from graftlab.errors import GraftlabError
+from graftlab.files.paths import conf_dir
 from graftlab.models.fingerprint import fingerprint
-from graftlab.registry import conf_dir, dump
+from graftlab.registry import dump
 from graftlab.tracking.identity import identity
 from miniatures import miniature
 

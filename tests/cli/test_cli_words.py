@@ -135,7 +135,7 @@ def test_tokens_are_lists_of_text(typed: str, tokens: list[str]) -> None:
 def test_the_keys_of_free_text_exist() -> None:
     from graftlab.cli.compose import VERBS
     from graftlab.cli.schema import read_schema
-    from graftlab.registry import conf_dir
+    from graftlab.files.paths import conf_dir
 
     keys = {key for verb in VERBS for key in read_schema(verb, [conf_dir()]).dotted_keys()}
     assert keys >= TEXT | PATHS | TOKENS

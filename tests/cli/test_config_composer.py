@@ -10,7 +10,8 @@ from omegaconf.errors import ConfigAttributeError
 from graftlab.cli.compose import Composer, build, compose
 from graftlab.cli.schema import read_schema
 from graftlab.cli.space import dimension_of
-from graftlab.registry import conf_dir, dump
+from graftlab.files.paths import conf_dir
+from graftlab.registry import dump
 from graftlab.sweeps.space import grid
 
 SWEEPS = [

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from graftlab.cli.compose import build, compose
-from graftlab.registry import conf_dir, dump
+from graftlab.files.paths import conf_dir
+from graftlab.registry import dump
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 

@@ -21,7 +21,8 @@ from graftlab.cli.overrides import read_arguments
 from graftlab.cli.schema import read_schema
 from graftlab.cli.validate import check_arguments
 from graftlab.errors import ConfigError, GraftlabError
-from graftlab.registry import choices, conf_dir, dump, field_types, groups, restore
+from graftlab.files.paths import conf_dir
+from graftlab.registry import choices, dump, field_types, groups, restore
 from graftlab.training.spec import TrainSpec
 from graftlab.verbs.train import TrainCommand
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from graftlab.registry import conf_dir
+from graftlab.files.paths import conf_dir
 
 ROOT = Path(__file__).parents[2]
 TASK = yaml.safe_load((ROOT / "cloud" / "train.sky.yaml").read_text(encoding="utf-8"))

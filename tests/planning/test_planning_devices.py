@@ -11,8 +11,8 @@ import pytest
 
 from graftlab.cli.compose import build, compose
 from graftlab.errors import ConfigError
+from graftlab.files.paths import conf_dir
 from graftlab.machine import GIB, Machine, Rates, all_machines
-from graftlab.registry import conf_dir
 
 NAMES = sorted(path.stem for path in (conf_dir() / "machine").glob("*.yaml"))
 WANTED = {

@@ -15,9 +15,9 @@ from graftlab.cli.compose import build, compose
 from graftlab.cli.main import main
 from graftlab.cli.schema import read_schema
 from graftlab.errors import ConfigError
+from graftlab.files.paths import conf_dir
 from graftlab.planning.budget import refuse_over_budget
 from graftlab.planning.show import totals
-from graftlab.registry import conf_dir
 from graftlab.verbs.plan import PlanSpec, run
 from kept_logging import kept_logging
 

@@ -28,7 +28,7 @@ from graftlab.cli.validate import check_arguments
 from graftlab.data.prepared import PreparedData
 from graftlab.data.source import DataSpec
 from graftlab.errors import ConfigError, DataError
-from graftlab.files.paths import absolute
+from graftlab.files.paths import absolute, conf_dir
 from graftlab.recipes import dataset as module
 from graftlab.recipes.dataset import compose, ensure_dataset
 from graftlab.recipes.key import key_of
@@ -36,7 +36,7 @@ from graftlab.recipes.persona import Persona, default_frames
 from graftlab.recipes.rewriters.local import LocalRewriter
 from graftlab.recipes.sources import SourceSpec
 from graftlab.recipes.spec import PrepareSpec
-from graftlab.registry import conf_dir, dump, restore
+from graftlab.registry import dump, restore
 from graftlab.sweeps.step_counts import lengths_of
 from graftlab.text.frame import SHIPPED
 from kept_logging import kept_logging

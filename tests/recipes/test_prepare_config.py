@@ -17,13 +17,14 @@ from graftlab.cli.overrides import read_arguments
 from graftlab.cli.schema import read_schema
 from graftlab.cli.validate import check_arguments
 from graftlab.errors import ConfigError
+from graftlab.files.paths import conf_dir
 from graftlab.recipes.decontaminate import Decontaminate
 from graftlab.recipes.dedupe import Dedupe
 from graftlab.recipes.mix import Mix
 from graftlab.recipes.sources import SourceSpec
 from graftlab.recipes.spec import PrepareSpec
 from graftlab.recipes.split import Split
-from graftlab.registry import conf_dir, dump, restore
+from graftlab.registry import dump, restore
 from kept_logging import kept_logging
 from recipe_rows import read_lines, sentence, turns, write_lines
 

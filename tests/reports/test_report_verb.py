@@ -15,7 +15,8 @@ import yaml
 from graftlab.cli.compose import VERBS, build, compose
 from graftlab.cli.main import main
 from graftlab.errors import ConfigError
-from graftlab.registry import conf_dir, dump
+from graftlab.files.paths import conf_dir
+from graftlab.registry import dump
 from graftlab.reports.gather import gather
 from graftlab.reports.winner import scalar
 from graftlab.tracking.folder import read_config

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from graftlab.cli.compose import build, compose
-from graftlab.registry import conf_dir
+from graftlab.files.paths import conf_dir
 from graftlab.training.start import run
 
 OPTIONS = sorted(file.stem for file in (conf_dir() / "lora").glob("*.yaml"))

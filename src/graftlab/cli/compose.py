@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.cli.secrets import refuse_secrets
 from graftlab.errors import ConfigError
+from graftlab.files.paths import conf_dir
 from graftlab.recipes.spec import PrepareSpec
-from graftlab.registry import choices, conf_dir, dump, field_types, groups, require_finite
+from graftlab.registry import choices, dump, field_types, groups, require_finite
 from graftlab.schemas import gathered, schema_of
 from graftlab.verbs.export import ExportSpec
 from graftlab.verbs.inspect import InspectSpec

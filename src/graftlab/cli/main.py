@@ -34,8 +34,8 @@ from graftlab.cli.validate import check_arguments
 from graftlab.commands import commands
 from graftlab.errors import ConfigError, GraftlabError, Interrupted, did_you_mean
 from graftlab.files.disk import disk_trouble, names_no_home
+from graftlab.files.paths import conf_dir
 from graftlab.process import prepare_process, second_signal_ends
-from graftlab.registry import conf_dir
 from graftlab.terminal import go_on_without_stdout, printable, steady_streams, tell_traceback
 
 WORK = ("train", "prepare", "export")

@@ -25,8 +25,8 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult
 from omegaconf import OmegaConf
 
 from graftlab.errors import ConfigError
+from graftlab.files.paths import conf_dir
 from graftlab.files.reading import UnreadableError, load_yaml, read_text
-from graftlab.registry import conf_dir
 
 HARMLESS = {"run": {"dir"}, "sweep": {"dir"}}
 """What of Hydra's node an option file may hold: where a run or a sweep lies."""

@@ -102,3 +102,9 @@ def _below(text: str, here: str) -> str:
 def _parts(folder: Any) -> tuple[str, ...]:
     path = Path(folder) if isinstance(folder, str) else Path()
     return path.parts if path.is_absolute() else ()
+
+
+def conf_dir() -> Path:
+    """The folder of YAML groups: inside the installed package, or at the root of the repository."""
+    installed = Path(__file__).parents[1] / "conf"
+    return installed if installed.is_dir() else Path(__file__).parents[3] / "conf"
