@@ -23,7 +23,7 @@ TYPOS = {
     "lora=bf16-mixed": "Did you mean `precision=bf16-mixed`?",
     "epocs=3": "Did you mean `epochs`?",
     "rank=8": "Did you mean `lora.rank`?",
-    "objective.kl_lambda=0.1": "is not a key of graftlab train. objective has: ",
+    "objective.zeal=0.1": "is not a key of graftlab train. objective has: ",
     "schedule.warmup_rate=0.1": "Did you mean `schedule.warmup_ratio`?",
     "lorra.rank=8": "Did you mean `lora.rank`?",
     "lora.rnak=8": "Did you mean `lora.rank`?",

@@ -95,7 +95,7 @@ def test_cfg_job_with_values_and_references(doors: Doors) -> None:
         ("graftlab ", {*VERBS, *commands()}),
         ("graftlab to", {"toolkit"}),
         ("graftlab train precision=bf", {"precision=bf16", "precision=bf16-mixed"}),
-        ("graftlab train lora.ra", {"lora.rank="}),
+        ("graftlab train lora.ra", {"lora.rank=", "lora.rank_pattern."}),
         ("graftlab sample generation=", {"generation=creative", "generation=greedy"}),
         ("graftlab inspect acc", {"accumulate="}),
     ],
