@@ -237,7 +237,7 @@ def test_a_sweep_over_experiments_is_read_with_one_of_them(
     assert (line.base.lr, line.base.max_steps) == (6e-5, 120)
     assert "auto" not in "".join(capsys.readouterr())
     jobs = [job for point in grid(line.dimensions) for job in line.drafts(point)]
-    assert [job.spec["lora"]["dora"] for job in jobs] == [False, True]
+    assert [job.spec["lora"]["dora"] for job in jobs] == [False, True, False, True]
 
 
 def test_numbers_that_no_job_has_are_not_told(
