@@ -222,7 +222,7 @@ def test_they_train_jointly(anchored, tmp_path, monkeypatch):
 def test_a_plan_counts_them(anchored):
     from graftlab.models.metadata import read_metadata
 
-    documents, _, _ = read_documents(anchored, read_metadata(anchored.model))
+    documents = read_documents(anchored, read_metadata(anchored.model))
     setup = setup_of(anchored)
     assert documents.exact
     assert sorted(documents.lengths) == sorted(setup.data.train.lengths)
