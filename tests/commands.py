@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,8 +41,12 @@ def command(
 
 @contextmanager
 def python(program: str, *, folder: Path, **more: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A program; what is left of it at the end of the block is killed."""
-    streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    """A program; what is left of it at the end of the block is killed.
+
+    It hears Ctrl-C also where the tests were started in the background, which ignores it.
+    """
+    streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    streams["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(
         [sys.executable, "-c", program], cwd=folder, env=dict(os.environ), **{**streams, **more}
     ) as process:

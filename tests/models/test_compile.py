@@ -33,6 +33,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
     from torch._dynamo.backends.common import aot_autograd
 
     made: list[object] = []
+    torch._dynamo.utils.counters.clear()  # of other tests of this process
 
     def keep(graph: torch.fx.GraphModule, _: object) -> object:
         made.append(graph)
