@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import date
 
 import pytest
 
-from graftlab.data.split import content_hash, validation_mask
-from graftlab.types import Message
+from graftlab.data.split import content_hash, split_hash, validation_mask
+from graftlab.types import Conversation, Message
 
 HALF = 2**63
 
@@ -31,6 +32,40 @@ def test_where_one_text_ends_and_another_begins_counts() -> None:
     roles = {content_hash((Message(role, "a"),)) for role in ("user", "assistant")}
     assert len(roles) == 2
     assert content_hash((Message("user", "a"),)) != content_hash((Message("user", "a"),) * 2)
+
+
+def test_calls_and_reasoning_count_and_say_which_they_are() -> None:
+    def call(**arguments: object) -> dict[str, object]:
+        return {"id": "7", "function": {"name": "find", "arguments": arguments}}
+
+    turns = [
+        Message("assistant", "a"),
+        Message("assistant", "a", reasoning="why"),
+        Message("assistant", "a", tool_calls=(call(q=1),)),
+        Message("assistant", "a", tool_calls=(call(q=2),)),
+        Message("assistant", "a", tool_calls=(call(q=1),), reasoning="why"),
+    ]
+    assert len({content_hash([turn]) for turn in turns}) == len(turns)
+    named = {**call(q=1), "id": "8"}  # the same call under another id
+    again = Message("assistant", "a", tool_calls=(named,))
+    assert content_hash([again]) == content_hash([turns[2]])
+    day = Message("assistant", "a", tool_calls=(call(at=date(2026, 1, 2)),))  # as Parquet has them
+    text = Message("assistant", "a", tool_calls=(call(at="2026-01-02"),))
+    assert content_hash([day]) == content_hash([text])
+
+
+def test_a_prompt_keeps_its_answers_on_one_side_only_where_they_are_compared() -> None:
+    def asked(question: str, answer: str) -> tuple[Message, ...]:
+        return Message("user", question), Message("assistant", answer)
+
+    good, bad, other = asked("q", "good"), asked("q", "bad"), asked("p", "good")
+    assert split_hash(Conversation(good)) == content_hash(good)
+    assert split_hash(Conversation(good)) != split_hash(Conversation(bad))
+    prompt = content_hash(good[:1])
+    assert split_hash(Conversation(good, rejected=bad)) == prompt
+    assert split_hash(Conversation(bad, rejected=good)) == prompt
+    assert split_hash(Conversation(bad, desirable=False)) == prompt
+    assert split_hash(Conversation(other, rejected=bad)) != prompt
 
 
 @pytest.mark.parametrize(

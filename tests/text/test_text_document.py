@@ -51,6 +51,32 @@ def test_answers_that_begin_alike_do_not_share_what_is_trained() -> None:
     assert (tokens.labels != IGNORE).sum() == 6
 
 
+def test_weights_and_parts_of_a_tree_are_those_of_its_answers() -> None:
+    prompt = [1, 2, 3, 4]
+    tree = joined(
+        [
+            document(prompt, [5, 6], weight=0.5),
+            document(prompt, [7]),
+            document([1, 2, 8], [5, 6, 7], weight=2.0),
+        ],
+        (CHOSEN, REJECTED, PLAIN),
+    )
+    assert tree.segments is not None
+    assert tree.segments.dtype == np.int32
+    assert tree.segments.tolist() == [
+        *([1, -1, PLAIN], [2, 0, PLAIN], [4, 1, CHOSEN], [3, 1, REJECTED]),
+        [6, 0, PLAIN],
+    ]
+    assert tree.parts == (1, 6, 9)
+    tokens = shifted(tree)
+    assert tokens.input_ids.tolist() == [1, 2, 3, 4, 5, 4, 2, 8, 5, 6]
+    assert tokens.labels.tolist() == [*[IGNORE] * 3, 5, 6, 7, IGNORE, 5, 6, 7]
+    assert tokens.weights is not None
+    assert tokens.weights.dtype == np.float32
+    assert tokens.weights[tokens.labels != IGNORE].tolist() == [0.5, 0.5, 1, 2, 2, 2]
+    assert shifted(pair()).weights is None
+
+
 def test_prompts_with_nothing_in_common_are_two_roots() -> None:
     found = joined([document([1, 2], [5]), document([3, 2], [6])], (CHOSEN, REJECTED))
     assert found.segments is not None
