@@ -35,7 +35,7 @@ def main() -> None:
     rounds, steps, warm = arguments.rounds, arguments.steps, arguments.warm
     lines = heading("KL-SFT against SFT", rounds=rounds, steps=steps, warm=warm)
     if arguments.processor:
-        lines.insert(-1, "Seconds are those of the processor.")
+        lines[2] += " Seconds are the process's own processor seconds."
     with tempfile.TemporaryDirectory() as scratch:
         make(Path(scratch), profile=arguments.profile, documents=3 * steps)
         arena = Arena(Path(scratch), warm=warm)

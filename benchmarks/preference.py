@@ -63,11 +63,11 @@ def heading(arguments: argparse.Namespace) -> list[str]:
         "# DPO on pairs",
         "",
         f"{machine().rstrip('.')}, trl {version('trl')}; threads: {threads}. "
-        f"Every run is a process of its own, timed by {CLOCKS[arguments.processor]} over one pass over {arguments.pairs} "
-        f"pairs, the first {WARM} steps before it left out; rounds: {arguments.rounds}, begun by "
-        "another contestant each, medians. What computes the reference beforehand is not timed. "
-        "Ratios are to the fastest of TRL's ways. TRL's `padding_free` warns that it is not there "
-        "in this version, and pads.",
+        f"Every run is a process of its own, timed by {CLOCKS[arguments.processor]} over one pass "
+        f"over {arguments.pairs} pairs, the first step before it left out ({arguments.rounds} "
+        "rounds, each begun by another contestant; medians). Computing the reference beforehand "
+        "is not counted. Ratios are to the fastest of TRL's ways; its `padding_free` warns that "
+        "it is not there in this version, and pads.",
         "",
     ]
 

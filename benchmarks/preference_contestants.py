@@ -28,18 +28,17 @@ from workload import MAX_LENGTH
 
 TRL = "TRL DPOTrainer"
 SHARED = "graftlab"
-COMPILED = "graftlab, compile=on"
 APART = "graftlab, packing.share_prompts=false"
 SFT = "graftlab, objective=sft on the chosen answers"
-WARM = 2
+WARM = 1
 
 
-def ours(task: Task, *, compiled: bool = False, own: Mapping[str, Any] | None = None) -> Report:
+def ours(task: Task, *, own: Mapping[str, Any] | None = None) -> Report:
     """graftlab on the pairs: a row of them a step, `WARM` steps and one pass over all rows."""
     own = {"objective": "dpo", "data.train": task.workload.pairs, **(own or {})}
     lengths = _lengths(task, own)
     task.steps = WARM + _num_rows(lengths)
-    report = graftlab(task, compiled=compiled, own=own)
+    report = graftlab(task, own=own)
     each = statistics.mean(lengths)
     report.steps = [(tokens / each, seconds) for tokens, seconds in report.steps]
     return report
@@ -131,7 +130,6 @@ CONTESTANTS: dict[str, Callable[[Task], Report]] = {
     f"{TRL}, precomputed, a pair a pass": partial(trl, precompute=True, pairs=1, accumulate=3),
     APART: partial(ours, own={"packing.share_prompts": False}),
     SHARED: ours,
-    COMPILED: partial(ours, compiled=True),
     SFT: partial(ours, own={"objective": "sft", "data.preference": "chosen"}),
 }
 
