@@ -24,27 +24,43 @@ PACKAGES = ("torch", "transformers", "peft", "lightning")
 class Arena:
     """Measures contestants in turn, so that a slow minute of the machine hits all of them."""
 
-    def __init__(self, folder: Path, *, warm: int) -> None:
-        """`folder` holds the workload; the first `warm` steps of every run are left out."""
-        self.folder, self.warm = folder, warm
+    def __init__(
+        self, folder: Path, *, warm: int, script: str = "contestants.py", even: bool = True
+    ) -> None:
+        """`folder` holds the workload; the first `warm` steps of every run are left out.
+
+        `script` is who knows the contestants. With `even` steps, a run's speed is that of the
+        median step, else that of all steps together.
+        """
+        self.folder, self.warm, self.script, self.even = folder, warm, script, even
         self.speeds: dict[str, list[float]] = {}
         self.peaks: dict[str, list[float]] = {}
+        self.beyond: dict[str, list[float]] = {}
 
     def measure(self, names: Sequence[str], *, rounds: int, **options: Any) -> None:
-        """`rounds` runs of each contestant; `options` are fields of `contestants.Task`."""
-        self.speeds, self.peaks = {name: [] for name in names}, {name: [] for name in names}
+        """`rounds` runs of each contestant, every round begun by the next of them.
+
+        `options` are fields of `contestants.Task`.
+        """
+        self.speeds, self.peaks, self.beyond = ({name: [] for name in names} for _ in range(3))
         for turn in range(rounds):
-            for name in names:
+            first = turn % len(names)
+            for name in [*names[first:], *names[:first]]:
                 report = self._run(name, options)
-                steady = report["steps"][self.warm :]
-                speed = statistics.median(tokens / seconds for tokens, seconds in steady)
+                speed = self._speed(report["steps"][self.warm :])
                 self.speeds[name].append(speed)
                 self.peaks[name].append(report["peak_rss_mb"])
-                print(f"  round {turn + 1}: {name}: {speed:,.0f} tokens/s", flush=True)
+                self.beyond[name].append(report["peak_rss_mb"] - report["imported_mb"])
+                print(f"  round {turn + 1}: {name}: {shown(speed)} a second", flush=True)
+
+    def _speed(self, steady: list[tuple[float, float]]) -> float:
+        if self.even:
+            return statistics.median(units / seconds for units, seconds in steady)
+        return sum(units for units, _ in steady) / sum(seconds for _, seconds in steady)
 
     def _run(self, name: str, options: dict[str, Any]) -> dict[str, Any]:
         target = self.folder / "report.json"
-        command = [sys.executable, str(HERE / "contestants.py"), name, str(self.folder)]
+        command = [sys.executable, str(HERE / self.script), name, str(self.folder)]
         done = subprocess.run(
             [*command, json.dumps(options), str(target)],
             env={
@@ -64,25 +80,37 @@ class Arena:
         report: dict[str, Any] = json.loads(target.read_text(encoding="utf-8"))
         return report
 
-    def table(self, title: str, *, reference: str, unit: str = "tokens/s") -> list[str]:
-        """Medians, and the ratio to `reference` as the median over rounds, worst to best."""
+    def table(
+        self, title: str, *, reference: str, unit: str = "tokens/s", beyond: bool = False
+    ) -> list[str]:
+        """Medians, and the ratio to `reference` as the median over rounds, worst to best.
+
+        Memory is all that a process held, or what it took `beyond` its imports.
+        """
+        peaks = self.beyond if beyond else self.peaks
+        what = "beyond the imports" if beyond else "peak RSS"
         lines = [
             f"### {title}",
             "",
-            f"| | {unit} | speed ratio | (worst to best round) | peak RSS, MiB | memory ratio |",
+            f"| | {unit} | speed ratio | (worst to best round) | {what}, MiB | memory ratio |",
             "|---|---:|---:|---:|---:|---:|",
         ]
         for name, speeds in self.speeds.items():
             pairs = zip(speeds, self.speeds[reference], strict=True)
             ratios = sorted(mine / theirs for mine, theirs in pairs)
-            peak = statistics.median(self.peaks[name])
-            memory = peak / statistics.median(self.peaks[reference])
+            peak = statistics.median(peaks[name])
+            memory = peak / statistics.median(peaks[reference])
             lines.append(
-                f"| {name} | {statistics.median(speeds):,.0f} | "
+                f"| {name} | {shown(statistics.median(speeds))} | "
                 f"**{statistics.median(ratios):.2f}** | {ratios[0]:.2f} to {ratios[-1]:.2f} | "
                 f"{peak:,.0f} | {memory:.2f} |"
             )
         return [*lines, ""]
+
+
+def shown(speed: float) -> str:
+    """A speed with three digits at least."""
+    return f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"
 
 
 def heading(title: str, *, rounds: int, steps: int, warm: int) -> list[str]:

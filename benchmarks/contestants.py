@@ -6,12 +6,11 @@ Run as (the benchmarks do):
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import cycle, pairwise
@@ -40,27 +39,50 @@ class Task:
     """Optimizer steps, warm ones included."""
     batch_size: int = 1
     """Rows a step."""
+    processor: bool = False
+    """Count the process's own processor seconds, which other work on the machine adds little to
+    (graftlab and TRL's DPOTrainer)."""
+
+    def now(self) -> float:
+        """Seconds on the clock that counts."""
+        return time.process_time() if self.processor else time.perf_counter()
 
 
 @dataclass(kw_only=True, slots=True)
 class Report:
     """What a run measured; `steps` are (useful tokens, seconds), padding not counted."""
 
-    steps: list[tuple[int, float]] = field(default_factory=list)
+    steps: list[tuple[float, float]] = field(default_factory=list)
     peak_rss_mb: float = 0.0
+    imported_mb: float = 0.0
+    """Resident before anything was loaded, its packages imported; 0 where it was not asked."""
 
 
-def graftlab(task: Task, *, compiled: bool, objective: str = "sft") -> Report:
-    """The real thing: the verb `train`, its data path, its trainer and its callbacks."""
+def graftlab(task: Task, *, compiled: bool = False, own: Mapping[str, Any] | None = None) -> Report:
+    """The real thing: the verb `train`, its data path, its trainer and its callbacks.
+
+    `own` are overrides that go before those below.
+    """
+    import transformers.models.qwen2.modeling_qwen2  # noqa: F401  counted as an import
+
+    import graftlab.training.run  # noqa: F401  the same
     from graftlab.cli.compose import build, compose
+    from graftlab.tracking.result import resident_mb
+    from graftlab.training.observer import Observer
     from graftlab.training.start import run
+
+    report = Report(imported_mb=resident_mb())
+    seen = [(0.0, task.now())]
+
+    class Clock(Observer):
+        def after_step(self, row: dict[str, float]) -> None:
+            seen.append((row["tokens"], task.now()))
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "run"
         overrides = {
             "model": "hf",
             "model.path": task.workload.base,
-            "objective": objective,
             "data": "jsonl",
             "data.train": task.workload.chats,
             "data.valid_fraction": 0.0,
@@ -78,20 +100,16 @@ def graftlab(task: Task, *, compiled: bool, objective: str = "sft") -> Report:
             "batch_size": task.batch_size,
             "compile": "on" if compiled else "off",
             "run_dir": folder,
+            **(own or {}),
         }
         spec = build(
             compose("train", [f"{key}={value}" for key, value in overrides.items()])
         ).training()
-        result = run(spec)
-        assert result.compiled == compiled
-        with (folder / "train_log.csv").open() as file:
-            rows = [row for row in csv.DictReader(file) if row["tokens"]]
-    tokens = [0, *(int(row["tokens"]) for row in rows)]
-    seconds = [0.0, *(float(row["seconds"]) for row in rows)]
-    steps = [
-        (tokens[i + 1] - tokens[i], seconds[i + 1] - seconds[i]) for i in range(len(tokens) - 1)
-    ]
-    return Report(steps=steps, peak_rss_mb=result.peak_rss_mb)
+        result = run(spec, observer=Clock())
+    assert result.compiled == compiled
+    report.steps = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(seen)]
+    report.peak_rss_mb = result.peak_rss_mb
+    return report
 
 
 def hf_trainer(task: Task) -> Report:
@@ -198,7 +216,7 @@ def trl_trainer(task: Task) -> Report:
             _peft_model(task, attention="sdpa"),
             arguments,
             train_dataset=Dataset.from_list(packed),
-            processing_class=_tokenizer(task),
+            processing_class=tokenizer(task),
             callbacks=[Clock()],
         ).train()
     return report
@@ -301,20 +319,31 @@ def _register_stock() -> str:
     return "stock_per_document"
 
 
-def _peft_model(task: Task, *, attention: str) -> Any:
+def base_model(task: Task, *, attention: str) -> Any:
+    """The workload's base in transformers, fp32."""
     import torch
-    from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_pretrained(
+    return AutoModelForCausalLM.from_pretrained(
         task.workload.base, dtype=torch.float32, attn_implementation=attention
     )
-    config = LoraConfig(task_type="CAUSAL_LM", r=RANK, lora_alpha=2 * RANK, target_modules=TARGETS)
-    return get_peft_model(model, config).train()
 
 
-def _tokenizer(task: Task) -> Any:
+def lora_config() -> Any:
+    """What all train, for PEFT."""
+    from peft import LoraConfig
+
+    return LoraConfig(task_type="CAUSAL_LM", r=RANK, lora_alpha=2 * RANK, target_modules=TARGETS)
+
+
+def _peft_model(task: Task, *, attention: str) -> Any:
+    from peft import get_peft_model
+
+    return get_peft_model(base_model(task, attention=attention), lora_config()).train()
+
+
+def tokenizer(task: Task) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(task.workload.base)
@@ -338,20 +367,21 @@ CONTESTANTS: dict[str, Callable[[Task], Report]] = {
     "HF Trainer, flattening collator": hf_trainer,
     "TRL SFTTrainer, packed": trl_trainer,
     "plain loop, SDPA per document": plain_loop,
-    "graftlab, compile=off": lambda task: graftlab(task, compiled=False),
+    "graftlab, compile=off": graftlab,
     "graftlab, compile=on": lambda task: graftlab(task, compiled=True),
-    "graftlab, objective=kl-sft": lambda t: graftlab(t, compiled=False, objective="kl-sft"),
+    "graftlab, objective=kl-sft": lambda t: graftlab(t, own={"objective": "kl-sft"}),
     "plain loop, padded to max_length": lambda task: plain_loop(task, layout="max"),
     "plain loop, padded within the batch": lambda task: plain_loop(task, layout="batch"),
 }
 
 
-def main() -> None:
+def main(contestants: Mapping[str, Callable[[Task], Report]]) -> None:
+    """Run the one that the command line names, and write its report."""
     import torch
 
     name, folder, options, target = sys.argv[1:]
     task = Task(workload=Workload.at(Path(folder)), **json.loads(options))
-    report = CONTESTANTS[name](task)
+    report = contestants[name](task)
     if not report.peak_rss_mb:
         from graftlab.tracking.result import peak_rss_mb
 
@@ -361,4 +391,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(CONTESTANTS)

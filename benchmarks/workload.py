@@ -7,6 +7,7 @@ get the same documents from the same files, in the same rows.
 from __future__ import annotations
 
 import json
+import math
 import random
 import string
 from collections.abc import Callable, Mapping
@@ -25,6 +26,9 @@ CHATML = (
 )
 TEMPLATE_TOKENS = 30
 REPLY_TOKENS = 144
+PROMPT_TOKENS = 876
+SPREAD = 0.371
+"""Standard deviation of the logarithm of the seeds' lengths."""
 
 SHAPE = {
     "hidden_size": 384,
@@ -49,7 +53,7 @@ def chat_lengths(draw: random.Random) -> int:
 
 def seed_lengths(draw: random.Random) -> int:
     """The seeds' profile: median 1012, third quartile 1300, longest 3300 tokens."""
-    return min(3300, max(200, int(draw.lognormvariate(6.92, 0.371))))
+    return min(3300, max(200, int(draw.lognormvariate(6.92, SPREAD))))
 
 
 def short_lengths(draw: random.Random) -> int:
@@ -66,14 +70,17 @@ PROFILES: dict[str, Callable[[random.Random], int]] = {
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A base folder and a chat file, written by `make`."""
+    """A base folder, and files of chats or of pairs of answers, written by `make` or `make_pairs`.
+
+    One is there only after its own."""
 
     base: Path
     chats: Path
+    pairs: Path
 
     @classmethod
     def at(cls, folder: Path) -> Workload:
-        return cls(folder / "base", folder / "chats.jsonl")
+        return cls(folder / "base", folder / "chats.jsonl", folder / "pairs.jsonl")
 
     def documents(self) -> list[Tokens]:
         """The chats as graftlab encodes them: labels shifted, only replies labelled."""
@@ -101,13 +108,7 @@ def make(
     folder: Path, *, profile: str, documents: int, shape: Mapping[str, Any] = SHAPE
 ) -> Workload:
     """Write base and chats into `folder`; the same arguments write the same files."""
-    import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    workload = Workload.at(folder)
-    torch.manual_seed(0)
-    Qwen2ForCausalLM(Qwen2Config(**shape)).save_pretrained(workload.base)
-    _save_tokenizer(workload.base)
+    workload = _with_base(folder, shape)
     draw = random.Random(0)
     with workload.chats.open("w", encoding="utf-8") as file:
         for _ in range(documents):
@@ -118,6 +119,44 @@ def make(
             ]
             messages = [{"role": role, "content": content} for role, content in turns]
             file.write(json.dumps({"messages": messages}) + "\n")
+    return workload
+
+
+def make_pairs(folder: Path, *, pairs: int, shape: Mapping[str, Any] = SHAPE) -> Workload:
+    """Write base and pairs into `folder`: prompts of 876 tokens, answers of 144, on average.
+
+    Both spread as the seeds' lengths do. A prompt is at most as long as lets both answers lie in a
+    row with a copy of it each.
+    """
+    workload = _with_base(folder, shape)
+    draw = random.Random(0)
+
+    def length(mean: int, *, most: int) -> int:
+        return min(most, int(draw.lognormvariate(math.log(mean) - SPREAD**2 / 2, SPREAD)))
+
+    with workload.pairs.open("w", encoding="utf-8") as file:
+        for _ in range(pairs):
+            prompt = length(PROMPT_TOKENS, most=MAX_LENGTH // 2 - 3 * REPLY_TOKENS)
+            row = {"prompt": _turn("user", _letters(draw, prompt - TEMPLATE_TOKENS))}
+            for side in ("chosen", "rejected"):
+                answer = length(REPLY_TOKENS, most=2 * REPLY_TOKENS)
+                row[side] = _turn("assistant", _letters(draw, answer))
+            file.write(json.dumps(row) + "\n")
+    return workload
+
+
+def _turn(role: str, content: str) -> list[dict[str, str]]:
+    return [{"role": role, "content": content}]
+
+
+def _with_base(folder: Path, shape: Mapping[str, Any]) -> Workload:
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    workload = Workload.at(folder)
+    torch.manual_seed(0)
+    Qwen2ForCausalLM(Qwen2Config(**shape)).save_pretrained(workload.base)
+    _save_tokenizer(workload.base)
     return workload
 
 
