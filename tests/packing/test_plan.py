@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from graftlab.errors import ConfigError
 from graftlab.packing.plan import STRATEGIES, Packing, density, plan_rows
 
 PACKED = [strategy for strategy in STRATEGIES if strategy != "none"]
@@ -89,3 +90,17 @@ def test_planning_time_grows_almost_linearly(strategy: str) -> None:
 def test_a_document_longer_than_a_row_is_our_own_mistake() -> None:
     with pytest.raises(AssertionError, match="over_limit"):
         plan_rows([9], Packing(max_length=8))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_shortest_document_has_a_row(strategy: str) -> None:
+    assert plan_rows([1], Packing(strategy=strategy, max_length=2)) == [[0]]
+    rows = plan_rows([1, 2], Packing(strategy=strategy, max_length=2))
+    assert sorted(rows) == [[0], [1]]
+
+
+def test_keys_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"^packing\.max_length=1 "):
+        Packing(max_length=1)
+    with pytest.raises(ConfigError, match=r"^packing\.strategy=best "):
+        Packing(strategy="best")
