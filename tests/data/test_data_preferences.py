@@ -209,7 +209,7 @@ def test_an_objective_takes_one_kind_and_names_every_other_row() -> None:
         ([answer, label], "answers", ["a.jsonl:3: answers with a label", "objective=kto"]),
         ([pair, answer], "pairs", ["a.jsonl:1: answers alone", "objective=sft"]),
         ([label, pair], "labels", ["a.jsonl:2: pairs", "objective=dpo"]),
-        ([label, label], "labels", ["all 2 rows of data.train have the label true"]),
+        ([label, label], "labels", ["all 2 rows that are trained on have the label true, such as"]),
     ]:
         with pytest.raises(DataError) as caught:
             require_kind(rows, takes=takes, objective="x", both=True)

@@ -52,6 +52,8 @@ def test_tiny_bases_and_whole_models():
     assert "3.4 million parameters" in said[0]
     assert resolved(*LARGE_BASE, "lora=none")[0].lr == 2e-5
     assert usual_rate(parameters=10**6, scale=2.0, full=True) == 1e-3
+    assert usual_rate(parameters=10**6, scale=2.0, compares=True) == 1e-4
+    assert usual_rate(parameters=10**9, scale=2.0, compares=True) == 2e-5
 
 
 @pytest.mark.parametrize("documents", [20, SMALL, MEDIUM, LARGE])

@@ -141,7 +141,7 @@ class Unread:
             return refused
         names = [brief(key) for key in self.unknown]
         keys = "key " if len(names) == 1 else "keys "
-        hint = did_you_mean(names[0], _READ)
+        hint = did_you_mean(names[0], set(_READ) - {names[0]})
         return [
             *refused,
             f"unknown {keys}{', '.join(f'`{name}`' for name in names)}, which nothing reads: "

@@ -17,8 +17,10 @@ KINDS = {
 
 _INSTEAD = {
     "answers": "objective=sft trains on answers",
-    "pairs": "objective=dpo learns from pairs; data.preference=chosen trains on the chosen answers",
-    "labels": "objective=kto learns from labels; data.preference=chosen trains on the good answers",
+    "pairs": "objective=dpo learns from pairs; objective=sft data.preference=chosen trains on the "
+    "chosen answers",
+    "labels": "objective=kto learns from labels; objective=sft data.preference=chosen trains on "
+    "the good answers",
 }
 
 
@@ -51,6 +53,7 @@ def require_kind(
     if both and takes == "labels" and len(found) == 1:
         label = "true" if found.pop() else "false"
         raise DataError(
-            f"objective={objective} learns from good and bad answers, and all {len(rows)} rows of "
-            f"data.train have the label {label}: give rows of both, as from {rows[0].source}."
+            f"objective={objective} learns from good and bad answers, and all {len(rows)} rows that "
+            f"are trained on have the label {label}, such as {rows[0].where}: give rows of both, or "
+            "objective=sft data.preference=chosen for the good ones alone."
         )

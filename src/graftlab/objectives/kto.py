@@ -110,14 +110,14 @@ class KTO(Objective):
         return found
 
     def metrics(self, sums: Mapping[str, float], units: float) -> dict[str, float]:
-        """`margin` is that of the mean rewards of both sides; 0 where a side has no answer."""
+        """`margin` is that of the mean rewards of both sides; none where a side has no answer."""
         counts = {name: sums[f"{name}_answers"] for name in SIDES}
         rewards = {name: sums[f"rewards_{name}"] / (counts[name] or 1) for name in SIDES}
         both = all(counts.values())
         return {
             "loss": sums["loss"] / units,
             **accuracy(sums["accuracy"], units),
-            "margin": rewards["chosen"] - rewards["rejected"] if both else 0.0,
+            **({"margin": rewards["chosen"] - rewards["rejected"]} if both else {}),
             **({"nll": sums["nll"] / sums["nll_labels"]} if counts["chosen"] else {}),
             "kl": sums["kl"] / sums["kl_labels"],
         }

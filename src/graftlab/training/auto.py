@@ -39,7 +39,10 @@ def resolve_auto(spec: TrainSpec) -> list[str]:
             said.append(f"epochs={spec.epochs} (auto: {documents:,} conversations)")
     if spec.lr == AUTO:
         parameters = num_parameters(spec)
-        spec.lr = usual_rate(parameters=parameters, scale=_scale(spec), full=spec.lora.full)
+        compares = spec.objective.takes != "answers"
+        spec.lr = usual_rate(
+            parameters=parameters, scale=_scale(spec), full=spec.lora.full, compares=compares
+        )
         said.append(f"lr={spec.lr:g} (auto: {_why(spec, parameters)})")
     return said
 
@@ -110,6 +113,11 @@ def _scale(spec: TrainSpec) -> float:
 
 
 def _why(spec: TrainSpec, parameters: int) -> str:
+    tenth = "" if spec.objective.takes == "answers" else "; a tenth of it for preferences"
+    return _reason(spec, parameters) + tenth
+
+
+def _reason(spec: TrainSpec, parameters: int) -> str:
     if parameters < TINY:
         return f"a base of {parameters / 1e6:.1f} million parameters"
     if spec.lora.full:

@@ -27,12 +27,14 @@ def usual_rank(documents: int) -> int:
     return 16 if documents < MEDIUM else 32 if documents < LARGE else 128
 
 
-def usual_rate(*, parameters: int, scale: float, full: bool = False) -> float:
+def usual_rate(
+    *, parameters: int, scale: float, full: bool = False, compares: bool = False
+) -> float:
     """A learning rate within the ranges that `planning/advice.py` gives, to one digit.
 
     Between the guides' two products of rate and scale; 1e-3 for tiny bases; 2e-5 where all weights
-    of a large one are trained, as Alpaca did (github.com/tatsu-lab/stanford_alpaca).
+    of a large one are trained, as Alpaca did (github.com/tatsu-lab/stanford_alpaca). A tenth of it
+    where answers are compared: recipes of DPO with LoRA have 5e-6 to 5e-5.
     """
-    if parameters < TINY:
-        return 1e-3
-    return 2e-5 if full else float(f"{GUIDES / scale:.0e}")
+    rate = 1e-3 if parameters < TINY else 2e-5 if full else GUIDES / scale
+    return float(f"{rate / 10 if compares else rate:.0e}")
