@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from peft.tuners.lora.dora import DoraLinearLayer
 
 from graftlab.adapters.artifact import find_artifact
 from graftlab.adapters.lora import Lora
@@ -102,6 +104,43 @@ def test_every_strength_is_a_number(base: Base) -> None:
         with adapter.scaled(factor):
             assert logits(base).isfinite().all()
     assert torch.equal(logits(base), tuned)
+
+
+@torch.no_grad()
+def test_sampling_computes_norms_once_and_says_the_same(
+    base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At any strength, and nothing of it is left for the passes that follow."""
+    adapter = attach(base, Lora(rank=4, dora=True), seed=0, dtype=torch.float32)
+    with torch.enable_grad():
+        train(base, adapter, 5)
+    base.model.eval()
+    layers = [m for m in base.model.modules() if isinstance(m, DoraLinearLayer)]
+    ids, norm, norms = BATCH.input_ids[:, :6], torch.linalg.norm, []
+    monkeypatch.setattr(torch.linalg, "norm", lambda *a, **k: norms.append(a) or norm(*a, **k))
+
+    def read() -> tuple[torch.Tensor, int]:
+        """Logits of four passes, and how many numbers DoRA keeps for the next."""
+        with base.context() as context:
+            passes = [context.feed(ids[:, :3], last=1)]
+            passes += [context.feed(ids[:, place : place + 1], last=1) for place in (3, 4, 5)]
+            kept = sum(value.numel() for m in layers for value in m._dora_cache.values())
+        return torch.cat(passes, dim=1), kept
+
+    found, kept = read()
+    assert len(norms) == len(layers) > 0
+    assert kept == sum(layer.weight.numel() for layer in layers)  # norms, and no matrices
+    with monkeypatch.context() as patch:
+        patch.setattr("graftlab.models.hf_context.dora_norms_kept", lambda model: nullcontext())
+        norms.clear()
+        anew, _ = read()
+    assert len(norms) == 4 * len(layers)
+    torch.testing.assert_close(found, anew, rtol=0, atol=0)
+    with adapter.scaled(0.5):
+        softer, _ = read()
+    assert not torch.allclose(softer, found)
+    assert all(not layer._dora_cache for layer in layers)
+    torch.testing.assert_close(read()[0], found, rtol=0, atol=0)
 
 
 def test_an_adapter_that_divides_zero_by_zero_is_refused(base: Base, tmp_path: Path) -> None:

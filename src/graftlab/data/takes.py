@@ -53,7 +53,7 @@ def require_kind(
     if both and takes == "labels" and len(found) == 1:
         label = "true" if found.pop() else "false"
         raise DataError(
-            f"objective={objective} learns from good and bad answers, and all {len(rows)} rows that "
-            f"are trained on have the label {label}, such as {rows[0].where}: give rows of both, or "
-            "objective=sft data.preference=chosen for the good ones alone."
+            f"objective={objective} learns from good and bad answers, and all {len(rows)} rows "
+            f"that are trained on have the label {label}, such as {rows[0].where}: give rows of "
+            "both, or objective=sft data.preference=chosen for the good ones alone."
         )

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from graftlab.errors import ModelError
 from graftlab.models.context import Context
+from graftlab.models.dora import dora_norms_kept
 
 if TYPE_CHECKING:
     from graftlab.models.base import Base
@@ -63,6 +64,7 @@ class HFContext(Context):
 
     def __enter__(self) -> Self:
         self._open.enter_context(self._stock())
+        self._open.enter_context(dora_norms_kept(self._model))
         return self
 
     def __exit__(self, *error: object) -> None:
