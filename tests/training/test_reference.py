@@ -12,6 +12,7 @@ import torch
 
 from graftlab.adapters.attach import attach
 from graftlab.adapters.lora import Lora
+from graftlab.errors import DataError
 from graftlab.objectives.dpo import DPO
 from graftlab.objectives.kto import KTO
 from graftlab.objectives.policy import Policy
@@ -123,6 +124,11 @@ def test_prompts_keep_their_place_beside_other_answers():
     short = mismatched(answer_set([*long]), max_length=22)
     assert short.lengths.tolist() == [22, 5]
     assert (short.num_labels > 0).all()
+
+
+def test_a_single_answer_has_no_other_to_be_mixed_with() -> None:
+    with pytest.raises(DataError, match="a single row: give two or more"):
+        mismatched(answer_set(some_answers(5)[:1]), max_length=100)
 
 
 def test_mixed_answers_of_trees_read_the_branch_that_they_continue():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from graftlab.errors import DataError
 from graftlab.text.encode import TokenSet
 from graftlab.text.memmap_writer import fingerprint
 from graftlab.types import CHOSEN, IGNORE
@@ -22,8 +23,14 @@ def mismatched(tokens: TokenSet, *, max_length: int) -> TokenSet:
     """As many documents as `tokens` has, each one segment; answers are cut at `max_length` tokens.
 
     A prompt is what comes before a document's first label, an answer what follows from there to the
-    end of its segment.
+    end of its segment. Raises DataError for a single document, whose answer would be its own.
     """
+    if len(tokens) < 2:
+        raise DataError(
+            "The KL is estimated on prompts followed by the answer to another one, and one of the "
+            "two sets has a single row: give two or more to train on, and as many held out "
+            "(data.valid_fraction=0 holds out none)."
+        )
     ids, labels, lengths = [], [], []
     for index in range(len(tokens)):
         opening, _, _ = _parts(tokens[index])
