@@ -88,6 +88,10 @@ def _run(root: Path) -> Any:
 
 
 def child(root: Path, command: dict[str, Any], report: int) -> None:
+    import torch
+
+    # PyTorch makes its pool anew after a fork, and fails where two threads do so at once.
+    torch.set_num_threads(1)
     seen = 0
     mine = os.getpid()
 

@@ -100,11 +100,15 @@ def main() -> None:
 
 def life(spec: dict, command: dict) -> dict:
     """One child from birth to end: its exit code and its events."""
+    import torch
+
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "events.json"
         process = os.fork()
         if process == 0:
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # requests are not for it to read
+            # PyTorch makes its pool anew after a fork, and fails where two threads do so at once.
+            torch.set_num_threads(1)
             child(spec, command, report)
         status = os.waitpid(process, 0)[1]
         events = json.loads(report.read_text()) if report.exists() else []
