@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -326,6 +327,30 @@ def test_two_writers_at_once_leave_one_whole_set(tmp_path: Path) -> None:
         assert writer.returncode == 0
     names = sorted(entry.name for entry in tmp_path.iterdir())
     assert names == sorted(f"tokens-{key}" for key in range(40))
+
+
+def test_a_damaged_set_is_replaced_and_never_removed_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads meanwhile finds a set or none, not one that loses file after file."""
+
+    def write(value: int) -> None:
+        with drafting(tmp_path, "k") as draft:
+            assert draft is not None
+            publish(draft, tmp_path, "k", {n: np.full(3, value) for n in ARRAYS}, str(value))
+
+    write(1)
+    home, remove = tmp_path / "tokens-k", shutil.rmtree
+    (home / "labels.npy").write_bytes(b"damaged")
+    removed: list[Path] = []
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **how: removed.append(path) or remove(path))
+    write(2)
+    assert removed
+    assert home not in removed
+    found = read_arrays(tmp_path, "k")
+    assert found is not None
+    assert found[1] == "2"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tokens-k"]
 
 
 def test_a_whole_set_stays_when_another_is_written(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
@@ -115,7 +114,7 @@ def publish(
 ) -> None:
     """Make `draft` the set of `key`; arrays that do not lie in it yet are written.
 
-    A whole set that another process stored meanwhile stays. Raises OSError.
+    A whole set that another process stored meanwhile stays. Raises OSError where none is stored.
     """
     home = folder / f"tokens-{key}"
     for name, array in arrays.items():
@@ -124,14 +123,21 @@ def publish(
     shapes = {name: list(array.shape) for name, array in arrays.items()}
     (draft / "meta.json").write_text(json.dumps({"fingerprint": fingerprint, "shapes": shapes}))
     write_checksums(draft)
-    if not _is_whole(folder, key):
-        shutil.rmtree(home, ignore_errors=True)
     try:
-        os.rename(draft, home)
+        os.rename(draft, home)  # which fails where a folder lies that is not empty
+        return
     except OSError:
-        # Renaming onto a folder that is not empty fails: another process was first.
-        if not home.exists():
+        if not home.is_dir():
             raise
+    if _is_whole(folder, key):  # another process was first
+        return
+    # What is damaged is renamed away before it goes: removed in its place, it could be the set that
+    # another process has just stored, which somebody reads.
+    with scratch_folder(home, abandoned=_ABANDONED) as aside:
+        with suppress(OSError):
+            os.rename(home, aside)
+        with suppress(OSError):
+            os.rename(draft, home)
 
 
 def _is_whole(folder: Path, key: str) -> bool:

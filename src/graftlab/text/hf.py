@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import cached_property, partial
 from pathlib import Path
 from string import ascii_letters
 from typing import Any
@@ -14,12 +13,9 @@ from graftlab.text.limit import require_finite
 from graftlab.text.pieces import backend_bytes
 from graftlab.text.template import (
     functions,
-    rendered,
     template_text,
-    wants_text_arguments,
 )
-from graftlab.text.tokenizer import Tokenizer, fingerprint_of
-from graftlab.types import Message
+from graftlab.text.tokenizer import TemplateTokenizer, fingerprint_of
 
 DATED = (
     "{%- macro strftime_now(form) -%}{%- set shown = namespace(text=form) -%}"
@@ -36,7 +32,7 @@ _PROBES = (
 )
 
 
-class HFTokenizer(Tokenizer):
+class HFTokenizer(TemplateTokenizer):
     """What `AutoTokenizer` gives, checked against the tokenizer file itself.
 
     transformers picks a class by the model's type and may rebuild the pre-tokenizer, silently
@@ -108,20 +104,6 @@ class HFTokenizer(Tokenizer):
             "probe sentences); the file is used as it is",
         )
 
-    def render_text(
-        self,
-        messages: Sequence[Message],
-        *,
-        tools: Sequence[dict[str, Any]] = (),
-        generation_prompt: bool,
-    ) -> str:
-        calls = any(message.tool_calls for message in messages)
-        return rendered(
-            partial(self._apply, tools=tools, generation_prompt=generation_prompt),
-            messages,
-            text_arguments=calls and self._text_arguments,
-        )
-
     def _apply(
         self,
         turns: list[dict[str, Any]],
@@ -136,10 +118,6 @@ class HFTokenizer(Tokenizer):
             tokenize=False,
             **(self._dated(tools) if self.asks_date else {}),
         )
-
-    @cached_property
-    def _text_arguments(self) -> bool:
-        return wants_text_arguments(partial(self._apply, tools=(), generation_prompt=False))
 
     def _dated(self, tools: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """The template told our date; transformers hands it plain data only, and no functions."""

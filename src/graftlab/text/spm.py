@@ -6,7 +6,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,17 +17,14 @@ from graftlab.text.template import (
     DATE_FUNCTION,
     compile_template,
     functions,
-    rendered,
     template_text,
-    wants_text_arguments,
 )
-from graftlab.text.tokenizer import Tokenizer, fingerprint_of, marker_pattern
-from graftlab.types import Message
+from graftlab.text.tokenizer import TemplateTokenizer, fingerprint_of, marker_pattern
 
 _LAYOUT = "a\n\nb  c"
 
 
-class SentencePieceTokenizer(Tokenizer):
+class SentencePieceTokenizer(TemplateTokenizer):
     """A `tokenizer.model` and a template.
 
     Text is encoded without SentencePiece's "dummy prefix" (the space it would put in front of every
@@ -80,20 +77,6 @@ class SentencePieceTokenizer(Tokenizer):
                 user[piece] = index
         return control, user
 
-    def render_text(
-        self,
-        messages: Sequence[Message],
-        *,
-        tools: Sequence[dict[str, Any]] = (),
-        generation_prompt: bool,
-    ) -> str:
-        calls = any(message.tool_calls for message in messages)
-        return rendered(
-            partial(self._apply, tools=tools, generation_prompt=generation_prompt),
-            messages,
-            text_arguments=calls and self._text_arguments,
-        )
-
     def _apply(
         self,
         turns: list[dict[str, Any]],
@@ -109,10 +92,6 @@ class SentencePieceTokenizer(Tokenizer):
             eos_token=self._eos or "",
             **{DATE_FUNCTION: self.strftime_now},
         )
-
-    @cached_property
-    def _text_arguments(self) -> bool:
-        return wants_text_arguments(partial(self._apply, tools=(), generation_prompt=False))
 
     def encode_text(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of `texts`; what stands between markers is encoded once per distinct string."""

@@ -9,12 +9,12 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from graftlab.errors import ModelError
-from graftlab.text.template import DATE_FUNCTION, literal_markers
+from graftlab.text.template import DATE_FUNCTION, literal_markers, rendered, wants_text_arguments
 from graftlab.types import Message
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
@@ -175,6 +175,38 @@ class Tokenizer(ABC):
         return {
             found for found in marker_pattern(self.markers).findall(around) if not blocks(found)
         }
+
+
+class TemplateTokenizer(Tokenizer):
+    """One whose text is that of a Jinja template."""
+
+    def render_text(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[dict[str, Any]] = (),
+        generation_prompt: bool,
+    ) -> str:
+        calls = any(message.tool_calls for message in messages)
+        return rendered(
+            partial(self._apply, tools=tools, generation_prompt=generation_prompt),
+            messages,
+            text_arguments=calls and self._text_arguments,
+        )
+
+    @abstractmethod
+    def _apply(
+        self,
+        turns: list[dict[str, Any]],
+        *,
+        tools: Sequence[dict[str, Any]],
+        generation_prompt: bool,
+    ) -> Any:
+        """What the template makes of turns in plain content; may raise anything."""
+
+    @cached_property
+    def _text_arguments(self) -> bool:
+        return wants_text_arguments(partial(self._apply, tools=(), generation_prompt=False))
 
 
 def marker_pattern(markers: Mapping[str, int]) -> re.Pattern[str]:
