@@ -111,15 +111,15 @@ class _Handler(BaseHTTPRequestHandler):
                     fault = hang
                 elif fault is None:
                     desk.paid[asked] += 1
+                if fault is not hang:
+                    # Before the answer leaves: whoever has it may ask again at once.
+                    desk.busy -= 1
             if fault is not None:
                 fault(self)
             else:
                 _send(self, 200, completion(f"Plainly: {len(asked)} letters.").encode(), {})
         except (BrokenPipeError, ConnectionResetError):
             pass  # the client went away
-        finally:
-            with desk.lock:
-                desk.busy -= 1
 
 
 @contextmanager
