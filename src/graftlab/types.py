@@ -45,6 +45,9 @@ is not learnt, on which the model is only to stay as it was."""
 STATEFUL = frozenset({"conv", "linear_attention", "hybrid", "hybrid_sliding", "mamba", "recurrent"})
 """Kinds of layers that carry state along the row, as configs of transformers call them."""
 
+PACKABLE = STATEFUL | {"full_attention", "sliding_attention", "dense", "sparse", "mlp", "moe"}
+"""Kinds of layers whose attention, if they have any, is known to packed rows."""
+
 ROLES = ("system", "user", "assistant", "tool")
 
 
