@@ -199,7 +199,8 @@ def test_replies_end_where_they_ended_in_training(tmp_path: Path) -> None:
     run = hf_run(tmp_path / "made")
     base = tmp_path / "made" / "qwen2"
     settings = {"eos_token_id": 0, "temperature": 0.6, "do_sample": True}
-    (base / "generation_config.json").write_text(json.dumps(settings))
+    derived = {**settings, "_from_model_config": True}
+    (base / "generation_config.json").write_text(json.dumps(derived))
     template = (run / "adapter" / "chat_template.jinja").read_text() + "{# as trained #}"
     (run / "adapter" / "chat_template.jinja").write_text(template)
     (base / "LICENSE.txt").write_text("Terms.")

@@ -22,5 +22,6 @@ def generation_config(base: Path, tokenizer: Tokenizer) -> dict[str, Any]:
     described = read_json(base / "config.json")
     own = found.get("eos_token_id", described.get("eos_token_id"))
     ends = [*tokenizer.stop_ids, *(own if isinstance(own, list) else [own])]
+    found.pop("_from_model_config", None)  # else transformers may take config.json's word instead
     found["eos_token_id"] = list(dict.fromkeys(index for index in ends if index is not None))
     return found
