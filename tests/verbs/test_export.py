@@ -301,9 +301,12 @@ def test_from_the_command_line(made, tmp_path, capfd):
             ["target=peft", f"target.signature={'ab' * 20}"],
             "`target.signature` is not a key of target=peft; it belongs to target=fmadapter.",
         ),
-        (["target=gguf"], "target=gguf is not one of fmadapter, merged, mlpackage, mlx, peft, vllm."),
+        (
+            ["target=gguf"],
+            "target=gguf is not one of fmadapter, hub, merged, mlpackage, mlx, peft, vllm.",
+        ),
         (["target=mlx", "target.with_bas=1"], "Did you mean `target.with_base`?"),
-        (["target.bits=6"], "choose target=fmadapter|merged|mlpackage|mlx|peft|vllm first"),
+        (["target.bits=6"], "choose target=fmadapter|hub|merged|mlpackage|mlx|peft|vllm first"),
         (["signature=a"], "Did you mean `target.signature`?"),
     ],
 )

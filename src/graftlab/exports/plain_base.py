@@ -24,11 +24,10 @@ class PlainBase:
     model: HFModel
 
 
-def require_plain_base(adapter: Trained, target: str) -> PlainBase:
-    """The adapter on its base, where that is a folder of safetensors, which are its very weights.
+def require_base(adapter: Trained, target: str) -> TrainedModel:
+    """The adapter on its base, which is a model of transformers; weights are not looked at.
 
-    Raises ConfigError where the base is not known, and ModelError where it is of another kind, or
-    another than the adapter was trained on.
+    Raises ConfigError where the base is not known, and ModelError for another library's.
     """
     adapter.require_transformers(target)
     if adapter.on_base is None:
@@ -36,7 +35,17 @@ def require_plain_base(adapter: Trained, target: str) -> PlainBase:
             f"target={target} needs the base, and the adapter's is not known or not there: give "
             "model=hf model.path=DIR, or the model that it was trained on."
         )
-    trained, model = adapter.on_base, adapter.on_base.model
+    return adapter.on_base
+
+
+def require_plain_base(adapter: Trained, target: str) -> PlainBase:
+    """The adapter on its base, where that is a folder of safetensors, which are its very weights.
+
+    Raises ConfigError where the base is not known, and ModelError where it is of another kind, or
+    another than the adapter was trained on.
+    """
+    trained = require_base(adapter, target)
+    model = trained.model
     if not isinstance(model, HFModel):
         raise ModelError(
             f"{adapter.path} was trained on {model.name}, which is no folder of safetensors: "

@@ -87,9 +87,10 @@ def run(spec: ExportSpec) -> Exported | None:
     with hold_beside(place, tell=say):
         require_free(place, overwrite=spec.overwrite)
         exported = _export(spec, target, place)
-    files = list(_files(place))
-    for line in _summary(exported, files):
-        say(line)
+        for line in _summary(exported, list(_files(place))):
+            say(line)
+        for line in target.publish(place):
+            say(line)
     return exported
 
 
