@@ -285,6 +285,21 @@ def test_other_bases_are_refused(tmp_path: Path) -> None:
         Merged().check(load(str(run)))
 
 
+class Coded(HFModel):
+    """A base that computes with other weights than its files hold, and says so."""
+
+    def fingerprint(self) -> str:
+        return HFModel.fingerprint(self)[:-1] + "-"
+
+
+def test_weights_that_are_not_those_of_the_files_are_not_merged(tmp_path: Path) -> None:
+    run = hf_run(tmp_path / "made")
+    base = str(tmp_path / "made" / "qwen2")
+    Merged().check(load(str(run), HFModel(path=base)))
+    with pytest.raises(ModelError, match="with other weights than its files hold"):
+        Merged().check(load(str(run), Coded(path=base)))
+
+
 def _rebased(run: Path) -> None:
     """Let the adapter name no base, as others' do."""
     file = run / "adapter" / "adapter_model.safetensors"
