@@ -15,6 +15,8 @@ from graftlab.planning.plan import Plan
 from graftlab.planning.timing import Bill
 
 BAR = 60
+REFERENCE_BYTES = 4
+"""Of a log-probability that is kept, one for each segment of a document."""
 TERMS = {
     "base": ("B", "blue", "frozen weights"),
     "adapter": ("a", "cyan", "trained weights"),
@@ -106,6 +108,10 @@ def bar(memory: Memory, limit: float) -> Text:
     return text
 
 
+def _size(size: float) -> str:
+    return gib(size) if size >= 2**20 else f"{size / 2**10:,.1f} KiB"
+
+
 def gib(size: float) -> str:
     """Bytes for people."""
     return f"{size / GIB:,.1f} GiB" if size >= GIB else f"{size / 2**20:,.0f} MiB"
@@ -127,6 +133,7 @@ def _facts(plan: Plan) -> Table:
             f"({shape.share:.2%} of the base)",
         ),
         *([("teacher", f"{_count(shape.teacher)} parameters, frozen")] if shape.teacher else []),
+        *([("reference", _reference(plan))] if shape.needs_reference else []),
         (
             "data",
             f"{made.documents:,} documents, {about}{made.tokens:,} tokens an epoch, "
@@ -145,6 +152,18 @@ def _facts(plan: Plan) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def _reference(plan: Plan) -> str:
+    """The pass before the first step, of train and validation: its time and what is kept of it."""
+    passes = 2 if plan.shape.needs_mismatched else 1
+    tokens = passes * (plan.load.budget.tokens + plan.load.valid_tokens)
+    size = REFERENCE_BYTES * passes * plan.load.segments
+    time = "" if plan.bill is None else f", about {_time(plan.bill.reference_hours)}"
+    return (
+        f"one forward pass over {tokens:,} tokens before the first step{time}; {_size(size)} kept "
+        "in the cache for later runs"
+    )
 
 
 def _memory_title(plan: Plan) -> Text:
@@ -214,7 +233,8 @@ def _billed(bill: Bill | None) -> list[str]:
 def _time(hours: float) -> str:
     if hours >= 1:
         return f"{hours:,.1f} h"
-    return f"{hours * 60:.0f} min" if hours >= 1 / 60 else f"{hours * 3600:.0f} s"
+    seconds = f"{hours * 3600:.0f} s" if hours * 3600 >= 0.5 else "under 1 s"
+    return f"{hours * 60:.0f} min" if hours >= 1 / 60 else seconds
 
 
 def _count(number: int) -> str:
