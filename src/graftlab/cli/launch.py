@@ -56,8 +56,13 @@ def run_once(command: CommandLine, words: Sequence[Argument]) -> tuple[Any, Any]
         keep_log(folder / LOG)
         return task.run(spec)
 
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     with RunFolder(folder).held():
-        return spec, _in_job(command, cfg, train)
+        try:
+            return spec, _in_job(command, cfg, train)
+        except GraftlabError:
+            RunFolder(folder).withdraw(made)
+            raise
 
 
 def _in_job(command: CommandLine, cfg: DictConfig, task: Callable[[], Any]) -> Any:
