@@ -86,7 +86,7 @@ def test_turns_around_the_answers_belong_to_both_sides() -> None:
     assert pair.num_shared == 6
     asked = pair.without_last_answer()
     assert asked.messages == parsed.messages[:6]
-    assert (asked.rejected, asked.tools, pair.reference) == ((), pair.tools, "Hello!")
+    assert (asked.rejected, asked.tools, pair.expected) == ((), pair.tools, "Hello!")
 
 
 BROKEN: list[tuple[Any, str]] = [

@@ -28,7 +28,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """18 finished runs and one that failed."""
     root = tmp_path_factory.mktemp("sweep")
     grid(root, {"lr": RATES, "lora.rank": RANKS}, seeds=2)
-    sample = {"prompt": "Who?", "base": HOSTILE, "adapter": "It is run 18.", "reference": "Me."}
+    sample = {"prompt": "Who?", "base": HOSTILE, "adapter": "It is run 18.", "expected": "Me."}
     write_run(root / "18", {"lr": 1e-3, "lora.rank": 128}, score=9.5, samples=[sample])
     failed = write_run(root / "19", {"lr": 0.5}, finished=False)
     (failed / "error.txt").write_text("ValueError: no", encoding="utf-8")

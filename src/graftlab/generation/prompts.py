@@ -22,7 +22,7 @@ class Prompt:
 
     conversation: Conversation
     """Ends with a user turn, or with what a tool gave back."""
-    reference: str | None = None
+    expected: str | None = None
     """The answer in the file, when it has one; calls of tools are lines of JSON."""
 
 
@@ -105,7 +105,7 @@ def _rows(
             if problems:
                 yield f"{where}: {'; '.join(problems)}"
             else:
-                yield Prompt(asked, whole.reference)
+                yield Prompt(asked, whole.expected)
 
 
 def _answerable(row: Any) -> Any:

@@ -144,9 +144,9 @@ def show_result(result: Result, samples: Sequence[dict[str, Any]], lies: Sequenc
         console().print(_strength_table(result.strengths))
     for sample in samples:
         table = Table(title=_short(sample["prompt"]), title_justify="left", show_lines=True)
-        for who in ("base", "adapter", "reference"):
+        for who in ("base", "adapter", "expected"):
             table.add_column(who, ratio=1)
-        table.add_row(*(_short(sample[who]) for who in ("base", "adapter", "reference")))
+        table.add_row(*(_short(sample[who]) for who in ("base", "adapter", "expected")))
         console().print(table)
     if result.stopped:
         console().print(f"stopped early: {result.stopped}", highlight=False)
