@@ -94,7 +94,7 @@ class Screen:
 
 
 def side_by_side(answer: Answer, *, width: int) -> RenderableType:
-    """A table with one column a reply (and the expected one), or one row each on a narrow screen."""
+    """A table of one column a reply (and the expected one), or one row each on a narrow screen."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
