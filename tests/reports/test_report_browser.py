@@ -125,9 +125,9 @@ def test_pointing_at_a_curve_lights_up_the_run(browser: Browser) -> None:
     browser.until("page.lit === 18")
     assert browser.run("document.querySelectorAll('#curves-chart .trace.on').length") == 1
     assert browser.run("document.querySelector('#table tr.on').dataset.run") == "18"
-    assert "rank=128" in browser.until(
-        "document.querySelector('#curves-chart .hoverlayer').textContent"
-    )
+    told = browser.until("document.querySelector('#curves-chart .hoverlayer').textContent")
+    assert "rank=128" in told
+    assert "nats per trained token" in told
     opacities = "[...document.querySelectorAll('#curves-chart .trace')]"
     opacities += ".map((trace) => getComputedStyle(trace).opacity)"
     assert sorted(browser.run(opacities)) == ["0.12"] * 19 + ["1"]

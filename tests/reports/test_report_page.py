@@ -86,6 +86,12 @@ def test_whatever_the_runs_hold_is_text(hostile: tuple[Path, str]) -> None:
     assert any(HOSTILE in run["config"].values() for run in data["runs"])
 
 
+def test_the_lowest_loss_is_told_with_its_measure(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", measure="DPO <sigmoid> loss per pair")
+    tile = "<span>lowest validation loss (DPO &lt;sigmoid&gt; loss per pair)</span>"
+    assert tile in made(tmp_path)
+
+
 def test_nothing_is_fetched_and_links_lead_to_sections(hostile: tuple[Path, str]) -> None:
     reader = Reader(hostile[1])
     assert reader.fetched == []

@@ -121,8 +121,8 @@ def test_it_says_what_the_objective_will_refuse(spec: InspectSpec, tmp_path: Pat
     spec.data = JsonlData(train=str(tmp_path / "pairs.jsonl"), valid_fraction=0)
     refused, shown = printed(spec, terminal=False)
     told = " ".join(refused.notes)
-    assert "Training refuses this data: objective=sft learns from answers alone" in told
-    assert "objective=dpo learns from pairs" in told
+    assert "Training refuses this data: objective=dpo learns from pairs" in told
+    assert "objective=sft learns from answers alone, and 9 of 9 rows are others" in told
     spec.objective = DPO()
     taken, same = printed(spec, terminal=False)
     assert "refuses" not in " ".join(taken.notes)

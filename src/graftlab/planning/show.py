@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from graftlab.console import new_table
+from graftlab.errors import counted
 from graftlab.machine import GIB
 from graftlab.planning.memory import Memory
 from graftlab.planning.plan import Plan
@@ -55,7 +56,7 @@ def show(plan: Plan, console: Console) -> None:
 def show_total(plans: Sequence[Plan], console: Console) -> None:
     """Print what the jobs of a sweep take together."""
     headings = ("", "steps", "memory", "time", "kWh", "USD")
-    table = new_table(f"the sweep: {len(plans)} runs", headings, left=("",), box=None)
+    table = new_table(f"the sweep: {counted(len(plans), 'run')}", headings, left=("",), box=None)
     for plan in plans:
         cells = gib(plan.memory.total), *_billed(plan.bill)
         table.add_row(plan.title, f"{plan.load.steps:,}", *cells)
@@ -136,10 +137,10 @@ def _facts(plan: Plan) -> Table:
         *([("reference", _reference(plan))] if shape.needs_reference else []),
         (
             "data",
-            f"{made.documents:,} documents, {about}{made.tokens:,} tokens an epoch, "
+            f"{counted(made.documents, 'document')}, {about}{made.tokens:,} tokens an epoch, "
             f"{load.labelled:.0%} trained ({load.source})",
         ),
-        ("packing", f"{made.rows:,} rows, {made.density:.0%} full"),
+        ("packing", f"{counted(made.rows, 'row')}, {made.density:.0%} full"),
         (
             "steps",
             f"{about}{load.steps:,}: {load.epochs:.3g} epochs of {made.steps_per_epoch:,}, about "

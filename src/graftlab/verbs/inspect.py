@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from graftlab.console import console as terminal
 from graftlab.data.source import DataSpec
-from graftlab.errors import DataError, require_range
+from graftlab.errors import DataError, counted, require_range
 from graftlab.models.base import ModelSpec
 from graftlab.objectives.base import Objective
 from graftlab.packing.plan import Packing
@@ -231,7 +231,7 @@ def layout(plan: Sequence[Sequence[int]], lengths: np.ndarray, max_length: int) 
             cells += chr(ord("A") + place % 26) * width
         used = sum(int(lengths[document]) for document in row)
         drawn = cells[:_ROW_WIDTH].ljust(_ROW_WIDTH, "·")
-        text.append(f"{number:>6}  {drawn}  {used}/{max_length}, {len(row)} documents\n")
+        text.append(f"{number:>6}  {drawn}  {used}/{max_length}, {counted(len(row), 'document')}\n")
     if len(chosen) < len(plan):
         text.append(f"        {len(chosen)} of {len(plan)} rows drawn\n")
     return text
