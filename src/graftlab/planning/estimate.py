@@ -176,6 +176,7 @@ def _advised(spec: TrainSpec, shape: Shape, load: Workload) -> AdvisedRun:
         over_limit=load.budget.over_limit,
         early_stopping=bool(spec.callbacks.waiting),
         packed=spec.packing.strategy != "none" or bool(spec.model.stateful_layers()),
+        compares=spec.objective.takes != "answers",
     )
 
 
