@@ -103,7 +103,8 @@ def plan_merge(
     names, groups = stored_names(base), tied_names(base)
     adapter = place_adapter(base, source)
     stored = stored_tensors(base.folder)
-    state = _without_copies(state, adapter, names, stored)
+    shared = {n: names[held] for group in groups for held in group if held in names for n in group}
+    state = _without_copies(state, adapter, shared | names, stored)
     expected = {name: tuple(p.shape) for name, p in adapter.named_parameters()}
     if problems := misfits(state, expected):
         raise ModelError(

@@ -124,7 +124,7 @@ class Merged(Target):
                 f"{', '.join(types)} explains a KL of {most:.0e}. target.dtype=fp32 tells whether "
                 "it is the rounding; if it is not, this is a mistake of graftlab. Nothing was kept."
             )
-        if found.kl > found.moved / 10:
+        if found.kl > max(found.moved / 10, TOLERANCE["F32"]):
             return (
                 f"{found}; so small an adapter loses much by rounding: target.dtype=fp32 keeps it"
             )
