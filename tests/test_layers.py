@@ -31,7 +31,7 @@ ORDER = [
         "text",
         "data",
     ),
-    *("packing", "models", "adapters", "objectives", "generation", "tracking", "recipes"),
+    *("packing", "models", "adapters", "objectives", "generation", "chat", "tracking", "recipes"),
     *("training", "exports", "planning", "sweeps", "reports", "apple"),
     *("verbs", "cli", "__main__"),
 ]

@@ -20,6 +20,7 @@ from graftlab.files.paths import conf_dir
 from graftlab.recipes.spec import PrepareSpec
 from graftlab.registry import choices, dump, field_types, groups, require_finite
 from graftlab.schemas import gathered, schema_of
+from graftlab.verbs.chat import ChatSpec
 from graftlab.verbs.export import ExportSpec
 from graftlab.verbs.inspect import InspectSpec
 from graftlab.verbs.plan import PlanSpec
@@ -36,6 +37,7 @@ MASKED = "\x1a???"
 VERBS: dict[str, type] = {
     "train": TrainCommand,
     "sample": SampleSpec,
+    "chat": ChatSpec,
     "inspect": InspectSpec,
     "prepare": PrepareSpec,
     "plan": PlanSpec,

@@ -88,7 +88,7 @@ FOLDERS = frozenset({"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"})
 ALIASES = {"lora.from": "lora.from_run"}
 """Keys as people write them -> fields (`from` is a word of Python)."""
 
-POSITIONAL = {"export": "adapter", "report": "dirs", "sample": "adapter"}
+POSITIONAL = {"chat": "adapter", "export": "adapter", "report": "dirs", "sample": "adapter"}
 """Verb -> the key that words without `key=` stand for; of a key in LISTS there may be several."""
 
 _WORD = re.compile(r"(?P<prefix>\+{0,2}|~)(?P<key>[^=+~]+)=(?P<text>.*)", re.DOTALL)
