@@ -26,6 +26,7 @@ from graftlab.verbs.inspect import InspectSpec
 from graftlab.verbs.plan import PlanSpec
 from graftlab.verbs.report import ReportSpec
 from graftlab.verbs.sample import SampleSpec
+from graftlab.verbs.serve import ServeSpec
 from graftlab.verbs.train import TrainCommand
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ VERBS: dict[str, type] = {
     "train": TrainCommand,
     "sample": SampleSpec,
     "chat": ChatSpec,
+    "serve": ServeSpec,
     "inspect": InspectSpec,
     "prepare": PrepareSpec,
     "plan": PlanSpec,
