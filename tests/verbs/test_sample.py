@@ -172,14 +172,14 @@ def test_a_file_of_prompts(
     assert [m[-1].content for m in asked] == ["one", "two", "three", "four", "five\n\nmore"]
     assert all(m[-1].role == "user" for m in asked)
     assert asked[0][0].content == "Two voices talk. Own."
-    assert [a.prompt.reference for a in answers] == [None, "2", "3", "4", None]
-    assert sum("reference" in line for line in shown.getvalue().splitlines()) == 3
+    assert [a.prompt.expected for a in answers] == [None, "2", "3", "4", None]
+    assert sum("expected" in line for line in shown.getvalue().splitlines()) == 3
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert [row["where"] for row in rows] == [f"{questions}:{n}" for n in range(1, 6)]
     for row, answer in zip(rows, answers, strict=True):
         assert row["prompt"] == [m.as_dict() for m in answer.prompt.conversation.messages]
         assert [{"base": row["base"], "adapter": row["adapter"]}] == texts([answer])
-        assert row["reference"] == answer.prompt.reference
+        assert row["expected"] == answer.prompt.expected
         assert row["tokens"] == {n: r.num_tokens for n, r in answer.replies.items()}
         assert row["scale"] == 0.5
 

@@ -149,6 +149,17 @@ def find_start(lora: Lora, base: Base) -> AdapterSource | None:
     return adapter
 
 
+def require_same_base(adapter: AdapterSource, name: str, fingerprint: str) -> None:
+    """Raise ModelError where `adapter` was trained on another base than the one called `name`."""
+    trained_on = adapter.base_fingerprint()
+    if trained_on not in (None, fingerprint):
+        raise ModelError(
+            f"{adapter.path} was trained on another base (fingerprint {trained_on}) than "
+            f"{name} ({fingerprint}): what it says there would mean nothing. Take the base it was "
+            "trained on."
+        )
+
+
 def base_of(
     adapter: AdapterSource,
     *,

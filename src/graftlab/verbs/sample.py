@@ -148,7 +148,7 @@ def record(answer: Answer, *, scale: float) -> dict[str, Any]:
         **({"tools": list(conversation.tools)} if conversation.tools else {}),
         "base": replies["base"].text if "base" in replies else None,
         "adapter": replies["adapter"].text if "adapter" in replies else None,
-        "reference": answer.prompt.reference,
+        "expected": answer.prompt.expected,
         "scale": scale if "adapter" in replies else None,
         "tokens": {name: reply.num_tokens for name, reply in replies.items()},
         "stopped": {name: reply.stopped for name, reply in replies.items()},
