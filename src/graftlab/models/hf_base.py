@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from graftlab.errors import ConfigError
 from graftlab.models.base import Base, Dimensions
 from graftlab.models.stateful import stateful_layers
+from graftlab.types import widest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,8 +37,6 @@ class HFBase(Base):
 
     @property
     def dimensions(self) -> Dimensions:
-        from graftlab.packing.attention import widest
-
         config = self.config
         heads = widest(config, "num_attention_heads")  # none in a Mamba
         head = widest(config, "head_dim") or config.hidden_size // max(heads, 1)
@@ -99,7 +98,7 @@ class HFBase(Base):
         Where layers carry state or the attention is the model's own, by computing each document in
         a pass of its own, and each branch of one behind what it continues.
         """
-        if not self.stateful_layers and self.backend != "own":
+        if not self.stateful_layers and self.attention != "own":
             return self._pass(batch.input_ids, batch.positions, batch.boundaries, batch.parents)
         import torch
 
@@ -129,7 +128,7 @@ class HFBase(Base):
         builds a mask of its own that lets packed documents see each other. In its own attention
         the model is given one document, whose positions it counts itself.
         """
-        if self.backend == "own":
+        if self.attention == "own":
             output = self.body(input_ids=input_ids, use_cache=False)
             return cast("Tensor", output.last_hidden_state)
         outputs = self.body(
@@ -197,7 +196,7 @@ class HFBase(Base):
         from graftlab.models.from_pretrained import stock_attention
 
         packed = self.model.config._attn_implementation
-        switched = bool(self.dimensions.attention_width) and self.backend != "own"
+        switched = bool(self.dimensions.attention_width) and self.attention != "own"
         if switched:
             self.model.set_attn_implementation(stock_attention(self.model))
         try:

@@ -26,7 +26,7 @@ from torch.nn import functional
 from graftlab.errors import ModelError, require_choice
 from graftlab.packing.attention_segments import attend as segments
 from graftlab.packing.runs import find_runs
-from graftlab.types import PACKABLE
+from graftlab.types import PACKABLE, widest
 
 ATTENTION = "graftlab_packed"
 """The name to load a model with; holds neither "sdpa" nor "flex_attention", for which transformers
@@ -226,14 +226,6 @@ def branched_mask(boundaries: Tensor, parents: Tensor, window: int | None) -> Te
 
 
 _ATTEND = {"segments": segments, "varlen": varlen, "dense": dense}
-
-
-def widest(config: Any, name: str) -> int:
-    """A width or a number of heads, the largest where layers differ (Gemma 4); 0 for none."""
-    layers = [config]
-    if getattr(config, "is_heterogeneous", False):
-        layers = list(config.per_layer_config)
-    return max(int(getattr(layer, name, None) or 0) for layer in layers)
 
 
 def _head_dim(config: Any) -> int:
