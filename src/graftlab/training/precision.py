@@ -72,7 +72,7 @@ def resolve(precision: Precision, device: torch.device) -> Resolved:
         )
     compute = {"bf16-mixed": torch.bfloat16, "fp16-mixed": torch.float16}.get(name)
     stored = compute or {"bf16": torch.bfloat16}.get(name, torch.float32)
-    if product_dtype(device, stored) != stored:
+    if stored != torch.float32 and product_dtype(device, stored) != stored:
         upcast_products()
         reason += "; products in fp32, as the processor has no bf16 arithmetic"
 
