@@ -2,7 +2,7 @@
 
     row          A A A A A | B B B B B B B | C C C
     changed row  X X X X X | B B B B B B B | C C C      B and C must not move by a single bit
-    alone                    B B B B B B B              B must be what it is in company
+    alone                    B B B B B B B              B must be what it is beside A
     stock                    B B B B B B B              of layers with state: the model's own pass
 
 Transformers isolates documents only under conditions that are easy to miss, and hybrids with
