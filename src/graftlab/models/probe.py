@@ -2,7 +2,7 @@
 
     row          A A A A A | B B B B B B B | C C C
     changed row  X X X X X | B B B B B B B | C C C      B and C must not move by a single bit
-    alone                    B B B B B B B              B must be what it is in company
+    alone                    B B B B B B B              B must be what it is beside A
     own                      B B B B B B B              and in the model's own attention
     own, other end           B B B B B X X              whose beginning may not see the end
 

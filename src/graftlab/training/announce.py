@@ -62,7 +62,7 @@ def _model_rows(setup: Setup, adapter: Adapter) -> list[tuple[str, str]]:
     what += [("", note) for note in adapter.notes]
     if lora.full:
         what = [("model", f"{size}, all of them trained{kept}")]
-    if asked := setup.spec.objective.asks():
+    if asked := setup.spec.objective.teacher_path():
         what.append(("teacher", f"{asked}, frozen"))
     return [
         *what,

@@ -86,13 +86,18 @@ def resolve_auto_now(spec: TrainSpec) -> list[str]:
 
 
 def num_parameters(spec: TrainSpec) -> int:
-    """Weights of the base, from its files' headers; those of a large one where nobody knows."""
+    """Weights of the base, from its files' headers; those of a large one where nobody knows.
+
+    Raises ModelError for a folder that cannot be trained, such as a quantised one.
+    """
     from graftlab.models.metadata import read_metadata
 
     try:
         return sum(math.prod(shape) for shape in read_metadata(spec.model).tensors.values())
-    except GraftlabError:  # a hub model that is not here yet
-        return TINY
+    except GraftlabError:
+        if spec.model.on_disk:
+            raise
+        return TINY  # a hub model that is not here yet
 
 
 def _documents(spec: TrainSpec) -> int | None:

@@ -113,7 +113,7 @@ class Finish:
 
     def _tell_unranked(self, best: Saved) -> None:
         """Say that the adapter is the last one because none kept to what the objective asks."""
-        key = self.fit.spec.objective.waits()
+        key = self.fit.spec.objective.key_needing_validation()
         if self.writes and key is not None and best.valid_loss is None:
             say(
                 f"! No validated adapter kept to objective.{key}: the one of step {best.step}, the "

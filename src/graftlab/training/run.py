@@ -1,4 +1,4 @@
-"""A run from specification to result; the stations of the walk, in order.
+"""A run from specification to result; the steps of the walk, in order.
 
 settle          conversations -> tokens -> rows -> optimizer steps
 open_adapter    base lent, adapter attached
