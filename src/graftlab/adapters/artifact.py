@@ -125,6 +125,18 @@ def find_artifact(path: str) -> Artifact:
     return found
 
 
+def trained_model(adapter: str | None, base: ModelSpec | None) -> TrainedModel:
+    """The adapter at that path on `base`, or on the base that its run names; `base` without one.
+
+    All files are there; nothing heavy is loaded. Raises ConfigError or ModelError.
+    """
+    if adapter is not None:
+        return find_artifact(adapter).on_base(base, advice="give model=hf model.path=DIR")
+    assert base is not None, "the specs of verbs see to it"
+    base.check()
+    return TrainedModel(base.name, base, None)
+
+
 def find_start(lora: Lora, base: Base) -> AdapterSource | None:
     """The adapter that `lora.from` names, None without. Raises ConfigError for another base's."""
     if lora.from_run is None:
@@ -135,6 +147,17 @@ def find_start(lora: Lora, base: Base) -> AdapterSource | None:
             f"lora.from={lora.from_run} was trained on another base than {base.name}."
         )
     return adapter
+
+
+def require_same_base(adapter: AdapterSource, name: str, fingerprint: str) -> None:
+    """Raise ModelError where `adapter` was trained on another base than the one called `name`."""
+    trained_on = adapter.base_fingerprint()
+    if trained_on not in (None, fingerprint):
+        raise ModelError(
+            f"{adapter.path} was trained on another base (fingerprint {trained_on}) than "
+            f"{name} ({fingerprint}): what it says there would mean nothing. Take the base it was "
+            "trained on."
+        )
 
 
 def base_of(

@@ -11,9 +11,10 @@ from functools import singledispatch
 from typing import TYPE_CHECKING
 
 from graftlab.adapters import peft
+from graftlab.adapters.artifact import require_same_base
 from graftlab.adapters.store import FULL
 from graftlab.adapters.targets import check_targets
-from graftlab.errors import ConfigError, ModelError
+from graftlab.errors import ConfigError
 from graftlab.models.base import Base, ModelSpec
 from graftlab.models.gguf import GGUFModel
 from graftlab.models.hf import HFModel
@@ -68,13 +69,7 @@ def load_trained(base: Base, trained: TrainedModel, *, dtype: torch.dtype) -> Ad
     source = trained.adapter
     if source is None:
         return None
-    trained_on = source.base_fingerprint()
-    if trained_on not in (None, base.fingerprint):
-        raise ModelError(
-            f"{source.path} was trained on another base (fingerprint {trained_on}) than "
-            f"{base.name} ({base.fingerprint}): what it says there would mean nothing. Take the "
-            "base it was trained on."
-        )
+    require_same_base(source, base.name, base.fingerprint)
     return load_adapter(base, source, dtype=dtype)
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,8 @@ HEAD = re.compile(r"(^|\.)(lm_head|embed_out)$")
 IN_LAYER = re.compile(r"(?:.*?\.)?(\d+)\.(.+)")
 ATTENTION = re.compile(r"attn|attention")
 FEED_FORWARD = re.compile(r"mlp|ffn|feed_forward|feedforward")
-ROUTER = re.compile(r"(^|\.)(gate$|router(\.|$))")
+CHOOSER = re.compile(r"(^|\.)((gate|router)(\.|$)|indexer\.)")
+"""What chooses experts, or positions to attend to: a choice has no gradient."""
 READ_AS_WEIGHTS = ("out_proj", "x_proj", "dt_proj")
 """Projections of a Mamba mixer, told by its `A_log` and `D`, whose weights the fused kernels (and
 parts of the plain code) take as they are, past any adapter: LoRA on them would train nothing."""
@@ -63,6 +64,11 @@ class Modules:
     """Whether the head is the embedding."""
     stateful: bool = False
     """Whether layers carry state along the row, as far as tensors tell."""
+
+    def without(self, names: Collection[str]) -> Modules:
+        """The same where `names` cannot be adapted either."""
+        inside = {name: path for name, path in self.inside.items() if name not in names}
+        return replace(self, inside=inside, bypassed=self.bypassed | set(names))
 
     @property
     def leaves(self) -> list[str]:
@@ -145,7 +151,7 @@ def modules_in(
         found = IN_LAYER.fullmatch(name)
         if name in bypassed:
             pass
-        elif found and ".experts." not in name and not ROUTER.search(name):
+        elif found and ".experts." not in name and not CHOOSER.search(name):
             inside[name] = found[2]
         elif not found and not EMBEDDING.search(name):
             outside.append(name)
@@ -238,7 +244,7 @@ def _listed(modules: Modules, targets: list[str], *, within_layers: bool) -> lis
             raise ConfigError(
                 f"lora.targets: {target} cannot be adapted in this model: it is a projection of a "
                 "Mamba mixer, which fused kernels read past any adapter, or PEFT takes its name "
-                f"for that of fused experts. There are: {', '.join(modules.leaves)}."
+                f"for another one's. There are: {', '.join(modules.leaves)}."
             )
         if EMBEDDING.search(target):
             raise ConfigError(

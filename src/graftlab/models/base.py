@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from graftlab.errors import ModelError, did_you_mean, require_choice
+from graftlab.models.randomness import silence_randomness
 from graftlab.registry import group
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from graftlab.text.tokenizer import Tokenizer
     from graftlab.types import Batch
 
-ATTENTIONS = ("auto", "segments", "varlen", "dense")
+ATTENTIONS = ("auto", "segments", "varlen", "dense", "own")
 
 
 @group("model")
@@ -34,7 +35,8 @@ class ModelSpec(ABC):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     attention: str = "auto"
-    """How packed documents are kept apart: auto, segments, varlen or dense."""
+    """How packed documents are kept apart: auto, segments, varlen or dense; own computes each by
+    itself, in the model's own attention."""
 
     def __post_init__(self) -> None:
         require_choice("model.attention", self.attention, ATTENTIONS)
@@ -112,6 +114,11 @@ class ModelSpec(ABC):
         return []
 
     @property
+    def packing_obstacle(self) -> str | None:
+        """Why each document needs a pass of its own; None where several can share one."""
+        return None
+
+    @property
     def joint_obstacle(self) -> str | None:
         """Why adapters on this base cannot train jointly; None where they can."""
         return None
@@ -186,7 +193,7 @@ class Base(ABC):
         self.num_parameters = sum(parameter.numel() for parameter in parameters)
         model.requires_grad_(False)
         model.eval()
-        _silence_dropout(model)
+        silence_randomness(model)
 
     @property
     @abstractmethod
@@ -209,7 +216,7 @@ class Base(ABC):
 
     @property
     def backend(self) -> str:
-        """segments, varlen or dense."""
+        """segments, varlen, dense or own."""
         return self.attention_choice[0]
 
     @property
@@ -287,13 +294,3 @@ def existing_folder(path: str) -> Path:
         hint = did_you_mean(folder.name, siblings)
         raise ModelError(f"model.path={path}: there is no such folder.{hint}")
     return folder.resolve()
-
-
-def _silence_dropout(model: nn.Module) -> None:
-    from torch import nn
-
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0  # type: ignore[assignment]

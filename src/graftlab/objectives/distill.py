@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from graftlab.errors import ConfigError, require_choice, require_range
 from graftlab.objectives.base import Objective
@@ -28,6 +28,12 @@ class Distill(Objective):
 
     Inverse KL: arXiv 2306.08543; generalised Jensen-Shannon: 2306.13649; see `divergence.py`.
     """
+
+    METRICS: ClassVar[Mapping[str, str]] = {
+        "nll": "nats per trained token",
+        "acceptance": "of drafted tokens are accepted",
+        "accepted_tokens": "tokens a round",
+    }
 
     teacher: str | None = None
     """The run, adapter folder, checkpoint or model folder to learn from: its base and adapter."""
@@ -68,10 +74,10 @@ class Distill(Objective):
                 "objective.divergence=forward (0) or objective.divergence=inverse (1)."
             )
 
-    def asks(self) -> str | None:
+    def teacher_path(self) -> str | None:
         return self.teacher
 
-    def redraws(self) -> bool:
+    def uses_teacher_answers(self) -> bool:
         return self.on == "teacher"
 
     def terms(self, policy: Any, batch: Batch) -> dict[str, torch.Tensor]:

@@ -18,6 +18,7 @@ within the budget can be the run's best. Adaptive penalties: PPO (arXiv 1707.063
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -48,6 +49,10 @@ SMALLEST, LARGEST = 1e-4, 1e3
 class KLSFT(Objective):
     """Cross-entropy plus the KL divergence from the base, summed over labelled positions."""
 
+    METRICS: ClassVar[Mapping[str, str]] = {
+        "kl": "nats per token from the base, or the teacher",
+        "kl_lambda": "weight of the KL until then",
+    }
     JOINT: ClassVar[tuple[str, ...]] = ("kl_lambda", "kl_tau", "kl_direction", "kl_budget")
 
     kl_lambda: float = 0.05
@@ -79,13 +84,13 @@ class KLSFT(Objective):
                 "to begin with, such as 0.05."
             )
 
-    def asks(self) -> str | None:
+    def teacher_path(self) -> str | None:
         return self.teacher
 
     def asks_base(self, *, validating: bool = False) -> bool:
         return self.teacher is None
 
-    def waits(self) -> str | None:
+    def key_needing_validation(self) -> str | None:
         return None if self.kl_budget is None else "kl_budget"
 
     def base_batch(self, batch: Batch) -> Batch:
@@ -93,7 +98,7 @@ class KLSFT(Objective):
 
         return batch if self.anchors is None else part_of(batch, segments_of_kind(batch, ANCHOR))
 
-    def anchored(self) -> tuple[Any, float] | None:
+    def anchor_data(self) -> tuple[Any, float] | None:
         return None if self.anchors is None else (self.anchors, self.anchors_share)
 
     def terms(self, policy: Any, batch: Batch) -> dict[str, torch.Tensor]:

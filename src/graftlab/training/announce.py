@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from graftlab.console import console, say
+from graftlab.errors import counted
 from graftlab.training.device import device_name
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _model_rows(setup: Setup, adapter: Adapter) -> list[tuple[str, str]]:
     what += [("", note) for note in adapter.notes]
     if lora.full:
         what = [("model", f"{size}, all of them trained{kept}")]
-    if asked := setup.spec.objective.asks():
+    if asked := setup.spec.objective.teacher_path():
         what.append(("teacher", f"{asked}, frozen"))
     return [
         *what,
@@ -78,13 +79,13 @@ def _data_rows(setup: Setup) -> list[tuple[str, str]]:
     return [
         (
             "data",
-            f"{len(data.train)} documents, {tokens:,} tokens, {labels:,} trained "
+            f"{counted(len(data.train), 'document')}, {tokens:,} tokens, {labels:,} trained "
             f"({labels / tokens:.0%}){valid}",
         ),
         (
             "packing",
-            f"{packing.strategy}, {len(plan.train.rows)} rows of at most {packing.max_length}, "
-            f"density {plan.packing_density:.1%}",
+            f"{packing.strategy}, {counted(len(plan.train.rows), 'row')} of at most "
+            f"{packing.max_length}, density {plan.packing_density:.1%}",
         ),
         (
             "steps",

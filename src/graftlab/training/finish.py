@@ -81,7 +81,8 @@ class Finish:
         self.folder.write_checksums(result)
         result.write(self.folder.path / "result.json")
         if self.shows:
-            show_result(result, fit.book.last(), self._places())
+            units = fit.spec.objective.METRICS
+            show_result(result, fit.book.last(), self._places(), units=units)
         return result
 
     def _result(self, best: Saved) -> Result:
@@ -112,7 +113,7 @@ class Finish:
 
     def _tell_unranked(self, best: Saved) -> None:
         """Say that the adapter is the last one because none kept to what the objective asks."""
-        key = self.fit.spec.objective.waits()
+        key = self.fit.spec.objective.key_needing_validation()
         if self.writes and key is not None and best.valid_loss is None:
             say(
                 f"! No validated adapter kept to objective.{key}: the one of step {best.step}, the "

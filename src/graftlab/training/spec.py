@@ -106,7 +106,7 @@ class TrainSpec:
                 "trains the base itself: give objective.teacher=FOLDER (the same model again, "
                 "frozen), or train an adapter."
             )
-        key, validation = self.objective.waits(), self.callbacks.validation
+        key, validation = self.objective.key_needing_validation(), self.callbacks.validation
         if key is not None and validation.every_epochs is None and validation.every_steps is None:
             raise ConfigError(
                 f"objective.{key} is kept by validations, and there is only one at the end: give "
