@@ -8,7 +8,7 @@ SPREAD = $(if $(ARGS),,-n $(WORKERS) --dist worksteal)
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-avx2 test-all mutants check docs models pictures bench base clean
+.PHONY: help install train real test test-avx2 test-all mutants check docs models pictures bench base clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -25,6 +25,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 train: install  ## Train an adapter on the embedded default (ARGS="lora.rank=8" adds overrides)
 	$(BIN)/python train.py $(ARGS)
+
+real: install  ## Fetch a real model of 98 MB and give it a voice of its own (ARGS adds overrides)
+	$(BIN)/python -m graftlab.models.gguf smollm2-135m-instruct
+	$(BIN)/python train.py experiment=elevator $(ARGS)
 
 test: install  ## Run the tests (no network, no GPU)
 	$(BIN)/python -m pytest $(SPREAD) $(ARGS)

