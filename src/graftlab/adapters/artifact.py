@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graftlab.adapters.origin import misfit
 from graftlab.adapters.store import (
     CONFIG,
     TRAINED_FROM,
@@ -130,10 +131,8 @@ def find_start(lora: Lora, base: Base) -> AdapterSource | None:
     if lora.from_run is None:
         return None
     adapter = find_artifact(lora.from_run).require_adapter()
-    if adapter.base_fingerprint() not in (None, base.fingerprint):
-        raise ConfigError(
-            f"lora.from={lora.from_run} was trained on another base than {base.name}."
-        )
+    if (why := misfit(adapter, base, key="lora.force", forced=lora.force)) is not None:
+        raise ConfigError(f"lora.from={lora.from_run} {why}")
     return adapter
 
 

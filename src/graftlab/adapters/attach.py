@@ -11,6 +11,7 @@ from functools import singledispatch
 from typing import TYPE_CHECKING
 
 from graftlab.adapters import peft
+from graftlab.adapters.origin import misfit
 from graftlab.adapters.store import FULL
 from graftlab.adapters.targets import check_targets
 from graftlab.errors import ModelError
@@ -59,21 +60,21 @@ def load_adapter(base: Base, source: AdapterSource, *, dtype: torch.dtype | None
     return _load(base, source, dtype=dtype)
 
 
-def load_trained(base: Base, trained: TrainedModel, *, dtype: torch.dtype) -> Adapter | None:
+def load_trained(
+    base: Base, trained: TrainedModel, *, dtype: torch.dtype, force: bool | None = None
+) -> Adapter | None:
     """The adapter of `trained` on `base`, which is its model loaded; None where it has none.
 
-    Raises ModelError where it was trained on another base than lies there now.
+    Raises ModelError where it was trained on another base than lies there now; with `force` only
+    where its files are others. `force` is None where nobody is asked for it.
     """
     source = trained.adapter
     if source is None:
         return None
-    trained_on = source.base_fingerprint()
-    if trained_on not in (None, base.fingerprint):
-        raise ModelError(
-            f"{source.path} was trained on another base (fingerprint {trained_on}) than "
-            f"{base.name} ({base.fingerprint}): what it says there would mean nothing. Take the "
-            "base it was trained on."
-        )
+    if (
+        why := misfit(source, base, key=None if force is None else "force", forced=bool(force))
+    ) is not None:
+        raise ModelError(f"{source.path} {why}")
     return load_adapter(base, source, dtype=dtype)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from graftlab.adapters.artifact import base_of, find_artifact
+from graftlab.adapters.origin import stored_as
 from graftlab.errors import ConfigError, ModelError
 from graftlab.registry import load_rooms
 
@@ -35,6 +36,8 @@ class Trained:
     """The folder of the base it was trained on, where that is known and there."""
     whole: Path | None = None
     """The folder of a whole model, trained in all its weights; `state` is empty then."""
+    stored: str = ""
+    """In how many bits its base was stored, such as `nf4`; '' where in none fewer."""
 
     rank_axis: ClassVar[tuple[str, int]] = ("lora_A.weight", 0)
     """The end of the names of matrices that have the rank on this axis."""
@@ -70,6 +73,15 @@ class Trained:
         """What LoRA's update is multiplied by."""
         root = self.rank**0.5 if self.config.get("use_rslora") else self.rank
         return self.alpha / root
+
+    def notes(self) -> list[str]:
+        """What is to be known before it is put onto a base."""
+        if not self.stored:
+            return []
+        return [
+            f"it was trained on its base stored in {self.stored}, and makes up for that rounding: "
+            "on the full-precision weights it says something else"
+        ]
 
     def require_adapter(self, target: str) -> None:
         """Raise ModelError for a whole model."""
@@ -107,7 +119,9 @@ def load(adapter: str, model: ModelSpec | None = None) -> Trained:
         refuse_features(config, source.folder)
     state = source.tensors()
     kind = next((kind for kind in _KINDS if kind.recognises(state)), Trained)
-    return kind(source.path, state, config, _base(source, model))
+    stored = stored_as(source)
+    title = stored.title if stored is not None else ""
+    return kind(source.path, state, config, _base(source, model), stored=title)
 
 
 def _base(source: AdapterSource, given: ModelSpec | None) -> Path | None:

@@ -6,18 +6,19 @@ import sys
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from graftlab.errors import ConfigError, GraftlabError, ModelError
 from graftlab.models.architecture import Architecture
-from graftlab.models.base import ModelSpec, existing_folder
+from graftlab.models.base import ModelSpec
 from graftlab.models.headers import (
     check_headers,
     check_vocabulary,
     refuse_quantised,
     weights_in_layers,
 )
-from graftlab.models.integrity import require_undamaged
+from graftlab.models.integrity import existing_folder, require_undamaged
+from graftlab.models.quantization.base import Codes
 from graftlab.models.stateful import stateful_layers
 from graftlab.models.trust import names_code, require_trust
 from graftlab.models.weights import read_json, weight_files
@@ -54,6 +55,8 @@ class HFModel(ModelSpec):
     """Run Python code that ships with the model. Off unless you have read that code; taken from
     the command line alone, never from a file."""
     architecture: Architecture = field(default_factory=Architecture)
+
+    quantises: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         ModelSpec.__post_init__(self)
@@ -93,6 +96,10 @@ class HFModel(ModelSpec):
         return existing_folder(self.path)
 
     def fingerprint(self) -> str:
+        return self.quantization.fingerprint(self._of_files())
+
+    def _of_files(self) -> str:
+        """The fingerprint of its files, however they are stored in memory."""
         from graftlab.models.fingerprint import fingerprint
 
         return fingerprint(self.folder())
@@ -165,15 +172,14 @@ class HFModel(ModelSpec):
         check_folder(folder)
         require_trust(folder, self)
         require_undamaged(folder)
-        model = _from_pretrained(
-            folder, dtype=dtype, device=device, trust_remote_code=self.trust_remote_code
-        )
+        model = _from_pretrained(self, folder, dtype=dtype, device=device)
         return HFBase(
             model,
             name=self.name,
             source=self.hub or str(folder),
             folder=folder,
             fingerprint=self.fingerprint(),
+            stored_from=self._of_files(),
             attention=self.attention,
         )
 
@@ -213,7 +219,7 @@ def check_folder(folder: Path) -> None:
 
 
 def _from_pretrained(
-    folder: Path, *, dtype: torch.dtype, device: torch.device, trust_remote_code: bool
+    spec: HFModel, folder: Path, *, dtype: torch.dtype, device: torch.device
 ) -> PreTrainedModel:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
@@ -226,6 +232,11 @@ def _from_pretrained(
         transformers_logging.disable_progress_bar()
     # On the CPU nothing is said: a device map would only add accelerate's hooks.
     place = {} if device.type == "cpu" else {"device_map": {"": device}}
+    stored: dict[str, Any] = {}
+    if isinstance(spec.quantization, Codes):
+        from graftlab.models.quantization.loading import CodesConfig
+
+        stored["quantization_config"] = CodesConfig(spec.quantization, dtype)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -233,13 +244,14 @@ def _from_pretrained(
             attn_implementation=ATTENTION,
             use_safetensors=True,
             local_files_only=True,
-            trust_remote_code=trust_remote_code,
+            trust_remote_code=spec.trust_remote_code,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, with their names
             **place,
+            **stored,
         )
     except (ValueError, OSError, KeyError, ImportError, SafetensorError) as error:
-        hint = "" if trust_remote_code else " (model.trust_remote_code is off)"
+        hint = "" if spec.trust_remote_code else " (model.trust_remote_code is off)"
         raise ModelError(f"{folder} cannot be loaded{hint}: {error}") from error
     absent = sorted(report["missing_keys"])
     if absent:
