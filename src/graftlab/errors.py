@@ -15,6 +15,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -27,16 +28,45 @@ class ConfigError(GraftlabError, ValueError):
     """A configuration key or value that cannot be."""
 
 
-class DataError(GraftlabError):
-    """Problems in data files; each is one line `file:line: what is wrong`."""
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with a row, and where it stands."""
 
-    def __init__(self, summary: str, problems: Sequence[str] = (), *, shown: int = 20) -> None:
+    where: str
+    """`file:line`"""
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
+
+
+class DataError(GraftlabError):
+    """Problems in data files: a line `file:line: what is wrong` for each reason there is."""
+
+    def __init__(self, summary: str, rows: Sequence[Problem] = (), *, shown: int = 20) -> None:
         self.summary = summary
-        self.problems = list(problems)
-        lines = [summary, *(f"  {problem}" for problem in self.problems[:shown])]
-        if len(self.problems) > shown:
-            lines.append(f"  ... and {len(self.problems) - shown} more")
+        self.rows = list(rows)
+        by_reason: dict[str, list[Problem]] = {}
+        for problem in rows:
+            by_reason.setdefault(problem.reason, []).append(problem)
+        groups = list(by_reason.values())
+        lines = [summary, *(f"  {_in_a_line(group)}" for group in groups[:shown])]
+        if (more := sum(map(len, groups[shown:]))) > 0:
+            lines.append(f"  ... and {more} more")
         super().__init__("\n".join(lines))
+
+    @property
+    def problems(self) -> list[str]:
+        """All of them, a line each."""
+        return list(map(str, self.rows))
+
+
+def _in_a_line(same: Sequence[Problem]) -> str:
+    """Problems of one reason: the first in full, and where the others are."""
+    first, *others = same
+    if not others:
+        return str(first)
+    return f"{first} ({len(same)} rows: also {listed([one.where for one in others], 3)})"
 
 
 class ModelError(GraftlabError):
@@ -75,6 +105,11 @@ def listed(items: Sequence[str], most: int, separator: str = ", ") -> str:
     """`a, b, c and 4 more`: the first of them, and how many others there are."""
     more = len(items) - most
     return separator.join(items[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 row`, `2,000 rows`: nouns whose plural has an s."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

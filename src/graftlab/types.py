@@ -130,7 +130,7 @@ class Conversation:
         return len(self.without_last_answer().messages)
 
     @property
-    def reference(self) -> str | None:
+    def expected(self) -> str | None:
         """The answer that replies are compared with, of a pair the chosen one.
 
         None where there is none, or only an undesirable one.

@@ -86,6 +86,8 @@ def test_every_option_composes_and_builds(name: str) -> None:
 def test_every_verb_builds(verb: str) -> None:
     needs = {
         "sample": ["model=tiny", "prompt=Hello"],
+        "chat": ["model=tiny"],
+        "serve": ["model=tiny"],
         "prepare": ["corpus=chats.jsonl"],
         "export": ["adapter=RUN", "target=peft", "out=DIR"],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +26,26 @@ from graftlab.sweeps.identity import sweep_name
 CONF = conf_dir()
 
 
+def hydra_words(words: Sequence[str], verb: str) -> list[str]:
+    schema = read_schema(verb, [CONF])
+    ready = check_arguments(read_arguments(words, verb), schema, multirun=False)
+    return [word.hydra for word in ready]
+
+
 def spec_of(*words: str, verb: str = "train") -> Any:
-    found = check_arguments(read_arguments(words, verb), read_schema(verb, [CONF]), multirun=False)
-    cfg = compose(verb, [word.hydra for word in found])
+    cfg = compose(verb, hydra_words(words, verb))
     if verb == "train":
         cfg.run_dir = "run"
     return build(cfg)
 
 
+def verified(words: Sequence[str], verb: str) -> None:
+    verify(CommandLine(read_schema(verb, [CONF]), CONF), hydra_words(words, verb))
+
+
 def refused(*words: str, verb: str = "train") -> str:
-    schema = read_schema(verb, [CONF])
     with pytest.raises(GraftlabError) as caught:
-        ready = check_arguments(read_arguments(words, verb), schema, multirun=False)
-        verify(CommandLine(schema, CONF), [word.hydra for word in ready])
+        verified(words, verb)
     return str(caught.value)
 
 

@@ -40,7 +40,8 @@ def test_packing_never_costs_more_than_padding() -> None:
 
 
 def test_spreads_of_each_part() -> None:
-    parts = np.array([[10, 1, 5], [10, 3, 7], [10, 2, 90]], np.int32)
+    columns = np.array([[10, 0, 1, 5], [10, 0, 3, 7], [10, 0, 2, 90]], np.int32).T
+    parts = dict(zip(("system", "tools", "user", "assistant"), columns, strict=True))
     found = {spread.part: spread for spread in spreads(parts)}
     assert list(found) == ["system", "user", "assistant", "total"]
     assert (found["user"].median, found["user"].max) == (2, 3)
@@ -53,4 +54,4 @@ def test_spreads_of_each_part() -> None:
 def test_nothing_to_budget() -> None:
     found = budget([], [], [], max_length=8)
     assert (found.rows, found.steps_per_epoch, found.density) == (0, 0, 0)
-    assert spreads(np.zeros((0, 3), np.int32)) == []
+    assert spreads({"user": np.zeros(0, np.int32)}) == []

@@ -86,7 +86,7 @@ def test_turns_around_the_answers_belong_to_both_sides() -> None:
     assert pair.num_shared == 6
     asked = pair.without_last_answer()
     assert asked.messages == parsed.messages[:6]
-    assert (asked.rejected, asked.tools, pair.reference) == ((), pair.tools, "Hello!")
+    assert (asked.rejected, asked.tools, pair.expected) == ((), pair.tools, "Hello!")
 
 
 BROKEN: list[tuple[Any, str]] = [
@@ -111,7 +111,11 @@ BROKEN: list[tuple[Any, str]] = [
         {"messages": [AGAIN[0]], "chosen": [ASK, GOOD], "rejected": [ASK, BAD]},
         "do not begin with the turns of `messages`",
     ),
-    ({"prompt": "Ho", "chosen": [ASK, GOOD], "rejected": [ASK, BAD]}, "unknown key `prompt`"),
+    (
+        {"prompt": "Ho", "chosen": [ASK, GOOD], "rejected": [ASK, BAD]},
+        "`prompt` says what no turn of the row does: correct or remove it, or pass over it with "
+        "data.ignore_keys=[prompt]",
+    ),
     (
         {"prompt": "Hi", "chosen": {**GOOD, "weight": 0.5}, "rejected": BAD},
         "no weights but 0 and 1",
@@ -178,6 +182,44 @@ def test_the_chosen_answers_may_be_trained_as_any_others(tmp_path: Path) -> None
     data = JsonlData(train=file, valid_fraction=0, preference="chosen").load()
     assert [(c.kind, c.messages) for c in data.train] == [("answers", CHOSEN)] * 2
     assert "data.train: 1 undesirable left out (data.preference=chosen)" in data.notes
+
+
+@pytest.mark.parametrize(
+    "rejected",
+    [
+        [ASK, GOOD],
+        [ASK],
+        [{**ASK, "content": "Ho"}, BAD],
+        [ASK, {**BAD, "content": "<|end|>"}],
+    ],
+)
+def test_of_chosen_answers_the_others_do_not_matter(tmp_path: Path, rejected: list[Any]) -> None:
+    """Rows that cannot be compared, which fall on the side of the rows that share their prompt."""
+    odd = {"chosen": [ASK, GOOD], "rejected": rejected}
+    file = write(tmp_path, [odd, PAIRS[0], {**PAIRS[0], "prompt": "Another?"}])
+    reserved = frozenset({"<|end|>"})
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: "):
+        JsonlData(train=file).load(reserved=reserved)
+    data = JsonlData(train=file, valid_fraction=0.5, preference="chosen").load(reserved=reserved)
+    sides = [[c.messages for c in side] for side in (data.train, data.valid)]
+    assert sorted(map(len, sides)) == [1, 2]
+    assert [CHOSEN, CHOSEN] in sides
+    assert {c.kind for c in (*data.train, *data.valid)} == {"answers"}
+
+
+def test_rows_of_one_reason_are_one_line(tmp_path: Path) -> None:
+    same = {"prompt": "Hi", "chosen": "Ho", "rejected": "Ho"}
+    file = write(tmp_path, [same] * 40 + [{"prompt": "Hi", "chosen": "Ho", "rejected": ""}])
+    with pytest.raises(DataError) as caught:
+        JsonlData(train=file).load()
+    first, *lines = str(caught.value).splitlines()
+    assert "data.on_invalid=skip leaves them out" in first
+    assert lines == [
+        f"  {file}:1: the chosen and the rejected answer are the same (40 rows: also {file}:2, "
+        f"{file}:3, {file}:4 and 36 more)",
+        f"  {file}:41: the rejected answer is empty (`rejected`)",
+    ]
+    assert len(caught.value.problems) == 41
 
 
 def test_a_system_prompt_is_put_before_both_sides(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_prompts_end_with_a_question_or_a_result(tmp_path: Path) -> None:
     prompts = read_prompts(write(tmp_path, rows))
     lasts = [prompt.conversation.messages[-1] for prompt in prompts]
     assert lasts == [Message("tool", "3")] * 2 + [Message("user", "Hi")] * 4
-    references = [prompt.reference for prompt in prompts]
+    references = [prompt.expected for prompt in prompts]
     assert references == ["It is 3.", None, json.dumps(FUNCTION), "Good", "It is 3.", None]
     assert not any(prompt.conversation.rejected for prompt in prompts)
     frame = load_frame("systems-theologian")

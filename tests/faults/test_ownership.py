@@ -186,7 +186,7 @@ def test_an_export_replaces_an_export_and_nothing_else(tmp_path):
 
 
 def test_replies_replace_replies_alone(tmp_path):
-    row = {"prompt": [], "base": "a", "adapter": None, "reference": None, "scale": None}
+    row = {"prompt": [], "base": "a", "adapter": None, "expected": None, "scale": None}
     ours, mine, empty = (tmp_path / name for name in ("ours.jsonl", "mine.jsonl", "empty"))
     ours.write_text(json.dumps(row) + "\n")
     mine.write_text('{"messages": []}\n')

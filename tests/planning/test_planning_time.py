@@ -12,6 +12,7 @@ from graftlab.machine import all_machines
 from graftlab.planning.advice import AdvisedRun, advise
 from graftlab.planning.timing import bill, rate, work
 from graftlab.training.budget import Limits
+from graftlab.training.guides import usual_rate
 
 
 def test_steps_are_those_of_training(make_load) -> None:
@@ -119,11 +120,22 @@ USUAL = {
         ({"scale": 4.0}, "learning rate"),
         ({"lr": 1e-5}, "learning rate"),
         ({"over_limit": 7}, "context length"),
+        ({"compares": True, "lr": 1e-4}, "epochs"),
+        ({"compares": True, "epochs": 1}, "learning rate"),
     ],
 )
 def test_advice_warns_of_the_one_thing_that_is_odd(changed, about) -> None:
     assert [a.about for a in advise(AdvisedRun(**USUAL)) if a.heed] == []
     assert [a.about for a in advise(AdvisedRun(**{**USUAL, **changed})) if a.heed] == [about]
+
+
+def test_what_lr_auto_takes_is_never_odd() -> None:
+    for compares in (False, True):
+        lr = usual_rate(parameters=10**9, scale=0.5, compares=compares)
+        run = AdvisedRun(**{**USUAL, "lr": lr, "compares": compares})
+        (rate,) = [advice for advice in advise(run) if advice.about == "learning rate"]
+        assert not rate.heed
+    assert "2e-05 to 2e-04" in rate.text
 
 
 def test_a_row_limit_is_no_matter_where_nothing_is_packed() -> None:

@@ -184,7 +184,8 @@ def test_errors_of_the_recipe_name_it(knock: Knock) -> None:
     code, out, err = knock("inspect", *RECIPE)
     assert code == 2
     assert "data.recipe=chats: sources.core: none of its 3 rows can be used:" in err
-    assert "chats.jsonl:2: unknown shape" in err
+    assert "chats.jsonl:1: unknown shape" in err
+    assert "(3 rows: also chats.jsonl:2, chats.jsonl:3)" in err
     assert "Traceback" not in out + err
     assert made() == []
     write_lines(Path("chats.jsonl"), rows(40))

@@ -134,7 +134,7 @@ def test_samples_are_read_back_as_they_were_said(said: Any) -> None:
 
     from run_folders import write_samples
 
-    who = ("prompt", "base", "adapter", "reference")
+    who = ("prompt", "base", "adapter", "expected")
     raw = [dict(zip(who, sample, strict=True)) for sample in said]
     wanted = [{k: "\n".join(text.splitlines()) for k, text in sample.items()} for sample in raw]
     if len({sample["prompt"] for sample in wanted}) < len(wanted):
@@ -146,7 +146,7 @@ def test_samples_are_read_back_as_they_were_said(said: Any) -> None:
 
 def test_headings_in_a_sample_are_text(tmp_path: Path) -> None:
     hostile = "## Step 9\n\n**base**\n\n> quoted </script>"
-    sample = dict.fromkeys(("prompt", "base", "adapter", "reference"), hostile)
+    sample = dict.fromkeys(("prompt", "base", "adapter", "expected"), hostile)
     folder = write_run(tmp_path / "0", samples=[sample])
     assert read(folder).samples == [sample]
 

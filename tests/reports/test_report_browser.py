@@ -28,7 +28,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """18 finished runs and one that failed."""
     root = tmp_path_factory.mktemp("sweep")
     grid(root, {"lr": RATES, "lora.rank": RANKS}, seeds=2)
-    sample = {"prompt": "Who?", "base": HOSTILE, "adapter": "It is run 18.", "reference": "Me."}
+    sample = {"prompt": "Who?", "base": HOSTILE, "adapter": "It is run 18.", "expected": "Me."}
     write_run(root / "18", {"lr": 1e-3, "lora.rank": 128}, score=9.5, samples=[sample])
     failed = write_run(root / "19", {"lr": 0.5}, finished=False)
     (failed / "error.txt").write_text("ValueError: no", encoding="utf-8")
@@ -125,9 +125,9 @@ def test_pointing_at_a_curve_lights_up_the_run(browser: Browser) -> None:
     browser.until("page.lit === 18")
     assert browser.run("document.querySelectorAll('#curves-chart .trace.on').length") == 1
     assert browser.run("document.querySelector('#table tr.on').dataset.run") == "18"
-    assert "rank=128" in browser.until(
-        "document.querySelector('#curves-chart .hoverlayer').textContent"
-    )
+    told = browser.until("document.querySelector('#curves-chart .hoverlayer').textContent")
+    assert "rank=128" in told
+    assert "nats per trained token" in told
     opacities = "[...document.querySelectorAll('#curves-chart .trace')]"
     opacities += ".map((trace) => getComputedStyle(trace).opacity)"
     assert sorted(browser.run(opacities)) == ["0.12"] * 19 + ["1"]

@@ -67,7 +67,7 @@ def made(folder: Path, library: str = "") -> str:
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     root = tmp_path_factory.mktemp("hostile")
-    sample = dict.fromkeys(("prompt", "base", "adapter", "reference"), HOSTILE)
+    sample = dict.fromkeys(("prompt", "base", "adapter", "expected"), HOSTILE)
     write_run(root / "0<b>", {"data.system_prompt": HOSTILE, "seed": 1}, samples=[sample])
     write_run(root / "1", {"lr": 0.5}, score=2.0)
     failed = write_run(root / "2", {"lr": 0.25}, finished=False)
@@ -84,6 +84,12 @@ def test_whatever_the_runs_hold_is_text(hostile: tuple[Path, str]) -> None:
     data = json.loads(reader.scripts[0])
     assert "\n".join(HOSTILE.splitlines()) in data["texts"]
     assert any(HOSTILE in run["config"].values() for run in data["runs"])
+
+
+def test_the_lowest_loss_is_told_with_its_measure(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", measure="DPO <sigmoid> loss per pair")
+    tile = "<span>lowest validation loss (DPO &lt;sigmoid&gt; loss per pair)</span>"
+    assert tile in made(tmp_path)
 
 
 def test_nothing_is_fetched_and_links_lead_to_sections(hostile: tuple[Path, str]) -> None:
@@ -184,7 +190,7 @@ def test_numbers_that_are_none_are_left_out_of_the_data(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_five_hundred_runs(tmp_path: Path) -> None:
     """Written within a minute of computing, in less than 10 MB with all of Plotly."""
-    sample = {"prompt": "Who?", "base": "I.", "reference": "Me."}
+    sample = {"prompt": "Who?", "base": "I.", "expected": "Me."}
     for n in range(500):
         values = {"lr": 10 ** (-2 - n % 100 / 50), "lora.rank": 4 << n % 5, "epochs": 1 + n % 3}
         samples = [{**sample, "adapter": f"Run {n}. " * 30}]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from graftlab.sweeps.engine import SweepOutcome
 from graftlab.sweeps.jobs import Job
+from graftlab.sweeps.launchers.auto import AutoLauncher
+from graftlab.sweeps.launchers.joint import JointLauncher
+from graftlab.sweeps.launchers.local import LocalLauncher
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.run import _heading, show
 from graftlab.sweeps.slots import Slot
@@ -64,13 +68,24 @@ def test_the_heading_counts_what_is_done_of_this_line(tmp_path: Path) -> None:
     for number in range(3):
         ledger.end(number, "done", launch="earlier")
 
-    def said(source, jobs: int, threads: int = 2) -> str:
-        order = SimpleNamespace(source=source, folder=tmp_path, jobs=jobs)
-        return _heading(order, [Slot("cpu", {"OMP_NUM_THREADS": str(threads)})])
+    def said(
+        source, jobs: int, threads: int = 2, *, slots: int = 1, launcher: Any = LocalLauncher
+    ) -> str:
+        order = SimpleNamespace(source=source, folder=tmp_path, jobs=jobs, launcher=launcher())
+        return _heading(order, [Slot("cpu", {"OMP_NUM_THREADS": str(threads)})] * slots)
 
     narrower = Grid([draft(f"job {i}") for i in (1, 3, 7)])
     assert "3 jobs (1 done by earlier launches)" in said(narrower, 3)
     assert "earlier" not in said(Grid([draft("new")]), 1)
+    assert "1 job, 1 at once" in said(Grid([draft("new")]), 1)
+    for launcher, slots, text in (
+        (LocalLauncher, 2, "2 at once"),
+        (AutoLauncher, 2, "2 processes"),
+        (JointLauncher, 2, "up to 2 trained together in each of 2 processes"),
+        (JointLauncher, 1, "up to 4 trained together in one process"),
+        (lambda: JointLauncher(most=3), 1, "up to 3 trained together in one process"),
+    ):
+        assert f"4 jobs, {text} (" in said(Grid([draft("n")]), 4, slots=slots, launcher=launcher)
     assert said(narrower, 3).endswith("2 threads each)")
     assert said(narrower, 3, threads=1).endswith("1 thread each)")
     for key, text in (("name", "9 jobs (3 done"), ("lr", "9 jobs, 1 at once")):

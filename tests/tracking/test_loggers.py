@@ -44,7 +44,7 @@ def test_wandb_offline_keeps_one_run_over_two_starts(tmp_path, monkeypatch):
         assert tracker.run.config["lora.rank"] == 8
         for row in ROWS[start:]:
             tracker.log(row)
-        tracker.samples([{"step": 1, "prompt": "p", "base": "b", "adapter": "a", "reference": "r"}])
+        tracker.samples([{"step": 1, "prompt": "p", "base": "b", "adapter": "a", "expected": "r"}])
         assert "wandb sync" in tracker.where
         tracker.finish(0)
     runs = history(tmp_path)

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from graftlab.objectives.base import Objective
+from graftlab.objectives.distill import Distill
+from graftlab.objectives.dpo import DPO
+from graftlab.objectives.kl_sft import KLSFT
+from graftlab.objectives.kto import KTO
+from graftlab.objectives.orpo import ORPO
 from graftlab.tracking.card import card, git_commit
 from graftlab.tracking.result import how_sure, show_result
 from graftlab.tracking.tracker import final
@@ -48,6 +56,38 @@ def test_the_change_is_told_with_its_interval(capsys: pytest.CaptureFixture[str]
     single = how_sure(result_of(3.9, valid_documents=1)) or ""
     assert single.startswith("change: no interval, over 1 document: too few")
     assert how_sure(result_of(3.9)) is None
+
+
+def test_metrics_are_told_with_interval_and_unit(capsys: pytest.CaptureFixture[str]) -> None:
+    accuracy = {"accuracy": 0.75, "accuracy_low": 0.505, "accuracy_high": 0.898}
+    metrics = {f"valid/{name}": n for name, n in {**accuracy, "kl": 0.0123}.items()}
+    show_result(result_of(0.6, metrics=metrics), [], [], units=DPO.METRICS)
+    rows = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "accuracy 0.750 0.505 to 0.898 of the pairs have the higher reward for" in "\n".join(
+        rows
+    )
+    assert "kl 0.012 nats per token from the base" in rows
+    assert not any("low" in row or "high:" in row for row in rows)
+    show_result(result_of(0.6, metrics={"valid/own_number": 2.0}), [], [])
+    assert "own number 2.000" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_run_without_validation_has_no_row_of_dashes(capsys: pytest.CaptureFixture[str]) -> None:
+    show_result(replace(result_of(1.0), score=None, baseline=None), [], [])
+    screen = capsys.readouterr().out
+    assert "without a validation loss" in screen
+    assert " - " not in screen
+    assert "40 of 40" in screen
+
+
+@pytest.mark.parametrize("objective", [DPO, ORPO, KTO, KLSFT, Distill])
+def test_every_metric_of_ours_has_a_unit(objective: type[Objective]) -> None:
+    sums = defaultdict(lambda: 1.0, loss=1.0, kl=1.0)
+    asked = objective(teacher="RUN") if objective is Distill else objective()
+    names = {name for name in asked.metrics(sums, 4.0) if not name.endswith(("_low", "_high"))}
+    assert {"loss", "kl"} <= names or objective is Distill
+    assert names - {"loss"} <= set(objective.METRICS)
+    assert all(objective.METRICS.values())
 
 
 def test_a_card_is_for_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,7 @@ def test_rank_and_epochs_follow_the_number_of_conversations(documents):
     assert spec.lora.rank == usual_rank(documents)
     assert spec.epochs == usual_epochs(documents)
     assert f"epochs={spec.epochs} (auto: {documents:,} conversations)" in said
+    assert usual_epochs(documents, compares=True) <= min(3, spec.epochs)
     assert resolve_auto(spec) == []  # nothing is left to find
 
 

@@ -63,7 +63,7 @@ def test_skipped_rows_of_both_kinds_are_listed_and_never_asked(
     assert places == [("t.jsonl", 5), ("v.jsonl", 5), ("t.jsonl", 2), ("v.jsonl", 2)]
     assert "System role not supported" in listed[2]["reason"]
     assert listed[2]["row"]["messages"][0] == {"role": "system", "content": "Be brief."}
-    assert "train: 1 rows left out (data.on_invalid=skip)" in capsys.readouterr().out
+    assert "train: 1 row left out (data.on_invalid=skip)" in capsys.readouterr().out
 
 
 def pairs(file: Path, *, long: int = 0) -> str:

@@ -104,5 +104,5 @@ def test_the_reference_stands_beside_both_replies(sampler: Any, tmp_path: Path, 
     assert found == sorted(found)
     show_result(result_of(1.0), made.book.last(), [])
     screen = capsys.readouterr().out
-    assert "reference" in screen
+    assert "expected" in screen
     assert "Wait for the tide." in screen

@@ -145,11 +145,23 @@ def test_other_formats_are_the_folder_out_names(target, source, made, tmp_path, 
     assert named.path == tmp_path / "my-adapter"
 
 
+@pytest.mark.parametrize("target", ["peft", "merged"])
+def test_ranks_of_their_own_are_told(target, tmp_path, screen):
+    run_folder = hf_run(tmp_path / "made", rank_pattern={"q_proj": 2})
+    export(run_folder, target, tmp_path / "out")
+    assert "28 tensors, ranks 2, 4" in screen.getvalue()
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an HF adapter for Apple": (
         {"adapter": "hf/run", "target": "fmadapter", "name": "one"},
         "target=fmadapter is for adapters of Apple's foundation model alone",
     ),
+    "a merge of Apple's model": (
+        {"target": "merged"},
+        "For its base there are fmadapter, mlx, peft",
+    ),
+    "a type that is none": ({"target": "merged", "dtype": "int8"}, "target.dtype=int8"),
     "a hyphen": ({"name": "my-adapter", "target": "fmadapter"}, "such as name=my_adapter"),
     "no name": ({"target": "fmadapter"}, "target=fmadapter needs a name"),
     "a short signature": (
@@ -289,9 +301,12 @@ def test_from_the_command_line(made, tmp_path, capfd):
             ["target=peft", f"target.signature={'ab' * 20}"],
             "`target.signature` is not a key of target=peft; it belongs to target=fmadapter.",
         ),
-        (["target=gguf"], "target=gguf is not one of fmadapter, mlpackage, mlx, peft."),
+        (
+            ["target=gguf"],
+            "target=gguf is not one of fmadapter, hub, merged, mlpackage, mlx, peft, vllm.",
+        ),
         (["target=mlx", "target.with_bas=1"], "Did you mean `target.with_base`?"),
-        (["target.bits=6"], "choose target=fmadapter|mlpackage|mlx|peft first"),
+        (["target.bits=6"], "choose target=fmadapter|hub|merged|mlpackage|mlx|peft|vllm first"),
         (["signature=a"], "Did you mean `target.signature`?"),
     ],
 )

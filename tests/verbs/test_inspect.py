@@ -14,6 +14,9 @@ from rich.console import Console
 from graftlab.data.jsonl import JsonlData
 from graftlab.errors import ConfigError
 from graftlab.models.hf import HFModel
+from graftlab.objectives.dpo import DPO
+from graftlab.objectives.kl_sft import KLSFT
+from graftlab.objectives.sft import SFT
 from graftlab.packing.plan import Packing
 from graftlab.verbs.inspect import Inspection, InspectSpec, run
 
@@ -38,6 +41,7 @@ def spec(tmp_path: Path, qwen2_folder: Path) -> InspectSpec:
     return InspectSpec(
         model=HFModel(path=str(folder)),
         data=JsonlData(train=str(file)),
+        objective=SFT(),
         packing=Packing(max_length=400),
         batch_size=2,
         rows=2,
@@ -109,6 +113,59 @@ def test_branches_weights_and_tools_are_shown(spec: InspectSpec, tmp_path: Path)
     assert '"arguments": {"b": 1, "a": 2}' in runs[0]
     assert "Three" in text
     assert "Three" not in "".join(runs)
+
+
+def test_it_says_what_the_objective_will_refuse(spec: InspectSpec, tmp_path: Path) -> None:
+    rows = [{"prompt": f"Hi {n}", "chosen": "Good", "rejected": "Bad"} for n in range(9)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    spec.data = JsonlData(train=str(tmp_path / "pairs.jsonl"), valid_fraction=0)
+    refused, shown = printed(spec, terminal=False)
+    told = " ".join(refused.notes)
+    assert "Training refuses this data: objective=dpo learns from pairs" in told
+    assert "objective=sft learns from answers alone, and 9 of 9 rows are others" in told
+    spec.objective = DPO()
+    taken, same = printed(spec, terminal=False)
+    assert "refuses" not in " ".join(taken.notes)
+    assert "\nchosen:\n" in same
+    assert same[same.index("prompt:") :] == shown[shown.index("prompt:") :]
+    spec.objective = SFT()
+    spec.data = JsonlData(train=spec.data.train, valid_fraction=0, preference="chosen")
+    chosen, alone = printed(spec, terminal=False)
+    assert "refuses" not in " ".join(chosen.notes)
+    assert "Bad" not in alone.replace("|", "")
+
+
+def test_it_says_what_training_mixes_in(spec: InspectSpec) -> None:
+    spec.objective = KLSFT(anchors="others.jsonl")
+    assert "mixes in the rows of objective.anchors" in " ".join(run(spec).notes)
+
+
+@pytest.mark.parametrize("place", ["system", "user"])
+def test_tools_are_counted_by_themselves(spec: InspectSpec, tmp_path: Path, place: str) -> None:
+    """Against counts of the same rows without their tools, wherever the template lists them."""
+    folder = tmp_path / "model"
+    tools = "{% if tools %}\nTools: {{ tools | tojson }}{% endif %}"
+    text = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+        f"{{% if m.role == '{place}' %}}{tools}{{% endif %}}<|im_end|>\n{{% endfor %}}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    (folder / "chat_template.jinja").write_text(text)
+    turns = [("system", "Be brief."), ("user", "Hi"), ("assistant", "Ho")]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    listed = [{"name": "look", "description": "Finds a word.", "parameters": {"type": "object"}}]
+
+    def counted(row: dict[str, object]) -> dict[str, int]:
+        file = tmp_path / "row.jsonl"
+        file.write_text(json.dumps(row))
+        spec.data = JsonlData(train=str(file), valid_fraction=0)
+        return {spread.part: spread.max for spread in run(spec).spreads}
+
+    plain = counted({"messages": messages})
+    with_tools = counted({"messages": messages, "tools": listed})
+    assert "tools" not in plain
+    assert with_tools.pop("tools") == with_tools["total"] - plain["total"] > 10
+    assert with_tools | {"total": 0} == plain | {"total": 0}
 
 
 def test_a_missing_file_is_told_before_the_tokenizer_loads(spec: InspectSpec) -> None:

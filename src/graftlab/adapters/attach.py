@@ -11,10 +11,9 @@ from functools import singledispatch
 from typing import TYPE_CHECKING
 
 from graftlab.adapters import peft
-from graftlab.adapters.origin import misfit
+from graftlab.adapters.origin import require_same_base
 from graftlab.adapters.store import FULL
 from graftlab.adapters.targets import check_targets
-from graftlab.errors import ModelError
 from graftlab.models.base import Base, ModelSpec
 from graftlab.models.hf import HFModel
 from graftlab.models.hf_base import HFBase
@@ -71,10 +70,15 @@ def load_trained(
     source = trained.adapter
     if source is None:
         return None
-    if (
-        why := misfit(source, base, key=None if force is None else "force", forced=bool(force))
-    ) is not None:
-        raise ModelError(f"{source.path} {why}")
+    key = None if force is None else "force"
+    require_same_base(
+        source,
+        base.name,
+        base.fingerprint,
+        files=base.stored_from,
+        key=key,
+        forced=bool(force),
+    )
     return load_adapter(base, source, dtype=dtype)
 
 

@@ -9,40 +9,48 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from graftlab.errors import GraftlabError
+from graftlab.errors import GraftlabError, ModelError
 from graftlab.models.quantization.base import Quantization
 from graftlab.registry import choice_of, dump, restore
 
 if TYPE_CHECKING:
     from graftlab.adapters.store import AdapterSource
-    from graftlab.models.base import Base
 
 
-def misfit(
-    source: AdapterSource, base: Base, *, key: str | None = None, forced: bool = False
-) -> str | None:
-    """Why an adapter was not trained on this base, for people; None where it was.
+def require_same_base(
+    source: AdapterSource,
+    name: str,
+    fingerprint: str,
+    *,
+    files: str,
+    key: str | None = None,
+    forced: bool = False,
+) -> None:
+    """Raise ModelError where an adapter was trained on another base than the one called `name`.
 
-    None too for adapters that others made, which do not say it. `key` is what `forced` is set by:
-    an adapter may then be put onto its own base in another storage.
+    `fingerprint` is that of the base as it is stored, `files` that of its files.
+
+    Those that others made do not say it, and pass. So does one of the same files in another
+    storage with `forced`, which people set by the key `key`.
     """
     trained_on = source.base_fingerprint()
-    if trained_on in (None, base.fingerprint):
-        return None
+    if trained_on in (None, fingerprint):
+        return
     stored = stored_as(source)
-    if stored is None or stored.fingerprint(base.stored_from) != trained_on:
-        return (
-            f"was trained on another base (fingerprint {trained_on}) than {base.name} "
-            f"({base.fingerprint}): what it says there would mean nothing. Take the base it was "
-            "trained on."
+    if stored is None or stored.fingerprint(files) != trained_on:
+        raise ModelError(
+            f"{source.path} was trained on another base (fingerprint {trained_on}) than "
+            f"{name} ({fingerprint}): what it says there would mean nothing. Take the "
+            "base it was trained on."
         )
     if forced:
-        return None
+        return
     anyway = f", or {key}=true to take it all the same" if key else ""
-    return (
-        f"was trained on {base.name} stored by {in_words(stored)}, and here it is stored "
-        "otherwise. An adapter makes up for the rounding of its base: on a 135M model one of nf4 "
-        f"was 0.31 nats off on the full-precision weights. Give {in_words(stored)}{anyway}."
+    raise ModelError(
+        f"{source.path} was trained on {name} stored by {in_words(stored)}, and here it is "
+        "stored otherwise. An adapter makes up for the rounding of its base: on a 135M model one "
+        "of nf4 was 0.31 nats off on the full-precision weights. Give "
+        f"{in_words(stored)}{anyway}."
     )
 
 

@@ -50,6 +50,15 @@ def load_adapter(
     Raises ModelError for anything but a LoRA adapter that leaves the base as it was, and for one
     that does not fit this base.
     """
+    adapter = place_adapter(base, source, dtype=dtype)
+    adapter.fill(source)
+    return adapter
+
+
+def place_adapter(
+    base: HFBase, source: AdapterSource, *, dtype: torch.dtype | None = None
+) -> PeftAdapter:
+    """As `load_adapter`, but for its weights, which are drawn and not those in `source`."""
     import torch
     from peft import PeftConfig
 
@@ -69,11 +78,9 @@ def load_adapter(
         raise ModelError(f"{source.folder}: its adapter_config.json is damaged: {error}") from error
     config.inference_mode = False
     try:
-        adapter = _inject(base, config, dtype=dtype or torch.float32)
+        return _inject(base, config, dtype=dtype or torch.float32)
     except ConfigError as error:
         raise ModelError(f"{source.folder} does not fit {base.name}: {error}") from error
-    adapter.fill(source)
-    return adapter
 
 
 def peft_config(base: HFBase, lora: Lora) -> LoraConfig:

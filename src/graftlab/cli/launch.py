@@ -22,7 +22,7 @@ from graftlab.cli.overrides import Argument
 from graftlab.cli.preflight import CommandLine, composed, sweep_values, verified, verify
 from graftlab.cli.space import dimension_of, space_arguments
 from graftlab.console import say
-from graftlab.errors import ConfigError, GraftlabError, Interrupted
+from graftlab.errors import ConfigError, GraftlabError, Interrupted, counted
 from graftlab.files.ownership import kind_of, unwritable
 from graftlab.registry import dump
 from graftlab.sweeps.space import grid
@@ -56,8 +56,13 @@ def run_once(command: CommandLine, words: Sequence[Argument]) -> tuple[Any, Any]
         keep_log(folder / LOG)
         return task.run(spec)
 
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     with RunFolder(folder).held():
-        return spec, _in_job(command, cfg, train)
+        try:
+            return spec, _in_job(command, cfg, train)
+        except GraftlabError:
+            RunFolder(folder).withdraw(made)
+            raise
 
 
 def _in_job(command: CommandLine, cfg: DictConfig, task: Callable[[], Any]) -> Any:
@@ -124,7 +129,7 @@ def run_each(command: CommandLine, words: Sequence[Argument]) -> int:
                 failed.append(f"job {number} ({' '.join(own)})" if own else f"job {number}")
                 _tell(failed[-1], error)
 
-    say(f"Launching {len(jobs)} jobs")
+    say(f"Launching {counted(len(jobs), 'job')}")
     _in_job(command, composed(command, jobs[0], hydra=True), run_all)
     if results and hasattr(task, "summarise"):
         task.summarise(results, specs[0])

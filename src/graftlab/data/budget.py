@@ -6,12 +6,10 @@ Pure arithmetic over lengths: no tokenizer, no weights, so a plan can be made fr
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-PARTS = ("system", "user", "assistant", "total")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +44,16 @@ class Budget:
     gain_over_batch: float  # positions padded to the longest of each batch, over tokens
 
 
-def spreads(parts: np.ndarray) -> list[Spread]:
-    """Statistics of each part and of the total; `parts` is (n, 3): system, user, assistant."""
-    if len(parts) == 0:
+def spreads(parts: Mapping[str, np.ndarray]) -> list[Spread]:
+    """Statistics of each part that any document has, and of the total.
+
+    `parts` are counts of tokens, (n,) each.
+    """
+    counted = {name: counts for name, counts in parts.items() if counts.any()}
+    if not counted:
         return []
-    columns = np.concatenate([parts, parts.sum(axis=1, keepdims=True)], axis=1)
-    return [_spread(name, columns[:, i]) for i, name in enumerate(PARTS)]
+    counted["total"] = np.sum([*parts.values()], axis=0)
+    return [_spread(name, counts) for name, counts in counted.items()]
 
 
 def _spread(name: str, counts: np.ndarray) -> Spread:

@@ -104,6 +104,11 @@ class Unread:
                 continue
             if key in METADATA or (key in REPEATED and _repeats(key, value, turns)):
                 self.metadata.add(key)
+            elif key in REPEATED:
+                self.refused.append(
+                    f"`{key}` says what no turn of the row does: correct or remove it, or pass "
+                    f"over it with data.ignore_keys=[{key}] (sources.NAME.ignore_keys for prepare)"
+                )
             elif key in WEIGHTS:
                 if value != 1:
                     self.refused.append(

@@ -71,10 +71,11 @@ class _Turns:
     """What other keys may repeat."""
 
 
-def parse_row(row: Any, *, ignore: Collection[str] = ()) -> Parsed:
+def parse_row(row: Any, *, ignore: Collection[str] = (), chosen_only: bool = False) -> Parsed:
     """Recognise the row's shape and read it; keys in `ignore` are as if they were not there.
 
-    Raises RowProblem naming what was seen instead, and every key that would be lost.
+    With `chosen_only`, a pair that cannot be compared is its chosen answer, a desirable one. Raises
+    RowProblem naming what was seen instead, and every key that would be lost.
     """
     if ignore:
         row = without(row, ignore)
@@ -83,7 +84,7 @@ def parse_row(row: Any, *, ignore: Collection[str] = ()) -> Parsed:
     if not isinstance(row, dict):
         raise RowProblem(f"a row must be an object or an array, this is {kind_of(row)}")
     if compares(row):
-        return _parsed(row, _pair(row))
+        return _parsed(row, _pair(row), chosen_only=chosen_only)
     label = label_of(row)
     found = _plain(row, judged=label is not None)
     if found is None:
@@ -157,7 +158,7 @@ def turns_key(row: dict[str, Any]) -> str | None:
     return there[0] if there else None
 
 
-def _parsed(row: dict[str, Any], found: _Turns) -> Parsed:
+def _parsed(row: dict[str, Any], found: _Turns, *, chosen_only: bool = False) -> Parsed:
     """The row, with all that is wrong with its turns and its other keys told at once."""
     unread, problems = Unread(), []
     sides: list[tuple[Message, ...]] = []
@@ -178,16 +179,19 @@ def _parsed(row: dict[str, Any], found: _Turns) -> Parsed:
         raise RowProblem("the tools of chosen and rejected differ")
     made = [_with_system(row, side) for side in sides]
     messages, *other = (_with_format(row, messages) for messages, _ in made)
-    if other and (wrong := pair_problems(messages, other[0])):
-        raise RowProblem(*wrong)
+    rejected, desirable = other[0] if other else (), found.desirable
+    if rejected and (wrong := pair_problems(messages, rejected)):
+        if not chosen_only:
+            raise RowProblem(*wrong)
+        rejected, desirable = (), True
     return Parsed(
         messages,
         tools,
         found.shape,
         made[0][1],
         frozenset(unread.metadata),
-        other[0] if other else (),
-        found.desirable,
+        rejected,
+        desirable,
     )
 
 

@@ -25,7 +25,14 @@ from graftlab.data.schemas import SchemaAugment, augment
 from graftlab.data.shapes import Parsed, parse_row
 from graftlab.data.split import split_hash, validation_mask
 from graftlab.data.system import with_system
-from graftlab.errors import ConfigError, DataError, require_choice, require_range
+from graftlab.errors import (
+    ConfigError,
+    DataError,
+    Problem,
+    counted,
+    require_choice,
+    require_range,
+)
 from graftlab.registry import group
 from graftlab.types import Conversation
 
@@ -131,7 +138,7 @@ class DataSpec:
         if bad:
             notes.append(self._settle(bad, len(train.hashes) + len(valid.hashes), rejects))
         if not train.conversations:
-            raise DataError("data.train holds no conversation that can be trained.", _lines(bad))
+            raise DataError("data.train holds no conversation that can be trained.", _problems(bad))
         if valid_files:
             train_set, valid_set = train.conversations, valid.conversations
             seen = set(valid.hashes)  # not of both sides: a hundred bytes a conversation
@@ -219,12 +226,13 @@ class DataSpec:
     def _checked(self, row: Any, reserved: re.Pattern[str] | None) -> Parsed | str:
         """The row, or all that is wrong with it."""
         try:
-            parsed = parse_row(row, ignore=self.ignore_keys)
+            chosen_only = self.preference == "chosen"
+            parsed = parse_row(row, ignore=self.ignore_keys, chosen_only=chosen_only)
         except RowProblem as problem:
             return str(problem)
         messages = parsed.messages
         problems = problems_in(messages, reserved=reserved, tools=parsed.tools, first=parsed.first)
-        if parsed.rejected:
+        if parsed.rejected and not chosen_only:
             other = problems_in(parsed.rejected, reserved=reserved, first=parsed.first)
             problems += [f"rejected: {one}" for one in other if one not in problems]
         if self.schema_augment.copies and not problems:
@@ -248,26 +256,26 @@ class DataSpec:
             raise DataError(
                 f"{len(bad)} of {len(bad) + good} rows cannot be trained "
                 "(data.on_invalid=skip leaves them out and lists them in rejects.jsonl):",
-                _lines(bad),
+                _problems(bad),
             )
         if cut:
-            files = "1 file" if len(cut) == 1 else f"{len(cut)} files"
-            raise DataError(f"{files} cannot be read to the end:", _lines(cut))
+            files = counted(len(cut), "file")
+            raise DataError(f"{files} cannot be read to the end:", _problems(cut))
         if rejects is None:
-            return f"{len(bad)} rows left out (data.on_invalid=skip)"
+            return f"{counted(len(bad), 'row')} left out (data.on_invalid=skip)"
         write_rejects(rejects, bad)
-        return f"{len(bad)} rows left out (data.on_invalid=skip), listed in {rejects}"
+        return f"{counted(len(bad), 'row')} left out (data.on_invalid=skip), listed in {rejects}"
 
 
-def _lines(bad: list[Reject]) -> list[str]:
-    return [f"{row.where}: {row.reason}" for row in bad]
+def _problems(bad: list[Reject]) -> list[Problem]:
+    return [Problem(row.where, row.reason) for row in bad]
 
 
 def _summary(key: str, found: _FileSet) -> list[str]:
     """What the log says of a file set."""
     shapes = ", ".join(f"{name} {count}" for name, count in found.formats.most_common())
-    files = "1 file" if found.files == 1 else f"{found.files} files"
-    lines = [f"{key}: {len(found.conversations)} conversations from {files} ({shapes or 'none'})"]
+    rows = counted(len(found.conversations), "conversation")
+    lines = [f"{key}: {rows} from {counted(found.files, 'file')} ({shapes or 'none'})"]
     if found.undesirable:
         lines.append(f"{key}: {found.undesirable} undesirable left out (data.preference=chosen)")
     if found.unlisted:

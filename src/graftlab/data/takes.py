@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from graftlab.errors import DataError
+from graftlab.errors import DataError, Problem
 from graftlab.types import Conversation
 
-_SHOWN = 5
 KINDS = {
     "answers": "answers alone",
     "pairs": "pairs of a chosen and a rejected answer",
@@ -44,10 +43,9 @@ def require_kind(
     if wrong:
         kinds = dict.fromkeys(row.kind for row in wrong)
         raise DataError(
-            f"objective={objective} learns from {KINDS[takes]}, and {len(wrong)} of {len(rows)} "
-            f"rows are others ({'; '.join(_INSTEAD[kind] for kind in kinds)}):",
-            [f"{row.where}: {KINDS[row.kind]}" for row in wrong],
-            shown=_SHOWN,
+            f"{'; '.join(_INSTEAD[kind] for kind in kinds)}. objective={objective} learns from "
+            f"{KINDS[takes]}, and {len(wrong)} of {len(rows)} rows are others:",
+            [Problem(row.where, KINDS[row.kind]) for row in wrong],
         )
     found = {row.desirable for row in rows}
     if both and takes == "labels" and len(found) == 1:

@@ -12,7 +12,7 @@ from graftlab.data.files import locate, read_rows
 from graftlab.data.problems import RowProblem
 from graftlab.data.shapes import parse_row
 from graftlab.data.system import with_system as behind
-from graftlab.errors import ConfigError, DataError
+from graftlab.errors import ConfigError, DataError, Problem, counted
 from graftlab.types import Conversation, Message, place_of
 
 
@@ -22,7 +22,7 @@ class Prompt:
 
     conversation: Conversation
     """Ends with a user turn, or with what a tool gave back."""
-    reference: str | None = None
+    expected: str | None = None
     """The answer in the file, when it has one; calls of tools are lines of JSON."""
 
 
@@ -40,16 +40,17 @@ def read_prompts(
     questions are read).
     """
     prompts: list[Prompt] = []
-    problems: list[str] = []
+    problems: list[Problem] = []
     for found in _rows(locate("prompts", files), reserved, ignore):
-        if isinstance(found, str):
+        if isinstance(found, Problem):
             problems.append(found)
             continue
         prompts.append(found)
         if limit is not None and len(prompts) == limit:
             break
     if problems:
-        raise DataError(f"prompts={files}: {len(problems)} rows cannot be asked:", problems)
+        rows = counted(len(problems), "row")
+        raise DataError(f"prompts={files}: {rows} cannot be asked:", problems)
     return prompts
 
 
@@ -75,19 +76,19 @@ def with_system(
 
 def _rows(
     paths: list[Path], reserved: frozenset[str], ignore: Collection[str]
-) -> Iterator[Prompt | str]:
-    """Each row as a prompt, or as the line that says why it is none."""
+) -> Iterator[Prompt | Problem]:
+    """Each row as a prompt, or why it is none."""
     pattern = reserved_pattern(reserved)
     for path in paths:
         for row in read_rows(path):
             where = place_of(str(path), row.line, row.index)
             if row.problem is not None:
-                yield f"{where}: {row.problem}"
+                yield Problem(where, row.problem)
                 continue
             try:
                 parsed = parse_row(_answerable(row.value), ignore=ignore)
             except RowProblem as problem:
-                yield f"{where}: {problem}"
+                yield Problem(where, str(problem))
                 continue
             whole = Conversation(
                 parsed.messages,
@@ -103,9 +104,9 @@ def _rows(
                 asked.messages, reserved=pattern, last="user", tools=asked.tools, first=parsed.first
             )
             if problems:
-                yield f"{where}: {'; '.join(problems)}"
+                yield Problem(where, "; ".join(problems))
             else:
-                yield Prompt(asked, whole.reference)
+                yield Prompt(asked, whole.expected)
 
 
 def _answerable(row: Any) -> Any:

@@ -59,13 +59,13 @@ class Screen:
         return reply
 
     def show(self, answer: Answer) -> None:
-        """What is not on the screen yet: everything, or after streaming the reference."""
-        reference = answer.prompt.reference
+        """What is not on the screen yet: everything, or after streaming the expected answer."""
+        expected = answer.prompt.expected
         if not self.live:
             self.console.print(side_by_side(answer, width=self.console.width))
-        elif reference is not None:
-            self._write("\nreference\n", style="bold")
-            self._write(reference + "\n")
+        elif expected is not None:
+            self._write("\nexpected\n", style="bold")
+            self._write(expected + "\n")
 
     @contextmanager
     def counting(self, total: int) -> Iterator[Callable[[Answer], None]]:
@@ -87,14 +87,18 @@ class Screen:
             yield count
 
     def _write(self, text: str, *, style: str = "") -> None:
-        # Text, not markup: a reply may hold [brackets]; unwrapped, because it comes in pieces.
-        from rich.text import Text
+        write(self.console, text, style=style)
 
-        self.console.print(Text(printable(text), style=style), end="", soft_wrap=True)
+
+def write(console: Console, text: str, *, style: str = "") -> None:
+    """A piece of a text, as it is: [brackets] are no markup, and no line is wrapped by us."""
+    from rich.text import Text
+
+    console.print(Text(printable(text), style=style), end="", soft_wrap=True)
 
 
 def side_by_side(answer: Answer, *, width: int) -> RenderableType:
-    """A table with one column a reply (and the reference), or one row each on a narrow screen."""
+    """A table of one column a reply (and the expected one), or one row each on a narrow screen."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -103,8 +107,8 @@ def side_by_side(answer: Answer, *, width: int) -> RenderableType:
     if PLAIN in replies and replies[PLAIN].text == list(replies.values())[-1].text:
         del replies[PLAIN]  # it says the same, as it should: only its speed is of interest
     cells = {name: (reply.text, caption(reply)) for name, reply in replies.items()}
-    if answer.prompt.reference is not None:
-        cells["reference"] = (answer.prompt.reference, "")
+    if answer.prompt.expected is not None:
+        cells["expected"] = (answer.prompt.expected, "")
     if width < COLUMN * len(cells):
         table = Table.grid(padding=(0, 2))
         for name, (text, foot) in cells.items():

@@ -13,10 +13,13 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ModelError
 from graftlab.files import reading
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -124,6 +127,15 @@ def file_tensors(file: Path) -> dict[str, StoredTensor]:
     if size < end:
         raise ModelError(f"{file} is cut off: {size} bytes of {end}. Copy it again.")
     return tensors
+
+
+def read_tensor(name: str, stored: StoredTensor) -> Tensor:
+    """The values of one tensor, on the CPU; the file stays mapped as long as they are used."""
+    from safetensors import safe_open
+
+    with safe_open(stored.file, framework="pt") as file:
+        tensor: Tensor = file.get_tensor(name)
+        return tensor
 
 
 def _stored(file: Path, entry: dict[str, Any], start: int) -> StoredTensor:

@@ -37,6 +37,9 @@ class Objective(ABC):
     JOINT: ClassVar[tuple[str, ...]] = ()
     """Own keys in which runs that train jointly may differ."""
 
+    METRICS: ClassVar[Mapping[str, str]] = {}
+    """Name of a number of `metrics` -> its unit, and what it is of, for people."""
+
     @abstractmethod
     def terms(self, policy: Any, batch: Batch) -> dict[str, torch.Tensor]:
         """Summed terms over the labels or documents of `batch`, scalars; must hold `loss`."""

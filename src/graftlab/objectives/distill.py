@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from graftlab.errors import ConfigError, require_choice, require_range
 from graftlab.objectives.base import Objective
@@ -28,6 +28,12 @@ class Distill(Objective):
 
     Inverse KL: arXiv 2306.08543; generalised Jensen-Shannon: 2306.13649; see `divergence.py`.
     """
+
+    METRICS: ClassVar[Mapping[str, str]] = {
+        "nll": "nats per trained token",
+        "acceptance": "of drafted tokens are accepted",
+        "accepted_tokens": "tokens a round",
+    }
 
     teacher: str | None = None
     """The run, adapter folder, checkpoint or model folder to learn from: its base and adapter."""

@@ -18,6 +18,7 @@ within the budget can be the run's best. Adaptive penalties: PPO (arXiv 1707.063
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -48,6 +49,10 @@ SMALLEST, LARGEST = 1e-4, 1e3
 class KLSFT(Objective):
     """Cross-entropy plus the KL divergence from the base, summed over labelled positions."""
 
+    METRICS: ClassVar[Mapping[str, str]] = {
+        "kl": "nats per token from the base, or the teacher",
+        "kl_lambda": "weight of the KL until then",
+    }
     JOINT: ClassVar[tuple[str, ...]] = ("kl_lambda", "kl_tau", "kl_direction", "kl_budget")
 
     kl_lambda: float = 0.05

@@ -39,6 +39,12 @@ class KTO(Objective):
     takes: ClassVar[str] = "labels"
     needs_reference: ClassVar[bool] = True
     needs_mismatched: ClassVar[bool] = True
+    METRICS: ClassVar[Mapping[str, str]] = {
+        "accuracy": "of the answers are on their own side of the estimated KL",
+        "margin": "mean reward of desirable answers above that of the others",
+        "nll": "nats per token of the desirable answers",
+        "kl": "nats per token from the base",
+    }
     JOINT: ClassVar[tuple[str, ...]] = ("beta", "desirable_weight", "undesirable_weight")
 
     beta: float = 0.1

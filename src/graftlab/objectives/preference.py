@@ -39,6 +39,12 @@ class Preference(Objective):
 
     unit: ClassVar[str] = "document"
     takes: ClassVar[str] = "pairs"
+    METRICS: ClassVar[Mapping[str, str]] = {
+        "accuracy": "of the pairs have the higher reward for the chosen answer",
+        "margin": "reward of the chosen answers above that of the rejected",
+        "nll": "nats per token of the chosen answers",
+        "kl": "nats per token from the base",
+    }
 
     @abstractmethod
     def judge(self, chosen: Completions, rejected: Completions) -> Judged:

@@ -2,13 +2,14 @@
 
 The Ficino guide (commentary on music, 5,000 samples) and the hafs guide (a 14B coder) are the two
 that give numbers by size of the data; where they disagree, both are named and validation decides.
+They speak of answers; of answers that are compared, papers and recipes of DPO do.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graftlab.training.guides import LARGE, MEDIUM, SMALL, STEP
+from graftlab.training.guides import COMPARED, LARGE, MEDIUM, SMALL, STEP
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,8 @@ class AdvisedRun:
     early_stopping: bool
     packed: bool = True
     """Whether documents share rows."""
+    compares: bool = False
+    """Whether the documents are pairs or judged answers."""
 
 
 def advise(run: AdvisedRun) -> list[Advice]:
@@ -49,7 +52,13 @@ def advise(run: AdvisedRun) -> list[Advice]:
 
 def _epochs(run: AdvisedRun) -> Advice:
     count = run.documents
-    if count < SMALL:
+    if run.compares:
+        low, high = 1, 3
+        why = (
+            "rewards are overfitted soon, often within the first epoch (arXiv 2406.02900); let "
+            "validation choose (callbacks=[default,early-stopping])"
+        )
+    elif count < SMALL:
         low, high = 5, 100
         why = (
             "the Ficino guide wants 50 to 100 epochs below 500 samples, the hafs guide 5 to 10 "
@@ -70,7 +79,8 @@ def _epochs(run: AdvisedRun) -> Advice:
         why = "the hafs guide, above 10,000 samples: each is seen often enough"
     heed = not low <= run.epochs <= high and not run.early_stopping
     said = f"{run.epochs:.3g} planned; " if heed else ""
-    return Advice("epochs", f"{said}{low} to {high} for {count:,} documents: {why}.", heed)
+    what = "preferences" if run.compares else f"{count:,} documents"
+    return Advice("epochs", f"{said}{low} to {high} for {what}: {why}.", heed)
 
 
 def _rank(run: AdvisedRun) -> Advice:
@@ -88,23 +98,29 @@ def _rank(run: AdvisedRun) -> Advice:
 
 
 def _rate(run: AdvisedRun) -> Advice:
-    product = run.lr * run.scale
-    low, high = (limit / run.scale for limit in STEP)
+    share = COMPARED if run.compares else 1.0
     if run.tiny:
         return Advice(
             "learning rate",
-            f"{run.lr:g}: bases of a few million parameters want 1e-3 to 1e-2; the guides speak "
-            "of billions.",
+            f"{run.lr:g}: bases of a few million parameters want "
+            f"{'1e-4 to 1e-3 for preferences' if run.compares else '1e-3 to 1e-2'}; the guides "
+            "speak of billions.",
         )
+    low, high = (limit / run.scale * share for limit in STEP)
+    product = float(f"{run.lr * run.scale / share:.6g}")
     heed = not STEP[0] <= product <= STEP[1]
     extra = ", DoRA at the lower end (its magnitudes learn as well)" if run.dora else ""
     side = "above" if product > STEP[1] else "below"
     said = f"{run.lr:g} planned, {side} what is usual; " if heed else ""
+    why = (
+        "a tenth of what answers take, as recipes of DPO with LoRA have it"
+        if run.compares
+        else "what moves the weights is lr x scale, 5e-4 and 4e-4 in the two guides. Diverged: a "
+        "tenth of it; a persona in long, slow runs: down to 2e-5"
+    )
     return Advice(
         "learning rate",
-        f"{said}{low:.0e} to {high:.0e} at scale {run.scale:.3g}{extra}: what moves the weights is "
-        "lr x scale, 5e-4 and 4e-4 in the two guides. Diverged: a tenth of it; a persona in long, "
-        "slow runs: down to 2e-5.",
+        f"{said}{low:.0e} to {high:.0e} at scale {run.scale:.3g}{extra}: {why}.",
         heed,
     )
 

@@ -21,6 +21,8 @@ from graftlab.training.spec import TrainSpec
 from graftlab.training.teacher import num_weights
 
 NO_LIMIT = 2**31 - 1
+SEGMENTS = {"answers": 1, "pairs": 3, "labels": 1}
+"""Segments of a document, by what an objective takes: a pair is its prompt and two answers."""
 
 
 def shape_of(base: ModelMetadata, spec: TrainSpec, rank: int) -> Shape:
@@ -45,6 +47,9 @@ def shape_of(base: ModelMetadata, spec: TrainSpec, rank: int) -> Shape:
         trainable=shape.parameters if whole else shape.trainable,
         teacher=num_weights(spec.objective),
         asks_base=spec.objective.asks_base(),
+        validates_base=spec.objective.asks_base(validating=True),
+        needs_reference=spec.objective.needs_reference,
+        needs_mismatched=spec.objective.needs_mismatched,
     )
 
 
@@ -57,15 +62,18 @@ def read_documents(spec: TrainSpec, base: ModelMetadata) -> Documents:
     if not spec.data.has_files:
         lengths, labels = spec.data.profile.lengths()
         text = "assumed: data.profile, as there is no data.train"
-        return Documents(lengths, labels, text, exact=False)
+        segments = len(lengths) * SEGMENTS[spec.objective.takes]
+        return Documents(lengths, labels, text, exact=False, segments=segments)
     tokenizer = _tokenizer(spec, base.folder) if base.folder else None
     found = spec.data.load(reserved=tokenizer.reserved if tokenizer else frozenset())
     name, takes = name_of(spec.objective), spec.objective.takes
     require_kinds(found.train, found.valid, takes=takes, objective=name)
     if tokenizer is None:
-        valid_tokens = int(guess_documents(found.valid).lengths.sum())
         return replace(
-            guess_documents(found.train), valid_tokens=valid_tokens, notes=list(found.notes)
+            guess_documents(found.train),
+            valid_tokens=int(guess_documents(found.valid).lengths.sum()),
+            segments=(len(found.train) + len(found.valid)) * SEGMENTS[takes],
+            notes=list(found.notes),
         )
     read = partial(
         encode,
@@ -94,6 +102,7 @@ def read_documents(spec: TrainSpec, base: ModelMetadata) -> Documents:
         counted,
         exact=exact,
         valid_tokens=int(valid.lengths.sum()),
+        segments=sum(0 if s.segments is None else len(s.segments) for s in (train, valid)),
         notes=[*tokenizer.notes, *found.notes, *([train.note] if train.note else [])],
     )
 

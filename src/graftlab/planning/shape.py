@@ -68,6 +68,13 @@ class Shape:
     """Weights of a frozen model that is asked beside it, forward only."""
     asks_base: bool = False
     """Whether the base itself is asked as well, in a pass without the adapter."""
+    validates_base: bool = False
+    """The same of validation."""
+    needs_reference: bool = False
+    """Whether the base is asked about all documents before the first step."""
+    needs_mismatched: bool = False
+    """Whether prompts with other rows' answers are passed over, too: before every step, in
+    validation and by the reference."""
 
     @property
     def share(self) -> float:

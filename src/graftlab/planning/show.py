@@ -9,12 +9,15 @@ from rich.table import Table
 from rich.text import Text
 
 from graftlab.console import new_table
+from graftlab.errors import counted
 from graftlab.machine import GIB
 from graftlab.planning.memory import Memory
 from graftlab.planning.plan import Plan
 from graftlab.planning.timing import Bill
 
 BAR = 60
+REFERENCE_BYTES = 4
+"""Of a log-probability that is kept, one for each segment of a document."""
 TERMS = {
     "base": ("B", "blue", "frozen weights"),
     "adapter": ("a", "cyan", "trained weights"),
@@ -53,7 +56,7 @@ def show(plan: Plan, console: Console) -> None:
 def show_total(plans: Sequence[Plan], console: Console) -> None:
     """Print what the jobs of a sweep take together."""
     headings = ("", "steps", "memory", "time", "kWh", "USD")
-    table = new_table(f"the sweep: {len(plans)} runs", headings, left=("",), box=None)
+    table = new_table(f"the sweep: {counted(len(plans), 'run')}", headings, left=("",), box=None)
     for plan in plans:
         cells = gib(plan.memory.total), *_billed(plan.bill)
         table.add_row(plan.title, f"{plan.load.steps:,}", *cells)
@@ -106,6 +109,10 @@ def bar(memory: Memory, limit: float) -> Text:
     return text
 
 
+def _size(size: float) -> str:
+    return gib(size) if size >= 2**20 else f"{size / 2**10:,.1f} KiB"
+
+
 def gib(size: float) -> str:
     """Bytes for people."""
     return f"{size / GIB:,.1f} GiB" if size >= GIB else f"{size / 2**20:,.0f} MiB"
@@ -127,12 +134,13 @@ def _facts(plan: Plan) -> Table:
             f"({shape.share:.2%} of the base)",
         ),
         *([("teacher", f"{_count(shape.teacher)} parameters, frozen")] if shape.teacher else []),
+        *([("reference", _reference(plan))] if shape.needs_reference else []),
         (
             "data",
-            f"{made.documents:,} documents, {about}{made.tokens:,} tokens an epoch, "
+            f"{counted(made.documents, 'document')}, {about}{made.tokens:,} tokens an epoch, "
             f"{load.labelled:.0%} trained ({load.source})",
         ),
-        ("packing", f"{made.rows:,} rows, {made.density:.0%} full"),
+        ("packing", f"{counted(made.rows, 'row')}, {made.density:.0%} full"),
         (
             "steps",
             f"{about}{load.steps:,}: {load.epochs:.3g} epochs of {made.steps_per_epoch:,}, about "
@@ -145,6 +153,18 @@ def _facts(plan: Plan) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def _reference(plan: Plan) -> str:
+    """The pass before the first step, of train and validation: its time and what is kept of it."""
+    passes = 2 if plan.shape.needs_mismatched else 1
+    tokens = passes * (plan.load.budget.tokens + plan.load.valid_tokens)
+    size = REFERENCE_BYTES * passes * plan.load.segments
+    time = "" if plan.bill is None else f", about {_time(plan.bill.reference_hours)}"
+    return (
+        f"one forward pass over {tokens:,} tokens before the first step{time}; {_size(size)} kept "
+        "in the cache for later runs"
+    )
 
 
 def _memory_title(plan: Plan) -> Text:
@@ -214,7 +234,8 @@ def _billed(bill: Bill | None) -> list[str]:
 def _time(hours: float) -> str:
     if hours >= 1:
         return f"{hours:,.1f} h"
-    return f"{hours * 60:.0f} min" if hours >= 1 / 60 else f"{hours * 3600:.0f} s"
+    seconds = f"{hours * 3600:.0f} s" if hours * 3600 >= 0.5 else "under 1 s"
+    return f"{hours * 60:.0f} min" if hours >= 1 / 60 else seconds
 
 
 def _count(number: int) -> str:

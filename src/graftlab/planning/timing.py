@@ -32,6 +32,7 @@ class ComputeWork:
     micro_batch: float = 0.0  # whatever its length: DoRA's norms
     layers: int = 0
     shapes: float = 0.0  # of products in a micro-batch that no other had
+    reference_token: float = 0.0  # before the first step, of every document
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Bill:
     cost: float  # US dollars
     seconds_per_step: float
     tokens_per_second: float
+    reference_hours: float = 0.0  # of `hours`; none where an earlier run has left its numbers
 
 
 def work(shape: Shape, load: Workload, *, checkpointing: bool) -> ComputeWork:
@@ -51,27 +53,31 @@ def work(shape: Shape, load: Workload, *, checkpointing: bool) -> ComputeWork:
     Frozen weights: forward and the input's gradient, 4 a weight; trained ones also their own, 6.
     The head runs at labels only. Attention: two products over half the document on average.
     Checkpointing runs every layer's forward once more. A teacher goes forward only, 2 a weight;
-    so does the base where it is asked.
+    so does the base where it is asked, and the adapter over mismatched answers.
     """
     head = shape.vocab * shape.hidden * load.labelled
     width = shape.heads * shape.head_dim
     attention = 2 * 2 * width * (load.mean_length / 2) * shape.layers
-    asked = 2.0 * shape.teacher
-    if shape.asks_base:
-        asked += 2.0 * (shape.linear + head) + attention
+    base = 2.0 * (shape.linear + head) + attention
     if shape.whole:
         forward = 2.0 * shape.linear + attention
-        train = 6.0 * (shape.linear + head) + 3 * attention + asked
+        train = 6.0 * (shape.linear + head) + 3 * attention
     else:
         forward = 2.0 * (shape.linear + shape.trainable) + attention
-        train = 4.0 * (shape.linear + head) + 6.0 * shape.trainable + 3 * attention + asked
+        train = 4.0 * (shape.linear + head) + 6.0 * shape.trainable + 3 * attention
+    asked = 2.0 * shape.teacher
+    if shape.needs_mismatched:
+        asked += forward + 2.0 * head
+    reference = base * (2 if shape.needs_mismatched else 1) if shape.needs_reference else 0.0
+    again = forward if checkpointing else 0.0
     norms = 2.0 * shape.dora_work * (2 if checkpointing else 1)
     return ComputeWork(
-        train_token=train + (forward if checkpointing else 0.0),
-        valid_token=forward + 2.0 * head + asked,
+        train_token=train + asked + (base if shape.asks_base else 0.0) + again,
+        valid_token=forward + 2.0 * head + asked + (base if shape.validates_base else 0.0),
         micro_batch=norms,
         layers=shape.layers,
         shapes=SHAPES + SHAPES_PER_DOCUMENT * load.documents_per_pass,
+        reference_token=reference,
     )
 
 
@@ -95,10 +101,11 @@ def bill(
     done_steps: int = 0,
     max_minutes: float | None = None,
 ) -> Bill:
-    """Hours, energy and money of the steps still to be taken, validation included.
+    """Hours, energy and money of the steps still to be taken, validation and reference included.
 
     `tokens_per_second`, where a probe measured it, replaces what `flops` a second would give for
-    training steps; `done_steps` were taken before, by a run that is resumed.
+    training steps; `done_steps` were taken before, by a run that is resumed. The first process
+    computes the reference, and the others wait.
     """
     mean = max(1.0, load.mean_batch_tokens)
     computing = (mean * needed.train_token + needed.micro_batch) / flops
@@ -111,13 +118,16 @@ def bill(
     seconds = max(0, load.steps - done_steps) * step + load.validations * validation
     if max_minutes is not None:
         seconds = min(seconds, 60 * max_minutes)
-    hours = seconds / 3600
+    documents = 0 if done_steps else load.budget.tokens + load.valid_tokens
+    reference = documents * needed.reference_token / flops * scale
+    hours = (seconds + reference) / 3600
     return Bill(
         hours=hours,
         kwh=hours * machine.watts / 1000 * load.processes,
         cost=hours * machine.price * load.processes,
         seconds_per_step=step,
         tokens_per_second=speed,
+        reference_hours=reference / 3600,
     )
 
 

@@ -28,6 +28,7 @@ class Documents:
     source: str  # for people
     exact: bool = True
     valid_tokens: int = 0
+    segments: int = 0  # of them and of the validation documents
     notes: list[str] = field(default_factory=list)  # for people, too
 
 
@@ -48,6 +49,7 @@ class Workload:
     valid_tokens: int
     validations: int
     processes: int
+    segments: int = 0  # of all documents, those for validation as well
 
     @property
     def tokens_per_step(self) -> float:
@@ -125,6 +127,7 @@ def lay_out(
         valid_tokens=valid_tokens,
         validations=_validations(schedule, steps, made.steps_per_epoch) if valid_tokens else 0,
         processes=schedule.processes,
+        segments=documents.segments,
     )
 
 

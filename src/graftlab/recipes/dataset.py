@@ -132,6 +132,6 @@ def named(data: PreparedData) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        raise DataError(begin + error.summary, error.problems) from error
+        raise DataError(begin + error.summary, error.rows) from error
     except GraftlabError as error:
         raise type(error)(begin + str(error)) from error

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graftlab.errors import DataError, require_range
+from graftlab.errors import DataError, Problem, require_range
 from graftlab.recipes.record import Drop, Record
 from graftlab.recipes.sources import find_files, read_file
 from graftlab.recipes.words import hash64, ngrams, texts_in, words_of
@@ -58,7 +58,7 @@ class Decontaminate:
                 if row.problem is not None:
                     raise DataError(
                         "decontaminate.against cannot be read:",
-                        [f"{path}:{row.line}: {row.problem}"],
+                        [Problem(f"{path}:{row.line}", str(row.problem))],
                     )
                 for text in texts_in(row.value):
                     words = words_of(text)

@@ -22,7 +22,7 @@ from typing import Any
 from graftlab.data.arrays import LONGEST_ROW, RawRow, not_utf8, too_long
 from graftlab.data.files import damaged, locate, open_data, read_rows, wide_problem
 from graftlab.data.problems import RowProblem
-from graftlab.errors import ConfigError, DataError, did_you_mean, require_choice
+from graftlab.errors import ConfigError, DataError, Problem, did_you_mean, require_choice
 from graftlab.recipes.record import Drop, Record
 from graftlab.recipes.rows import record_of
 
@@ -104,7 +104,7 @@ def read_source(
 
     Raises DataError when a file cannot be read to its end, or no row of the source can be used.
     """
-    problems: list[str] = []
+    problems: list[Problem] = []
     kept = dropped = 0
     for path in spec.paths(name):
         for origin, row in _rows_with_origins(path, spec):
@@ -125,10 +125,11 @@ def read_source(
                     yield replace(record, source=name)
                     continue
             dropped += 1
-            problems += [f"{origin}: {detail}"] if len(problems) < _SHOWN else []
+            problems += [Problem(origin, detail)] if len(problems) < _SHOWN else []
             drop(Record("unread", {"row": row.value}, origin, name), reason, detail)
     if not kept:
-        raise DataError(f"sources.{name}: none of its {dropped} rows can be used:", problems)
+        first = f" (the first {_SHOWN})" if dropped > _SHOWN else ""
+        raise DataError(f"sources.{name}: none of its {dropped} rows can be used{first}:", problems)
 
 
 def _rows_with_origins(path: Path, spec: SourceSpec) -> Iterator[tuple[str, RawRow]]:
@@ -139,7 +140,8 @@ def _rows_with_origins(path: Path, spec: SourceSpec) -> Iterator[tuple[str, RawR
         last = row.line
         origin = f"{path}:{row.line}" + (f"#{same}" if same > 1 else "")
         if row.ends:
-            raise DataError(f"{path} cannot be read to its end:", [f"{origin}: {row.problem}"])
+            problem = Problem(origin, str(row.problem))
+            raise DataError(f"{path} cannot be read to its end:", [problem])
         yield origin, row
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from graftlab.console import console, say
+from graftlab.errors import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,8 +20,8 @@ def briefly(made: Prepared) -> None:
     """Print counts per step and side, and where the report lies: on the way to something else."""
     console().print(_table(made.tallies))
     _say_repeats(made.tallies)
-    sides = ", ".join(f"{side} {counts.total():,} rows" for side, counts in made.rows.items())
-    say(f"{sides}; to be looked at: {made.folder / 'report.html'}")
+    sides = [f"{side} {counted(counts.total(), 'row')}" for side, counts in made.rows.items()]
+    say(f"{', '.join(sides)}; to be looked at: {made.folder / 'report.html'}")
 
 
 def summary(made: Prepared) -> None:
@@ -29,7 +30,7 @@ def summary(made: Prepared) -> None:
     for side, counts in made.rows.items():
         parts = ", ".join(f"{name} {count:,}" for name, count in counts.items())
         note = f" ({parts})" if len(counts) > 1 else ""
-        say(f"{made.folder / f'{side}.jsonl'}: {counts.total():,} rows{note}")
+        say(f"{made.folder / f'{side}.jsonl'}: {counted(counts.total(), 'row')}{note}")
     _say_repeats(made.tallies)
     rejects = sum(tally.dropped for tally in made.tallies)
     say(f"{made.folder / 'rejects.jsonl'}: {rejects:,} dropped rows, each with its reason")

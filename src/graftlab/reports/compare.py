@@ -11,6 +11,7 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
+from graftlab.errors import counted
 from graftlab.reports.run import BROKEN, SEED, ReportedRun
 from graftlab.reports.values import MISSING, Bins, in_order, short_names, written
 from graftlab.reports.verdict import Interval, Verdict, interval, seeds_to_settle, verdict
@@ -164,14 +165,16 @@ def notes(runs: Sequence[ReportedRun]) -> Iterator[str]:
     """What forbids to compare scores."""
     hashes = Counter(run.card.get("validation data") for run in runs if run.counts)
     if len(hashes) > 1:
-        several = ", ".join(f"{n} runs on {name or 'an unnamed set'}" for name, n in hashes.items())
+        several = ", ".join(
+            f"{counted(n, 'run')} on {name or 'an unnamed set'}" for name, n in hashes.items()
+        )
         yield (
             f"The runs were validated on different data ({several}), so their scores cannot be "
             "compared."
         )
     found = measures(runs)
     if len(found) > 1:
-        several = "; ".join(f"{n} runs by {name}" for name, n in found.items())
+        several = "; ".join(f"{counted(n, 'run')} by {name}" for name, n in found.items())
         yield (
             f"The runs were judged by different losses ({several}), so their scores cannot be "
             "compared. Of preferences, valid/accuracy can."

@@ -36,6 +36,10 @@ class Importance:
     """PED-ANOVA: share in being among the best tenth; needs more points."""
     note: str | None = None
 
+    def ranked(self, keys: Sequence[str]) -> list[str]:
+        """`keys`, the one that explains most first; in their order where nothing is known."""
+        return sorted(keys, key=lambda key: -self.explained.get(key, 0.0))
+
 
 def importance(points: Sequence[Point], keys: Sequence[str]) -> Importance:
     """The importance of `keys` over `points`; never raises for too few or for missing extras."""

@@ -24,7 +24,7 @@ MAPPED, PARALLEL = 6, 12
 
 def payload(found: Comparison, told: Importance) -> dict[str, Any]:
     """Everything in plain values; runs are named by their place in `runs`."""
-    ranked = sorted(found.parameters, key=lambda key: -told.explained.get(key, 0.0))
+    ranked = told.ranked(found.parameters)
     places = {id(run): n for n, run in enumerate(found.runs)}
     texts: dict[str, int] = {}
     common = _common(found.runs)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-WHO = ("prompt", "base", "adapter", "reference")
+WHO = ("prompt", "base", "adapter", "expected")
 
 Sample = dict[str, str]
-"""prompt, base, adapter and reference of one held-out question."""
+"""One held-out question, the replies to it, and the answer that was expected."""
 
 
 def read_samples(path: Path) -> list[Sample]:

@@ -169,7 +169,7 @@ def tiles(found: Comparison) -> str:
     shown_tiles = [
         (count(len(found.runs)), "runs" if len(found.runs) > 1 else "run"),
         (count(done), "finished"),
-        (shown.loss(best), "lowest validation loss"),
+        (shown.loss(best), f"lowest validation loss ({esc(found.measure)})"),
         (shown.loss(min(bases)) if len(bases) == 1 else "–", "of the base alone"),
         (f"{_sum(run.seconds for run in found.runs) / 3600:,.2f}", "hours of training"),
         (shown.money(_sum(run.cost for run in found.runs)), "spent"),

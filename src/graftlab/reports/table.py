@@ -1,8 +1,13 @@
-"""The report in the terminal: the best runs as a table, and the verdict below."""
+"""The report in the terminal: the best runs as a table, and the verdict below.
+
+A table holds the columns that fit: a run's results, then the keys that matter most. The others are
+named in one line, and stand in the files.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graftlab.reports.compare import Comparison, failures
@@ -11,37 +16,131 @@ from graftlab.reports.verdict import Contrast
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
-STANDING = ("configuration", "seeds", "mean", "± 95 %", "behind the best", "")
-WHOLE = ("score", "mean", "± 95 %", "best step", "behind the best")
-"""Columns that are never cut."""
-HEADS = ("score", "best step", "tokens", "seconds", "cost", "state")
+STANDING = ("configuration", "seeds", "mean", "± 95 %", "behind the best", "verdict")
+KEYS_FIRST = 3
+"""Keys that are given room before tokens and cost."""
+NAME, VALUE = 20, 32
+"""Longer names of runs are cut where they stay distinct, longer values folded."""
+GAP = 2
+"""Characters between two columns."""
 
 
-def show(found: Comparison, console: Console, *, limit: int) -> None:
-    """Print up to `limit` runs, best first, and points; then failures and the verdict."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Column:
+    """Cells under a head, to the right or, as `text`, to the left and folded between words."""
 
+    head: str
+    cells: Sequence[str]
+    text: bool = False
+
+    @property
+    def width(self) -> int:
+        """Characters that it needs to be read."""
+        parts = " ".join(self.cells).split() if self.text else self.cells
+        return max(len(self.head), min(VALUE, max(map(len, parts), default=0)))
+
+
+def show(found: Comparison, console: Console, *, limit: int, ranked: Sequence[str] = ()) -> None:
+    """Print up to `limit` runs, best first, and points; then failures and the verdict.
+
+    `ranked` are keys, the one that matters most first.
+    """
     ordered = best_first(found)
     bases = {run.baseline for run in found.runs if run.counts}
     alone = f", base alone {loss(bases.pop())}" if len(bases) == 1 else ""
-    heads = ["run", *(found.names[key] for key in found.keys), *HEADS]
-    rows = [
-        [run.name, *(found.shown(run, key) for key in found.keys), *_numbers(run), run.state]
-        for run in ordered[:limit]
-    ]
     many = "1 run" if len(found.runs) == 1 else f"{len(found.runs)} runs, best first"
-    title = f"{many}{alone}"
-    console.print(_table(title, heads, rows, left=("run", "state")))
+    _print_runs(f"{many}{alone}", found, ordered[:limit], ranked, console)
     if len(ordered) > limit:
         console.print(f"... and {len(ordered) - limit} more: limit=N shows them.", highlight=False)
     if found.replicated:
-        title = "configurations, their seeds together"
-        rows = list(standings(found))[:limit]
-        console.print(_table(title, STANDING, rows, left=(STANDING[0], STANDING[-1])))
+        _print_standings("configurations, their seeds together", found, limit, console)
     for run in failures(found.runs)[:limit]:
         console.print(f"{run.name} {run.state}: {run.reason}", highlight=False)
     console.print(found.sentence(), highlight=False)
+
+
+def _print_runs(
+    title: str,
+    found: Comparison,
+    runs: Sequence[ReportedRun],
+    ranked: Sequence[str],
+    console: Console,
+) -> None:
+    name = Column("run", distinct([run.name for run in runs]), text=True)
+    keys = {
+        key: Column(found.names[key], [found.shown(run, key) for run in runs]) for key in found.keys
+    }
+    score = Column("score", [loss(run.score) for run in runs])
+    step = Column("best step", [count(run.best_step) for run in runs])
+    tokens = Column("tokens", [short(run.tokens) for run in runs])
+    time = Column("seconds", [seconds(run.seconds) for run in runs])
+    cost = Column("cost", [money(run.cost) for run in runs])
+    state = Column("state", [run.state for run in runs], text=True)
+    by_rank = [keys[key] for key in dict.fromkeys((*ranked, *found.keys))]
+    first, rest = by_rank[:KEYS_FIRST], by_rank[KEYS_FIRST:]
+    _print(
+        title,
+        [name, *keys.values(), score, step, tokens, time, cost, state],
+        wanted=[name, score, state, step, time, *first, tokens, cost, *rest],
+        console=console,
+    )
+
+
+def _print_standings(title: str, found: Comparison, limit: int, console: Console) -> None:
+    rows = list(standings(found))[:limit]
+    name, seeds, mean, half, behind, verdict = (
+        Column(head, cells, text=head in (STANDING[0], STANDING[-1]))
+        for head, *cells in zip(STANDING, *rows, strict=True)
+    )
+    columns = [name, seeds, mean, half, behind, verdict]
+    _print(title, columns, wanted=[name, mean, verdict, half, seeds, behind], console=console)
+
+
+def _print(
+    title: str, columns: Sequence[Column], *, wanted: Sequence[Column], console: Console
+) -> None:
+    """A table of those columns that fit, and a line that names the others."""
+    from rich import box
+    from rich.table import Table
+
+    kept = fitting(wanted, console.width)
+    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    shown = [column for column in columns if column in kept]
+    for column in shown:
+        made.add_column(
+            column.head,
+            justify="left" if column.text else "right",
+            no_wrap=not column.text and column.width < VALUE,
+            max_width=None if column.text else column.width,
+            overflow="fold",
+        )
+    for row in zip(*(column.cells for column in shown), strict=True):
+        made.add_row(*row)
+    console.print(made)
+    if missing := [column.head for column in columns if column not in kept]:
+        told = f"Too wide for this terminal, but in the files: {', '.join(missing)}."
+        console.print(told, highlight=False)
+
+
+def fitting(wanted: Sequence[Column], width: int) -> set[Column]:
+    """Columns that have room side by side in `width` characters; each is asked in turn.
+
+    The first always has.
+    """
+    kept: set[Column] = set()
+    room = width - GAP
+    for column in wanted:
+        if not kept or column.width + GAP <= room:
+            kept.add(column)
+            room -= column.width + GAP
+    return kept
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Names cut to NAME characters, or whole where two would become the same."""
+    cut = [name if len(name) <= NAME else f"{name[: NAME - 1]}…" for name in names]
+    return cut if len(set(cut)) == len(set(names)) else list(names)
 
 
 def standings(found: Comparison) -> Iterator[list[str]]:
@@ -68,42 +167,12 @@ def _behind(rival: Contrast) -> tuple[str, str]:
     return behind, f"not distinguishable{seeds}"
 
 
-def _table(
-    title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: Collection[str]
-) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for head in heads:
-        # What is compared stays whole; where room is short, names and values are folded.
-        made.add_column(
-            head,
-            justify="left" if head in left else "right",
-            no_wrap=head in WHOLE,
-            overflow="fold",
-        )
-    for row in rows:
-        made.add_row(*row)
-    return made
-
-
 def best_first(found: Comparison) -> list[ReportedRun]:
     """Runs that may be compared by their score, then the others by state and name."""
     return sorted(
         found.runs,
         key=lambda run: (not run.counts, run.state if not run.counts else "", run.score or 0.0),
     )
-
-
-def _numbers(run: ReportedRun) -> list[str]:
-    return [
-        loss(run.score),
-        count(run.best_step),
-        short(run.tokens),
-        seconds(run.seconds),
-        money(run.cost),
-    ]
 
 
 def loss(value: float | None) -> str:

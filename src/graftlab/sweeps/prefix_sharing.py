@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.console import say
-from graftlab.errors import ResumeError
+from graftlab.errors import ResumeError, counted
 from graftlab.files.building import building
 from graftlab.files.checksums import beside, write_checksum
 from graftlab.files.paths import absolute
@@ -193,7 +193,7 @@ def _link(source: Path, target: Path) -> None:
 
 def plan_line(jobs: Sequence[Length]) -> str:
     """What the jobs cost in epochs, and what sharing trunks saves or would save."""
-    runs = f"{len(jobs)} runs, {_epochs(jobs, [None] * len(jobs)):.4g} epochs"
+    runs = f"{counted(len(jobs), 'run')}, {_epochs(jobs, [None] * len(jobs)):.4g} epochs"
     shared = plan_trunks(jobs)
     if any(shared):
         return f"{runs}; {_lengths(jobs, shared)} share trunks: {_epochs(jobs, shared):.4g} epochs"

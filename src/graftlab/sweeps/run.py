@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from graftlab.console import console, new_table, say
+from graftlab.errors import counted
 from graftlab.files.ownership import take
 from graftlab.progress import clock
 from graftlab.sweeps.engine import SweepOutcome, launch, own_facts, prepare
@@ -87,7 +89,8 @@ def _workers(order: Order, work: LaunchRequest, slots: list[Slot], launch: str) 
     at_once = joint.at_once(work, len(slots))
     search = order.sweep.search != "grid"
     together, why = measure_joint(work.ledger, launch, slots[0], at_once=at_once, search=search)
-    say(f"launcher=auto: {'joint' if together else 'local'}, because {why}")
+    said = f"joint, up to {at_once} jobs together in a process" if together else "local"
+    say(f"launcher=auto: {said}, because {why}")
     return (joint if together else launcher).workers(work, slots, launch)
 
 
@@ -130,10 +133,21 @@ def _heading(order: Order, slots: Sequence[Slot]) -> str:
     earlier = f" ({done} done by earlier launches)" if done else ""
     threads = slots[0].environment.get("OMP_NUM_THREADS", "all")
     noun = "thread" if threads == "1" else "threads"
-    return (
-        f"sweep {order.folder}: {order.jobs} jobs{earlier}, {len(slots)} at once "
-        f"({', '.join(slot.name for slot in slots)}; {threads} {noun} each)"
-    )
+    where = f"{', '.join(slot.name for slot in slots)}; {threads} {noun} each"
+    jobs = f"{counted(order.jobs, 'job')}{earlier}"
+    return f"sweep {order.folder}: {jobs}, {_side_by_side(order, slots)} ({where})"
+
+
+def _side_by_side(order: Order, slots: Sequence[Slot]) -> str:
+    """How many jobs run at a time; where `launcher=auto` has yet to decide, how many processes."""
+    launcher = order.launcher
+    if isinstance(launcher, JointLauncher):
+        together = min(launcher.most, math.ceil(order.jobs / len(slots)))
+        each = "one process" if len(slots) == 1 else f"each of {len(slots)} processes"
+        return f"up to {together} trained together in {each}"
+    if type(launcher) is AutoLauncher:
+        return "1 process" if len(slots) == 1 else f"{len(slots)} processes"
+    return f"{len(slots)} at once"
 
 
 def _kept_slots(ledger: Ledger, slots: list[Slot]) -> list[Slot]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from graftlab.caches import default_cache
-from graftlab.errors import DataError, GraftlabError
+from graftlab.errors import DataError, GraftlabError, Problem
 from graftlab.progress import Progress
 from graftlab.text.apart import Columns, lay_apart
 from graftlab.text.cache import ARRAYS, OPTIONAL, cache_key, drafting, publish, read_or_tell
@@ -235,7 +235,7 @@ def _check_refused(
     raise DataError(
         f"{len(refused)} of {len(conversations)} conversations cannot be turned into trained "
         f"tokens{hint}:",
-        [f"{conversations[one.index].where}: {one.reason}" for one in refused],
+        [Problem(conversations[one.index].where, one.reason) for one in refused],
     )
 
 
@@ -279,7 +279,7 @@ def _within_limit(
             f"{len(dropped)} of {len(tokens)} documents are longer than "
             f"packing.max_length={max_length} (raise it, shorten them, or leave them out with "
             "data.over_limit=drop):",
-            [f"{drop.where}: {drop.said}" for drop in dropped],
+            [Problem(drop.where, drop.said) for drop in dropped],
         )
     return replace(
         tokens,

@@ -17,8 +17,9 @@ RUN/
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from graftlab.files.checksums import (
     write_checksums,
 )
 from graftlab.files.locks import hold
-from graftlab.files.ownership import LOCK, kind_of, mark, take, unwritable
+from graftlab.files.ownership import LOCK, MARK, kind_of, mark, take, unwritable
 from graftlab.files.paths import absolute, relocated
 from graftlab.files.reading import UnreadableError, read_json, read_yaml
 from graftlab.files.writing import clear_leftovers, write_atomic
@@ -51,6 +52,9 @@ _HELD: set[Path] = set()
 
 LOG = "train.log"
 """In the run folder; Hydra's own logging writes there, too (conf/train.yaml)."""
+
+STARTED = frozenset({MARK, LOCK, LOG, ".hydra", "run.yaml", "checkpoints"})
+"""What lies in a run folder before anything is computed."""
 
 SUMMED = ("train_log.csv", "train_log.json", "samples.md", "time_metrics.json")
 """What `checksums.json` is of; run.yaml and checkpoints have checksums of their own."""
@@ -217,6 +221,20 @@ class RunFolder:
             recover(folder)
         if not any(self.checkpoints.glob("*.ckpt")):
             self.write_config(config)
+
+    def withdraw(self, made: Sequence[Path]) -> None:
+        """Remove what a start has left that was refused, and the folders it `made`, this first.
+
+        A folder that was there before stays, and one that holds anything that was computed, or
+        rows that were refused.
+        """
+        if self.path not in made or any(self.checkpoints.glob("*")):
+            return
+        if {entry.name for entry in self.path.iterdir()} <= STARTED:
+            with suppress(OSError):
+                shutil.rmtree(self.path)
+                for folder in made[1:]:
+                    folder.rmdir()
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write `run.yaml`; `config` is `registry.dump(spec)`."""

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graftlab.console import console, new_table
 from graftlab.files.checksums import DamagedError, check_member
 from graftlab.files.reading import read_json
 from graftlab.files.writing import write_atomic
+from graftlab.tracking.history import PREFIX
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 ENOUGH_DOCUMENTS = 30
 """Fewer validation documents than this are called few."""
@@ -116,42 +120,74 @@ def _status(name: str) -> float | None:
     return None
 
 
-def show_result(result: Result, samples: Sequence[dict[str, Any]], lies: Sequence[str]) -> None:
-    """The last screen: loss before and after, the same prompts answered twice, where things are."""
+def show_result(
+    result: Result,
+    samples: Sequence[dict[str, Any]],
+    lies: Sequence[str],
+    *,
+    units: Mapping[str, str] | None = None,
+) -> None:
+    """The last screen: loss before and after, the same prompts answered twice, where things are.
+
+    `units` are those of the metrics, by name without `valid/`.
+    """
     from rich.table import Table
 
-    headings = ("base", "tuned", "change", "best step", "tokens/s", "peak memory")
-    losses = new_table(f"validation loss ({result.measure})", headings)
-    change = "-"
-    if result.score is not None and result.baseline:
-        change = (
-            f"{result.score - result.baseline:+.3f} ({result.score / result.baseline - 1:+.0%})"
-        )
-    losses.add_row(
-        _loss(result.baseline),
-        _loss(result.score),
-        change,
-        f"{result.best_step} of {result.steps}",
-        f"{result.tokens_per_second:,.0f}",
-        f"{result.peak_rss_mb:,.0f} MiB",
-    )
-    console().print(losses)
+    console().print(_losses(result))
     if (surety := how_sure(result)) is not None:
         console().print(surety, highlight=False)
-    for name, value in result.metrics.items():
-        console().print(f"{name.removeprefix('valid/').replace('_', ' ')}: {value:.3f}")
+    if result.metrics:
+        console().print(_metrics(result.metrics, units or {}), highlight=False)
     if result.strengths:
         console().print(_strength_table(result.strengths))
     for sample in samples:
         table = Table(title=_short(sample["prompt"]), title_justify="left", show_lines=True)
-        for who in ("base", "adapter", "reference"):
+        for who in ("base", "adapter", "expected"):
             table.add_column(who, ratio=1)
-        table.add_row(*(_short(sample[who]) for who in ("base", "adapter", "reference")))
+        table.add_row(*(_short(sample[who]) for who in ("base", "adapter", "expected")))
         console().print(table)
     if result.stopped:
         console().print(f"stopped early: {result.stopped}", highlight=False)
     for line in lies:
         console().print(line, highlight=False, soft_wrap=True)
+
+
+def _losses(result: Result) -> Table:
+    """Base and adapter in numbers; of a run without validation only what it took."""
+    took = {
+        "best step": f"{result.best_step} of {result.steps}",
+        "tokens/s": f"{result.tokens_per_second:,.0f}",
+        "peak memory": f"{result.peak_rss_mb:,.0f} MiB",
+    }
+    if result.score is None and result.baseline is None:
+        took = {"last step": took.pop("best step"), **took}
+        losses, title = {}, "without a validation loss"
+    else:
+        change = "-"
+        if result.score is not None and result.baseline:
+            difference = result.score - result.baseline
+            change = f"{difference:+.3f} ({result.score / result.baseline - 1:+.0%})"
+        losses = {"base": _loss(result.baseline), "tuned": _loss(result.score), "change": change}
+        title = f"validation loss ({result.measure})"
+    table = new_table(title, [*losses, *took])
+    table.add_row(*losses.values(), *took.values())
+    return table
+
+
+def _metrics(metrics: Mapping[str, float], units: Mapping[str, str]) -> Table:
+    """A row for each metric; NAME_low and NAME_high are the interval of NAME."""
+    found = {name.removeprefix(PREFIX): value for name, value in metrics.items()}
+    ends = {end for name in found for end in (f"{name}_low", f"{name}_high")}
+    columns = ("", "value", *(["95 % interval"] if ends & found.keys() else []), "unit")
+    table = new_table("also of the held-out rows", columns, left=("", "unit"), box=None)
+    for name, value in found.items():
+        if name in ends:
+            continue
+        low, high = found.get(f"{name}_low"), found.get(f"{name}_high")
+        spread = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+        interval = [spread] if "95 % interval" in columns else []
+        table.add_row(name.replace("_", " "), f"{value:.3f}", *interval, units.get(name, ""))
+    return table
 
 
 STRENGTH_FORMATS = {"strength": "{:.2f}", "gain": "{:+.4f}"}

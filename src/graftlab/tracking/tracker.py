@@ -25,7 +25,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def samples(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Sampled replies: dictionaries with step, prompt, base, adapter and reference."""
+        """Sampled replies: dictionaries with the keys step, prompt, base, adapter and expected."""
 
     @abstractmethod
     def paused(self) -> None:

@@ -136,7 +136,7 @@ class WandbTracker(Tracker):
     def samples(self, rows: Sequence[dict[str, Any]]) -> None:
         import wandb
 
-        columns = ["step", "prompt", "base", "adapter", "reference"]
+        columns = ["step", "prompt", "base", "adapter", "expected"]
 
         def send(run: Any) -> None:
             table = wandb.Table(columns=columns, data=[[row[c] for c in columns] for row in rows])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from graftlab.console import console, say
+from graftlab.errors import counted
 from graftlab.training.device import device_name
 
 if TYPE_CHECKING:
@@ -91,13 +92,13 @@ def _data_rows(setup: Setup) -> list[tuple[str, str]]:
     return [
         (
             "data",
-            f"{len(data.train)} documents, {tokens:,} tokens, {labels:,} trained "
+            f"{counted(len(data.train), 'document')}, {tokens:,} tokens, {labels:,} trained "
             f"({labels / tokens:.0%}){valid}",
         ),
         (
             "packing",
-            f"{packing.strategy}, {len(plan.train.rows)} rows of at most {packing.max_length}, "
-            f"density {plan.packing_density:.1%}",
+            f"{packing.strategy}, {counted(len(plan.train.rows), 'row')} of at most "
+            f"{packing.max_length}, density {plan.packing_density:.1%}",
         ),
         (
             "steps",

@@ -25,6 +25,7 @@ def resolve_auto(spec: TrainSpec) -> list[str]:
     What depends on data that a recipe has yet to make stays as it is. Raises GraftlabError where
     the data cannot be read, and ConfigError where the base cannot do what is asked.
     """
+    compares = spec.objective.takes != "answers"
     said = resolve_packing(spec.packing, spec.model)
     said += _one_row_a_pass(spec)
     if AUTO in (spec.epochs, spec.lora.rank):
@@ -35,11 +36,11 @@ def resolve_auto(spec: TrainSpec) -> list[str]:
             spec.lora.rank = usual_rank(documents)
             said.append(f"lora.rank={spec.lora.rank} (auto: {documents:,} conversations)")
         if spec.epochs == AUTO:
-            spec.epochs = usual_epochs(documents)
-            said.append(f"epochs={spec.epochs} (auto: {documents:,} conversations)")
+            spec.epochs = usual_epochs(documents, compares=compares)
+            what = "preferences" if compares else "conversations"
+            said.append(f"epochs={spec.epochs} (auto: {documents:,} {what})")
     if spec.lr == AUTO:
         parameters = num_parameters(spec)
-        compares = spec.objective.takes != "answers"
         spec.lr = usual_rate(
             parameters=parameters, scale=_scale(spec), full=spec.lora.full, compares=compares
         )

@@ -81,7 +81,8 @@ class Finish:
         self.folder.write_checksums(result)
         result.write(self.folder.path / "result.json")
         if self.shows:
-            show_result(result, fit.book.last(), self._places())
+            units = fit.spec.objective.METRICS
+            show_result(result, fit.book.last(), self._places(), units=units)
         return result
 
     def _result(self, best: Saved) -> Result:

@@ -13,12 +13,16 @@ STEP = (1e-4, 1e-3)
 4e-4, though the rates themselves differ five times: what moves the weights is the product."""
 GUIDES = 4.5e-4
 """Between the products of the two guides."""
+COMPARED = 0.1
+"""Of these rates where answers are compared: recipes of DPO with LoRA have 5e-6 to 5e-5."""
 TINY = 20_000_000
 """Parameters below which the guides' learning rates do not apply."""
 
 
-def usual_epochs(documents: int) -> int:
+def usual_epochs(documents: int, *, compares: bool = False) -> int:
     """Epochs for so many documents, within the ranges that `planning/advice.py` gives."""
+    if compares:
+        return 3 if documents < MEDIUM else 2 if documents < LARGE else 1
     return 10 if documents < SMALL else 7 if documents < MEDIUM else 4 if documents < LARGE else 2
 
 
@@ -33,8 +37,8 @@ def usual_rate(
     """A learning rate within the ranges that `planning/advice.py` gives, to one digit.
 
     Between the guides' two products of rate and scale; 1e-3 for tiny bases; 2e-5 where all weights
-    of a large one are trained, as Alpaca did (github.com/tatsu-lab/stanford_alpaca). A tenth of it
-    where answers are compared: recipes of DPO with LoRA have 5e-6 to 5e-5.
+    of a large one are trained, as Alpaca did (github.com/tatsu-lab/stanford_alpaca); COMPARED of it
+    where answers are compared.
     """
     rate = 1e-3 if parameters < TINY else 2e-5 if full else GUIDES / scale
-    return float(f"{rate / 10 if compares else rate:.0e}")
+    return float(f"{rate * COMPARED if compares else rate:.0e}")

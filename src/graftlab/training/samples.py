@@ -43,7 +43,7 @@ class SampleBook:
         generation: Generation,
         replies: Replies,
     ) -> None:
-        """`conversations` are whole; their last answer becomes the reference."""
+        """`conversations` are whole; their last answer is the expected one."""
         self.adapter, self.tokenizer, self.generation = adapter, tokenizer, generation
         self.conversations, self.replies = list(conversations), replies
         self.rows: list[Sample] = []
@@ -67,7 +67,7 @@ class SampleBook:
                     "prompt": question[-1].content,
                     "base": self.replies.base[index],
                     "adapter": reply,
-                    "reference": conversation.reference or "",
+                    "expected": conversation.expected or "",
                 }
             )
         return repeated
@@ -89,7 +89,7 @@ class SampleBook:
         parts = ["# Samples\n"]
         for row in reversed(self.rows):
             parts.append(f"## Step {row['step']}\n")
-            for who in ("prompt", "base", "adapter", "reference"):
+            for who in ("prompt", "base", "adapter", "expected"):
                 quoted = "\n".join(f"> {line}" for line in str(row[who]).splitlines())
                 parts.append(f"**{who}**\n\n{quoted}\n")
         write_atomic(path, "\n".join(parts))

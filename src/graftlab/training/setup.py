@@ -11,7 +11,7 @@ from graftlab.adapters.attach import check_lora
 from graftlab.console import say
 from graftlab.data.rejects import refused_row, write_rejects
 from graftlab.data.takes import KINDS, require_kinds
-from graftlab.errors import ConfigError
+from graftlab.errors import ConfigError, counted
 from graftlab.registry import name_of
 from graftlab.text.encode import encode
 from graftlab.training.anchors import mixed_in
@@ -187,14 +187,14 @@ def _tell(encoded: TokenSet, name: str, max_length: int) -> None:
     """Say what was left out of a set, and why."""
     if encoded.refused:
         say(
-            f"{name}: {len(encoded.refused)} rows left out (data.on_invalid=skip), as the chat "
-            f"template or the tokenizer refuses them, listed in rejects.jsonl: such as "
+            f"{name}: {counted(len(encoded.refused), 'row')} left out (data.on_invalid=skip), "
+            "listed in rejects.jsonl: the chat template or the tokenizer refuses it, such as "
             f"{encoded.refused[0].reason}"
         )
     if encoded.dropped:
         say(
-            f"{name}: {len(encoded.dropped)} documents are longer than "
-            f"packing.max_length={max_length} and were dropped, such as "
+            f"{name}: {counted(len(encoded.dropped), 'document')} longer than "
+            f"packing.max_length={max_length} dropped, such as "
             f"{encoded.dropped[0].where}: {encoded.dropped[0].said}."
         )
     if encoded.note is not None:

@@ -88,13 +88,13 @@ class TrainSpec:
         require_range("max_minutes", self.max_minutes, above=0)
         require_date("date", self.date)
         require_choice("compile", self.compile, ("auto", "on", "off"))
+        self._check_quantization()
         self._check_objective()
         if self.lora.full and getattr(self.optimizer, "lora_plus_ratio", None) is not None:
             raise ConfigError(
                 "optimizer.lora_plus_ratio is the rate of an adapter's matrices B, and lora=none "
                 "has none: leave it out."
             )
-        self._check_quantization()
         if self.lora.full and self.trainer.strategy == "fsdp2":
             raise ConfigError(
                 "trainer=fsdp2 shards a frozen base, and lora=none trains all of it: use "

@@ -87,9 +87,10 @@ def run(spec: ExportSpec) -> Exported | None:
     with hold_beside(place, tell=say):
         require_free(place, overwrite=spec.overwrite)
         exported = _export(spec, target, place)
-    files = list(_files(place))
-    for line in _summary(exported, files):
-        say(line)
+        for line in _summary(exported, list(_files(place))):
+            say(line)
+        for line in target.publish(place):
+            say(line)
     return exported
 
 
@@ -100,9 +101,9 @@ def _export(spec: ExportSpec, target: Target, place: Path) -> Exported:
     from graftlab.files.ownership import writing_to
 
     adapter = load(spec.adapter or "", spec.model)
-    kind = (
-        f"{len(adapter.state)} tensors, rank {adapter.rank}" if adapter.state else "a whole model"
-    )
+    ranks = ", ".join(map(str, adapter.ranks))
+    rank = f"ranks {ranks}" if len(adapter.ranks) > 1 else f"rank {ranks}"
+    kind = f"{len(adapter.state)} tensors, {rank}" if adapter.state else "a whole model"
     say(f"{adapter.path}: {kind}")
     notes = [*adapter.notes(), *target.check(adapter)]
     with writing_to(str(place)), building(place, keeps=False) as folder:

@@ -1,6 +1,6 @@
 """The verb `inspect`: the tokens as the model will see them, the packing, the token budget.
 
-Run as:  graftlab inspect model=hf model.path=DIR data=jsonl data.train=FILE
+Run as:  graftlab inspect model=hf model.path=DIR data=jsonl data.train=FILE objective=dpo
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from graftlab.console import console as terminal
 from graftlab.data.source import DataSpec
-from graftlab.errors import require_range
+from graftlab.errors import DataError, counted, require_range
 from graftlab.models.base import ModelSpec
+from graftlab.objectives.base import Objective
 from graftlab.packing.plan import Packing
 from graftlab.recipes.dataset import ensure_dataset
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from graftlab.data.budget import Budget, Spread
+    from graftlab.data.source import Dataset
     from graftlab.text.encode import TokenSet
     from graftlab.text.show import Branch
     from graftlab.types import Conversation
@@ -39,6 +41,7 @@ class InspectSpec:
 
     model: ModelSpec
     data: DataSpec
+    objective: Objective
     packing: Packing = field(default_factory=Packing)
     batch_size: int = 1
     """Packed rows per micro-batch."""
@@ -82,7 +85,7 @@ def run(spec: InspectSpec, *, console: Console | None = None) -> Inspection:
     """Read, encode and plan the configured data, and print it; the weights are never touched.
 
     Raises ConfigError, DataError or ModelError as training would, but for documents over the limit,
-    which are counted.
+    which are counted, and for rows that the objective does not learn from, which are told.
     """
     spec.data.check()
     ensure_dataset(spec.data)
@@ -98,6 +101,7 @@ def look(spec: InspectSpec) -> Inspection:
     from graftlab.packing.plan import plan_rows
     from graftlab.text.encode import encode
     from graftlab.text.show import shown_branches
+    from graftlab.text.tool_list import parts_with_tools
     from graftlab.training.auto import resolve_packing
 
     settled = resolve_packing(spec.packing, spec.model)
@@ -124,7 +128,11 @@ def look(spec: InspectSpec) -> Inspection:
 
     over = [(where(i), int(tokens.lengths[i])) for i in (~inside).nonzero()[0]]
     return Inspection(
-        notes=[*settled, *tokenizer.notes, *data.notes, *_notes(tokens, data.train)],
+        notes=[
+            *(*settled, *tokenizer.notes, *data.notes),
+            *_notes(tokens, data.train),
+            *_objective_notes(spec.objective, data),
+        ],
         shown=[
             Shown(
                 where(i),
@@ -133,7 +141,7 @@ def look(spec: InspectSpec) -> Inspection:
             )
             for i in range(min(spec.rows, len(tokens)))
         ],
-        spreads=spreads(tokens.parts),
+        spreads=spreads(parts_with_tools(tokens, data.train, tokenizer)),
         budget=budget(
             lengths,
             num_labels,
@@ -156,6 +164,23 @@ def _notes(tokens: TokenSet, conversations: Sequence[Conversation]) -> list[str]
         notes.append(f"left out: {conversations[one.index].where}: {one.reason}")
     if (more := len(tokens.refused) - _REFUSED) > 0:
         notes.append(f"left out: {more} more rows (data.on_invalid=skip)")
+    return notes
+
+
+def _objective_notes(objective: Objective, data: Dataset) -> list[str]:
+    """Whether training refuses the data, with the remedy, and what it puts in place of it."""
+    from graftlab.data.takes import require_kinds
+    from graftlab.registry import name_of
+
+    notes, name = [], name_of(objective)
+    try:
+        require_kinds(data.train, data.valid, takes=objective.takes, objective=name)
+    except DataError as error:
+        notes.append(f"! Training refuses this data: {error}")
+    if objective.redraws():
+        notes.append("! Training puts the teacher's own answers in place of these.")
+    if objective.anchored() is not None:
+        notes.append("! Training mixes in the rows of objective.anchors, not counted here.")
     return notes
 
 
@@ -206,7 +231,7 @@ def layout(plan: Sequence[Sequence[int]], lengths: np.ndarray, max_length: int) 
             cells += chr(ord("A") + place % 26) * width
         used = sum(int(lengths[document]) for document in row)
         drawn = cells[:_ROW_WIDTH].ljust(_ROW_WIDTH, "·")
-        text.append(f"{number:>6}  {drawn}  {used}/{max_length}, {len(row)} documents\n")
+        text.append(f"{number:>6}  {drawn}  {used}/{max_length}, {counted(len(row), 'document')}\n")
     if len(chosen) < len(plan):
         text.append(f"        {len(chosen)} of {len(plan)} rows drawn\n")
     return text

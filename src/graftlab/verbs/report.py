@@ -66,11 +66,12 @@ def run(spec: ReportSpec) -> Comparison:
         folders = [newest()]
         say(f"No folder was given: {folders[0]}, the newest.")
     found = Comparison(gather(folders, jobs=known_jobs(folders)))
-    show(found, console(), limit=spec.limit)
+    told = importance(found.points, found.parameters)
+    show(found, console(), limit=spec.limit, ranked=told.ranked(found.parameters))
     out = _out(spec, folders)
     with hold_beside(out / CSV, tell=say):
         refuse_foreign(out)
-        for line in _write(found, out, importance(found.points, found.parameters)):
+        for line in _write(found, out, told):
             console().print(line, markup=False, highlight=False, soft_wrap=True)
     if spec.sync:
         from graftlab.tracking.upload import upload

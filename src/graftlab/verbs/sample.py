@@ -150,7 +150,7 @@ def record(answer: Answer, *, scale: float) -> dict[str, Any]:
         **({"tools": list(conversation.tools)} if conversation.tools else {}),
         "base": replies["base"].text if "base" in replies else None,
         "adapter": replies["adapter"].text if "adapter" in replies else None,
-        "reference": answer.prompt.reference,
+        "expected": answer.prompt.expected,
         "scale": scale if "adapter" in replies else None,
         "tokens": {name: reply.num_tokens for name, reply in replies.items()},
         "stopped": {name: reply.stopped for name, reply in replies.items()},
@@ -163,7 +163,7 @@ def record(answer: Answer, *, scale: float) -> dict[str, Any]:
 
 def found(spec: SampleSpec) -> TrainedModel:
     """The base with the adapter, once every file that `spec` names is there."""
-    from graftlab.adapters.artifact import TrainedModel, find_artifact
+    from graftlab.adapters.artifact import trained_model
     from graftlab.data.files import locate
     from graftlab.text.frame import load_frame
 
@@ -172,33 +172,28 @@ def found(spec: SampleSpec) -> TrainedModel:
         locate("prompts", spec.prompts)
     if spec.frame is not None:
         load_frame(spec.frame)
-    if spec.adapter:
-        advice = "give model=hf model.path=DIR"
-        return find_artifact(spec.adapter).on_base(spec.model, advice=advice)
-    assert spec.model is not None, "a spec without adapter has a model"
-    spec.model.check()
-    return TrainedModel(spec.model.name, spec.model, None)
+    return trained_model(spec.adapter, spec.model)
 
 
 def _prompts(
     spec: SampleSpec, adapter: AdapterSource | None, *, reserved: frozenset[str]
 ) -> list[Prompt]:
     """The questions: framed if asked, with the system prompt the adapter saw in training."""
+    from graftlab.data.system import system_of
     from graftlab.generation.prompts import read_prompts, text_prompt, with_system
     from graftlab.text.frame import load_frame
 
-    data = adapter.run().get("data") if adapter else None
-    data = data if isinstance(data, dict) else {}
+    run = adapter.run() if adapter else {}
     if spec.prompts is not None:
-        ignore = data.get("ignore_keys") or ()
+        data = run.get("data")
+        ignore = (data.get("ignore_keys") if isinstance(data, dict) else None) or ()
         prompts = read_prompts(spec.prompts, reserved=reserved, limit=spec.limit, ignore=ignore)
     else:
         prompts = [text_prompt(spec.prompt or "", system=spec.system, reserved=reserved)]
     if spec.frame is not None:
         frame = load_frame(spec.frame)
         prompts = [replace(p, conversation=frame.apply(p.conversation)) for p in prompts]
-    system, instruction = data.get("system_prompt"), data.get("default_instruction")
-    return [with_system(p, system=system, instruction=instruction) for p in prompts]
+    return [with_system(p, **system_of(run)) for p in prompts]
 
 
 def _voices(spec: SampleSpec, adapter: Adapter | None) -> list[Voice]:

@@ -29,7 +29,7 @@
       line: { color: hue, width: few ? 2 : 1, dash: valid ? "solid" : "dot" },
       marker: { size: 5, color: hue }, legendgroup: run.id, showlegend: few && first,
       hovertemplate: `<b>%{y:.4f}</b> ${valid ? "validation" : "training"} loss at %{x:,}` +
-        "<br>%{fullData.name}<extra></extra>",
+        `<br>${data.measure}<br>%{fullData.name}<extra></extra>`,
     };
   }
 
@@ -95,7 +95,7 @@
       x: numbers, y: numbers.map((n) => place01(columns[n], value(run, n))), meta: run.id,
       mode: "lines", line: { color: hue.get(run.id), width: 1.5 }, opacity: 0.8,
       showlegend: false, text: numbers.map(() => `<b>${run.score.toFixed(4)}</b> ${run.label}`),
-      hovertemplate: "%{text}<extra></extra>",
+      hovertemplate: `%{text}<br>${data.measure}<extra></extra>`,
     })), layout({
       annotations: columns.flatMap(ticks),
       shapes: numbers.map((n) => ({
@@ -149,7 +149,7 @@
       customdata: map.points, xgap: 2, ygap: 2, colorbar: { thickness: 10, outlinewidth: 0 },
       texttemplate: few ? "%{z:.3f}" : "",
       hovertemplate: `<b>%{z:.4f}</b>, mean of %{customdata}<br>${name(map.keys[0])} %{x}<br>` +
-        `${name(map.keys[1])} %{y}<extra></extra>`,
+        `${name(map.keys[1])} %{y}<br>${data.measure}<extra></extra>`,
     }], layout({
       height: 320, margin: { l: 60, r: 10, t: 10, b: 46 }, xaxis: axis(0), yaxis: axis(1),
     }), { ...settings, displayModeBar: false });
@@ -178,7 +178,8 @@
         color: runs.map((run) => hue.get(run.id)), size: each(11, 7), opacity: 1,
         line: { color: each(colour("warn"), colour("paper")), width: each(2, 0.5) },
       },
-      hovertemplate: "<b>%{y:.4f}</b> for %{x:,.4~g}<br>%{text}<extra></extra>",
+      hovertemplate: `<b>%{y:.4f}</b> for %{x:,.4~g}<br>%{text}<br>${data.measure}` +
+        "<extra></extra>",
     }], layout({
       xaxis: { title: { text: data.costs[price] } },
       yaxis: { title: { text: `validation loss (${data.measure})` } },

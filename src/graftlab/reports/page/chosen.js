@@ -31,21 +31,21 @@
     return element("p", { class: "empty" }, text);
   }
 
-  // By prompt: the reference, the base's reply, then that of each chosen run's adapter.
+  // By prompt: the expected answer, the base's reply, then that of each chosen run's adapter.
   function samples(ids) {
     const runs = ids.map((id) => data.runs[id]).filter((run) => run.samples.length).slice(0, most);
     if (!ids.length) return put("samples");
     if (!runs.length) return put("samples", empty("These runs have no samples."));
-    const [prompt, base, adapter, reference] = data.who.keys();
+    const [prompt, base, adapter, expected] = data.who.keys();
     const said = (sample, who) => (sample ? data.texts[sample[who]] : "–");
     const asked = new Set(runs.flatMap((run) => run.samples.map((sample) => sample[prompt])));
     const rows = [...asked].map((question) => {
       const each = runs.map((run) => run.samples.find((sample) => sample[prompt] === question));
       const any = each.find(Boolean);
       const replies = each.map((sample) => said(sample, adapter));
-      return line([data.texts[question], said(any, reference), said(any, base), ...replies]);
+      return line([data.texts[question], said(any, expected), said(any, base), ...replies]);
     });
-    const heads = ["prompt", "reference", "base"].map(heading);
+    const heads = ["prompt", "expected", "base"].map(heading);
     put("samples", grid([...heads, ...runs.map(headed)], rows, "beside"));
   }
 

@@ -48,7 +48,7 @@ class Drawn:
     per_epoch: int
     precision: str
     rows: Sequence[Mapping[str, Any]]
-    """One for each prompt: step, prompt, base, adapter and reference."""
+    """One for each prompt: step, prompt, base, adapter and expected."""
     repetition: Sequence[tuple[float, float]]
     """Shares of repeated 3-grams in the replies of (base, adapter), one for each prompt."""
     warn: Callable[[str], None]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from graftlab.console import console
+from graftlab.errors import counted
 from graftlab.training.announce import warn_of_length
 from graftlab.training.device import device_name
 
@@ -22,6 +23,7 @@ def announce(shared: Setup, runs: Sequence[JointRun], probe: str) -> None:
     base, data, plan = runs[0].adapter.base, shared.data, shared.plan
     trainable = sum(run.adapter.num_trainable for run in runs)
     valid = f"; {len(data.valid)} for validation" if data.valid else "; no validation data"
+    documents = counted(len(data.train), "document")
     facts = Table(title="joint run", title_justify="left", show_header=False, box=None)
     facts.add_column(style="bold")
     facts.add_column()
@@ -32,8 +34,8 @@ def announce(shared: Setup, runs: Sequence[JointRun], probe: str) -> None:
         ("precision", f"{shared.precision.name} ({shared.precision.reason})"),
         ("attention", probe),
         ("compile", "layers under several adapters are not compiled"),
-        ("data", f"{len(data.train)} documents, {int(data.train.lengths.sum()):,} tokens{valid}"),
-        ("packing", f"{len(plan.train.rows)} rows, density {plan.packing_density:.1%}"),
+        ("data", f"{documents}, {int(data.train.lengths.sum()):,} tokens{valid}"),
+        ("packing", f"{counted(len(plan.train.rows), 'row')}, density {plan.packing_density:.1%}"),
     ]:
         facts.add_row(name, value)
     console().print(facts, highlight=False)
