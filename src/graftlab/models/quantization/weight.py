@@ -19,6 +19,9 @@ from torch.utils._pytree import tree_map
 
 aten = torch.ops.aten
 
+PIECE = 2**18
+"""Values that are widened at a time by each thread of a processor: what fits its cache."""
+
 
 class Scheme(ABC):
     """How codes become values. Schemes are compared by value: compiled graphs are guarded by them.
@@ -32,6 +35,22 @@ class Scheme(ABC):
 
         Differentiable functions are not needed; ones that `torch.compile` can trace are.
         """
+
+
+def is_traced(part: Tensor) -> bool:
+    """Whether a graph is being made, in which no tensor has values yet."""
+    return type(part) is not Tensor
+
+
+def in_pieces(rows: Tensor, width: int) -> list[slice]:
+    """Slices of `rows`, each of `width` values, that a processor works through in its cache.
+
+    One slice on other devices, whose operations had better be few, and in a graph.
+    """
+    if rows.device.type != "cpu" or is_traced(rows):
+        return [slice(0, len(rows))]
+    size = max(1, PIECE * torch.get_num_threads() // width)
+    return [slice(start, start + size) for start in range(0, len(rows), size)]
 
 
 class QuantizedWeight(Tensor):
