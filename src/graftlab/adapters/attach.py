@@ -14,7 +14,9 @@ from graftlab.adapters import peft
 from graftlab.adapters.origin import require_same_base
 from graftlab.adapters.store import FULL
 from graftlab.adapters.targets import check_targets
+from graftlab.errors import ConfigError
 from graftlab.models.base import Base, ModelSpec
+from graftlab.models.gguf import GGUFModel
 from graftlab.models.hf import HFModel
 from graftlab.models.hf_base import HFBase
 from graftlab.registry import load_rooms
@@ -118,4 +120,14 @@ def _check_peft(model: ModelSpec, lora: Lora) -> None:
     check_targets(model.folder(), lora)
 
 
+def _check_gguf(model: GGUFModel, lora: Lora) -> None:
+    if lora.full:
+        raise ConfigError(
+            "lora=none trains all weights of the base, and those of a GGUF file are frozen blocks: "
+            "take the model's own folder, model=hf model.path=DIR."
+        )
+    check_targets(model.folder(), lora, shapes=model.published.tensors())
+
+
 register_adapters(HFModel, HFBase, check=_check_peft, attach=peft.attach, load=peft.load_adapter)
+_check.register(GGUFModel, _check_gguf)

@@ -38,6 +38,10 @@ parts of the plain code) take as they are, past any adapter: LoRA on them would 
 EMBEDDING = re.compile(r"(^|\.)(embed_\w+|\w*embeddings?|wte|wpe)$")
 
 
+Shapes = Mapping[str, tuple[int, ...]]
+"""Tensor name -> shape."""
+
+
 @dataclass(frozen=True, slots=True)
 class Targets:
     """What PEFT is told: module name endings, and the decoder layers (None for all)."""
@@ -71,19 +75,22 @@ class Modules:
         return sorted({path.rsplit(".", 1)[-1] for path in [*self.inside.values(), *self.outside]})
 
 
-def check_targets(folder: Path, lora: Lora) -> None:
-    """Raise ConfigError where a key of `lora` names nothing in this model."""
+def check_targets(folder: Path, lora: Lora, *, shapes: Shapes | None = None) -> None:
+    """Raise ConfigError where a key of `lora` names nothing in this model.
+
+    `shapes` gives its weights by name where no safetensors lie in its folder.
+    """
     if not lora.full:
-        resolve_targets(folder, lora)
+        resolve_targets(folder, lora, shapes=shapes)
         token_ids(folder, lora.trainable_tokens)
 
 
-def resolve_targets(folder: Path, lora: Lora) -> Targets:
+def resolve_targets(folder: Path, lora: Lora, *, shapes: Shapes | None = None) -> Targets:
     """`lora.targets` for the model in `folder`, by the names in its files; weights are not read.
 
     Raises ConfigError naming the key and what there is.
     """
-    return targets_in(read_modules(folder), lora)
+    return targets_in(read_modules(folder, shapes), lora)
 
 
 def targets_in(modules: Modules, lora: Lora) -> Targets:
@@ -114,9 +121,10 @@ def _check_tokens(modules: Modules, targets: Targets, lora: Lora) -> None:
                 )
 
 
-def read_modules(folder: Path) -> Modules:
+def read_modules(folder: Path, shapes: Shapes | None = None) -> Modules:
     """The matrices of the model in `folder`, by reading headers. Raises ModelError."""
-    shapes = {name: tensor.shape for name, tensor in stored_tensors(folder).items()}
+    if shapes is None:
+        shapes = {name: tensor.shape for name, tensor in stored_tensors(folder).items()}
     tied = bool(read_json(folder / "config.json").get("tie_word_embeddings"))
     return modules_in(shapes, tied=tied)
 

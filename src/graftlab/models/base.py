@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from graftlab.models.architecture import Architecture
+    from graftlab.models.architecture import Published
     from graftlab.models.context import Context
     from graftlab.text.tokenizer import Tokenizer
     from graftlab.types import Batch
@@ -97,7 +97,7 @@ class ModelSpec(ABC):
         """All weights under their names in the files, on the CPU. Raises ModelError."""
 
     @property
-    def published(self) -> Architecture | None:
+    def published(self) -> Published | None:
         """What `graftlab plan` counts where the files are not Hugging Face's; None otherwise."""
         return None
 
