@@ -83,6 +83,28 @@ def test_an_objective(home: Path, qwen2_folder: Path) -> None:
     assert "choice: focal" in (home / "run" / "run.yaml").read_text()
 
 
+def test_what_it_raises_is_one_message_with_file_and_line(home: Path, qwen2_folder: Path) -> None:
+    own = (home / "mine" / "focal.py").read_text()
+    broken = own.replace("Focal(", "Broken(").replace('"focal"', '"raises"')
+    broken = broken.replace("        weight = ", "        1 / 0  # here\n        weight = ")
+    (home / "mine" / "raises.py").write_text(broken)
+    option = (home / "mine" / "objective" / "focal.yaml").read_text()
+    (home / "mine" / "objective" / "raises.yaml").write_text(option.replace("focal", "raises"))
+    line = training(home, qwen2_folder, "plugins=[raises]", "objective=raises")
+    swept = ["-m", "objective.gamma=0,2", "hydra.sweep.dir=failed", "sweep.retries=0"]
+    codes, done = called(home, [*line, "hydra.run.dir=bad"], [*line, *swept])
+    assert codes == [2, 1]
+    assert "Traceback" not in done.stdout + done.stderr
+    number = next(n for n, text in enumerate(broken.splitlines(), 1) if "# here" in text)
+    where = f"{home / 'mine' / 'raises.py'}:{number}: ZeroDivisionError: division by zero"
+    assert f"A plug-in failed: {where}\n  The traceback is in " in done.stderr
+    assert done.stdout.count(f"failed: A plug-in failed: {where}") >= 2  # each job of the sweep
+    traces = [home / "bad", *sorted((home / "failed").glob("*/"))]
+    traces = [run / "traceback.txt" for run in traces if (run / "run.yaml").is_file()]
+    assert len(traces) == 3
+    assert all("1 / 0  # here" in file.read_text() for file in traces)
+
+
 def test_workers_of_a_sweep_import_it_too(home: Path, qwen2_folder: Path) -> None:
     words = ["-m", "plugins=[focal]", "objective=focal", "objective.gamma=0,2"]
     words += ["hydra.sweep.dir=swept", "launcher=local", "launcher.slots=1"]

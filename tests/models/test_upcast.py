@@ -105,6 +105,31 @@ def test_batches_are_exact_but_for_one_rounding(upcasting: None) -> None:
     assert torch.equal(torch.baddbmm(base, left, right, beta=2), added)
     assert torch.equal(torch.baddbmm(base, left, right, beta=2, out=out), added)
     assert torch.equal(base.clone().baddbmm_(left, right, beta=2), added)
+    assert torch.bmm(left[:0], right[:0]).shape == (0, 5, 7)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_weight_expanded_over_a_batch_is_widened_once(
+    upcasting: None, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    """`nn.Linear` makes one of a head's weight for the last positions of prompts."""
+    states, weight = whole(batch, 9, 300, seed=0)[:, -3:], whole(70, 300, seed=1)
+    product = functional.linear(states.double(), weight.double()).to(BF16)
+    widened: list[int] = []
+    real = torch.Tensor.float
+
+    def watched(self: Tensor) -> Tensor:
+        widened.append(self.numel())
+        return real(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "float", watched)
+        patch.setattr(torch.Tensor, "to", lambda *_: pytest.fail("of another way"))
+        found = functional.linear(states, weight)
+        out = torch.bmm(states, weight.T.expand(batch, 300, 70), out=torch.empty_like(found))
+    assert torch.equal(found, product)
+    assert torch.equal(out, product)
+    assert sum(widened) <= 2 * (states.numel() + weight.numel())
 
 
 def convolved(x: Tensor, weight: Tensor) -> Tensor:

@@ -326,15 +326,26 @@ def test_a_request_that_goes_away_stops_costing(
     assert len(turns) == 2
 
 
-def test_stopping_tells_those_who_wait(shop: Shop, turns: list[Any]) -> None:
+def test_stopping_tells_those_who_wait(
+    shop: Shop, turns: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether they are answered together, or one waits for the other."""
+    submitted: list[Any] = []
+    submit = Engine.submit
+
+    def noting(engine: Engine, job: Any) -> None:
+        submit(engine, job)
+        submitted.append(job)
+
+    monkeypatch.setattr(Engine, "submit", noting)
     with ThreadPoolExecutor(2) as pool:
         with running(shop) as url:
             long = {"model": "two", "messages": asking(), "max_tokens": 900}
             whole = pool.submit(post, url, json.dumps(long).encode())
             streamed = pool.submit(post, url, json.dumps({**long, "stream": True}).encode())
-            wait_until(lambda: len(turns) == 2 and min(len(turn.ids) for turn in turns) > 3)
+            wait_until(lambda: len(submitted) == 2 and turns and len(turns[0].ids) > 3)
         assert whole.result().status_code == 503
         assert "being stopped" in whole.result().json()["error"]["message"]
         lines = streamed.result().text.strip().split("\n\n")
         assert "being stopped" in json.loads(lines[-1].removeprefix("data: "))["error"]["message"]
-    assert all(len(turn.ids) < 900 for turn in turns)
+    assert all(len(turn.ids) < 900 for job in submitted for turn in job.turns)

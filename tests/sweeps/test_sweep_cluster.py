@@ -1,4 +1,4 @@
-"""What all clusters do for their stations, on one that is made of numbers."""
+"""What all clusters do for their node agents, on one that is made of numbers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sweep_crew import draft
 
 
 class Fleeting(Cluster):
-    """Its stations are gone whenever somebody looks."""
+    """Its agents are gone whenever somebody looks."""
 
     submitted = 0
 
@@ -61,9 +61,7 @@ def cluster(ledger: Ledger) -> Fleeting:
     return Fleeting(work, [Slot("0"), Slot("1")], "a")
 
 
-def test_stations_are_replaced_as_long_as_jobs_take_steps(
-    cluster: Fleeting, ledger: Ledger
-) -> None:
+def test_agents_are_replaced_as_long_as_jobs_take_steps(cluster: Fleeting, ledger: Ledger) -> None:
     """Of a long job each may bring a few steps only, before its node is taken back."""
     cluster.start()
     for step in range(1, 5 * STILLBORN):
@@ -72,7 +70,7 @@ def test_stations_are_replaced_as_long_as_jobs_take_steps(
     assert cluster.submitted == 2 * 5 * STILLBORN
 
 
-def test_stations_that_bring_nothing_on_are_given_up(cluster: Fleeting, ledger: Ledger) -> None:
+def test_agents_that_bring_nothing_on_are_given_up(cluster: Fleeting, ledger: Ledger) -> None:
     """Also where a job takes the same steps again and again, and never gets to save."""
     cluster.start()
     ledger.tell(0, {"step": 8, "total_steps": 1000})
@@ -93,8 +91,8 @@ time.sleep(30)
 
 
 def test_a_second_signal_does_not_wait_for_what_the_first_is_saving(ledger: Ledger) -> None:
-    station = NodeAgent(ledger.folder, "a", environment={}, retries=0, program=("-c", STUBBORN))
-    threads = [threading.Thread(target=call) for call in (station, station.leave)]
+    agent = NodeAgent(ledger.folder, "a", environment={}, retries=0, program=("-c", STUBBORN))
+    threads = [threading.Thread(target=call) for call in (agent, agent.leave)]
     threads[0].start()
     while not (ledger.folder / "begun").exists():
         time.sleep(0.05)
@@ -102,7 +100,7 @@ def test_a_second_signal_does_not_wait_for_what_the_first_is_saving(ledger: Ledg
     threads[1].join(0.7)
     assert threads[1].is_alive()  # saving takes its time
     began = time.monotonic()
-    station.leave(signal.SIGKILL)
+    agent.leave(signal.SIGKILL)
     assert time.monotonic() - began < 10
     for thread in threads:
         thread.join(10)

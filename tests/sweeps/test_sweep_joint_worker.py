@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-import graftlab.sweeps.joint_worker as company
+import graftlab.sweeps.joint_worker as joint_worker_module
 import graftlab.training.joint.run as joint
 from graftlab.errors import GraftlabError, Interrupted, LeakError, Paused, ResumeError
 from graftlab.files.locks import try_lock
@@ -34,7 +34,7 @@ LAUNCH = "a"
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> TrainSpec:
-    return small_run(tmp_path_factory.mktemp("company"))
+    return small_run(tmp_path_factory.mktemp("together"))
 
 
 @pytest.fixture
@@ -81,7 +81,9 @@ def test_a_signal_while_the_last_runs_finish_ends_the_worker(worker, monkeypatch
 
 
 @pytest.mark.parametrize("error", [LeakError("adapters see each other"), ZeroDivisionError("ours")])
-def test_an_error_of_the_company_counts_against_no_job(worker, alone, monkeypatch, error) -> None:
+def test_an_error_of_what_they_share_counts_against_no_job(
+    worker, alone, monkeypatch, error
+) -> None:
     companies = []
 
     def fail(jobs, **_):
@@ -147,13 +149,13 @@ def test_data_is_supplied_before_it_is_read(worker, monkeypatch) -> None:
         for index in range(len(jobs)):
             yield RunEnded(index=index)
 
-    monkeypatch.setattr(company, "ensure_dataset", lambda data: told.append(data.train))
+    monkeypatch.setattr(joint_worker_module, "ensure_dataset", lambda data: told.append(data.train))
     monkeypatch.setattr(joint, "execute_together", train)
     assert worker.work() == 0
     assert told == [worker.plain(worker.ledger.jobs()[0]).data.train, "trained"]
 
 
-def company_of(
+def joint_worker_of(
     folder: Path, base: TrainSpec, count: int, *, most: int, **settings: Any
 ) -> JointWorker:
     """A worker that trains up to `most` of so many jobs together."""
@@ -168,7 +170,7 @@ def numbers(jobs: Sequence[JointJob]) -> list[int]:
 
 
 def test_places_are_taken_when_that_keeps_nobody_waiting(base, tmp_path, monkeypatch) -> None:
-    worker = company_of(tmp_path, base, 8, most=4)
+    worker = joint_worker_of(tmp_path, base, 8, most=4)
     came = []
 
     def train(jobs, *, joiners, **_):
@@ -198,7 +200,7 @@ def test_places_are_taken_when_that_keeps_nobody_waiting(base, tmp_path, monkeyp
 
 
 def test_a_job_that_paused_comes_back_when_it_is_promoted(base, tmp_path, monkeypatch) -> None:
-    worker = company_of(tmp_path, base, 3, most=3, pruner="asha")
+    worker = joint_worker_of(tmp_path, base, 3, most=3, pruner="asha")
     ledger, place = worker.ledger, (10, 2)
 
     def train(jobs, *, joiners, **_):
@@ -212,7 +214,7 @@ def test_a_job_that_paused_comes_back_when_it_is_promoted(base, tmp_path, monkey
         assert joiners(2, 2) == []
         for number in (1, 2):
             ledger.reach(number, place, 2.0)
-        monkeypatch.setattr(company, "ASK_SECONDS", 0.0)
+        monkeypatch.setattr(joint_worker_module, "ASK_SECONDS", 0.0)
         assert joiners(2, 2) == []  # it is not looked all the time
         yield RunEnded(index=1, error=Paused("not among the best"))
         assert numbers(joiners(2, 1)) == [0]
@@ -227,7 +229,7 @@ def test_a_job_that_paused_comes_back_when_it_is_promoted(base, tmp_path, monkey
 
 def test_nobody_joins_what_is_to_end(base, tmp_path, monkeypatch) -> None:
     """Nor who has crashed, or asks for more samples than were kept of the data."""
-    worker = company_of(tmp_path, base, 3, most=2)
+    worker = joint_worker_of(tmp_path, base, 3, most=2)
     more = replace(base, callbacks=Callbacks(samples=Samples(prompts=3)))
     worker.ledger.add(jobs_of(more, (1e-3,)), launch=LAUNCH)
     came = []

@@ -57,7 +57,7 @@ class Lent(Cluster):
 
     def __init__(self, work: LaunchRequest, *, stops_in: str) -> None:
         super().__init__(work, SLOTS[:2], "a")
-        self.stops_in, self.stations, self.told = stops_in, 0, 0
+        self.stops_in, self.agents, self.told = stops_in, 0, 0
 
     def begin(self) -> None:
         if self.stops_in == "begin":
@@ -65,18 +65,18 @@ class Lent(Cluster):
 
     def submit(self, count: int) -> None:
         for _ in range(count):
-            if self.stops_in == "submit" and self.stations == 1:
+            if self.stops_in == "submit" and self.agents == 1:
                 self.stop()
-            self.stations += 1
+            self.agents += 1
 
     def present(self) -> int:
-        return self.stations
+        return self.agents
 
     def last_words(self) -> str:
         return ""
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        self.stopping, self.told = True, self.stations
+        self.stopping, self.told = True, self.agents
 
     def close(self) -> None:
         pass
@@ -91,5 +91,5 @@ def test_a_signal_while_a_cluster_is_reached(tmp_path: Path, stops_in: str, aske
     )
     cluster = Lent(work, stops_in=stops_in)
     cluster.start()
-    assert cluster.stations == asked_for
+    assert cluster.agents == asked_for
     assert cluster.told == (0 if stops_in == "never" else asked_for)

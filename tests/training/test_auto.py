@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
 import yaml
 
 from graftlab.cli.compose import build, compose
+from graftlab.errors import ModelError
 from graftlab.training.auto import resolve_auto
 from graftlab.training.guides import (
     LARGE,
@@ -54,6 +58,16 @@ def test_tiny_bases_and_whole_models():
     assert usual_rate(parameters=10**6, scale=2.0, full=True) == 1e-3
     assert usual_rate(parameters=10**6, scale=2.0, compares=True) == 1e-4
     assert usual_rate(parameters=10**9, scale=2.0, compares=True) == 2e-5
+
+
+def test_a_base_that_is_refused_gets_no_rate(tmp_path, make_miniature):
+    folder = tmp_path / "quantised"
+    shutil.copytree(make_miniature("qwen2"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="is quantised"):
+        resolved("model=hf", f"model.path={folder}", "data=jsonl", "data.train=FILE")
 
 
 @pytest.mark.parametrize("documents", [20, SMALL, MEDIUM, LARGE])

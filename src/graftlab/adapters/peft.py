@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from graftlab.adapters.features import refuse_features, refuse_tensors
 from graftlab.adapters.lora import Lora
 from graftlab.adapters.patterns import token_ids
-from graftlab.adapters.renamed import names_taken_for_experts
+from graftlab.adapters.renamed import names_lost_on_loading, names_taken_for_experts
 from graftlab.adapters.targets import Modules, modules_in, targets_in
 from graftlab.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     import torch
     from peft import LoraConfig
+    from torch import nn
 
     from graftlab.adapters.peft_adapter import PeftAdapter
     from graftlab.adapters.store import AdapterSource
@@ -113,7 +114,24 @@ def _modules_of(base: HFBase) -> Modules:
     config = base.config.to_dict()
     shapes = {name: tuple(p.shape) for name, p in base.model.named_parameters()}
     tied = bool(getattr(base.config, "tie_word_embeddings", False))
-    return modules_in(shapes, tied=tied, taken=names_taken_for_experts(config))
+    modules = modules_in(shapes, tied=tied, taken=names_taken_for_experts(config))
+    lost = names_lost_on_loading(base.model, modules.inside)
+    lost |= {name for name in modules.inside if not _is_linear(base.model.get_submodule(name))}
+    return modules.without(lost) if lost else modules
+
+
+def _is_linear(module: nn.Module) -> bool:
+    """Whether it maps vectors one by one, to which A and B can add: DeepSeek V4 groups its."""
+    import torch
+
+    if type(module).forward is torch.nn.Linear.forward or not isinstance(module, torch.nn.Linear):
+        return True  # others than Linear are known to PEFT, or refused by it
+    with torch.no_grad():
+        try:
+            out = module(module.weight.new_zeros(1, 1, module.in_features))
+        except RuntimeError:
+            return False
+    return bool(out.shape == (1, 1, module.out_features))
 
 
 def _inject(base: HFBase, config: LoraConfig, *, dtype: torch.dtype) -> PeftAdapter:

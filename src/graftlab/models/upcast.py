@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -48,15 +47,15 @@ def upcast_products() -> None:
     for operator in (aten.addmm.default, aten.addmm.out, aten.addmm_.default):
         _replace(operator, _add_product, native=_is_vector)
     for operator in (aten.bmm.default, aten.bmm.out):
-        _replace(operator, partial(_widened, aten.bmm.default))
+        _replace(operator, _folded(_widened(aten.bmm.default)))
     for operator in (aten.baddbmm.default, aten.baddbmm.out, aten.baddbmm_.default):
-        _replace(operator, partial(_widened, aten.baddbmm.default))
+        _replace(operator, _widened(aten.baddbmm.default))
     for operator in (aten.convolution.default, aten.convolution_backward.default):
-        _replace(operator, partial(_widened, operator))
+        _replace(operator, _widened(operator))
     for forward, backward in (flash, segments):
         # The second output, the log-sum-exp, is fp32 whatever the inputs are.
-        _replace(forward, partial(_widened, forward, keeps=(1,)))
-        _replace(backward, partial(_widened, backward))
+        _replace(forward, _widened(forward, keeps=(1,)))
+        _replace(backward, _widened(backward))
 
 
 def _replace(
@@ -67,7 +66,8 @@ def _replace(
 ) -> None:
     """Have `compute` serve 16-bit calls of the operator, but for those that are `native`.
 
-    `compute` takes the operator's arguments, and `out` where the result is to be written.
+    `compute` takes the dispatcher's keys, the operator's arguments, and `out` where the result is
+    to be written.
     """
     import torch
 
@@ -76,11 +76,12 @@ def _replace(
     in_place = operator._schema.name.endswith("_")
 
     def replacement(keys: torch.DispatchKeySet, *args: Any, **kwargs: Any) -> Any:
-        if args[0].dtype not in narrow or args[1].dtype != args[0].dtype or native(*args):
+        dtype = args[0].dtype
+        if dtype not in narrow or args[1].dtype != dtype or native(*args):
             return kernel.call_boxed(keys, *args, **kwargs)
         if in_place:
             kwargs["out"] = args[0]
-        return compute(*args, **kwargs)
+        return compute(keys, *args, **kwargs)
 
     library = torch.library.Library(operator.namespace, "IMPL")  # type: ignore[no-untyped-call]
     with warnings.catch_warnings():
@@ -93,16 +94,18 @@ def _replace(
 
 def _is_vector(*operands: Tensor) -> bool:
     """Whether it is one row times a transposed weight: torch widens that in registers itself."""
-    *_, left, right = operands
-    return left.shape[0] == 1 and right.stride(0) == 1
+    return operands[-2].size(0) == 1 and operands[-1].stride(0) == 1
 
 
-def _product(left: Tensor, right: Tensor, *, out: Tensor | None = None) -> Tensor:
+def _product(
+    keys: torch.DispatchKeySet, left: Tensor, right: Tensor, *, out: Tensor | None = None
+) -> Tensor:
     """(M, K) x (K, N) -> (M, N)."""
-    return _add_product(None, left, right, out=out)
+    return _add_product(keys, None, left, right, out=out)
 
 
 def _add_product(
+    keys: torch.DispatchKeySet,
     base: Tensor | None,
     left: Tensor,
     right: Tensor,
@@ -119,7 +122,7 @@ def _add_product(
     import torch
 
     shape = torch.Size((left.shape[0], right.shape[1]))
-    out = _target(out, shape, like=left)
+    out = left.new_empty(shape) if out is None else _target(out, shape)
     added = None if base is None else base.float().expand(shape)
 
     def multiply(left: Tensor, right: Tensor, added: Tensor | None) -> Tensor:
@@ -145,32 +148,51 @@ def _add_product(
     return out.copy_(total)
 
 
-def _widened(
-    operator: torch._ops.OpOverload,
-    *args: Any,
-    keeps: Sequence[int] = (),
-    out: Tensor | None = None,
-    **kwargs: Any,
-) -> Any:
-    """What the operator gives for widened arguments, rounded, but for the outputs in `keeps`."""
+def _folded(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`compute` for batches, but where all share one right operand, which is widened once.
+
+    `nn.Linear` asks so, by a weight expanded over the batch, where rows do not lie side by side.
+    """
     import torch
 
-    narrow, wide = args[0].dtype, torch.float32
-    named = {name: _recast(x, narrow, wide) for name, x in kwargs.items()}
-    found = operator(*(_recast(x, narrow, wide) for x in args), **named)
-    if isinstance(found, tuple):
-        return tuple(
-            x if index in keeps else _recast(x, wide, narrow) for index, x in enumerate(found)
-        )
-    return _target(out, found.shape, like=args[0]).copy_(found)
+    def folded(
+        keys: torch.DispatchKeySet, left: Tensor, right: Tensor, *, out: Tensor | None = None
+    ) -> Tensor:
+        if len(right) == 0 or (len(right) > 1 and right.stride(0) != 0):
+            return compute(keys, left, right, out=out)
+        rows = torch.mm(left.flatten(0, 1), right[0])
+        found = rows.view(*left.shape[:2], right.shape[2])
+        return found if out is None else _target(out, found.shape).copy_(found)
+
+    return folded
 
 
-def _recast(value: Any, before: torch.dtype, after: torch.dtype) -> Any:
-    return value.to(after) if getattr(value, "dtype", None) == before else value
+def _widened(operator: torch._ops.OpOverload, *, keeps: Sequence[int] = ()) -> Callable[..., Any]:
+    """The operator on widened arguments, its outputs rounded but for those in `keeps`."""
+    import torch
+
+    kernel, wide = torch.library.get_kernel(operator, "CPU"), torch.float32
+
+    def compute(
+        keys: torch.DispatchKeySet, *args: Any, out: Tensor | None = None, **kwargs: Any
+    ) -> Any:
+        narrow = args[0].dtype
+
+        def recast(value: Any, before: torch.dtype, after: torch.dtype) -> Any:
+            is_one = isinstance(value, torch.Tensor) and value.dtype == before
+            return value.to(after) if is_one else value
+
+        named = {name: recast(value, narrow, wide) for name, value in kwargs.items()}
+        found = kernel.call_boxed(keys, *(recast(x, narrow, wide) for x in args), **named)
+        if isinstance(found, tuple):
+            return tuple(
+                x if index in keeps else recast(x, wide, narrow) for index, x in enumerate(found)
+            )
+        return found.to(narrow) if out is None else _target(out, found.shape).copy_(found)
+
+    return compute
 
 
-def _target(out: Tensor | None, shape: torch.Size, *, like: Tensor) -> Tensor:
-    """Where a result goes: `out`, of that shape, or a new tensor."""
-    if out is None:
-        return like.new_empty(shape)
+def _target(out: Tensor, shape: torch.Size) -> Tensor:
+    """`out` in the shape of its new content."""
     return out if out.shape == shape else out.resize_(shape)

@@ -81,8 +81,8 @@ def _what_instead(folder: Path) -> str:
         return "is an adapter, not a model: give model.path=BASE (and lora.from=ADAPTER)."
     if some("*.gguf"):
         return (
-            "holds a GGUF file, which is quantised for inference: use the model's folder in "
-            "safetensors, as save_pretrained writes it."
+            "holds a GGUF file and no safetensors: model=gguf model.path=FILE.gguf trains on the "
+            "file itself."
         )
     if some("*.bin", "*.pth", "*.pt"):
         return (

@@ -74,11 +74,11 @@ class Objective(ABC):
         """What the validation loss is, in words; runs with the same words may be compared."""
         return "nats per trained token"
 
-    def asks(self) -> str | None:
+    def teacher_path(self) -> str | None:
         """The run, adapter or model folder of the teacher in `policy.teacher`; None without one."""
         return None
 
-    def redraws(self) -> bool:
+    def uses_teacher_answers(self) -> bool:
         """Whether the data's answers are replaced by the teacher's own before training."""
         return False
 
@@ -93,13 +93,13 @@ class Objective(ABC):
         """The documents of a training batch that `terms` asks the base about."""
         return batch
 
-    def anchored(self) -> tuple[Any, float] | None:
+    def anchor_data(self) -> tuple[Any, float] | None:
         """Files of conversations that are mixed into the training data as ANCHOR, and their share
         of all labels; None without any.
         """
         return None
 
-    def waits(self) -> str | None:
+    def key_needing_validation(self) -> str | None:
         """Its own key that is of no use without a validation loss; None if there is none."""
         return None
 

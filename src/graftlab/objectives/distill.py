@@ -74,10 +74,10 @@ class Distill(Objective):
                 "objective.divergence=forward (0) or objective.divergence=inverse (1)."
             )
 
-    def asks(self) -> str | None:
+    def teacher_path(self) -> str | None:
         return self.teacher
 
-    def redraws(self) -> bool:
+    def uses_teacher_answers(self) -> bool:
         return self.on == "teacher"
 
     def terms(self, policy: Any, batch: Batch) -> dict[str, torch.Tensor]:

@@ -84,13 +84,13 @@ class KLSFT(Objective):
                 "to begin with, such as 0.05."
             )
 
-    def asks(self) -> str | None:
+    def teacher_path(self) -> str | None:
         return self.teacher
 
     def asks_base(self, *, validating: bool = False) -> bool:
         return self.teacher is None
 
-    def waits(self) -> str | None:
+    def key_needing_validation(self) -> str | None:
         return None if self.kl_budget is None else "kl_budget"
 
     def base_batch(self, batch: Batch) -> Batch:
@@ -98,7 +98,7 @@ class KLSFT(Objective):
 
         return batch if self.anchors is None else part_of(batch, segments_of_kind(batch, ANCHOR))
 
-    def anchored(self) -> tuple[Any, float] | None:
+    def anchor_data(self) -> tuple[Any, float] | None:
         return None if self.anchors is None else (self.anchors, self.anchors_share)
 
     def terms(self, policy: Any, batch: Batch) -> dict[str, torch.Tensor]:

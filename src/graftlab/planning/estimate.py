@@ -175,7 +175,7 @@ def _advised(spec: TrainSpec, shape: Shape, load: Workload) -> AdvisedRun:
         p95=ordered[round(0.95 * (len(ordered) - 1))],
         over_limit=load.budget.over_limit,
         early_stopping=bool(spec.callbacks.waiting),
-        packed=spec.packing.strategy != "none" or bool(spec.model.stateful_layers()),
+        packed=spec.packing.strategy != "none" or spec.model.packing_obstacle is not None,
         compares=spec.objective.takes != "answers",
     )
 

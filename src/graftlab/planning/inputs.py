@@ -86,11 +86,11 @@ def read_documents(spec: TrainSpec, base: ModelMetadata) -> Documents:
     )
     train = read(found.train, max_length=NO_LIMIT, progress=True)
     valid = read(found.valid, max_length=spec.packing.max_length)
-    counted, exact = "counted with the model's tokenizer", not spec.objective.redraws()
+    counted, exact = "counted with the model's tokenizer", not spec.objective.uses_teacher_answers()
     if not exact:
         counted += ", on the data's answers: the teacher's are not drawn yet"
     lengths, labels = train.lengths, train.num_labels
-    if (asked := spec.objective.anchored()) is not None:
+    if (asked := spec.objective.anchor_data()) is not None:
         anchors = read_anchors(spec, asked[0], tokenizer)
         trained = int(labels[lengths <= spec.packing.max_length].sum())
         places = drawn(anchors.num_labels, trained=trained, share=asked[1], seed=spec.seed)

@@ -31,8 +31,8 @@ class LookupCache:
         # Of the packing only this matters: validation drops what is longer than a row.
         packed = spec.packing.max_length, spec.packing.share_prompts
         objective = spec.objective
-        anchors = objective.anchored()
-        asked = objective.redraws(), objective.takes, anchors, anchors and spec.seed
+        anchors = objective.anchor_data()
+        asked = objective.uses_teacher_answers(), objective.takes, anchors, anchors and spec.seed
         key = _key(spec.model, spec.data, *packed, *asked)
         return self._once(("documents", key), lambda: read_documents(spec, self.base(spec)))
 

@@ -21,8 +21,8 @@ from graftlab.sweeps.jobs import Job, Place
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.rules import Rules, startable
 from graftlab.sweeps.tables import (
-    company_of,
     count_crash,
+    jobs_of,
     let_go_on,
     part,
     read_jobs,
@@ -134,8 +134,8 @@ def _take(
     us = worker_name()
     # A host that fell silent says nothing of the job, nor does a launch that was killed as a whole.
     crashed = job.state == "running" and _is_here(job) and worked(db, launch, job.worker)
-    if crashed and job.worker and len(company := company_of(db, job.worker)) > 1:
-        part(db, company, launch, job.worker)  # they trained together: none is to blame alone
+    if crashed and job.worker and len(together := jobs_of(db, job.worker)) > 1:
+        part(db, together, launch, job.worker)  # they trained together: none is to blame alone
         job, crashed = replace(job, state="waiting", worker=None, alone=1), False
     tries = job.tries + crashed
     failed = job.state == "running" and tries > retries

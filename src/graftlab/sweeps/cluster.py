@@ -1,7 +1,7 @@
 """A sweep's workers on machines that a cluster lends: what its kinds have in common.
 
-A cluster starts stations; they fall away when their time is up, their node dies or nothing is left
-to do. While jobs are open, as many stations are started anew, unless those before achieved nothing.
+A cluster starts node agents; they fall away when their time is up, their node dies or nothing is
+left to do. While jobs are open, as many are started anew, unless those before achieved nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def slots_elsewhere(launcher: Launcher, work: LaunchRequest, *, name: str, cpus:
 
 
 class Cluster(ABC):
-    """Keeps as many stations as there are slots, or open jobs if these are fewer."""
+    """Keeps as many node agents as there are slots, or open jobs if these are fewer."""
 
     parting = "saved; the same line goes on."
     program = PROGRAM
@@ -49,19 +49,19 @@ class Cluster(ABC):
 
     @abstractmethod
     def begin(self) -> None:
-        """Reach the cluster, and find stations of an earlier start that are still there."""
+        """Reach the cluster, and find the agents of an earlier start that are still there."""
 
     @abstractmethod
     def submit(self, count: int) -> None:
-        """Ask the cluster for `count` more stations."""
+        """Ask the cluster for `count` more node agents."""
 
     @abstractmethod
     def present(self) -> int:
-        """How many stations run or are about to; forgets those that ended."""
+        """How many agents run or are about to; forgets those that ended."""
 
     @abstractmethod
     def last_words(self) -> str:
-        """What stations that ended have said, for people."""
+        """What agents that ended have said, for people."""
 
     @abstractmethod
     def stop(self, number: int = signal.SIGTERM) -> None:
@@ -71,8 +71,8 @@ class Cluster(ABC):
     def close(self) -> None:
         """Let go of the cluster."""
 
-    def station(self) -> NodeAgent:
-        """A station of this launch, for the cluster to carry away."""
+    def agent(self) -> NodeAgent:
+        """A node agent of this launch, for the cluster to carry away."""
         return NodeAgent(
             self.ledger.folder.resolve(),
             self.launch,
@@ -89,7 +89,7 @@ class Cluster(ABC):
             self._submit(missing)
 
     def poll(self) -> bool:
-        """Replace stations that are gone. Raises GraftlabError if that brings nothing on."""
+        """Replace agents that are gone. Raises GraftlabError if that brings nothing on."""
         self._watch()
         present = self.present()
         if self.stopping or self.ledger.fact(f"halted {self.launch}"):

@@ -53,7 +53,7 @@ def heartbeats(
             except (sqlite3.Error, GraftlabError):
                 continue  # a file system that hangs for a moment: the next beat tells
 
-    thread = threading.Thread(target=beat, name=f"heart of job {number}", daemon=True)
+    thread = threading.Thread(target=beat, name=f"heartbeat of job {number}", daemon=True)
     thread.start()
     try:
         yield

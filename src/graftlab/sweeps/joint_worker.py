@@ -45,7 +45,7 @@ class JointWorker(Worker):
         self._beside: dict[tuple[int, int], bool] = {}
 
     def train(self, claimed: Claim) -> None:
-        """The job and its company, each to its end; the ledger is told of each at once."""
+        """The job and those beside it, each to its end; the ledger is told of each at once."""
         others = self.claim_beside(claimed.job, room=self.most - 1)
         if not others:
             super().train(claimed)
@@ -110,12 +110,12 @@ class JointWorker(Worker):
         from graftlab.training.signals import Signals
 
         with Signals() as signals, ExitStack() as stack:
-            company = JointGroup(self, claims, stack)
+            together = JointGroup(self, claims, stack)
             try:
-                with output_to(self.ledger.folder / company.log):
-                    company.train(signals)
+                with output_to(self.ledger.folder / together.log):
+                    together.train(signals)
             except BaseException as problem:
-                company.disband(problem)
+                together.disband(problem)
                 leave_if_broken(problem)
         if signals.received is not None:  # while the last of them ended: nobody stopped for it
             name = signal.Signals(signals.received).name
@@ -124,17 +124,17 @@ class JointWorker(Worker):
 
 @dataclass(slots=True, eq=False)
 class _Member:
-    """A job of a company; `heart` gives its signs of life until it is let go of."""
+    """A job that trains with others; `held` are its heartbeat and folder until it is let go of."""
 
     claim: Claim
-    heart: ExitStack
+    held: ExitStack
 
 
 class JointGroup:
     """Jobs that train together, those that have left and those that joined later among them."""
 
     def __init__(self, worker: JointWorker, claims: Sequence[Claim], stack: ExitStack) -> None:
-        """`stack` outlives the company: hearts stop, and locks are released, at its end."""
+        """`stack` outlives the group: heartbeats stop, and locks are released, at its end."""
         self.worker, self.ledger, self.first = worker, worker.ledger, claims[0].job
         self.log = f"joint-{self.first.number:04d}.log"
         self._stack = stack
@@ -149,9 +149,9 @@ class JointGroup:
         members = []
         for one in claims:
             self._stack.callback(one.release)
-            heart = self._stack.enter_context(ExitStack())
-            heart.enter_context(heartbeats(self.ledger, one.job.number))
-            members.append(_Member(one, heart))
+            held = self._stack.enter_context(ExitStack())
+            held.enter_context(heartbeats(self.ledger, one.job.number))
+            members.append(_Member(one, held))
         self._present += members
         return members
 
@@ -220,7 +220,7 @@ class JointGroup:
     def _job(self, member: _Member) -> JointJob:
         claimed = member.claim
         folder = RunFolder(self.worker.folder(claimed))
-        member.heart.enter_context(folder.held())
+        member.held.enter_context(folder.held())
         observer = watch_job(self.ledger, claimed.job, self.worker.rules)
         return JointJob(spec=self.worker.spec(claimed), folder=folder, observer=observer)
 
@@ -240,7 +240,7 @@ class JointGroup:
         """Enter what became of a job, and free its place and its lock: it may go on elsewhere, or
         here again. An error of what all share is none of its own.
         """
-        member.heart.close()
+        member.held.close()
         if shared and isinstance(error, Exception) and not isinstance(error, Interrupted):
             self._note(
                 member.claim, f"What the jobs shared failed; alone from here. {error_line(error)}"

@@ -33,9 +33,9 @@ from graftlab.sweeps.jobs import STATES, Job, NewJob, Place, Rung
 from graftlab.sweeps.tables import (
     NEW_TRUNK,
     OWNED,
-    company_of,
     count_crash,
     insert,
+    jobs_of,
     part,
     read_jobs,
     read_rungs,
@@ -261,7 +261,7 @@ class Ledger:
         All that it has, or those of them with these `numbers`.
         """
         with self.writing() as db:
-            given = company_of(db, worker) if numbers is None else numbers
+            given = jobs_of(db, worker) if numbers is None else numbers
             part(db, given, launch, worker)
 
     def prune(self, numbers: Collection[int]) -> None:

@@ -1,7 +1,7 @@
-"""A station: a place that a cluster lends for a while, with one worker at work in it.
+"""The agent of a node that a cluster lends for a while: it tends one worker there.
 
 cluster's node
-└── station          told by the cluster that time is up; tends its worker like a pool of one
+└── agent            told by the cluster that time is up; tends its worker like a pool of one
     └── worker       claims jobs from the ledger on the shared file system, saves when told to
 """
 
@@ -21,7 +21,7 @@ from graftlab.sweeps.pool import PROGRAM, Pool
 from graftlab.sweeps.slots import Slot
 
 WORD_SECONDS = 120.0
-"""How long a station whose worker was signalled waits for the cluster's own word."""
+"""How long an agent whose worker was signalled waits for the cluster's own word."""
 
 
 class NodeAgent:
@@ -70,7 +70,7 @@ class NodeAgent:
 
         # In a thread: `leave` may be called by a signal handler, which must not wait for what the
         # very code that it interrupts would have to do.
-        threading.Thread(target=tend, name="station").start()
+        threading.Thread(target=tend, name="agent").start()
         while not self._over.wait(LOOK_SECONDS):  # wakes up for signals
             pass
         if problems:
@@ -102,7 +102,7 @@ class NodeAgent:
         pool = self._pool = Pool(
             Ledger(self.sweep),
             self.launch,
-            [Slot("station", self.environment)],
+            [Slot("agent", self.environment)],
             self.retries,
             replaces_stopped=False,  # whoever signalled the worker wants this place back
             program=self.program,
@@ -114,7 +114,7 @@ class NodeAgent:
             while not self._told.is_set() and pool.poll():
                 self._told.wait(LOOK_SECONDS)
             if pool.signalled:
-                # Slurm signals all processes of a node it takes back, the station a moment later:
+                # Slurm signals all processes of a node it takes back, the agent a moment later:
                 # one that had left by then would count as done, and not be queued again.
                 self._told.wait(WORD_SECONDS)
         finally:

@@ -114,7 +114,7 @@ def part(db: sqlite3.Connection, numbers: Sequence[int], launch: str, worker: st
     )
 
 
-def company_of(db: sqlite3.Connection, worker: str | None) -> list[int]:
+def jobs_of(db: sqlite3.Connection, worker: str | None) -> list[int]:
     """The jobs that a worker was training when it was last heard of."""
     rows = db.execute("SELECT number FROM jobs WHERE worker = ? AND state = 'running'", (worker,))
     return [row["number"] for row in rows]

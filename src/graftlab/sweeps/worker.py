@@ -12,6 +12,7 @@ from pathlib import Path
 
 from graftlab.errors import CrashError, GraftlabError, Interrupted, Paused
 from graftlab.files.writing import write_atomic
+from graftlab.plugins import raised_in
 from graftlab.registry import restore
 from graftlab.sweeps.claim import Claim, claim
 from graftlab.sweeps.heartbeat import heartbeats
@@ -158,8 +159,10 @@ class Worker:
 
 
 def error_line(error: Exception) -> str:
-    """An error in a line for the ledger."""
-    return str(error) if isinstance(error, GraftlabError) else f"{type(error).__name__}: {error}"
+    """An error in a line for the ledger; of one in a plug-in, with file and line."""
+    if isinstance(error, GraftlabError):
+        return str(error)
+    return raised_in(error) or f"{type(error).__name__}: {error}"
 
 
 def leave_if_broken(error: BaseException) -> None:

@@ -11,6 +11,7 @@ RUN/
   time_metrics.json      setup, train and total seconds, steps/s, tokens/s
   checksums.json         of the files above, and of result.json
   result.json            written last: its presence means the run is finished
+  traceback.txt          of an error in a plug-in, if one ended the run
   train.log              all that was said on the terminal, the progress bar excepted
   rejects.jsonl          rows of the data that were refused, with the reason (if any)
 """
@@ -174,6 +175,11 @@ class RunFolder:
         (self.path / RESULT).unlink(missing_ok=True)
 
     @property
+    def traceback(self) -> Path:
+        """Of a plug-in's error that ended the last start."""
+        return self.path / "traceback.txt"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
@@ -217,6 +223,7 @@ class RunFolder:
         except OSError as error:
             raise unwritable(f"hydra.run.dir={self.path}", error) from error
         clear_leftovers(self.path)
+        self.traceback.unlink(missing_ok=True)
         for folder in (self.adapter, self.final):
             recover(folder)
         if not any(self.checkpoints.glob("*.ckpt")):

@@ -128,7 +128,7 @@ def _offsets(lengths: np.ndarray) -> np.ndarray:
 
 def mixed_in(spec: TrainSpec, train: TokenSet, tokenizer: Tokenizer, *, tell: bool) -> TokenSet:
     """The training set with the objective's anchors; as it is where it has none."""
-    asked = spec.objective.anchored()
+    asked = spec.objective.anchor_data()
     if asked is None:
         return train
     files, share = asked

@@ -127,7 +127,7 @@ def answers_of(
 ) -> Answers | None:
     """How the teacher answers for this run; None where the data's own answers are trained on."""
     objective = spec.objective
-    if not isinstance(objective, Distill) or not objective.redraws():
+    if not isinstance(objective, Distill) or not objective.uses_teacher_answers():
         return None
     return Answers(
         spec=spec,

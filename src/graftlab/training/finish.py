@@ -113,7 +113,7 @@ class Finish:
 
     def _tell_unranked(self, best: Saved) -> None:
         """Say that the adapter is the last one because none kept to what the objective asks."""
-        key = self.fit.spec.objective.waits()
+        key = self.fit.spec.objective.key_needing_validation()
         if self.writes and key is not None and best.valid_loss is None:
             say(
                 f"! No validated adapter kept to objective.{key}: the one of step {best.step}, the "
@@ -133,7 +133,7 @@ class Finish:
     def _save(self, target: Path, result: Result) -> None:
         """One adapter folder: its files, the tokenizer and template, run.yaml and card.md."""
         fit = self.fit
-        base = fit.module.policy.base
+        base, stored = fit.module.policy.base, fit.spec.model.quantization.title
         with building(target) as folder:
             fit.module.adapter.save(folder)
             self.data.tokenizer.save(folder)
@@ -141,6 +141,7 @@ class Finish:
             write_atomic(folder / "run.yaml", config)
             facts: dict[str, Any] = {
                 "base fingerprint": base.fingerprint,
+                **({"base stored in": stored} if stored else {}),
                 "training data": _named(self.data.train),
                 **({"validation data": _named(self.data.valid)} if self.data.valid else {}),
                 **_files(fit.spec.data),

@@ -117,7 +117,7 @@ def check_validation(spec: TrainSpec, data: Data, *, tell: bool) -> None:
         why = f"data.valid={spec.data.valid} holds no row that can be used"
     else:
         why = f"data.valid_fraction={spec.data.valid_fraction} holds none out"
-    waiting = spec.objective.waits()
+    waiting = spec.objective.key_needing_validation()
     if waiting is not None:
         raise ConfigError(
             f"objective.{waiting} is measured on held-out rows, and {why}. Give more or shorter "

@@ -21,6 +21,7 @@ from graftlab.machine import Machine
 from graftlab.models.base import ModelSpec
 from graftlab.objectives.base import Objective
 from graftlab.packing.plan import Packing
+from graftlab.registry import name_of
 from graftlab.tracking.loggers import Loggers
 from graftlab.training.budget import Limits
 from graftlab.training.checkpoint import Checkpointing
@@ -87,6 +88,7 @@ class TrainSpec:
         require_range("max_minutes", self.max_minutes, above=0)
         require_date("date", self.date)
         require_choice("compile", self.compile, ("auto", "on", "off"))
+        self._check_quantization()
         self._check_objective()
         if self.lora.full and getattr(self.optimizer, "lora_plus_ratio", None) is not None:
             raise ConfigError(
@@ -99,6 +101,22 @@ class TrainSpec:
                 "trainer=ddp, whose processes each hold the whole model."
             )
 
+    def _check_quantization(self) -> None:
+        """Codes are frozen, and torch cannot cut them into shards."""
+        if not self.model.quantization.title:
+            return
+        asked = f"quantization={name_of(self.model.quantization)}"
+        if self.lora.full:
+            raise ConfigError(
+                f"{asked} stores the base as codes, which are not trained, and lora=none trains "
+                "every weight: train an adapter, or leave the quantization out."
+            )
+        if self.trainer.strategy == "fsdp2":
+            raise ConfigError(
+                f"trainer=fsdp2 shards weights, and {asked} stores codes, which are not cut up: "
+                "use trainer=ddp, whose processes each hold the whole base."
+            )
+
     def _check_objective(self) -> None:
         if self.objective.asks_base() and self.lora.full:
             raise ConfigError(
@@ -106,7 +124,7 @@ class TrainSpec:
                 "trains the base itself: give objective.teacher=FOLDER (the same model again, "
                 "frozen), or train an adapter."
             )
-        key, validation = self.objective.waits(), self.callbacks.validation
+        key, validation = self.objective.key_needing_validation(), self.callbacks.validation
         if key is not None and validation.every_epochs is None and validation.every_steps is None:
             raise ConfigError(
                 f"objective.{key} is kept by validations, and there is only one at the end: give "

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from traceback import format_exception
 from typing import TYPE_CHECKING
 
 from graftlab.console import say
-from graftlab.errors import ConfigError
+from graftlab.errors import ConfigError, GraftlabError, Interrupted, Paused
 from graftlab.files.disk import disk_errors_explained
+from graftlab.files.writing import write_atomic
+from graftlab.plugins import raised_in
 from graftlab.process import prepare_process
 from graftlab.recipes.dataset import ensure_dataset
 from graftlab.registry import dump
@@ -34,8 +39,25 @@ def run(spec: TrainSpec, *, observer: Observer | None = None) -> Result:
     Raises GraftlabError (with the fix) for what the user can mend, and Interrupted after a signal
     or Paused by the observer, when the run is saved and can go on with `resume=auto`.
     """
-    with disk_errors_explained(KEPT):
+    with plugin_errors_explained(RunFolder(Path(spec.run_dir))), disk_errors_explained(KEPT):
         return _run(spec, observer)
+
+
+@contextmanager
+def plugin_errors_explained(folder: RunFolder) -> Iterator[None]:
+    """Turn an error that a plug-in raises inside into one message; the traceback is kept."""
+    try:
+        yield
+    except (GraftlabError, Interrupted, Paused):
+        raise
+    except Exception as error:
+        if (said := raised_in(error)) is None:
+            raise
+        kept = ""
+        if folder.path.is_dir():
+            write_atomic(folder.traceback, "".join(format_exception(error)))
+            kept = f"\nThe traceback is in {folder.traceback}."
+        raise GraftlabError(f"A plug-in failed: {said}{kept}") from error
 
 
 def _run(spec: TrainSpec, observer: Observer | None) -> Result:

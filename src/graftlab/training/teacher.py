@@ -48,7 +48,7 @@ def find(path: str, *, base: str | None = None) -> TrainedModel:
 
 def asked(objective: Objective) -> TrainedModel | None:
     """The teacher that an objective asks; None where it asks none. Raises ModelError."""
-    path = objective.asks()
+    path = objective.teacher_path()
     return None if path is None else find(path, base=getattr(objective, "base", None))
 
 
@@ -59,7 +59,7 @@ def resolve_objective(objective: Objective) -> None:
     longer the one that the key is of.
     """
     teacher = asked(objective)
-    if (anchored := objective.anchored()) is not None:
+    if (anchored := objective.anchor_data()) is not None:
         locate("objective.anchors", anchored[0])
     if teacher is None:
         return

@@ -111,7 +111,7 @@ def _export(spec: ExportSpec, target: Target, place: Path) -> Exported:
     rank = f"ranks {ranks}" if len(adapter.ranks) > 1 else f"rank {ranks}"
     kind = f"{len(adapter.state)} tensors, {rank}" if adapter.state else "a whole model"
     say(f"{adapter.path}: {kind}")
-    notes = target.check(adapter)
+    notes = [*adapter.notes(), *target.check(adapter)]
     with writing_to(str(place)), building(place, keeps=False) as folder:
         say(f"writing {place}")
         target.write(adapter, folder)

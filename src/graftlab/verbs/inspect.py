@@ -177,9 +177,9 @@ def _objective_notes(objective: Objective, data: Dataset) -> list[str]:
         require_kinds(data.train, data.valid, takes=objective.takes, objective=name)
     except DataError as error:
         notes.append(f"! Training refuses this data: {error}")
-    if objective.redraws():
+    if objective.uses_teacher_answers():
         notes.append("! Training puts the teacher's own answers in place of these.")
-    if objective.anchored() is not None:
+    if objective.anchor_data() is not None:
         notes.append("! Training mixes in the rows of objective.anchors, not counted here.")
     return notes
 

@@ -11,13 +11,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
 aten = torch.ops.aten
+
+PIECE = 2**18
+"""Values that are widened at a time by each thread of a processor: what fits its cache."""
+SLICE = {"cpu": 2**22}
+"""Values that are widened at a time of a weight with more than four times as many."""
+OTHER_SLICE = 2**26
+"""The same on other devices, where that is a head of a large vocabulary."""
 
 
 class Scheme(ABC):
@@ -26,12 +33,31 @@ class Scheme(ABC):
     A scheme is a frozen dataclass without tensors; what varies with the weight is in its parts.
     """
 
+    by_rows: ClassVar[bool] = False
+    """Whether the first axis of every part is that of rows: some can be widened by themselves."""
+
     @abstractmethod
     def widen(self, parts: Sequence[Tensor], shape: torch.Size, dtype: torch.dtype) -> Tensor:
         """The weight (out, in) in `dtype`, from tensors such as codes and scales.
 
         Differentiable functions are not needed; ones that `torch.compile` can trace are.
         """
+
+
+def is_traced(part: Tensor) -> bool:
+    """Whether a graph is being made, in which no tensor has values yet."""
+    return type(part) is not Tensor
+
+
+def in_pieces(rows: Tensor, width: int) -> list[slice]:
+    """Slices of `rows`, each of `width` values, that a processor works through in its cache.
+
+    One slice on other devices, whose operations had better be few, and in a graph.
+    """
+    if rows.device.type != "cpu" or is_traced(rows):
+        return [slice(0, len(rows))]
+    size = max(1, PIECE * torch.get_num_threads() // width)
+    return [slice(start, start + size) for start in range(0, len(rows), size)]
 
 
 class QuantizedWeight(Tensor):
@@ -68,6 +94,13 @@ class QuantizedWeight(Tensor):
         shape = self.shape[::-1] if self.transposed else self.shape
         values = self.scheme.widen(self.parts, torch.Size(shape), dtype or self.dtype)
         return values.t() if self.transposed else values
+
+    def rows(self, chosen: Tensor | slice) -> Tensor:
+        """Some rows of the weight (out, in), in its own dtype; no others are widened."""
+        assert self.scheme.by_rows
+        assert not self.transposed
+        parts = [part[chosen] for part in self.parts]
+        return self.scheme.widen(parts, torch.Size((len(parts[0]), self.shape[1])), self.dtype)
 
     def __repr__(self) -> str:  # type: ignore[override]
         size, kind = tuple(self.shape), str(self.dtype).removeprefix("torch.")
@@ -148,6 +181,37 @@ def _copied(
     return moved if dtype in (None, weight.dtype) else moved.wide(dtype)
 
 
+def _embedded(weight: QuantizedWeight, ids: Tensor, *_: Any, **__: Any) -> Tensor:
+    if not weight.scheme.by_rows:
+        return torch.embedding(weight.wide(), ids)
+    return weight.rows(ids.reshape(-1)).view(*ids.shape, -1)
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """x W^T or g W, of a large W slice by slice."""
+    size = SLICE.get(right.device.type, OTHER_SLICE)
+    if (
+        not isinstance(right, QuantizedWeight)
+        or isinstance(left, QuantizedWeight)
+        or right.numel() <= 4 * size
+        or not right.scheme.by_rows
+        or is_traced(left)
+    ):
+        return torch.mm(_widened(left), _widened(right))
+    weight = _turned(right) if right.transposed else right
+    step = max(1, size // weight.shape[1])
+    slices = [slice(start, start + step) for start in range(0, len(weight), step)]
+    if right.transposed:
+        product = left.new_empty((len(left), len(weight)))
+        for rows in slices:
+            product[:, rows] = left @ weight.rows(rows).t()
+        return product
+    total = left.new_zeros((len(left), weight.shape[1]), dtype=torch.float32)
+    for rows in slices:
+        total += left[:, rows] @ weight.rows(rows)
+    return total.to(left.dtype)
+
+
 _KEPT: dict[Any, Callable[..., Tensor]] = {
     aten.detach.default: _same,
     aten.alias.default: _same,
@@ -156,4 +220,6 @@ _KEPT: dict[Any, Callable[..., Tensor]] = {
     aten.permute.default: _permuted,
     aten.clone.default: _cloned,
     aten._to_copy.default: _copied,
+    aten.embedding.default: _embedded,
+    aten.mm.default: _product,
 }

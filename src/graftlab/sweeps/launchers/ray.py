@@ -48,20 +48,20 @@ class RayLauncher(Launcher):
 
 
 class _Host:
-    """The actor: a station that can be spoken to while it is tended."""
+    """The actor: a node agent that can be spoken to while it works."""
 
-    def __init__(self, station: NodeAgent) -> None:
-        self.station = station
+    def __init__(self, agent: NodeAgent) -> None:
+        self.agent = agent
 
     def run(self) -> None:
-        self.station()
+        self.agent()
 
     def leave(self, number: int) -> None:
-        self.station.leave(signal.Signals(number))
+        self.agent.leave(signal.Signals(number))
 
 
 class Actors(Cluster):
-    """Stations as actors. They end with this process, as all that a driver of Ray has started."""
+    """Node agents as actors. They end with this process, as all that a driver of Ray starts."""
 
     def __init__(
         self, launcher: RayLauncher, work: LaunchRequest, slots: Sequence[Slot], launch: str
@@ -70,7 +70,7 @@ class Actors(Cluster):
         self.launcher, self.work = launcher, work
         self.ray: Any = None
         self.actors: dict[Any, Any] = {}
-        """What a station answers when it has ended -> the station."""
+        """What an agent answers when it has ended -> its actor."""
         self._said = "nothing"
 
     def begin(self) -> None:
@@ -97,7 +97,7 @@ class Actors(Cluster):
     def submit(self, count: int) -> None:
         host = self.ray.remote(max_concurrency=CALLS, **self._demands())(_Host)
         for _ in range(count):
-            actor = host.remote(self.station())
+            actor = host.remote(self.agent())
             self.actors[actor.run.remote()] = actor
 
     def present(self) -> int:

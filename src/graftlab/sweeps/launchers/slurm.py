@@ -74,7 +74,7 @@ class SlurmLauncher(Launcher):
         return ArrayJobs(self, work, slots, launch)
 
     def parameters(self, work: LaunchRequest, name: str) -> dict[str, Any]:
-        """What submitit is told of a station's job."""
+        """What submitit is told of an agent's job."""
         on_gpu = work.accelerator in ("auto", "cuda")
         gpus = self.gpus_per_job
         slurm = {
@@ -97,7 +97,7 @@ class SlurmLauncher(Launcher):
 
 
 class ArrayJobs(Cluster):
-    """Stations as jobs of Slurm, or of submitit's local executor."""
+    """Node agents as jobs of Slurm, or of submitit's local executor."""
 
     def __init__(
         self, launcher: SlurmLauncher, work: LaunchRequest, slots: Sequence[Slot], launch: str
@@ -131,7 +131,7 @@ class ArrayJobs(Cluster):
 
     def submit(self, count: int) -> None:
         with self.executor.batch():
-            jobs = [self.executor.submit(self.station()) for _ in range(count)]
+            jobs = [self.executor.submit(self.agent()) for _ in range(count)]
         self.jobs += jobs
         self.ledger.put("cluster jobs", [job.job_id for job in self.jobs])
         say(f"{count} workers queued: {' '.join(self._identifiers())} ({self.folder})")

@@ -101,7 +101,7 @@ def _obstacle(spec: TrainSpec) -> str | None:
         return f"model: {spec.model.joint_obstacle}"
     if lora.full:
         return "lora=none trains every weight of the base, which then cannot be shared"
-    if spec.objective.asks() is not None:
+    if spec.objective.teacher_path() is not None:
         return "objective.teacher: a teacher is asked by one run at a time"
     if lora.dora:
         return "lora.dora: DoRA divides by a norm of base and update, which cannot be stacked"

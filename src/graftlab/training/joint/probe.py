@@ -2,7 +2,7 @@
 
     two stacks           A  B  C         the same adapters, stirred; in the second, the first one
                          A' B  C         differs: B and C must not move by a single bit
-    each adapter alone   A | B | C       must give what it gives in company
+    each adapter alone   A | B | C       must give what it gives beside the others
 
 The row holds two documents, of which the first is exchanged too: copies of a row lie behind one
 another, so what leaks from document to document also leaks from adapter to adapter.
