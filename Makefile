@@ -8,7 +8,7 @@ SPREAD = $(if $(ARGS),,-n $(WORKERS) --dist worksteal)
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-avx2 test-all mutants check docs pictures bench base clean
+.PHONY: help install train test test-avx2 test-all mutants check docs models pictures bench base clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ check: install  ## Lint, format and type checks, as CI runs them
 
 docs: install  ## Write docs/reference/ anew, from the specs and conf/
 	$(BIN)/python docs/reference.py
+
+models: install  ## Write the table of docs/models.md anew, from a miniature of every family
+	$(BIN)/python docs/models.py $(ARGS)
 
 pictures: install  ## Make the pictures of README and docs anew, from real runs (needs Chromium)
 	$(BIN)/python docs/pictures.py $(ARGS)

@@ -116,11 +116,17 @@ def build(kind: str, *, vocab_size: int = 400, seed: int = 0, **overrides: Any) 
     model_class: Callable[..., PreTrainedModel] = getattr(transformers, model_name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = model_class(config)
-        with torch.no_grad():  # biases and norms start at 0 and 1, which would hide mistakes
-            for parameter in model.parameters():
-                if parameter.ndim == 1:
-                    parameter.add_(torch.randn_like(parameter), alpha=0.1)
+        return stirred(model_class(config))
+
+
+def stirred(model: PreTrainedModel) -> PreTrainedModel:
+    """Biases and norms start at 0 and 1, which would hide mistakes."""
+    import torch
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
     return model.eval()
 
 

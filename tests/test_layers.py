@@ -31,7 +31,17 @@ ORDER = [
         "text",
         "data",
     ),
-    *("packing", "models", "adapters", "objectives", "generation", "tracking", "recipes"),
+    *(
+        "packing",
+        "models",
+        "adapters",
+        "objectives",
+        "generation",
+        "chat",
+        "serving",
+        "tracking",
+        "recipes",
+    ),
     *("training", "exports", "planning", "sweeps", "reports", "apple"),
     *("verbs", "cli", "__main__"),
 ]
@@ -51,13 +61,16 @@ ONLY_IN = {
     "mlx": ("exports/mlx.py",),
     "mlx_lm": ("exports/mlx.py",),
     "coremltools": ("apple/exports/",),
+    "starlette": ("serving/app.py",),
+    "uvicorn": ("serving/server.py",),
 }
 """Where a package may be imported at all."""
 
 LONGEST = 300
 
 LIGHT = [
-    *("graftlab.verbs.export", "graftlab.exports.mlx"),
+    *("graftlab.verbs.export", "graftlab.exports.mlx", "graftlab.exports.merged"),
+    *("graftlab.exports.vllm", "graftlab.exports.hub"),
     *("graftlab.cli", "graftlab.verbs.train", "graftlab.verbs.report", "graftlab.registry"),
     *("graftlab.reports.gather", "graftlab.reports.compare", "graftlab.reports.page"),
     *("graftlab.sweeps.search", "graftlab.cli.sweep", "graftlab.sweeps.run"),
@@ -181,7 +194,7 @@ def test_files_say_what_they_are_and_stay_short(path):
 def test_the_door_stays_light():
     heavy = ["torch", "lightning", "transformers", "peft", "wandb", "numpy", "rich", "hydra"]
     heavy += ["plotly", "optuna", "sklearn", "pyarrow", "submitit", "ray", "tamm"]
-    heavy += ["llguidance", "jsonschema"]
+    heavy += ["llguidance", "jsonschema", "starlette", "uvicorn"]
     program = (
         "import importlib, sys\n"
         f"for module in {LIGHT}:\n"

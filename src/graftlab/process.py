@@ -94,6 +94,8 @@ def signals_to(handler: Callable[[int, FrameType | None], None]) -> Iterator[dic
 
 _most = 1
 """So many urgent signals are answered by Python code; the next one ends the process."""
+_answered = 0
+"""Those that were a key to the program, such as Ctrl-C at a prompt, and not its end."""
 
 
 @contextmanager
@@ -130,13 +132,34 @@ def one_more_signal() -> Iterator[None]:
         _most -= 1
 
 
+def ctrl_c_answered() -> None:
+    """A Ctrl-C has been dealt with, and the program goes on: the next one is a first one again."""
+    global _answered
+    _answered += 1
+
+
+@contextmanager
+def ctrl_c_to(stop: Callable[[], None]) -> Iterator[None]:
+    """While inside, Ctrl-C calls `stop`, and is answered with that."""
+
+    def answer(number: int, frame: FrameType | None) -> None:
+        stop()
+        ctrl_c_answered()
+
+    before = signal.signal(signal.SIGINT, answer)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _watch(ours: socket.socket) -> None:
     count = 0
     with ours:
         while data := ours.recv(64):
             for number in data:
                 count += number in URGENT
-                if count > _most and number in URGENT:
+                if count - _answered > _most and number in URGENT:
                     _end(number)
 
 

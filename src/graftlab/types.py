@@ -45,6 +45,9 @@ is not learnt, on which the model is only to stay as it was."""
 STATEFUL = frozenset({"conv", "linear_attention", "hybrid", "hybrid_sliding", "mamba", "recurrent"})
 """Kinds of layers that carry state along the row, as configs of transformers call them."""
 
+PACKABLE = STATEFUL | {"full_attention", "sliding_attention", "dense", "sparse", "mlp", "moe"}
+"""Kinds of layers whose attention, if they have any, is known to packed rows."""
+
 ROLES = ("system", "user", "assistant", "tool")
 
 
@@ -258,3 +261,11 @@ class Batch:
             reference=moved(self.reference),
             mismatched=tuple(batch.to(device) for batch in self.mismatched),
         )
+
+
+def widest(config: Any, name: str) -> int:
+    """A width or a number of heads, the largest where layers differ (Gemma 4); 0 for none."""
+    layers = [config]
+    if getattr(config, "is_heterogeneous", False):
+        layers = list(config.per_layer_config)
+    return max(int(getattr(layer, name, None) or 0) for layer in layers)

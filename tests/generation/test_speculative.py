@@ -180,14 +180,9 @@ SPOKEN = QUESTIONS[2]
 
 
 def turn_for(sampler: Sampler, *, room: int, stop_ids: tuple[int, ...] = (), **how: Any) -> Turn:
-    return Turn(
-        [0, 1],
-        where="prompt",
-        stop_ids=stop_ids,
-        max_new_tokens=room,
-        stream=sampler.stream(),
-        **how,
-    )
+    turn = Turn([0, 1], sampler, where="prompt", stop_ids=stop_ids, **how)
+    turn.room = room
+    return turn
 
 
 class Branching(Sampler):
@@ -263,7 +258,7 @@ def apart(draft: TableBase, warped: dict[str, Any], *, tokens: int) -> float:
 
     def run(sampler: Branching) -> list[int]:
         turn = turn_for(sampler, room=3, stop_ids=(3,))
-        speculate(LARGE, turn, sampler, Draft(draft, tokens))  # type: ignore[arg-type]
+        speculate(LARGE, turn, Draft(draft, tokens))  # type: ignore[arg-type]
         return turn.ids
 
     found = distribution(run, sampler)
@@ -316,7 +311,7 @@ def test_the_streams_themselves_draw_it(broken: bool, monkeypatch: pytest.Monkey
     for seed in range(draws):
         sampler = Sampler(Generation(temperature=1.0, seed=seed), CPU)
         turn = turn_for(sampler, room=2)
-        speculate(LARGE, turn, sampler, Draft(DRAFTS["bad"], 2))  # type: ignore[arg-type]
+        speculate(LARGE, turn, Draft(DRAFTS["bad"], 2))  # type: ignore[arg-type]
         counts[tuple(turn.ids)] = counts.get(tuple(turn.ids), 0) + 1
     expected = by_hand(LARGE, sampler, room=2, stop=-1)
     assert min(expected.values()) * draws > 5
@@ -330,7 +325,7 @@ def test_a_perfect_draft_is_always_believed(warped: dict[str, Any]) -> None:
     base, draft = (table_base(seed=3, vocab=6, spread=2) for _ in range(2))
     sampler = Sampler(Generation(**warped), CPU)
     turn = turn_for(sampler, room=24)
-    told = speculate(base, turn, sampler, Draft(draft, 5))  # type: ignore[arg-type]
+    told = speculate(base, turn, Draft(draft, 5))  # type: ignore[arg-type]
     assert told.accepted == told.proposed == 20
     assert told.rounds == 4
     assert base.fed == [7, 6, 6, 6]
@@ -382,9 +377,9 @@ def test_a_guided_reply_is_the_same_with_a_draft(temperature: float, spread: flo
         for help_ in (None, draft):
             turn = turn_for(sampler, room=30, guided=lambda room: Alternate(8))
             if help_ is None:
-                decode(base, [turn], sampler)  # type: ignore[arg-type]
+                decode(base, [turn])  # type: ignore[arg-type]
             else:
-                accepted += speculate(base, turn, sampler, draft).accepted  # type: ignore[arg-type]
+                accepted += speculate(base, turn, draft).accepted  # type: ignore[arg-type]
             assert turn.stopped
             replies.append(turn.ids)
         assert replies[0] == replies[1]

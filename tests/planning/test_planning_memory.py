@@ -99,6 +99,8 @@ def test_a_processor_s_heap_frays_and_kernels_gather(make_shape, make_load) -> N
     moving = [m.activations + m.logits + m.working for m in (fp32, bf16)]
     kernels = bf16.overhead - fp32.overhead + LOSS["cpu"] * (moving[0] - moving[1])
     assert kernels == pytest.approx(KERNEL * KEPT_KERNELS)
+    upcast = estimate_memory(shape, load, Settings(precision="bf16", upcast=True))
+    assert bf16.total - upcast.total == pytest.approx(KERNEL * KEPT_KERNELS)
     fraying = [overhead(100, precision=p) - overhead(1, precision=p) for p in ("fp32", "bf16")]
     assert fraying[0] == pytest.approx(fraying[1])
 

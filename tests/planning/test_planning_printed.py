@@ -85,6 +85,16 @@ def test_a_device_is_asked_only_what_is_its_own() -> None:
     assert limited.hours == pytest.approx(0.01 / 60)
 
 
+def test_a_processor_without_units_is_taken_to_multiply_in_fp32() -> None:
+    """Alone: a GPU beside it has them."""
+    processor = Machine(achieved=Rates(fp32=1.0, bf16=0.1))
+    knobs = Knobs(1, 1, 16, 1000, Settings(precision="bf16-mixed", upcast=True))
+    upcast = a_question(machine=processor, knobs=knobs)
+    assert bill_of(upcast, processor) == bill_of(a_question(dtype="fp32"), processor)
+    assert bill_of(upcast, GPU) == bill_of(a_question(), GPU)
+    assert bill_of(a_question(), processor) != bill_of(upcast, processor)
+
+
 def test_what_does_not_fit_is_told_with_changes() -> None:
     question = a_question()
     total = a_plan().memory.total

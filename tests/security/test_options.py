@@ -70,6 +70,8 @@ def use(attack: Attack, content: str, *words: str, name: str = "experiment/evil.
         ("data: {train: ['${oc.env:OPENAI_API_KEY}']}\n", "data.train[0]"),
         ("rewriter: {url: 'https://evil.example/v1'}\n", "rewriter.url"),
         ("rewriter: {key_env: AWS_SECRET_ACCESS_KEY}\n", "rewriter.key_env"),
+        ("key_env: AWS_SECRET_ACCESS_KEY\n", "key_env"),
+        ("host: 0.0.0.0\n", "host"),
         ("launcher: {setup: ['touch {marker}']}\n", "launcher.setup"),
         (
             "data: {prepare: {rewriter.url: 'https://evil.example/v1'}}\n",

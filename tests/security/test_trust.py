@@ -94,6 +94,12 @@ def test_export_runs_no_code(attack: Attack, hostile: Path) -> None:
     assert knock.code in (0, 2), knock.err
 
 
+def test_a_merge_runs_no_code(attack: Attack, coded_base: Path) -> None:
+    knock = attack.knock("export", str(coded_base), "target=merged", "out=exported")
+    assert not attack.marker.exists()
+    assert knock.code == 2, knock.err
+
+
 def test_export_of_a_whole_model_runs_no_code(attack: Attack, coded_base: Path) -> None:
     base = attack.folder / "base"
     knock = attack.knock("export", str(base), "target=mlpackage", "out=exported")

@@ -145,11 +145,23 @@ def test_other_formats_are_the_folder_out_names(target, source, made, tmp_path, 
     assert named.path == tmp_path / "my-adapter"
 
 
+@pytest.mark.parametrize("target", ["peft", "merged"])
+def test_ranks_of_their_own_are_told(target, tmp_path, screen):
+    run_folder = hf_run(tmp_path / "made", rank_pattern={"q_proj": 2})
+    export(run_folder, target, tmp_path / "out")
+    assert "28 tensors, ranks 2, 4" in screen.getvalue()
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an HF adapter for Apple": (
         {"adapter": "hf/run", "target": "fmadapter", "name": "one"},
         "target=fmadapter is for adapters of Apple's foundation model alone",
     ),
+    "a merge of Apple's model": (
+        {"target": "merged"},
+        "For its base there are fmadapter, mlx, peft",
+    ),
+    "a type that is none": ({"target": "merged", "dtype": "int8"}, "target.dtype=int8"),
     "a hyphen": ({"name": "my-adapter", "target": "fmadapter"}, "such as name=my_adapter"),
     "no name": ({"target": "fmadapter"}, "target=fmadapter needs a name"),
     "a short signature": (
@@ -158,6 +170,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a missing adapter": ({"adapter": "rnu", "target": "peft"}, "Did you mean `run`"),
     "a path for a name": ({"name": "../one"}, "name=../one is a path"),
+    "the folder above for a name": ({"name": ".."}, r"name=\.\. is a path"),
+    "an empty name": ({"name": ""}, "name= is a path"),
     "two things at once": ({"verify": "one.fmadapter"}, "leave adapter and target out"),
     "a missing draft": (
         {"target": "fmadapter", "name": "a", "draft": "none"},
@@ -206,6 +220,24 @@ def test_an_export_is_replaced_only_when_told(made, tmp_path, screen):
     export(made / "run", "fmadapter", tmp_path, name="one", author="second", overwrite=True)
     assert json.loads((done.path / "metadata.json").read_text())["author"] == "second"
     assert [path.name for path in tmp_path.iterdir()] == ["one.fmadapter"]
+
+
+@pytest.mark.parametrize("out", ["", ".", "/", "~"])
+def test_folders_of_everybody_are_not_exports(out, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(ConfigError, match="is no folder of its own"):
+        run(ExportSpec(adapter="RUN", target=choices("target")["peft"](), out=out, overwrite=True))
+
+
+def test_an_export_does_not_replace_what_it_is_made_of(tmp_path, screen):
+    run = hf_run(tmp_path)
+    base = tmp_path / "qwen2"
+    before = {file.name: file.read_bytes() for file in base.iterdir()}
+    for out in (base, tmp_path / "x" / ".." / "qwen2", run / "adapter"):
+        with pytest.raises(ConfigError, match="is what is exported: take another out="):
+            export(run, "merged", out, compare=False, overwrite=True)
+    assert {file.name: file.read_bytes() for file in base.iterdir()} == before
 
 
 @pytest.mark.parametrize("target", ["fmadapter", "peft", "mlx"])
@@ -289,9 +321,12 @@ def test_from_the_command_line(made, tmp_path, capfd):
             ["target=peft", f"target.signature={'ab' * 20}"],
             "`target.signature` is not a key of target=peft; it belongs to target=fmadapter.",
         ),
-        (["target=gguf"], "target=gguf is not one of fmadapter, mlpackage, mlx, peft."),
+        (
+            ["target=gguf"],
+            "target=gguf is not one of fmadapter, hub, merged, mlpackage, mlx, peft, vllm.",
+        ),
         (["target=mlx", "target.with_bas=1"], "Did you mean `target.with_base`?"),
-        (["target.bits=6"], "choose target=fmadapter|mlpackage|mlx|peft first"),
+        (["target.bits=6"], "choose target=fmadapter|hub|merged|mlpackage|mlx|peft|vllm first"),
         (["signature=a"], "Did you mean `target.signature`?"),
     ],
 )

@@ -15,8 +15,6 @@ import torch
 import yaml
 from rich.console import Console
 
-from graftlab.adapters.lora import Lora
-from graftlab.adapters.peft import attach
 from graftlab.errors import ConfigError, DataError, ModelError
 from graftlab.generation.decode import Reply
 from graftlab.generation.sampling import Generation
@@ -27,6 +25,7 @@ from graftlab.registry import dump, restore
 from graftlab.training.precision import Precision
 from graftlab.verbs.sample import SampleSpec, run
 from miniatures import miniature
+from trained_runs import trained_run
 
 GENERATION = Generation(max_new_tokens=12)
 QUESTION = "Which year was the record made?"
@@ -36,29 +35,8 @@ QUESTION = "Which year was the record made?"
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder as training leaves it: adapter, tokenizer and run.yaml in `adapter/`."""
     model_folder = miniature("qwen2", tmp_path_factory.mktemp("base"), tie_word_embeddings=False)
-    model = HFModel(path=str(model_folder))
-    folder = tmp_path_factory.mktemp("run")
-    config = {
-        "model": dump(model),
-        "data": {"system_prompt": "You know music.", "default_instruction": "Two voices talk."},
-    }
-    with acquire(model, dtype=torch.float32, device=torch.device("cpu")) as base:
-        adapter = attach(base, Lora(rank=4), seed=1, dtype=torch.float32)
-        generator = torch.Generator().manual_seed(2)
-        with torch.no_grad():
-            for _, parameter in adapter.named_parameters():
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
-        adapter.save(folder / "adapter")
-        checkpoint = {
-            "adapter": adapter.state_dict(),
-            "adapter_config": adapter.config_dict(),
-            "run": config,
-            "identity": {"base": base.fingerprint, "data": "x"},
-        }
-        torch.save(checkpoint, folder / "step-000001.ckpt")
-    model.load_tokenizer().save(folder / "adapter")
-    (folder / "adapter" / "run.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    return folder
+    data = {"system_prompt": "You know music.", "default_instruction": "Two voices talk."}
+    return trained_run(tmp_path_factory.mktemp("run"), model_folder, data=data)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graftlab.adapters.origin import require_same_base
 from graftlab.adapters.store import (
     CONFIG,
     TRAINED_FROM,
@@ -125,15 +126,34 @@ def find_artifact(path: str) -> Artifact:
     return found
 
 
+def trained_model(adapter: str | None, base: ModelSpec | None) -> TrainedModel:
+    """The adapter at that path on `base`, or on the base that its run names; `base` without one.
+
+    All files are there; nothing heavy is loaded. Raises ConfigError or ModelError.
+    """
+    if adapter is not None:
+        return find_artifact(adapter).on_base(base, advice="give model=hf model.path=DIR")
+    assert base is not None, "the specs of verbs see to it"
+    base.check()
+    return TrainedModel(base.name, base, None)
+
+
 def find_start(lora: Lora, base: Base) -> AdapterSource | None:
     """The adapter that `lora.from` names, None without. Raises ConfigError for another base's."""
     if lora.from_run is None:
         return None
     adapter = find_artifact(lora.from_run).require_adapter()
-    if adapter.base_fingerprint() not in (None, base.fingerprint):
-        raise ConfigError(
-            f"lora.from={lora.from_run} was trained on another base than {base.name}."
+    try:
+        require_same_base(
+            adapter,
+            base.name,
+            base.fingerprint,
+            files=base.stored_from,
+            key="lora.force",
+            forced=lora.force,
         )
+    except ModelError as error:
+        raise ConfigError(f"lora.from={lora.from_run}: {error}") from error
     return adapter
 
 

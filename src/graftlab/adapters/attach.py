@@ -11,10 +11,12 @@ from functools import singledispatch
 from typing import TYPE_CHECKING
 
 from graftlab.adapters import peft
+from graftlab.adapters.origin import require_same_base
 from graftlab.adapters.store import FULL
 from graftlab.adapters.targets import check_targets
-from graftlab.errors import ModelError
+from graftlab.errors import ConfigError
 from graftlab.models.base import Base, ModelSpec
+from graftlab.models.gguf import GGUFModel
 from graftlab.models.hf import HFModel
 from graftlab.models.hf_base import HFBase
 from graftlab.registry import load_rooms
@@ -59,21 +61,26 @@ def load_adapter(base: Base, source: AdapterSource, *, dtype: torch.dtype | None
     return _load(base, source, dtype=dtype)
 
 
-def load_trained(base: Base, trained: TrainedModel, *, dtype: torch.dtype) -> Adapter | None:
+def load_trained(
+    base: Base, trained: TrainedModel, *, dtype: torch.dtype, force: bool | None = None
+) -> Adapter | None:
     """The adapter of `trained` on `base`, which is its model loaded; None where it has none.
 
-    Raises ModelError where it was trained on another base than lies there now.
+    Raises ModelError where it was trained on another base than lies there now; with `force` only
+    where its files are others. `force` is None where nobody is asked for it.
     """
     source = trained.adapter
     if source is None:
         return None
-    trained_on = source.base_fingerprint()
-    if trained_on not in (None, base.fingerprint):
-        raise ModelError(
-            f"{source.path} was trained on another base (fingerprint {trained_on}) than "
-            f"{base.name} ({base.fingerprint}): what it says there would mean nothing. Take the "
-            "base it was trained on."
-        )
+    key = None if force is None else "force"
+    require_same_base(
+        source,
+        base.name,
+        base.fingerprint,
+        files=base.stored_from,
+        key=key,
+        forced=bool(force),
+    )
     return load_adapter(base, source, dtype=dtype)
 
 
@@ -113,4 +120,14 @@ def _check_peft(model: ModelSpec, lora: Lora) -> None:
     check_targets(model.folder(), lora)
 
 
+def _check_gguf(model: GGUFModel, lora: Lora) -> None:
+    if lora.full:
+        raise ConfigError(
+            "lora=none trains all weights of the base, and those of a GGUF file are frozen blocks: "
+            "take the model's own folder, model=hf model.path=DIR."
+        )
+    check_targets(model.folder(), lora, shapes=model.published.tensors())
+
+
 register_adapters(HFModel, HFBase, check=_check_peft, attach=peft.attach, load=peft.load_adapter)
+_check.register(GGUFModel, _check_gguf)

@@ -16,7 +16,7 @@ from graftlab.caches import default_cache, is_intact, made_alone
 from graftlab.errors import ConfigError, ModelError, require_choice, require_range
 from graftlab.files.building import building
 from graftlab.files.checksums import write_checksums
-from graftlab.models.architecture import Architecture
+from graftlab.models.architecture import Published
 from graftlab.models.base import ModelSpec
 from graftlab.models.folder import model_in
 from graftlab.registry import choice
@@ -99,7 +99,7 @@ class DraftModel(ModelSpec):
         return spec
 
     @property
-    def published(self) -> Architecture | None:
+    def published(self) -> Published | None:
         return self.made().published
 
     @property

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from graftlab.adapters.features import refuse_features, refuse_tensors
 from graftlab.adapters.lora import Lora
 from graftlab.adapters.patterns import token_ids
-from graftlab.adapters.renamed import names_taken_for_experts
+from graftlab.adapters.renamed import names_lost_on_loading, names_taken_for_experts
 from graftlab.adapters.targets import Modules, modules_in, targets_in
 from graftlab.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     import torch
     from peft import LoraConfig
+    from torch import nn
 
     from graftlab.adapters.peft_adapter import PeftAdapter
     from graftlab.adapters.store import AdapterSource
@@ -50,6 +51,15 @@ def load_adapter(
     Raises ModelError for anything but a LoRA adapter that leaves the base as it was, and for one
     that does not fit this base.
     """
+    adapter = place_adapter(base, source, dtype=dtype)
+    adapter.fill(source)
+    return adapter
+
+
+def place_adapter(
+    base: HFBase, source: AdapterSource, *, dtype: torch.dtype | None = None
+) -> PeftAdapter:
+    """As `load_adapter`, but for its weights, which are drawn and not those in `source`."""
     import torch
     from peft import PeftConfig
 
@@ -69,11 +79,9 @@ def load_adapter(
         raise ModelError(f"{source.folder}: its adapter_config.json is damaged: {error}") from error
     config.inference_mode = False
     try:
-        adapter = _inject(base, config, dtype=dtype or torch.float32)
+        return _inject(base, config, dtype=dtype or torch.float32)
     except ConfigError as error:
         raise ModelError(f"{source.folder} does not fit {base.name}: {error}") from error
-    adapter.fill(source)
-    return adapter
 
 
 def peft_config(base: HFBase, lora: Lora) -> LoraConfig:
@@ -106,7 +114,24 @@ def _modules_of(base: HFBase) -> Modules:
     config = base.config.to_dict()
     shapes = {name: tuple(p.shape) for name, p in base.model.named_parameters()}
     tied = bool(getattr(base.config, "tie_word_embeddings", False))
-    return modules_in(shapes, tied=tied, taken=names_taken_for_experts(config))
+    modules = modules_in(shapes, tied=tied, taken=names_taken_for_experts(config))
+    lost = names_lost_on_loading(base.model, modules.inside)
+    lost |= {name for name in modules.inside if not _is_linear(base.model.get_submodule(name))}
+    return modules.without(lost) if lost else modules
+
+
+def _is_linear(module: nn.Module) -> bool:
+    """Whether it maps vectors one by one, to which A and B can add: DeepSeek V4 groups its."""
+    import torch
+
+    if type(module).forward is torch.nn.Linear.forward or not isinstance(module, torch.nn.Linear):
+        return True  # others than Linear are known to PEFT, or refused by it
+    with torch.no_grad():
+        try:
+            out = module(module.weight.new_zeros(1, 1, module.in_features))
+        except RuntimeError:
+            return False
+    return bool(out.shape == (1, 1, module.out_features))
 
 
 def _inject(base: HFBase, config: LoraConfig, *, dtype: torch.dtype) -> PeftAdapter:

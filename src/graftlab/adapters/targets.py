@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,11 +30,16 @@ HEAD = re.compile(r"(^|\.)(lm_head|embed_out)$")
 IN_LAYER = re.compile(r"(?:.*?\.)?(\d+)\.(.+)")
 ATTENTION = re.compile(r"attn|attention")
 FEED_FORWARD = re.compile(r"mlp|ffn|feed_forward|feedforward")
-ROUTER = re.compile(r"(^|\.)(gate$|router(\.|$))")
+CHOOSER = re.compile(r"(^|\.)((gate|router)(\.|$)|indexer\.)")
+"""What chooses experts, or positions to attend to: a choice has no gradient."""
 READ_AS_WEIGHTS = ("out_proj", "x_proj", "dt_proj")
 """Projections of a Mamba mixer, told by its `A_log` and `D`, whose weights the fused kernels (and
 parts of the plain code) take as they are, past any adapter: LoRA on them would train nothing."""
 EMBEDDING = re.compile(r"(^|\.)(embed_\w+|\w*embeddings?|wte|wpe)$")
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Tensor name -> shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +65,32 @@ class Modules:
     stateful: bool = False
     """Whether layers carry state along the row, as far as tensors tell."""
 
+    def without(self, names: Collection[str]) -> Modules:
+        """The same where `names` cannot be adapted either."""
+        inside = {name: path for name, path in self.inside.items() if name not in names}
+        return replace(self, inside=inside, bypassed=self.bypassed | set(names))
+
     @property
     def leaves(self) -> list[str]:
         return sorted({path.rsplit(".", 1)[-1] for path in [*self.inside.values(), *self.outside]})
 
 
-def check_targets(folder: Path, lora: Lora) -> None:
-    """Raise ConfigError where a key of `lora` names nothing in this model."""
+def check_targets(folder: Path, lora: Lora, *, shapes: Shapes | None = None) -> None:
+    """Raise ConfigError where a key of `lora` names nothing in this model.
+
+    `shapes` gives its weights by name where no safetensors lie in its folder.
+    """
     if not lora.full:
-        resolve_targets(folder, lora)
+        resolve_targets(folder, lora, shapes=shapes)
         token_ids(folder, lora.trainable_tokens)
 
 
-def resolve_targets(folder: Path, lora: Lora) -> Targets:
+def resolve_targets(folder: Path, lora: Lora, *, shapes: Shapes | None = None) -> Targets:
     """`lora.targets` for the model in `folder`, by the names in its files; weights are not read.
 
     Raises ConfigError naming the key and what there is.
     """
-    return targets_in(read_modules(folder), lora)
+    return targets_in(read_modules(folder, shapes), lora)
 
 
 def targets_in(modules: Modules, lora: Lora) -> Targets:
@@ -108,9 +121,10 @@ def _check_tokens(modules: Modules, targets: Targets, lora: Lora) -> None:
                 )
 
 
-def read_modules(folder: Path) -> Modules:
+def read_modules(folder: Path, shapes: Shapes | None = None) -> Modules:
     """The matrices of the model in `folder`, by reading headers. Raises ModelError."""
-    shapes = {name: tensor.shape for name, tensor in stored_tensors(folder).items()}
+    if shapes is None:
+        shapes = {name: tensor.shape for name, tensor in stored_tensors(folder).items()}
     tied = bool(read_json(folder / "config.json").get("tie_word_embeddings"))
     return modules_in(shapes, tied=tied)
 
@@ -137,7 +151,7 @@ def modules_in(
         found = IN_LAYER.fullmatch(name)
         if name in bypassed:
             pass
-        elif found and ".experts." not in name and not ROUTER.search(name):
+        elif found and ".experts." not in name and not CHOOSER.search(name):
             inside[name] = found[2]
         elif not found and not EMBEDDING.search(name):
             outside.append(name)
@@ -230,7 +244,7 @@ def _listed(modules: Modules, targets: list[str], *, within_layers: bool) -> lis
             raise ConfigError(
                 f"lora.targets: {target} cannot be adapted in this model: it is a projection of a "
                 "Mamba mixer, which fused kernels read past any adapter, or PEFT takes its name "
-                f"for that of fused experts. There are: {', '.join(modules.leaves)}."
+                f"for another one's. There are: {', '.join(modules.leaves)}."
             )
         if EMBEDDING.search(target):
             raise ConfigError(

@@ -20,13 +20,12 @@ if TYPE_CHECKING:
     from graftlab.adapters.store import AdapterSource
     from graftlab.apple.adapter import TammAdapter
     from graftlab.apple.base import AFMBase
-    from graftlab.models.base import ModelSpec
+    from graftlab.apple.model import AFMModel
 
 
-def check(model: ModelSpec, lora: Lora) -> None:
+def check(model: AFMModel, lora: Lora) -> None:
     """Raise ConfigError unless Apple's model of this size can carry such an adapter."""
-    architecture = model.published
-    resolve_targets(lora, num_layers=(architecture.layers if architecture else None) or 0)
+    resolve_targets(lora, num_layers=model.published.layers or 0)
 
 
 def attach(base: AFMBase, lora: Lora, *, seed: int, dtype: torch.dtype) -> TammAdapter:

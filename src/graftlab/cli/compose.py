@@ -15,16 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.cli.secrets import refuse_secrets
-from graftlab.errors import ConfigError
+from graftlab.errors import ConfigError, require_finite
 from graftlab.files.paths import conf_dir
 from graftlab.recipes.spec import PrepareSpec
-from graftlab.registry import choices, dump, field_types, groups, require_finite
+from graftlab.registry import choices, dump, field_types, groups
 from graftlab.schemas import gathered, schema_of
+from graftlab.verbs.chat import ChatSpec
 from graftlab.verbs.export import ExportSpec
 from graftlab.verbs.inspect import InspectSpec
 from graftlab.verbs.plan import PlanSpec
 from graftlab.verbs.report import ReportSpec
 from graftlab.verbs.sample import SampleSpec
+from graftlab.verbs.serve import ServeSpec
 from graftlab.verbs.train import TrainCommand
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ MASKED = "\x1a???"
 VERBS: dict[str, type] = {
     "train": TrainCommand,
     "sample": SampleSpec,
+    "chat": ChatSpec,
+    "serve": ServeSpec,
     "inspect": InspectSpec,
     "prepare": PrepareSpec,
     "plan": PlanSpec,

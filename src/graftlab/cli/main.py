@@ -38,8 +38,8 @@ from graftlab.files.paths import conf_dir
 from graftlab.process import prepare_process, second_signal_ends
 from graftlab.terminal import go_on_without_stdout, printable, steady_streams, tell_traceback
 
-WORK = ("train", "prepare", "export")
-"""Verbs whose product lies in a folder, as does that of any verb with `out`: they go on without a
+WORK = ("train", "prepare", "export", "serve")
+"""Verbs whose product lies elsewhere, as does that of any verb with `out`: they go on without a
 stdout. Of the others, the output is what was asked for."""
 ALONE = ("-h", "--help", "--version", "-sc", "--shell-completion")
 """Flags that need no verb."""

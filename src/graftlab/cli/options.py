@@ -200,6 +200,8 @@ def _key(key: str, value: Any, place: str) -> Iterator[str]:
         yield f"`{place}`: lines for a shell are given on each command line, by no file."
     elif name == "key_env" and any(item not in (None, KEY_ENV) for item in given):
         yield f"`{place}`: what secret is sent is said on the command line ({place}={value})."
+    elif place == "host":
+        yield f"`{place}`: who may reach an endpoint is said on the command line ({place}={value})."
     elif name == "url" and any(isinstance(u, str) and _host(u) not in HOSTS for u in given):
         yield f"`{place}`: where texts go is said on the command line ({place}={value})."
 

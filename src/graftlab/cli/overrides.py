@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from graftlab.cli.compose import MASKED
-from graftlab.registry import MARK
+from graftlab.registry import MARK, group_at, place_of
 
 TEXT = frozenset({"prompt", "system", "target.author", "target.description"})
 """Keys whose value is text to the last character; even `null` is a word."""
@@ -23,6 +23,7 @@ TEXT = frozenset({"prompt", "system", "target.author", "target.description"})
 PATHS = frozenset(
     {
         "adapter",
+        "adapters",
         "corpus",
         "data.corpus",
         "data.default_instruction",
@@ -35,6 +36,8 @@ PATHS = frozenset(
         "draft",
         "frame",
         "generation.schema",
+        "host",
+        "key_env",
         "logger.wandb.entity",
         "logger.wandb.group",
         "logger.wandb.project",
@@ -68,7 +71,7 @@ PATHS = frozenset(
 LISTS = frozenset(
     {
         *("corpus", "data.corpus", "data.train", "data.valid", "decontaminate.against", "dirs"),
-        "objective.anchors",
+        *("adapters", "objective.anchors"),
     }
 )
 """Paths that may also be given as a list: data.train=[a.jsonl,b.jsonl]."""
@@ -88,7 +91,11 @@ FOLDERS = frozenset({"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"})
 ALIASES = {"lora.from": "lora.from_run"}
 """Keys as people write them -> fields (`from` is a word of Python)."""
 
-POSITIONAL = {"export": "adapter", "report": "dirs", "sample": "adapter"}
+POSITIONAL = {
+    **dict.fromkeys(("chat", "export", "sample"), "adapter"),
+    "report": "dirs",
+    "serve": "adapters",
+}
 """Verb -> the key that words without `key=` stand for; of a key in LISTS there may be several."""
 
 _WORD = re.compile(r"(?P<prefix>\+{0,2}|~)(?P<key>[^=+~]+)=(?P<text>.*)", re.DOTALL)
@@ -146,8 +153,14 @@ def _read(argument: str) -> Argument:
     match = _WORD.fullmatch(argument)
     if match is None:
         return Argument(argument, "", argument)
-    key = ALIASES.get(match["key"], match["key"])
+    key = _field(match["key"])
     return Argument(argument, key, f"{match['prefix']}{key}={_value(key, match['text'])}")
+
+
+def _field(key: str) -> str:
+    """The key that is meant: a group is chosen by its name, wherever its keys stand."""
+    group, dot, rest = key.partition(".")
+    return ALIASES.get(key) or group_at(f"{place_of(group)}.{rest}" if dot else key)
 
 
 def _value(key: str, text: str) -> str:

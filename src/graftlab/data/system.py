@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from graftlab.types import Message
 
@@ -22,3 +24,10 @@ def with_system(
         parts = [part for part in (instruction, turn.content) if part]
         turn = replace(turn, content=" ".join(parts))
     return (turn, *others) if turn.content else others
+
+
+def system_of(run: Mapping[str, Any]) -> dict[str, str | None]:
+    """What a run's configuration gave `with_system`, by keyword."""
+    data = run.get("data")
+    data = data if isinstance(data, Mapping) else {}
+    return {"system": data.get("system_prompt"), "instruction": data.get("default_instruction")}

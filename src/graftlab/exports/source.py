@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from graftlab.adapters.artifact import base_of, find_artifact
+from graftlab.adapters.artifact import find_artifact
+from graftlab.adapters.origin import stored_as
 from graftlab.errors import ConfigError, ModelError
 from graftlab.registry import load_rooms
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from graftlab.adapters.store import AdapterSource
+    from graftlab.adapters.artifact import Artifact, TrainedModel
     from graftlab.models.base import ModelSpec
 
 
@@ -35,9 +36,17 @@ class Trained:
     """The folder of the base it was trained on, where that is known and there."""
     whole: Path | None = None
     """The folder of a whole model, trained in all its weights; `state` is empty then."""
+    stored: str = ""
+    """In how many bits its base was stored, such as `nf4`; '' where in none fewer."""
+    on_base: TrainedModel | None = None
+    """It and its base, as training loads them, where the base is known and there."""
 
     rank_axis: ClassVar[tuple[str, int]] = ("lora_A.weight", 0)
     """The end of the names of matrices that have the rank on this axis."""
+    for_transformers: ClassVar[bool] = True
+    """Whether its base is a model of transformers, and its tensors have PEFT's names."""
+    targets: ClassVar[tuple[str, ...]] = ("peft", "mlx", "merged", "vllm", "hub")
+    """The formats that there are for it."""
 
     @classmethod
     def recognises(cls, state: Mapping[str, Tensor]) -> bool:
@@ -45,14 +54,19 @@ class Trained:
         return True
 
     @property
+    def ranks(self) -> list[int]:
+        """The ranks that its layers have, sorted."""
+        leaf, axis = self.rank_axis
+        return sorted({int(t.shape[axis]) for name, t in self.state.items() if name.endswith(leaf)})
+
+    @property
     def rank(self) -> int:
         """The rank that all its layers have. Raises ModelError when they differ."""
-        leaf, axis = self.rank_axis
-        ranks = {tensor.shape[axis] for name, tensor in self.state.items() if name.endswith(leaf)}
+        ranks = self.ranks
         if len(ranks) != 1:
-            found = f"of ranks {', '.join(map(str, sorted(ranks)))}" if ranks else "without LoRA"
+            found = f"of ranks {', '.join(map(str, ranks))}" if ranks else "without LoRA"
             raise ModelError(f"{self.path}: an adapter {found} cannot be exported; all need one.")
-        return int(ranks.pop())
+        return ranks[0]
 
     @property
     def alpha(self) -> float:
@@ -71,12 +85,30 @@ class Trained:
         root = self.rank**0.5 if self.config.get("use_rslora") else self.rank
         return self.alpha / root
 
+    def notes(self) -> list[str]:
+        """What is to be known before it is put onto a base."""
+        if not self.stored:
+            return []
+        return [
+            f"it was trained on its base stored in {self.stored}, and makes up for that rounding: "
+            "on the full-precision weights it says something else"
+        ]
+
     def require_adapter(self, target: str) -> None:
         """Raise ModelError for a whole model."""
         if self.whole is not None:
             raise ModelError(
                 f"{self.path} is a whole model, not an adapter: target={target} takes "
                 "adapters alone."
+            )
+
+    def require_transformers(self, target: str) -> None:
+        """Raise ModelError for a whole model, and for an adapter of another library's base."""
+        self.require_adapter(target)
+        if not self.for_transformers:
+            raise ModelError(
+                f"{self.path} is no adapter for a model of transformers, and target={target} takes "
+                f"those alone. For its base there are {', '.join(self.targets)}."
             )
 
 
@@ -107,15 +139,24 @@ def load(adapter: str, model: ModelSpec | None = None) -> Trained:
         refuse_features(config, source.folder)
     state = source.tensors()
     kind = next((kind for kind in _KINDS if kind.recognises(state)), Trained)
-    return kind(source.path, state, config, _base(source, model))
+    on_base, folder = _on_base(found, model)
+    stored = stored_as(source)
+    return kind(
+        source.path,
+        state,
+        config,
+        folder,
+        stored=stored.title if stored is not None else "",
+        on_base=on_base,
+    )
 
 
-def _base(source: AdapterSource, given: ModelSpec | None) -> Path | None:
-    """The base's folder; None when it is not known or not there."""
-    if given is not None:
-        given.check()
-        return given.folder()
+def _on_base(found: Artifact, given: ModelSpec | None) -> tuple[TrainedModel | None, Path | None]:
+    """The adapter on its base, and the base's folder; None when it is not known or not there."""
     try:
-        return base_of(source, advice="give model=hf model.path=DIR").folder()
+        on_base = found.on_base(given, advice="give model=hf model.path=DIR")
+        return on_base, on_base.model.folder()
     except (ConfigError, ModelError):
-        return None
+        if given is not None:
+            raise
+        return None, None

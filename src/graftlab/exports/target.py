@@ -53,6 +53,10 @@ class Target(ABC):
     def verify(self, adapter: Trained, folder: Path) -> list[str]:
         """Read back what was written and compare; what was found equal. Raises ModelError."""
 
+    def publish(self, folder: Path) -> list[str]:
+        """What is done with the export once it has its name, in lines. Raises ConfigError."""
+        return []
+
     @classmethod
     def inspect(cls, path: Path) -> list[str]:
         """What an export that is there is, checked against the rules of its format, for people.

@@ -21,7 +21,7 @@ KEYS = frozenset(
 )
 """Last parts of the keys that may hold a path, a glob or a list of them."""
 
-TEMPLATES = ("chatml",)
+TEMPLATES = ("chatml", "gemma")
 """Chat templates with a name: what `template` may say beside a path."""
 
 

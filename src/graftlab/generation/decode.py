@@ -66,14 +66,14 @@ def generate(
     stream = TextStream(tokenizer, on_text) if on_text is not None else None
     sampler = Sampler(generation, base.device)
     on_token = stream.put if stream is not None else None
-    turn = _turn(base, tokenizer, conversation, sampler, guided=guided, on_token=on_token)
+    turn = make_turn(base, tokenizer, conversation, sampler, guided=guided, on_token=on_token)
     speculated = None
     if draft is not None:
-        speculated = speculate(base, turn, sampler, draft)
+        speculated = speculate(base, turn, draft)
     else:
-        decode(base, [turn], sampler)
+        decode(base, [turn])
     text = stream.text if stream is not None else text_of(tokenizer, turn.ids)
-    return _reply(turn, text, time.perf_counter() - start, speculated)
+    return make_reply(turn, text, time.perf_counter() - start, speculated)
 
 
 def generate_batch(
@@ -100,30 +100,37 @@ def generate_batch(
         return note
 
     turns = [
-        _turn(base, tokenizer, conversation, sampler, guided=guided, on_token=timed(index))
+        make_turn(base, tokenizer, conversation, sampler, guided=guided, on_token=timed(index))
         for index, conversation in enumerate(conversations)
     ]
-    decode(base, turns, sampler)
+    decode(base, turns)
     return [
-        _reply(turn, text_of(tokenizer, turn.ids), end - start)
+        make_reply(turn, text_of(tokenizer, turn.ids), end - start)
         for turn, end in zip(turns, ends, strict=True)
     ]
 
 
-def _reply(turn: Turn, text: str, seconds: float, speculated: Speculated | None = None) -> Reply:
+def make_reply(
+    turn: Turn, text: str, seconds: float, speculated: Speculated | None = None
+) -> Reply:
+    """What became of a turn whose ids write `text`."""
     valid = is_valid(turn.guide, text)
     return Reply(text, len(turn.ids), turn.stopped, seconds, speculated, valid)
 
 
-def _turn(
+def make_turn(
     base: Base,
     tokenizer: Tokenizer,
     conversation: Conversation,
     sampler: Sampler,
     *,
-    guided: Callable[[int], Guide] | None,
-    on_token: Callable[[int], None] | None,
+    guided: Callable[[int], Guide] | None = None,
+    on_token: Callable[[int], None] | None = None,
 ) -> Turn:
+    """The reply to a conversation, before its first token; arguments as those of `generate`.
+
+    Raises ModelError where the template refuses it, ConfigError for a schema that cannot be held.
+    """
     if guided is None:
         guided = guide_of(sampler.generation, conversation, tokenizer, width=base.vocab_size)
     try:
@@ -134,10 +141,9 @@ def _turn(
         raise ModelError(f"{conversation.where}: {error}") from error
     return Turn(
         ids,
+        sampler,
         where=conversation.where,
         stop_ids=frozenset(tokenizer.stop_ids),
-        max_new_tokens=sampler.generation.max_new_tokens,
-        stream=sampler.stream(),
         guided=guided,
         on_token=on_token,
     )

@@ -12,17 +12,16 @@ from graftlab.generation.draw import allow
 from graftlab.models.finite import check_outputs
 
 if TYPE_CHECKING:
-    from graftlab.generation.draw import Sampler
     from graftlab.generation.turn import Turn
     from graftlab.models.base import Base
 
 
-def decode(base: Base, turns: Sequence[Turn], sampler: Sampler) -> None:
+def decode(base: Base, turns: Sequence[Turn]) -> None:
     """Carry every turn to its end. Raises ModelError when a prompt fills the model's context, or
     where weights are not finite.
 
-    Prompts are padded on the left to the longest; a turn that ends leaves the batch. Each turn is
-    what it is alone, up to the rounding of a matrix product with more rows.
+    Prompts are padded on the left to the longest; a turn that ends, or is cancelled, leaves the
+    batch. Each turn is what it is alone, up to the rounding of a matrix product with more rows.
     """
     prompts, padding = left_padded([turn.prompt for turn in turns])
     with base.context(padding=padding) as context:
@@ -33,7 +32,7 @@ def decode(base: Base, turns: Sequence[Turn], sampler: Sampler) -> None:
             logits = context.feed(ids.to(base.device), last=1)[:, -1]
             if ids is prompts and bool(logits.isnan().any()):
                 check_outputs(base, logits)
-            say_all(unread, logits, sampler)
+            say_all(unread, logits)
             kept = [row for row, turn in enumerate(unread) if turn.open]
             if 0 < len(kept) < len(unread):
                 context.select(torch.tensor(kept, device=base.device))
@@ -41,22 +40,23 @@ def decode(base: Base, turns: Sequence[Turn], sampler: Sampler) -> None:
             ids = torch.tensor([[turn.ids[-1]] for turn in unread])
 
 
-def say_all(turns: Sequence[Turn], logits: Tensor, sampler: Sampler) -> None:
+def say_all(turns: Sequence[Turn], logits: Tensor) -> None:
     """Every turn takes the token that its row of logits (B, V) gives."""
-    if any(turn.guide is not None for turn in turns):
+    sampler = turns[0].sampler
+    if any(turn.guide is not None or turn.sampler is not sampler for turn in turns):
         for turn, row in zip(turns, logits, strict=True):
-            say(turn, row, sampler)
+            say(turn, row)
         return
     tokens = sampler.choose(logits, [turn.stream for turn in turns])
     for turn, token in zip(turns, tokens, strict=True):
         turn.take(token)
 
 
-def say(turn: Turn, logits: Tensor, sampler: Sampler) -> int:
+def say(turn: Turn, logits: Tensor) -> int:
     """The turn takes the token that logits (V,) give, of those that its guide allows."""
     while True:
         mask = turn.guide.mask() if turn.guide is not None else None
-        (token,) = sampler.choose(allow(logits, mask)[None], [turn.stream])
+        (token,) = turn.sampler.choose(allow(logits, mask)[None], [turn.stream])
         if turn.take(token):
             return token
 

@@ -87,10 +87,14 @@ class Screen:
             yield count
 
     def _write(self, text: str, *, style: str = "") -> None:
-        # Text, not markup: a reply may hold [brackets]; unwrapped, because it comes in pieces.
-        from rich.text import Text
+        write(self.console, text, style=style)
 
-        self.console.print(Text(printable(text), style=style), end="", soft_wrap=True)
+
+def write(console: Console, text: str, *, style: str = "") -> None:
+    """A piece of a text, as it is: [brackets] are no markup, and no line is wrapped by us."""
+    from rich.text import Text
+
+    console.print(Text(printable(text), style=style), end="", soft_wrap=True)
 
 
 def side_by_side(answer: Answer, *, width: int) -> RenderableType:

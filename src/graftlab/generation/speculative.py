@@ -57,13 +57,14 @@ class _Proposal:
     """(V,) each; empty where the tokens are only matched with the base's."""
 
 
-def speculate(base: Base, turn: Turn, sampler: Sampler, draft: Draft) -> Speculated:
+def speculate(base: Base, turn: Turn, draft: Draft) -> Speculated:
     """Carry `turn` to its end with the help of `draft`.
 
     A draft whose own context is full proposes nothing more, and decoding goes on plainly. Raises
     ModelError when the prompt fills the base's context, or a model cannot take back tokens.
     """
     rounds = proposed = accepted = 0
+    sampler = turn.sampler
     with base.context(rewind=True) as reader, draft.base.context(rewind=True) as proposer:
         turn.begin(reader.limit, base.name)
         # Under a guide, which may refuse what its mask allows, no distribution is at hand: then
@@ -71,13 +72,11 @@ def speculate(base: Base, turn: Turn, sampler: Sampler, draft: Draft) -> Specula
         matched = sampler.greedy or turn.guide is not None
         while turn.open:
             count = _count(turn, draft, proposer)
-            proposal = _propose(
-                proposer, turn, sampler, count=count, width=base.vocab_size, matched=matched
-            )
+            proposal = _propose(proposer, turn, count=count, width=base.vocab_size, matched=matched)
             unread = [*turn.tokens[reader.length :], *proposal.tokens]
             logits = reader.feed(_row(unread, sampler), last=len(proposal.tokens) + 1)[0]
             rounds, proposed = rounds + 1, proposed + len(proposal.tokens)
-            accepted += (_match if matched else _weigh)(turn, logits, sampler, proposal)
+            accepted += (_match if matched else _weigh)(turn, logits, proposal)
             # The last token is read with the next round, and what was refused never was.
             for context in (reader, proposer):
                 context.crop(min(context.length, len(turn.tokens) - 1))
@@ -92,9 +91,7 @@ def _count(turn: Turn, draft: Draft, proposer: Context) -> int:
     return max(most, 0)
 
 
-def _propose(
-    proposer: Context, turn: Turn, sampler: Sampler, *, count: int, width: int, matched: bool
-) -> _Proposal:
+def _propose(proposer: Context, turn: Turn, *, count: int, width: int, matched: bool) -> _Proposal:
     """At most `count` tokens, up to one that ends the turn: the likeliest that the guide allows
     where they are `matched`, else drawn ones with what they were drawn from.
 
@@ -102,7 +99,7 @@ def _propose(
     """
     tokens: list[int] = []
     probabilities: list[Tensor] = []
-    unread, guide = turn.tokens[proposer.length :], turn.guide
+    unread, guide, sampler = turn.tokens[proposer.length :], turn.guide, turn.sampler
     while len(tokens) < count and not (tokens and turn.ends(tokens[-1])):
         logits = _widened(proposer.feed(_row(unread, sampler), last=1)[0, -1:], width)
         if matched:
@@ -124,10 +121,10 @@ def _likeliest(logits: Tensor, guide: Guide | None) -> int:
             return token
 
 
-def _match(turn: Turn, logits: Tensor, sampler: Sampler, proposal: _Proposal) -> int:
+def _match(turn: Turn, logits: Tensor, proposal: _Proposal) -> int:
     """Say what the base says by logits (k + 1, V), as long as it is what was proposed."""
     for place, row in enumerate(logits):
-        token = say(turn, row, sampler)
+        token = say(turn, row)
         if place == len(proposal.tokens) or token != proposal.tokens[place]:
             return place
         if not turn.open:
@@ -135,8 +132,9 @@ def _match(turn: Turn, logits: Tensor, sampler: Sampler, proposal: _Proposal) ->
     raise AssertionError("the last place has nothing proposed")
 
 
-def _weigh(turn: Turn, logits: Tensor, sampler: Sampler, proposal: _Proposal) -> int:
+def _weigh(turn: Turn, logits: Tensor, proposal: _Proposal) -> int:
     """Say the proposed tokens that are likely enough by logits (k + 1, V), and one behind them."""
+    sampler = turn.sampler
     wanted = sampler.probabilities(logits)
     pairs = zip(proposal.tokens, proposal.probabilities, strict=True)
     for place, (token, drawn_from) in enumerate(pairs):

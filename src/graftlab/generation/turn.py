@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 from graftlab.errors import ModelError
 
 if TYPE_CHECKING:
-    import torch
-
-    from graftlab.generation.draw import Guide
+    from graftlab.generation.draw import Guide, Sampler
     from graftlab.text.tokenizer import Tokenizer
 
 
@@ -20,19 +18,20 @@ class Turn:
     def __init__(
         self,
         prompt: Sequence[int],
+        sampler: Sampler,
         *,
         where: str,
         stop_ids: Collection[int],
-        max_new_tokens: int,
-        stream: torch.Generator,
         guided: Callable[[int], Guide] | None = None,
         on_token: Callable[[int], None] | None = None,
     ) -> None:
         """`where` names the prompt in an error; `guided(room)` makes what holds it to a form."""
         self.prompt, self.where = list(prompt), where
+        self.sampler, self.stream = sampler, sampler.stream()
         self.ids: list[int] = []
-        self.stop_ids, self.room, self.stream = stop_ids, max_new_tokens, stream
+        self.stop_ids, self.room = stop_ids, sampler.generation.max_new_tokens
         self.guide: Guide | None = None
+        self.cancelled = False
         self._guided, self._on_token = guided, on_token
 
     def begin(self, limit: int | None, name: str) -> None:
@@ -49,6 +48,10 @@ class Turn:
             self.room = min(self.room, limit - len(self.prompt))
         if self._guided is not None:
             self.guide = self._guided(self.room)
+
+    def cancel(self) -> None:
+        """Nobody wants more of it; may be called at any time, also from another thread."""
+        self.cancelled = True
 
     @property
     def tokens(self) -> list[int]:
@@ -68,7 +71,7 @@ class Turn:
     @property
     def open(self) -> bool:
         """Whether another token follows."""
-        return self.left > 0 and not self.stopped
+        return self.left > 0 and not self.stopped and not self.cancelled
 
     def ends(self, token: int) -> bool:
         """Whether `token`, which the guide has just accepted, is the last one."""

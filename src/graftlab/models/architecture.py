@@ -9,7 +9,7 @@ are those of a Llama, so that `lora.targets` finds its modules as it would in th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from graftlab.errors import ConfigError, require_range
 
@@ -17,6 +17,16 @@ REQUIRED = ("hidden_size", "layers", "heads", "feed_forward", "vocab_size")
 
 Shapes = dict[str, tuple[int, ...]]
 """Tensor name -> shape."""
+
+
+class Published(Protocol):
+    """A model's weights and sizes, known without files of Hugging Face's."""
+
+    def config(self) -> dict[str, Any]:
+        """Its sizes, under the names of a `config.json`."""
+
+    def tensors(self) -> Shapes:
+        """Every weight by name."""
 
 
 @dataclass(kw_only=True, slots=True)

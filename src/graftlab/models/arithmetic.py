@@ -1,7 +1,7 @@
 """Which 16-bit arithmetic a device has; whoever chooses a dtype for it asks here.
 
-Where a processor has no bf16 units torch multiplies bf16 one number at a time: a product of 512 by
-512 takes 100 ms where fp32 takes 3 (measured with AVX2 only).
+Where a processor has no bf16 units torch multiplies bf16 one number at a time, up to 30 times as
+slowly as fp32; `upcast.py` has such products computed in fp32.
 """
 
 from __future__ import annotations
@@ -27,6 +27,14 @@ def has_bf16(device: torch.device) -> tuple[bool, str]:
     capabilities = torch.cpu.get_capabilities()
     flagged = any(capabilities.get(flag, False) for flag in CPU_FLAGS)
     return flagged and not _masked(), "the processor"
+
+
+def product_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    """What products of `dtype` are computed in: fp32 for bf16 on a processor without its units."""
+    import torch
+
+    upcast = device.type == "cpu" and dtype == torch.bfloat16 and not has_bf16(device)[0]
+    return torch.float32 if upcast else dtype
 
 
 def fastest_autocast(device: torch.device) -> AbstractContextManager[Any]:

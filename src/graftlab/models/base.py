@@ -5,23 +5,25 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from graftlab.errors import ModelError, did_you_mean, require_choice
-from graftlab.registry import group
+from graftlab.errors import ConfigError, ModelError, require_choice
+from graftlab.models.quantization.base import Quantization
+from graftlab.models.randomness import silence_randomness
+from graftlab.registry import group, name_of
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from graftlab.models.architecture import Architecture
+    from graftlab.models.architecture import Published
     from graftlab.models.context import Context
     from graftlab.text.tokenizer import Tokenizer
     from graftlab.types import Batch
 
-ATTENTIONS = ("auto", "segments", "varlen", "dense")
+ATTENTIONS = ("auto", "segments", "varlen", "dense", "own")
 
 
 @group("model")
@@ -34,10 +36,20 @@ class ModelSpec(ABC):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     attention: str = "auto"
-    """How packed documents are kept apart: auto, segments, varlen or dense."""
+    """How packed documents are kept apart: auto, segments, varlen or dense; own computes each by
+    itself, in the model's own attention."""
+    quantization: Quantization = field(default_factory=Quantization)
+
+    quantises: ClassVar[bool] = False
+    """Whether its weights can be stored as codes."""
 
     def __post_init__(self) -> None:
         require_choice("model.attention", self.attention, ATTENTIONS)
+        if self.quantization.title and not self.quantises:
+            raise ConfigError(
+                f"quantization={name_of(self.quantization)} stores the weights of model=hf as "
+                f"codes, and not those of model={name_of(self)}: leave it out."
+            )
 
     @abstractmethod
     def check(self) -> None:
@@ -85,7 +97,7 @@ class ModelSpec(ABC):
         """All weights under their names in the files, on the CPU. Raises ModelError."""
 
     @property
-    def published(self) -> Architecture | None:
+    def published(self) -> Published | None:
         """What `graftlab plan` counts where the files are not Hugging Face's; None otherwise."""
         return None
 
@@ -110,6 +122,11 @@ class ModelSpec(ABC):
         [] for none, and where its files are not there. Weights are not read.
         """
         return []
+
+    @property
+    def packing_obstacle(self) -> str | None:
+        """Why each document needs a pass of its own; None where several can share one."""
+        return None
 
     @property
     def joint_obstacle(self) -> str | None:
@@ -168,6 +185,7 @@ class Base(ABC):
         source: str,
         folder: Path,
         fingerprint: str,
+        stored_from: str | None = None,
         attention: str = "auto",
     ) -> None:
         self.model = model
@@ -175,6 +193,7 @@ class Base(ABC):
         self.source = source  # what its library loads it from: a hub id or an absolute folder
         self.folder = folder
         self.fingerprint = fingerprint
+        self.stored_from = stored_from or fingerprint  # that of its files, however they are stored
         self.adapter: AttachedAdapter | None = None
         self.lendings = 0  # how many jobs of this process it was lent to
         self.answers: dict[str, Any] = {}
@@ -186,7 +205,7 @@ class Base(ABC):
         self.num_parameters = sum(parameter.numel() for parameter in parameters)
         model.requires_grad_(False)
         model.eval()
-        _silence_dropout(model)
+        silence_randomness(model)
 
     @property
     @abstractmethod
@@ -209,7 +228,7 @@ class Base(ABC):
 
     @property
     def backend(self) -> str:
-        """segments, varlen or dense."""
+        """segments, varlen, dense or own."""
         return self.attention_choice[0]
 
     @property
@@ -276,24 +295,3 @@ class Base(ABC):
             self.adapter.detach()
         self.set_checkpointing(False)
         self.model.eval()
-
-
-def existing_folder(path: str) -> Path:
-    """The folder that `model.path` names, in full. Raises ModelError, with a name that is near."""
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        parent = folder.parent
-        siblings = [p.name for p in parent.iterdir() if p.is_dir()] if parent.is_dir() else []
-        hint = did_you_mean(folder.name, siblings)
-        raise ModelError(f"model.path={path}: there is no such folder.{hint}")
-    return folder.resolve()
-
-
-def _silence_dropout(model: nn.Module) -> None:
-    from torch import nn
-
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0  # type: ignore[assignment]

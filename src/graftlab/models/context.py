@@ -18,10 +18,11 @@ from torch import Tensor
 
 
 class Context(ABC):
-    """Rows that one model reads in step; made by `Base.context` and used inside a `with` block.
+    """Rows that one model reads in step; made by `Base.context` and used inside `with` blocks.
 
+    What was read stays from one block to the next, and the model is as it was between them.
     Nothing records gradients. Whatever adapter is on, at whatever strength, reads along, so it must
-    stay as it is for the life of the context.
+    be the same in all blocks.
     """
 
     length: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -28,9 +29,15 @@ def fingerprint(folder: Path) -> str:
     config = read_json(folder / "config.json")
     described = {key: value for key, value in config.items() if key not in VOLATILE}
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    hash_tensors(digest, stored_tensors(folder))
+    return digest.hexdigest()[:16]
+
+
+def hash_tensors(digest: hashlib._Hash, tensors: Mapping[str, StoredTensor]) -> None:
+    """Add every tensor's name, dtype and shape, and sampled bytes."""
     streams = {}
     try:
-        for name, tensor in sorted(stored_tensors(folder).items()):
+        for name, tensor in sorted(tensors.items()):
             if tensor.file not in streams:
                 streams[tensor.file] = tensor.file.open("rb")
             digest.update(f"\0{name}:{tensor.dtype}:{tensor.shape}\0".encode())
@@ -40,7 +47,6 @@ def fingerprint(folder: Path) -> str:
     finally:
         for stream in streams.values():
             stream.close()
-    return digest.hexdigest()[:16]
 
 
 def file_digest(file: Path) -> str:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import sys
+import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from graftlab.errors import ConfigError, GraftlabError, ModelError
 from graftlab.models.architecture import Architecture
-from graftlab.models.base import ModelSpec, existing_folder
+from graftlab.models.base import ModelSpec
 from graftlab.models.headers import (
     check_headers,
     check_vocabulary,
     refuse_quantised,
-    weights_in_layers,
 )
-from graftlab.models.integrity import require_undamaged
+from graftlab.models.integrity import existing_folder, require_undamaged
+from graftlab.models.own_attention import own_attention
 from graftlab.models.stateful import stateful_layers
 from graftlab.models.trust import names_code, require_trust
 from graftlab.models.weights import read_json, weight_files
@@ -26,7 +26,6 @@ from graftlab.registry import choice
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-    from transformers import PreTrainedModel
 
     from graftlab.models.hf_base import HFBase
     from graftlab.text.tokenizer import Tokenizer
@@ -36,6 +35,8 @@ NEEDS_ONE = (
     "model=hf needs exactly one of model.path=DIR (a folder written by save_pretrained) and "
     "model.hub=ID (such as Qwen/Qwen2.5-0.5B-Instruct)."
 )
+PART = re.compile(r"(vision|audio|vq)\w*_config")
+"""Where a config.json describes a model of images or sounds inside of this one."""
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py", "*.tiktoken"]
 
 
@@ -54,6 +55,8 @@ class HFModel(ModelSpec):
     """Run Python code that ships with the model. Off unless you have read that code; taken from
     the command line alone, never from a file."""
     architecture: Architecture = field(default_factory=Architecture)
+
+    quantises: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         ModelSpec.__post_init__(self)
@@ -93,6 +96,10 @@ class HFModel(ModelSpec):
         return existing_folder(self.path)
 
     def fingerprint(self) -> str:
+        return self.quantization.fingerprint(self._of_files())
+
+    def _of_files(self) -> str:
+        """The fingerprint of its files, however they are stored in memory."""
         from graftlab.models.fingerprint import fingerprint
 
         return fingerprint(self.folder())
@@ -113,20 +120,34 @@ class HFModel(ModelSpec):
         return sum(file.stat().st_size for file in self.folder().glob("*.safetensors"))
 
     def stateful_layers(self) -> list[str]:
+        return list(self._facts()[0])
+
+    def own_attention(self) -> str | None:
+        """Why the model's own attention is to compute it; None where packed attention does."""
+        if self.attention == "own":
+            return "model.attention=own is the model's own attention"
+        return self._facts()[1] if self.attention == "auto" else None
+
+    def _facts(self) -> Facts:
         if self.hub is not None:
-            return list(_hub_layers(self.hub, self.revision, self.trust_remote_code))
-        return _layers_of(self)
+            return _hub_facts(self.hub, self.revision, self.trust_remote_code)
+        return _facts_of(self)
+
+    @property
+    def packing_obstacle(self) -> str | None:
+        if kinds := self.stateful_layers():
+            return f"its {', '.join(kinds)} layers carry state along the row"
+        return self.own_attention()
 
     @property
     def joint_obstacle(self) -> str | None:
-        if not (kinds := self.stateful_layers()):
-            return None
-        return f"its {', '.join(kinds)} layers carry state from one adapter's rows to the next's"
+        obstacle = self.packing_obstacle
+        return f"{obstacle}, where adapters' rows would meet" if obstacle else None
 
     @property
     def compile_obstacle(self) -> str | None:
-        kinds = self.stateful_layers()
-        return f"its {', '.join(kinds)} layers are not compiled" if kinds else None
+        obstacle = self.packing_obstacle
+        return f"one conversation a pass is not compiled ({obstacle})" if obstacle else None
 
     def plan_draft(self, *, layers: int | None, hidden: int | None) -> dict[str, Any]:
         from graftlab.models.shrink import plan
@@ -159,39 +180,55 @@ class HFModel(ModelSpec):
         return tokenizer
 
     def load(self, *, dtype: torch.dtype, device: torch.device) -> HFBase:
+        from graftlab.models.from_pretrained import from_pretrained, require_replaceable
         from graftlab.models.hf_base import HFBase
 
         folder = self.folder()
         check_folder(folder)
         require_trust(folder, self)
         require_undamaged(folder)
-        model = _from_pretrained(
-            folder, dtype=dtype, device=device, trust_remote_code=self.trust_remote_code
+        own = self.own_attention() is not None
+        model = from_pretrained(
+            folder,
+            dtype=dtype,
+            device=device,
+            trust_remote_code=self.trust_remote_code,
+            own=own,
+            quantization=self.quantization,
         )
-        return HFBase(
+        base = HFBase(
             model,
             name=self.name,
             source=self.hub or str(folder),
             folder=folder,
             fingerprint=self.fingerprint(),
-            attention=self.attention,
+            stored_from=self._of_files(),
+            attention="own" if own else self.attention,
         )
+        if not own and not base.stateful_layers:
+            require_replaceable(model, folder)
+        return base
 
 
-def _layers_of(spec: HFModel) -> list[str]:
+Facts = tuple[tuple[str, ...], str | None]
+"""Kinds of layers that carry state, and what is its own in a model's attention."""
+
+
+def _facts_of(spec: HFModel) -> Facts:
     from graftlab.models.metadata import read_metadata
 
     try:
         found = read_metadata(spec)
     except GraftlabError:  # said by whoever needs the files
-        return []
-    return stateful_layers(found.config, found.tensors)
+        return (), None
+    stateful = tuple(stateful_layers(found.config, found.tensors))
+    return stateful, own_attention(found.config, found.tensors)
 
 
 @lru_cache
-def _hub_layers(hub: str, revision: str | None, trusted: bool) -> tuple[str, ...]:
+def _hub_facts(hub: str, revision: str | None, trusted: bool) -> Facts:
     """Looked up once: every look at the hub may be a request."""
-    return tuple(_layers_of(HFModel(hub=hub, revision=revision, trust_remote_code=trusted)))
+    return _facts_of(HFModel(hub=hub, revision=revision, trust_remote_code=trusted))
 
 
 def check_folder(folder: Path) -> None:
@@ -204,61 +241,17 @@ def check_folder(folder: Path) -> None:
     config = read_json(folder / "config.json")
     if "model_type" not in config:
         raise ModelError(f"{folder}/config.json names no model_type: is it a model folder?")
-    if "vision_config" in config or "audio_config" in config:
+    if config.get("is_encoder_decoder"):
         raise ModelError(
-            f"{folder} is a {config['model_type']} model with more than text. "
+            f"{folder} is an encoder with a decoder ({config['model_type']}): graftlab trains "
+            "decoders alone, such as Qwen, Llama or Gemma."
+        )
+    if parts := [key for key in config if PART.fullmatch(key)]:
+        raise ModelError(
+            f"{folder} is a {config['model_type']} model with more than text ({', '.join(parts)}). "
             "Use the text-only checkpoint of the same family."
         )
     check_headers(folder, config)
-
-
-def _from_pretrained(
-    folder: Path, *, dtype: torch.dtype, device: torch.device, trust_remote_code: bool
-) -> PreTrainedModel:
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging as transformers_logging
-
-    from graftlab.packing.attention import ATTENTION, register
-
-    register()
-    if not sys.stderr.isatty():
-        transformers_logging.disable_progress_bar()
-    # On the CPU nothing is said: a device map would only add accelerate's hooks.
-    place = {} if device.type == "cpu" else {"device_map": {"": device}}
-    try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype,
-            attn_implementation=ATTENTION,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # refused below, with their names
-            **place,
-        )
-    except (ValueError, OSError, KeyError, ImportError, SafetensorError) as error:
-        hint = "" if trust_remote_code else " (model.trust_remote_code is off)"
-        raise ModelError(f"{folder} cannot be loaded{hint}: {error}") from error
-    absent = sorted(report["missing_keys"])
-    if absent:
-        raise ModelError(
-            f"{folder} lacks {len(absent)} tensors of a {type(model).__name__}, which would start "
-            f"random: {', '.join(absent[:3])}. Is it an adapter or an encoder?"
-        )
-    if left_out := weights_in_layers(report["unexpected_keys"]):
-        raise ModelError(
-            f"{folder} holds {len(left_out)} tensors that a {type(model).__name__} has no place "
-            f"for and would do without: {', '.join(left_out[:3])}. Is config.json another model's?"
-        )
-    if other := sorted(report["mismatched_keys"]):
-        name, stored, wanted = other[0]
-        raise ModelError(
-            f"{folder}: config.json asks for other shapes than the weights have, in {len(other)} "
-            f"tensors: {name} is {tuple(stored)}, not {tuple(wanted)}."
-        )
-    return model
 
 
 def _download(hub: str, revision: str | None, *, files: list[str] = HUB_FILES) -> Path:

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
-from graftlab.errors import ModelError
+from graftlab.errors import ConfigError
 from graftlab.models.base import Base, Dimensions
 from graftlab.models.stateful import stateful_layers
+from graftlab.types import widest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,8 +38,8 @@ class HFBase(Base):
     @property
     def dimensions(self) -> Dimensions:
         config = self.config
-        heads = getattr(config, "num_attention_heads", None) or 0  # none in a Mamba
-        head = getattr(config, "head_dim", None) or config.hidden_size // max(heads, 1)
+        heads = widest(config, "num_attention_heads")  # none in a Mamba
+        head = widest(config, "head_dim") or config.hidden_size // max(heads, 1)
         return Dimensions(int(config.hidden_size), int(config.vocab_size), heads * head)
 
     @property
@@ -49,6 +50,8 @@ class HFBase(Base):
     def attention_choice(self) -> tuple[str, str]:
         from graftlab.packing.attention import choose_backend
 
+        if self.attention == "own":
+            return "own", "the model's own, one document after the other"
         if not self.dimensions.attention_width:
             return "segments", "there is no attention"
         return choose_backend(self.attention, self.device, self.dtype, self.config)
@@ -62,25 +65,40 @@ class HFBase(Base):
     @property
     def body(self) -> nn.Module:
         """The decoder without its head."""
-        return cast("nn.Module", getattr(self.model, self.model.base_model_prefix))
+        return cast("nn.Module", self.model._modules[self._body_name])
+
+    @cached_property
+    def _body_name(self) -> str:
+        """What the model calls its decoder, which is not always its `base_model_prefix`."""
+        from transformers import PreTrainedModel
+
+        children = self.model._modules.items()
+        names = [name for name, child in children if isinstance(child, PreTrainedModel)]
+        prefix: str = self.model.base_model_prefix
+        if prefix in self.model._modules or len(names) != 1:
+            return prefix
+        return str(names[0])
 
     @property
     def layers(self) -> list[nn.Module]:
         """The decoder layers, first to last."""
         from torch import nn
 
-        for module in self.body.modules():
-            if isinstance(module, nn.ModuleList) and len(module) == self.config.num_hidden_layers:
-                return list(module)
-        raise ModelError(f"{self.name}: no list of decoder layers found in {type(self.body)}.")
+        lists = {n: m for n, m in self.body.named_modules() if isinstance(m, nn.ModuleList)}
+        for found in lists.values():
+            if len(found) == self.config.num_hidden_layers:
+                return list(found)
+        # Layers of several attentions, or several stacks: whatever stands in an outermost list.
+        inner = {name for name in lists for other in lists if name.startswith(f"{other}.")}
+        return [layer for name, found in lists.items() if name not in inner for layer in found]
 
     def hidden(self, batch: Batch) -> Tensor:
         """Final hidden states (1, N, D); documents are isolated by the packed attention.
 
-        Where layers carry state, by computing each document in a pass of its own, and each branch
-        of one behind what it continues.
+        Where layers carry state or the attention is the model's own, by computing each document in
+        a pass of its own, and each branch of one behind what it continues.
         """
-        if not self.stateful_layers:
+        if not self.stateful_layers and self.attention != "own":
             return self._pass(batch.input_ids, batch.positions, batch.boundaries, batch.parents)
         import torch
 
@@ -107,8 +125,12 @@ class HFBase(Base):
         """Final hidden states of one pass through the decoder.
 
         No attention mask and an explicit `use_cache=False`: with either left out, transformers
-        builds a mask of its own that lets packed documents see each other.
+        builds a mask of its own that lets packed documents see each other. In its own attention
+        the model is given one document, whose positions it counts itself.
         """
+        if self.attention == "own":
+            output = self.body(input_ids=input_ids, use_cache=False)
+            return cast("Tensor", output.last_hidden_state)
         outputs = self.body(
             input_ids=input_ids,
             position_ids=positions,
@@ -129,7 +151,7 @@ class HFBase(Base):
         head = copy.copy(self.model)
         head._modules = {
             **self.model._modules,
-            self.model.base_model_prefix: _hand_through(self.body),
+            self._body_name: _hand_through(self.body),
         }
         return cast("Tensor", head(inputs_embeds=hidden[None], use_cache=False).logits[0])
 
@@ -143,7 +165,13 @@ class HFBase(Base):
 
         Either way the model is in train mode afterwards: in eval mode, which a loaded model is in,
         transformers ignores the setting and adapter dropout is off.
+        Raises ConfigError where the model cannot recompute.
         """
+        if on and not self.model.supports_gradient_checkpointing:
+            raise ConfigError(
+                f"model.gradient_checkpointing=true: {type(self.model).__name__} cannot recompute "
+                "its layers. Leave it out."
+            )
         if on:
             self.model.activation_checkpointing_enable(
                 activation_checkpointing_kwargs={"use_reentrant": False}
@@ -165,33 +193,47 @@ class HFBase(Base):
         """Stock attention, eager and in eval mode: what `model.generate` with a KV cache needs."""
         import torch
 
+        from graftlab.models.from_pretrained import stock_attention
+
         packed = self.model.config._attn_implementation
-        softcap = getattr(self.config, "attn_logit_softcapping", None)
-        if self.dimensions.attention_width:
-            # Stock SDPA drops the softcap without a word.
-            self.model.set_attn_implementation("eager" if softcap else "sdpa")
+        switched = bool(self.dimensions.attention_width) and self.attention != "own"
+        if switched:
+            self.model.set_attn_implementation(stock_attention(self.model))
         try:
             with self.evaluating(), torch.compiler.set_stance("force_eager"):
                 yield
         finally:
-            if self.dimensions.attention_width:
+            if switched:
                 self.model.set_attn_implementation(packed)
 
 
 def _hand_through(body: nn.Module) -> nn.Module:
     """A body whose final hidden states are the embeddings it is given."""
     from torch import nn
-    from transformers.modeling_outputs import MoeModelOutputWithPast
+    from transformers import PreTrainedModel
 
     class HandThrough(nn.Module):
-        def forward(self, *_: Any, inputs_embeds: Any, **__: Any) -> MoeModelOutputWithPast:
-            # The fullest of transformers' outputs: heads of mixtures also read `router_logits`,
-            # and Mamba's what it calls its cache.
-            output: Any = MoeModelOutputWithPast(last_hidden_state=inputs_embeds)
-            output.cache_params = None
-            return cast("MoeModelOutputWithPast", output)
+        def forward(self, *_: Any, inputs_embeds: Tensor | None = None, **__: Any) -> _Output:
+            if inputs_embeds is None:
+                raise TypeError("the head cannot be computed apart from the body")
+            return _Output(inputs_embeds)
 
         def __getattr__(self, name: str) -> Any:
-            return getattr(body, name)  # such as a factor that its head multiplies with
+            found = getattr(body, name)  # such as a factor that its head multiplies with
+            return self if isinstance(found, PreTrainedModel) else found  # or OPT's inner decoder
 
     return HandThrough()
+
+
+class _Output:
+    """What a head reads of its body: the hidden states. All else that it copies is None."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        self.last_hidden_state = hidden
+
+    def __getitem__(self, place: Any) -> Any:
+        return (self.last_hidden_state,)[place]
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)

@@ -59,7 +59,7 @@ class HFContext(Context):
         self._keeps = model._supports_logits_to_keep()
         self._stateful = bool(base.stateful_layers)
         self._read: Tensor | None = None  # (B, length) where all is read again
-        self._rereads = self._stateful and not _takes_cache(model)
+        self._rereads = not _takes_cache(model)
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -99,10 +99,10 @@ class HFContext(Context):
             input_ids=ids,
             past_key_values=self._cache,
             use_cache=True,
-            **self._places(ids.shape[1]),
+            **self._places(ids),
             **({"logits_to_keep": last} if self._keeps else {}),
         )
-        if self._stateful and getattr(outputs, "past_key_values", None) is not self._cache:
+        if getattr(outputs, "past_key_values", None) is not self._cache:
             self._rereads = True  # found at the first feed, when nothing is read yet
             return self._reread(ids, last)
         self.length += ids.shape[1]
@@ -123,21 +123,22 @@ class HFContext(Context):
         if self._start is not None:
             self._start = self._start[rows]
 
-    def _places(self, fed: int) -> dict[str, Any]:
+    def _places(self, ids: Tensor) -> dict[str, Any]:
         """Mask and positions where rows are padded; else the model's own defaults are right, but
         of layers with state, whose cache may not know its length.
         """
         if self._start is None and not self._stateful:
             return {}
+        fed = ids.shape[1]
         if self._start is None:
             places = torch.arange(self.length, self.length + fed, device=self._model.device)
-            return {"position_ids": places[None]}
+            return {"position_ids": places.expand_as(ids)}
         places = torch.arange(self.length + fed, device=self._start.device)
         offsets = places[None] - self._start[:, None]  # (B, length + T), negative in the padding
-        return {
-            "attention_mask": (offsets >= 0).long(),
-            "position_ids": offsets[:, self.length :].clamp(min=0),
-        }
+        found = {"attention_mask": (offsets >= 0).long()}
+        if "position_ids" in inspect.signature(self._model.forward).parameters:
+            found["position_ids"] = offsets[:, self.length :].clamp(min=0)
+        return found  # else the mask tells the distances (ALiBi)
 
 
 def _takes_cache(model: Any) -> bool:

@@ -13,10 +13,13 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ModelError
 from graftlab.files import reading
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -78,8 +81,8 @@ def _what_instead(folder: Path) -> str:
         return "is an adapter, not a model: give model.path=BASE (and lora.from=ADAPTER)."
     if some("*.gguf"):
         return (
-            "holds a GGUF file, which is quantised for inference: use the model's folder in "
-            "safetensors, as save_pretrained writes it."
+            "holds a GGUF file and no safetensors: model=gguf model.path=FILE.gguf trains on the "
+            "file itself."
         )
     if some("*.bin", "*.pth", "*.pt"):
         return (
@@ -124,6 +127,15 @@ def file_tensors(file: Path) -> dict[str, StoredTensor]:
     if size < end:
         raise ModelError(f"{file} is cut off: {size} bytes of {end}. Copy it again.")
     return tensors
+
+
+def read_tensor(name: str, stored: StoredTensor) -> Tensor:
+    """The values of one tensor, on the CPU; the file stays mapped as long as they are used."""
+    from safetensors import safe_open
+
+    with safe_open(stored.file, framework="pt") as file:
+        tensor: Tensor = file.get_tensor(name)
+        return tensor
 
 
 def _stored(file: Path, entry: dict[str, Any], start: int) -> StoredTensor:

@@ -26,17 +26,19 @@ from torch.nn import functional
 from graftlab.errors import ModelError, require_choice
 from graftlab.packing.attention_segments import attend as segments
 from graftlab.packing.runs import find_runs
-from graftlab.types import STATEFUL
+from graftlab.types import PACKABLE, widest
 
 ATTENTION = "graftlab_packed"
 """The name to load a model with; holds neither "sdpa" nor "flex_attention", for which transformers
 would build a mask of its own."""
 
 BACKENDS = ("segments", "varlen", "dense")
+OWN = (
+    "model.attention=own serves: each document is computed by itself, in the model's own attention."
+)
+"""The remedy where attention cannot be packed."""
 VARLEN_HEAD_DIM = 256
 """Widest head of the flash kernels behind varlen."""
-LAYER_TYPES = {"full_attention", "sliding_attention", "dense", "sparse", "mlp", "moe", *STATEFUL}
-"""Kinds of decoder layers whose attention is computed here, if they have any."""
 
 
 def register() -> None:
@@ -55,11 +57,10 @@ def choose_backend(
     the named backend cannot serve, ModelError where the model attends in a way of its own.
     """
     require_choice("model.attention", attention, ("auto", *BACKENDS))
-    foreign = sorted(set(getattr(config, "layer_types", None) or ()) - LAYER_TYPES)
-    if foreign:
+    if foreign := sorted(set(getattr(config, "layer_types", None) or ()) - PACKABLE):
         raise ModelError(
-            f"This model has layers of kind {', '.join(foreign)}, whose attention is not known "
-            "here. Use a base with full or sliding-window attention."
+            f"model.attention={attention}: this model has layers of kind {', '.join(foreign)}, "
+            f"whose attention is not known here. {OWN}"
         )
     device = torch.device(device)
     obstacle = _varlen_obstacle(device, dtype, config)
@@ -101,14 +102,19 @@ def packed_attention(
     autocast that is the compute dtype, while rotary embeddings may have widened the other two. The
     base's own attention dropout is not applied: the base is a fixed function.
     """
-    assert boundaries is not None, (
-        "packed attention was called without `boundaries`; generate inside `with base.plain()`"
-    )
-    assert attention_mask is None, "packed attention takes its mask from `boundaries` alone"
+    if boundaries is None or attention_mask is not None:
+        # Or the caller's mistake: replies are generated inside `with base.plain()`.
+        raise ModelError(
+            f"{type(module).__name__} is not told which documents a row holds, or has a mask of "
+            f"its own. {OWN}"
+        )
     assert query.shape[0] == 1, "packed rows are flat"
     assert query.shape[2] == key.shape[2], "packed rows are computed without a cache"
     if kwargs.get("s_aux") is not None or kwargs.get("position_bias") is not None:
-        raise ModelError("Attention sinks and position biases are not supported when packed.")
+        raise ModelError(
+            f"{type(module).__name__} has attention sinks or position biases, which packed rows "
+            f"do not. {OWN}"
+        )
     attend = _ATTEND[packed_backend]
     out = attend(
         query[0].transpose(0, 1),
@@ -224,13 +230,13 @@ _ATTEND = {"segments": segments, "varlen": varlen, "dense": dense}
 
 def _head_dim(config: Any) -> int:
     # Latent attention has a part with positions and one without.
-    parts = (getattr(config, f"qk_{part}_head_dim", None) or 0 for part in ("nope", "rope"))
-    named = getattr(config, "qk_head_dim", None) or sum(parts) or getattr(config, "head_dim", None)
-    return int(named or config.hidden_size // config.num_attention_heads)
+    parts = (widest(config, f"qk_{part}_head_dim") for part in ("nope", "rope"))
+    named = getattr(config, "qk_head_dim", None) or sum(parts) or widest(config, "head_dim")
+    return int(named or config.hidden_size // widest(config, "num_attention_heads"))
 
 
 def _unequal(config: Any) -> bool:
-    return getattr(config, "v_head_dim", None) not in (None, _head_dim(config))
+    return widest(config, "v_head_dim") not in (0, _head_dim(config))
 
 
 def _varlen_obstacle(device: torch.device, dtype: torch.dtype, config: Any) -> str | None:

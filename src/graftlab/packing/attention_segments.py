@@ -204,6 +204,9 @@ def _backward(ctx, grad, _grad_lse):  # type: ignore[no-untyped-def]
 
 segments_forward.register_autograd(_backward, setup_context=_setup)
 
+OPERATORS = (segments_forward._opoverload, segments_backward._opoverload)
+"""Both passes, as PyTorch's dispatcher knows them."""
+
 
 def run_keys(x: Tensor, run: Run) -> Tensor:
     """Keys or values (T, K, D) that a run sees: its prefix and itself. A view without a prefix."""

@@ -91,7 +91,7 @@ def _precision(knobs: Knobs) -> Iterator[Option]:
     if knobs.settings.precision == "fp32":
         yield (
             "precision=bf16-mixed",
-            "the base in 16 bits; wants bf16 arithmetic",
+            "the base in 16 bits; fastest with bf16 arithmetic",
             replace(knobs, settings=replace(knobs.settings, precision="bf16-mixed")),
         )
 

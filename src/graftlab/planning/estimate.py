@@ -97,15 +97,16 @@ def question_of(
 
 def settings_of(spec: TrainSpec, notes: list[str]) -> Settings:
     """What memory depends on; `notes` is added to where training would be refused."""
-    name = spec.precision.name
+    import torch
+
+    from graftlab.models.arithmetic import product_dtype
+    from graftlab.training.precision import Precision, resolve
+
+    name, processor = spec.precision.name, torch.device("cpu")
     if name == "auto" and spec.machine.kind != "cpu":
         name = "bf16-mixed"
     elif name == "auto":
-        import torch
-
-        from graftlab.training.precision import Precision, resolve
-
-        name = resolve(Precision(), torch.device("cpu")).name
+        name = resolve(Precision(), processor).name
     if name == "fp16-mixed" and spec.machine.kind != "cuda":
         notes.append(
             "precision=fp16-mixed needs CUDA: training is refused elsewhere (machine=h100, or "
@@ -123,6 +124,7 @@ def settings_of(spec: TrainSpec, notes: list[str]) -> Settings:
         optimizer_bytes=state,
         sharded=spec.trainer.devices if spec.trainer.strategy == "fsdp2" else 1,
         kind=spec.machine.kind,
+        upcast=product_dtype(processor, torch.bfloat16) == torch.float32,
     )
 
 
@@ -173,7 +175,7 @@ def _advised(spec: TrainSpec, shape: Shape, load: Workload) -> AdvisedRun:
         p95=ordered[round(0.95 * (len(ordered) - 1))],
         over_limit=load.budget.over_limit,
         early_stopping=bool(spec.callbacks.waiting),
-        packed=spec.packing.strategy != "none" or bool(spec.model.stateful_layers()),
+        packed=spec.packing.strategy != "none" or spec.model.packing_obstacle is not None,
         compares=spec.objective.takes != "answers",
     )
 

@@ -75,6 +75,8 @@ class Settings:
     sharded: int = 1
     """Processes that share the base between them."""
     kind: str = "cpu"
+    upcast: bool = False
+    """16-bit products are computed in fp32: a processor without units for them."""
     stored: float | None = None
     """Bytes a stored base weight takes; None for what the precision says."""
 
@@ -142,7 +144,7 @@ def overhead_bytes(moving: float, shape: Shape, load: Workload, settings: Settin
     total += COMPILER if settings.compiled else 0.0
     if settings.kind != "cpu":
         return total
-    total += KERNEL * KEPT_KERNELS if settings.precision != "fp32" else 0.0
+    total += KERNEL * KEPT_KERNELS if settings.precision != "fp32" and not settings.upcast else 0.0
     return total + FRAYS * frayed(shape, load)
 
 

@@ -40,7 +40,7 @@ class Question:
     machines: Mapping[str, Machine]
     limits: Limits
     dtype: str
-    """What matrices are multiplied in: fp32, bf16 or fp16."""
+    """What matrices are multiplied in: fp32, bf16 or fp16; a processor may upcast them."""
     measured_peak: float | None = None
     """FLOP/s of this machine's processor, for machines without rates of their own."""
     probe: Probe | None = None
@@ -147,17 +147,19 @@ def _rows(question: Question) -> list[MachineRow]:
 def bill_of(question: Question, machine: Machine, *, probed: bool = False) -> Bill | None:
     """What the run takes on `machine`, by its rates or the probe's; None where none is known."""
     shape, load = question.shape_at(question.knobs.rank), question.load_at(question.knobs)
-    flops = rate(machine, question.dtype, question.measured_peak if machine.kind == "cpu" else None)
+    is_cpu = machine.kind == "cpu"
+    dtype = "fp32" if is_cpu and question.knobs.settings.upcast else question.dtype
+    flops = rate(machine, dtype, question.measured_peak if is_cpu else None)
     if flops is None:
         return None
-    here = probed and question.probe is not None and machine.kind == "cpu"
+    here = probed and question.probe is not None and is_cpu
     needed = work(shape, load, checkpointing=question.knobs.settings.checkpointing)
     return bill(
         needed,
         load,
         machine,
         flops=flops,
-        dtype=question.dtype,
+        dtype=dtype,
         tokens_per_second=question.probe.tokens_per_second if here and question.probe else None,
         done_steps=question.done_steps,
         max_minutes=question.max_minutes,

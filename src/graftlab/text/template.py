@@ -36,8 +36,8 @@ def template_text(name: str, *, markers: Callable[[str], bool]) -> str:
     marker falls back to turns that end with the model's own end-of-text token.
     Raises ConfigError when it is neither.
     """
-    if name == "chatml":
-        variant = "chatml" if markers(CHATML_END) else "chatml-eos"
+    if name in TEMPLATES:
+        variant = "chatml-eos" if name == "chatml" and not markers(CHATML_END) else name
         return (files("graftlab.text") / "templates" / f"{variant}.jinja").read_text("utf-8")
     path = Path(name).expanduser()
     if path.is_file():

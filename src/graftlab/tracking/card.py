@@ -12,6 +12,10 @@ from typing import Any
 from graftlab import __version__
 from graftlab.tracking.result import Result, how_sure
 
+FILE = "card.md"
+SCORES, STRENGTHS, PROVENANCE = "Scores and cost", "At other strengths", "Provenance"
+"""Headings of the card."""
+
 
 def git_commit(folder: Path) -> str | None:
     """The commit of the working folder, marked when it has changes; None outside a checkout."""
@@ -49,13 +53,13 @@ def card(result: Result, *, base: str, facts: dict[str, Any]) -> str:
         "",
         "Made with graftlab; `run.yaml` beside this file holds the whole configuration.",
         "",
-        "## Scores and cost",
+        f"## {SCORES}",
         "",
         *(f"- {key.replace('_', ' ')}: {_shown(value)}" for key, value in numbers.items()),
         *([f"- {surety}"] if surety else []),
         "",
         *_strengths(strengths),
-        "## Provenance",
+        f"## {PROVENANCE}",
         "",
         *(f"- {key}: {value}" for key, value in provenance.items()),
         "",
@@ -75,12 +79,25 @@ def card(result: Result, *, base: str, facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def sections(text: str) -> dict[str, str]:
+    """What stands under each `## HEADING` of a card, by heading, in its order."""
+    found: dict[str, list[str]] = {}
+    heading = None
+    for line in text.splitlines():
+        if line.startswith("## "):
+            heading = line.removeprefix("## ").strip()
+            found[heading] = []
+        elif heading is not None:
+            found[heading].append(line)
+    return {heading: "\n".join(lines).strip() for heading, lines in found.items()}
+
+
 def _strengths(rows: Sequence[Mapping[str, float]]) -> list[str]:
     """A table of the adapter at several strengths; nothing where it was not measured."""
     if not rows:
         return []
     return [
-        "## At other strengths",
+        f"## {STRENGTHS}",
         "",
         "Validation with the adapter scaled, in nats per token; 1 is as trained.",
         "",

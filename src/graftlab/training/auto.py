@@ -51,24 +51,23 @@ def resolve_auto(spec: TrainSpec) -> list[str]:
 def resolve_packing(packing: Packing, model: ModelSpec) -> list[str]:
     """Settle `packing=auto`; a line for the log where the base decides it.
 
-    Raises ConfigError where rows are to be shared on a base whose layers carry state.
+    Raises ConfigError where rows are to be shared on a base that computes one document a pass.
     """
     if packing.strategy == "none":
         return []
-    kinds = ", ".join(model.stateful_layers())
-    if kinds and packing.strategy != AUTO:
+    obstacle = model.packing_obstacle
+    if obstacle and packing.strategy != AUTO:
         raise ConfigError(
-            f"packing={packing.strategy}: the {kinds} layers of {model.name} carry state along the "
-            "row, from one conversation into the next. Leave packing out, or packing=none: one "
-            "conversation per row."
+            f"packing={packing.strategy}: {model.name} cannot keep the conversations of a row "
+            f"apart, as {obstacle}. Leave packing out, or packing=none: one conversation per row."
         )
-    packing.strategy = "none" if kinds else "best-fit"
-    return [f"packing=none (auto: {kinds} layers carry state along the row)"] if kinds else []
+    packing.strategy = "none" if obstacle else "best-fit"
+    return [f"packing=none (auto: {obstacle})"] if obstacle else []
 
 
 def _one_row_a_pass(spec: TrainSpec) -> list[str]:
-    """Micro-batches of one row where layers carry state; as many rows a step as before."""
-    if spec.batch_size == 1 or spec.packing.strategy != "none" or not spec.model.stateful_layers():
+    """Micro-batches of one row where each document needs a pass; as many rows a step as before."""
+    if spec.batch_size == 1 or spec.packing.strategy != "none" or not spec.model.packing_obstacle:
         return []
     spec.accumulate, spec.batch_size = spec.accumulate * spec.batch_size, 1
     return [f"batch_size=1 accumulate={spec.accumulate}: one row a pass, as many rows a step"]

@@ -8,6 +8,7 @@ from functools import cache
 import torch
 
 from graftlab.errors import ConfigError
+from graftlab.models.arithmetic import product_dtype
 
 
 def pick_device(
@@ -34,19 +35,15 @@ def device_name(device: torch.device) -> str:
 
 @cache
 def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations per second of a large matrix product, measured once a process.
-
-    A processor without bf16 arithmetic takes seconds for one product: then one is enough.
-    """
+    """Floating-point operations per second of a large matrix product, measured once a process."""
     size = 1024 if device.type == "cpu" else 4096
-    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    left, right = (
+        torch.randn(size, size, device=device).to(product_dtype(device, dtype)) for _ in range(2)
+    )
 
     def timed() -> float:
         start = time.perf_counter()
         (left @ right).sum().item()  # .item() waits for the device
         return time.perf_counter() - start
 
-    seconds = [timed()]
-    while len(seconds) < 4 and sum(seconds) < 1:
-        seconds.append(timed())
-    return 2 * size**3 / min(seconds)
+    return 2 * size**3 / min(timed() for _ in range(4))

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, require_choice
-from graftlab.models.arithmetic import has_bf16
+from graftlab.models.arithmetic import has_bf16, product_dtype
+from graftlab.models.upcast import upcast_products
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +56,10 @@ class Resolved:
 
 
 def resolve(precision: Precision, device: torch.device) -> Resolved:
-    """Settle `auto` and the dtypes. Raises ConfigError for fp16-mixed without CUDA."""
+    """Settle `auto` and the dtypes; products that the processor has no units for are upcast.
+
+    Raises ConfigError for fp16-mixed without CUDA.
+    """
     import torch
 
     name, reason = precision.name, "as configured"
@@ -68,6 +72,9 @@ def resolve(precision: Precision, device: torch.device) -> Resolved:
         )
     compute = {"bf16-mixed": torch.bfloat16, "fp16-mixed": torch.float16}.get(name)
     stored = compute or {"bf16": torch.bfloat16}.get(name, torch.float32)
+    if stored != torch.float32 and product_dtype(device, stored) != stored:
+        upcast_products()
+        reason += "; products in fp32, as the processor has no bf16 arithmetic"
 
     def autocast() -> AbstractContextManager[Any]:
         if compute is None:

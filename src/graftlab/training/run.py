@@ -23,7 +23,7 @@ from graftlab.errors import ConfigError, Paused
 from graftlab.files.paths import absolute
 from graftlab.models.cache import acquire
 from graftlab.models.compile import compile_layers, plan_compile
-from graftlab.models.probe import check_isolation
+from graftlab.models.probe import check_alone, check_isolation
 from graftlab.models.probe_branches import check_branches
 from graftlab.objectives.policy import Policy
 from graftlab.registry import dump
@@ -125,10 +125,8 @@ def _prove_isolation(setup: Setup, adapter: Adapter) -> str:
     """
     base, autocast = adapter.base, setup.precision.autocast
     one_by_one = setup.spec.packing.strategy == "none" and setup.spec.batch_size == 1
-    if one_by_one and not base.stateful_layers:
-        found = ["one document at a time: nothing to keep apart"]
-    else:
-        found = [check_isolation(base, adapter, autocast=autocast)]
+    check = check_alone if one_by_one else check_isolation
+    found = [check(base, adapter, autocast=autocast)]
     if setup.plan.branched:
         found.append(check_branches(base, adapter, autocast=autocast))
     return "; ".join(found)

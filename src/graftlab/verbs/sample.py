@@ -69,6 +69,8 @@ class SampleSpec:
     generation: Generation = field(default_factory=Generation)
     device: str = "auto"
     """auto, cpu, cuda or mps."""
+    force: bool = False
+    """Put the adapter on its own base in another quantization than it was trained on."""
 
     def __post_init__(self) -> None:
         require_range("scale", self.scale, least=0)
@@ -120,7 +122,7 @@ def run(spec: SampleSpec) -> list[Answer]:
     dtypes = precision.base_dtype, precision.adapter_dtype
     given = []
     with _jsonl(spec.out) as write, acquire(trained.model, dtype=dtypes[0], device=device) as base:
-        adapter = load_trained(base, trained, dtype=dtypes[1])
+        adapter = load_trained(base, trained, dtype=dtypes[1], force=spec.force)
         who = f"{base.name} with {spec.adapter}" if adapter else base.name
         say(f"{who}, {precision.name} on {device.type}")
         draft = load_draft(
@@ -161,7 +163,7 @@ def record(answer: Answer, *, scale: float) -> dict[str, Any]:
 
 def found(spec: SampleSpec) -> TrainedModel:
     """The base with the adapter, once every file that `spec` names is there."""
-    from graftlab.adapters.artifact import TrainedModel, find_artifact
+    from graftlab.adapters.artifact import trained_model
     from graftlab.data.files import locate
     from graftlab.text.frame import load_frame
 
@@ -170,33 +172,28 @@ def found(spec: SampleSpec) -> TrainedModel:
         locate("prompts", spec.prompts)
     if spec.frame is not None:
         load_frame(spec.frame)
-    if spec.adapter:
-        advice = "give model=hf model.path=DIR"
-        return find_artifact(spec.adapter).on_base(spec.model, advice=advice)
-    assert spec.model is not None, "a spec without adapter has a model"
-    spec.model.check()
-    return TrainedModel(spec.model.name, spec.model, None)
+    return trained_model(spec.adapter, spec.model)
 
 
 def _prompts(
     spec: SampleSpec, adapter: AdapterSource | None, *, reserved: frozenset[str]
 ) -> list[Prompt]:
     """The questions: framed if asked, with the system prompt the adapter saw in training."""
+    from graftlab.data.system import system_of
     from graftlab.generation.prompts import read_prompts, text_prompt, with_system
     from graftlab.text.frame import load_frame
 
-    data = adapter.run().get("data") if adapter else None
-    data = data if isinstance(data, dict) else {}
+    run = adapter.run() if adapter else {}
     if spec.prompts is not None:
-        ignore = data.get("ignore_keys") or ()
+        data = run.get("data")
+        ignore = (data.get("ignore_keys") if isinstance(data, dict) else None) or ()
         prompts = read_prompts(spec.prompts, reserved=reserved, limit=spec.limit, ignore=ignore)
     else:
         prompts = [text_prompt(spec.prompt or "", system=spec.system, reserved=reserved)]
     if spec.frame is not None:
         frame = load_frame(spec.frame)
         prompts = [replace(p, conversation=frame.apply(p.conversation)) for p in prompts]
-    system, instruction = data.get("system_prompt"), data.get("default_instruction")
-    return [with_system(p, system=system, instruction=instruction) for p in prompts]
+    return [with_system(p, **system_of(run)) for p in prompts]
 
 
 def _voices(spec: SampleSpec, adapter: Adapter | None) -> list[Voice]:

@@ -20,6 +20,8 @@ class TrainedAFM(Trained):
 
     __slots__ = ()
     rank_axis: ClassVar[tuple[str, int]] = ("a_transpose", 1)
+    for_transformers: ClassVar[bool] = False
+    targets: ClassVar[tuple[str, ...]] = ("fmadapter", "mlx", "peft")
 
     @classmethod
     def recognises(cls, state: Mapping[str, Tensor]) -> bool:

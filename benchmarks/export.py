@@ -1,0 +1,194 @@
+"""Merging an adapter into a sharded bf16 base, beside PEFT's merge_and_unload: seconds and memory.
+
+A random Llama in the shape of a small model, LoRA rank 16 (and DoRA) on seven projections. Every
+merge is a process of its own. Memory is what is its own (anonymous pages) beyond the imports: pages
+of mapped files are the system's to take back.
+
+Run as:
+    python benchmarks/export.py                     # half a billion parameters, some minutes
+    python benchmarks/export.py --layers 2 --rounds 1
+    python benchmarks/export.py --write             # keep the table in benchmarks/results/
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from arena import machine, publish
+
+PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+SHARD = "300MB"
+OURS = "graftlab export target=merged"
+
+
+def ours(folder: Path, adapter: str, out: Path) -> None:
+    from graftlab.exports.merged import Merged
+    from graftlab.exports.source import load
+    from graftlab.models.hf import HFModel
+
+    target = Merged(compare=False)
+    trained = load(str(folder / adapter), HFModel(path=str(folder / "base")))
+    target.check(trained)
+    target.write(trained, out)
+
+
+def ours_and_back(folder: Path, adapter: str, out: Path) -> None:
+    from graftlab.exports.merged import Merged
+    from graftlab.exports.source import load
+    from graftlab.models.hf import HFModel
+
+    ours(folder, adapter, out)
+    model = HFModel(path=str(folder / "base"))
+    Merged(compare=False).verify(load(str(folder / adapter), model), out)
+
+
+def theirs(folder: Path, adapter: str, out: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(folder / "base", dtype="auto")
+    merged = PeftModel.from_pretrained(base, str(folder / adapter)).merge_and_unload()
+    merged.save_pretrained(out, max_shard_size=SHARD)
+
+
+CONTESTANTS: dict[str, Callable[[Path, str, Path], None]] = {
+    "PEFT merge_and_unload, save_pretrained": theirs,
+    OURS: ours,
+    f"{OURS}, read back": ours_and_back,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--layers", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--write", action="store_true", help="keep the table in results/")
+    parser.add_argument("--one", nargs=4, metavar=("NAME", "FOLDER", "ADAPTER", "OUT"))
+    arguments = parser.parse_args()
+    if arguments.one:
+        name, *places = arguments.one
+        print(json.dumps(measured(CONTESTANTS[name], Path(places[0]), places[1], Path(places[2]))))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        size, largest = prepare(folder, arguments.layers)
+        lines = [
+            "# Merging",
+            "",
+            f"{machine()} One thread. {size / 1e6:,.0f}M parameters in bf16, files of {SHARD}, the "
+            f"largest tensor {largest / 2**20:,.0f} MiB. Processor seconds of each process, which "
+            "other work beside it lengthens less than the clock, and private memory beyond the "
+            f"imports; the median of {arguments.rounds}. PEFT sums in bf16, graftlab in fp32.",
+        ]
+        for adapter in ("lora", "dora"):
+            lines += ["", f"### {adapter}", "", *compared(folder, adapter, arguments.rounds)]
+    publish(lines, "export.md", write=arguments.write)
+
+
+def prepare(folder: Path, layers: int) -> tuple[int, int]:
+    """base/, lora/ and dora/ in `folder`; parameters, and bytes of the largest tensor."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from miniatures import save_tokenizer
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=1280, intermediate_size=3456, num_hidden_layers=layers, vocab_size=32000,
+        num_attention_heads=20, num_key_value_heads=4, tie_word_embeddings=True, dtype="bfloat16",
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).bfloat16()
+    model.save_pretrained(folder / "base", max_shard_size=SHARD)
+    save_tokenizer(folder / "base")
+    size = sum(parameter.numel() for parameter in model.parameters())
+    largest = max(parameter.nbytes for parameter in model.parameters())
+    for name in ("lora", "dora"):
+        made = LoraConfig(r=16, target_modules=PROJECTIONS, use_dora=name == "dora")
+        adapted = get_peft_model(model, made)
+        with torch.no_grad():
+            for parameter_name, parameter in adapted.named_parameters():
+                if "lora_B" in parameter_name:
+                    parameter.normal_(std=0.01)
+        adapted.save_pretrained(folder / name)
+        model = adapted.unload()
+    return size, largest
+
+
+def compared(folder: Path, adapter: str, rounds: int) -> list[str]:
+    """The rows of a table, contestants in turn."""
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in CONTESTANTS}
+    for _ in range(rounds):
+        for name in CONTESTANTS:
+            out = folder / "out"
+            shutil.rmtree(out, ignore_errors=True)
+            out.mkdir()
+            words = ["--one", name, str(folder), adapter, str(out)]
+            done = subprocess.run(
+                [sys.executable, __file__, *words], capture_output=True, text=True, check=True
+            )
+            found[name].append(json.loads(done.stdout.splitlines()[-1]))
+    middle = {
+        name: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+        for name, runs in found.items()
+    }
+    first = next(iter(middle.values()))
+    return [
+        "| | processor seconds | ratio | private memory, MiB | ratio |",
+        "|---|---:|---:|---:|---:|",
+        *(
+            f"| {name} | {one['seconds']:.1f} | **{one['seconds'] / first['seconds']:.2f}** | "
+            f"{one['memory']:,.0f} | **{one['memory'] / first['memory']:.2f}** |"
+            for name, one in middle.items()
+        ),
+    ]
+
+
+def measured(
+    merge: Callable[[Path, str, Path], None], folder: Path, adapter: str, out: Path
+) -> dict[str, float]:
+    """Processor seconds, and the largest private memory beyond the imports, in MiB."""
+    import peft  # noqa: F401
+    import torch
+    import transformers.models.llama.modeling_llama  # noqa: F401
+
+    import graftlab.exports.merge  # noqa: F401
+
+    torch.set_num_threads(1)
+    before, peaks, done = anonymous(), [0.0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.02):
+            peaks.append(anonymous())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    start = time.process_time()
+    merge(folder, adapter, out)
+    seconds = time.process_time() - start
+    done.set()
+    watcher.join()
+    return {"seconds": seconds, "memory": max(peaks) - before}
+
+
+def anonymous() -> float:
+    """Anonymous resident memory of this process, in MiB (Linux)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) / 2**10
+    raise OSError("this system does not say what of a process is its own")
+
+
+if __name__ == "__main__":
+    main()

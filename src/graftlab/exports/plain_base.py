@@ -1,0 +1,65 @@
+"""Bases whose files hold their very weights: the one place that says which do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from graftlab.adapters.origin import require_same_base
+from graftlab.errors import ConfigError, ModelError
+from graftlab.models.fingerprint import fingerprint
+from graftlab.models.hf import HFModel
+
+if TYPE_CHECKING:
+    from graftlab.adapters.artifact import TrainedModel
+    from graftlab.adapters.store import AdapterSource
+    from graftlab.exports.source import Trained
+
+
+@dataclass(frozen=True, slots=True)
+class PlainBase:
+    """An adapter and a base that is a folder of safetensors."""
+
+    trained: TrainedModel
+    adapter: AdapterSource
+    model: HFModel
+
+
+def require_base(adapter: Trained, target: str) -> TrainedModel:
+    """The adapter on its base, which is a model of transformers; weights are not looked at.
+
+    Raises ConfigError where the base is not known, and ModelError for another library's.
+    """
+    adapter.require_transformers(target)
+    if adapter.on_base is None:
+        raise ConfigError(
+            f"target={target} needs the base, and the adapter's is not known or not there: give "
+            "model=hf model.path=DIR, or the model that it was trained on."
+        )
+    return adapter.on_base
+
+
+def require_plain_base(adapter: Trained, target: str) -> PlainBase:
+    """The adapter on its base, where that is a folder of safetensors, which are its very weights.
+
+    Raises ConfigError where the base is not known, and ModelError where it is of another kind, or
+    another than the adapter was trained on.
+    """
+    trained = require_base(adapter, target)
+    model = trained.model
+    if not isinstance(model, HFModel):
+        raise ModelError(
+            f"{adapter.path} was trained on {model.name}, which is no folder of safetensors: "
+            f"target={target} reads those alone. target=peft keeps the adapter beside its base."
+        )
+    source = trained.adapter
+    assert source is not None, "a whole model was refused"
+    own, files = model.fingerprint(), fingerprint(model.folder())
+    if own != files:
+        raise ModelError(
+            f"{adapter.path} was trained on {model.name} with other weights than its files hold, "
+            f"such as codes of 4 or 8 bits: target={target} would make a model of the files that "
+            "nobody has trained. target=peft keeps the adapter beside its base."
+        )
+    require_same_base(source, model.name, own, files=files)
+    return PlainBase(trained, source, model)

@@ -1,0 +1,55 @@
+"""Metadata of a GGUF file, asked by key, with messages that name file and key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graftlab.errors import ModelError
+from graftlab.models.gguf.file import GGUFFile
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """The keys under a file's own architecture, such as `llama.block_count`."""
+
+    file: GGUFFile
+
+    def has(self, key: str) -> bool:
+        return f"{self.file.architecture}.{key}" in self.file.metadata
+
+    def value(self, key: str) -> Any:
+        """What stands under a key, one for all layers. Raises ModelError where it is missing."""
+        full = f"{self.file.architecture}.{key}"
+        if full not in self.file.metadata:
+            raise ModelError(f"{self.file.path} does not say {full}, without which it is no model.")
+        found = self.file.metadata[full]
+        if isinstance(found, list):
+            if len(set(found)) != 1:
+                raise ModelError(
+                    f"{self.file.path}: {full} differs from layer to layer, which no architecture "
+                    "that can be trained here does."
+                )
+            return found[0]
+        return found
+
+    def integer(self, key: str) -> int:
+        """A whole number of at least 1. Raises ModelError."""
+        found = self.value(key)
+        if not isinstance(found, int) or found < 1:
+            raise ModelError(f"{self.file.path}: {self.file.architecture}.{key} is {found!r}.")
+        return found
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """A number, or the default, if there is one, where the file says nothing.
+
+        Raises ModelError.
+        """
+        if default is not None and not self.has(key):
+            return default
+        found = self.value(key)
+        if not isinstance(found, int | float):
+            raise ModelError(f"{self.file.path}: {self.file.architecture}.{key} is {found!r}.")
+        return float(str(np.float32(found)))  # 1e-05, which in the file is 9.99999974e-06
