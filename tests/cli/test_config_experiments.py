@@ -176,7 +176,23 @@ def written(name: str) -> dict[str, Any]:
 
 def test_every_experiment_is_covered() -> None:
     files = {path.stem for path in (conf_dir() / "experiment").glob("*.yaml")}
-    assert files == set(SEEDS) == set(MINIATURES)
+    assert files - {"elevator"} == set(SEEDS) == set(MINIATURES)
+
+
+def test_the_elevator_trains_on_what_comes_with_it(
+    tmp_path: Path, make_miniature: Callable[[str], Path]
+) -> None:
+    """It is no guide's, and needs nothing but the model that it names."""
+    from graftlab.training import start
+
+    spec = build(compose("train", ["experiment=elevator", "run_dir=run"]))
+    found = {key: value_of(spec, key) for key in ("model.package", "epochs", "lr")}
+    assert found == {"model.package": "smollm2-135m-instruct", "epochs": 4, "lr": 5e-4}
+    assert {key: value_of(spec, key) for key in written("elevator")} == written("elevator")
+    small = ["model=hf", f"model.path={make_miniature('llama')}", "max_steps=2", "compile=off"]
+    small += ["packing.max_length=2048", "logger=none", f"run_dir={tmp_path / 'run'}"]
+    spec = build(compose("train", ["experiment=elevator", *small]))
+    assert start.run(spec.training()).steps == 2
 
 
 @pytest.mark.parametrize("name", SEEDS)

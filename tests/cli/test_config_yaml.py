@@ -38,6 +38,7 @@ NEEDED = {
     "model=draft": ["model.of=RUN"],
     "objective=distill": ["objective.teacher=RUN"],
     "experiment=draft": ["objective.teacher=RUN"],
+    "model=gguf": ["model.path=FILE.gguf"],
     "model=hf": ["model.hub=someone/some-model"],
     "data=jsonl": ["data.train=chats.jsonl"],
     "data=prepared": ["data.path=prepared"],
@@ -48,7 +49,8 @@ EXPERIMENTS = [name for name in NAMES if name.startswith("experiment=")]
 
 def needed(name: str) -> list[str]:
     """What a choice requires from its user."""
-    data = ["data.train=chats.jsonl"] if name in EXPERIMENTS else []
+    own = name == "experiment=elevator"  # brings its data along
+    data = ["data.train=chats.jsonl"] if name in EXPERIMENTS and not own else []
     return [*NEEDED.get(name, []), *data]
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, ModelError
 from graftlab.exports.mlx_base import base_in_mlx
+from graftlab.exports.plain_base import refuse_gguf
 from graftlab.exports.source import Trained
 from graftlab.exports.target import Target, compare_file, save_tensors, write_config
 from graftlab.files.reading import read_json
@@ -75,6 +76,7 @@ class MLX(Target):
 
     def check(self, adapter: Trained) -> list[str]:
         adapter.require_adapter("mlx")
+        refuse_gguf(adapter, "mlx")
         made, base = in_mlx(adapter), base_in_mlx(adapter)
         mlx_config(adapter)
         if not self.with_base:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ModelError
+from graftlab.exports.plain_base import gguf_file
 from graftlab.exports.source import Trained
 from graftlab.exports.target import Target, compare_file, save_tensors, write_config
 from graftlab.files.checksums import write_checksums
@@ -54,7 +55,13 @@ class Peft(Target):
 
     def check(self, adapter: Trained) -> list[str]:
         adapter.require_adapter("peft")
-        return list(in_peft(adapter).notes)
+        notes = list(in_peft(adapter).notes)
+        if (file := gguf_file(adapter)) is not None:
+            notes.append(
+                f"trained on {file.name}, a GGUF file: it is made for those weights, and PEFT puts "
+                "it on a model that is loaded, such as from_pretrained(DIR, gguf_file=NAME)"
+            )
+        return notes
 
     def write(self, adapter: Trained, folder: Path) -> None:
         made = in_peft(adapter)

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 from graftlab.adapters.origin import require_same_base
 from graftlab.errors import ConfigError, ModelError
 from graftlab.models.fingerprint import fingerprint
+from graftlab.models.gguf import GGUFModel
 from graftlab.models.hf import HFModel
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from graftlab.adapters.artifact import TrainedModel
     from graftlab.adapters.store import AdapterSource
     from graftlab.exports.source import Trained
@@ -36,7 +39,23 @@ def require_base(adapter: Trained, target: str) -> TrainedModel:
             f"target={target} needs the base, and the adapter's is not known or not there: give "
             "model=hf model.path=DIR, or the model that it was trained on."
         )
+    refuse_gguf(adapter, target)
     return adapter.on_base
+
+
+def gguf_file(adapter: Trained) -> Path | None:
+    """The GGUF file that an adapter was trained on; None for another base, or an unknown one."""
+    model = adapter.on_base.model if adapter.on_base else None
+    return model.file().path if isinstance(model, GGUFModel) else None
+
+
+def refuse_gguf(adapter: Trained, target: str) -> None:
+    """Raise ModelError for an adapter that was trained on a GGUF file."""
+    if (file := gguf_file(adapter)) is not None:
+        raise ModelError(
+            f"{adapter.path} was trained on {file.name}, a GGUF file, and target={target} takes "
+            "adapters of safetensors bases alone. target=peft keeps the adapter beside its base."
+        )
 
 
 def require_plain_base(adapter: Trained, target: str) -> PlainBase:
