@@ -91,7 +91,7 @@ def test_a_choice_in_a_file_imports_nothing_but_choices(
         return real(module)
 
     monkeypatch.setattr(registry.importlib, "import_module", note)
-    with pytest.raises(ConfigError, match="is not one of afm-3b, afm-mini, draft, hf, tiny"):
+    with pytest.raises(ConfigError, match="is not one of afm-3b, afm-mini, draft, gguf, hf, tiny"):
         restore(ModelSpec, {"choice": name})  # type: ignore[type-abstract]
     assert all(re.fullmatch(r"graftlab\.(models\.\w+|\w+\.plugin)", module) for module in imported)
 
