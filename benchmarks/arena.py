@@ -40,7 +40,7 @@ class Arena:
     def measure(self, names: Sequence[str], *, rounds: int, **options: Any) -> None:
         """`rounds` runs of each contestant, every round begun by the next of them.
 
-        `options` are fields of `contestants.Task`.
+        `options` are fields of `task.Task`.
         """
         self.speeds, self.peaks, self.beyond = ({name: [] for name in names} for _ in range(3))
         for turn in range(rounds):

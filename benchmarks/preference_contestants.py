@@ -14,16 +14,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from contestants import (
-    LEARNING_RATE,
-    Report,
-    Task,
-    base_model,
-    graftlab,
-    lora_config,
-    main,
-    tokenizer,
-)
+from contestants import graftlab
+from task import LEARNING_RATE, Report, Task, base_model, lora_config, main, tokenizer
 from workload import MAX_LENGTH
 
 TRL = "TRL DPOTrainer"

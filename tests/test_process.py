@@ -54,3 +54,47 @@ def test_every_way_in_sets_them_and_keeps_what_was_given(
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == ([given] * 2 if given else ["3000", "128"])
+
+
+ARRIVED = """
+import gc, sys
+
+class Watch:
+    def find_spec(self, name, path, target=None):
+        if name == "graftlab.training.run":
+            print("collects:", gc.isenabled(), flush=True)
+            import os
+            os._exit(0)
+
+sys.meta_path.insert(0, Watch())
+"""
+
+
+@pytest.mark.parametrize(("program", "collects"), [(COMMAND_LINE, False), (SCRIPT, True)])
+def test_only_programs_of_ours_import_without_collecting(
+    program: str, collects: bool, tmp_path: Path
+) -> None:
+    """In a script's process there may be garbage that is its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", ARRIVED + "import json\n" + program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines()[-1] == f"collects: {collects}", done.stderr
+
+
+def test_what_is_imported_for_good_is_never_looked_at_again() -> None:
+    program = (
+        "import gc; from graftlab.process import import_for_good\n"
+        "passes = []; gc.callbacks.append(lambda phase, info: passes.append(phase))\n"
+        "import_for_good('transformers.models.llama.modeling_llama')\n"
+        "during, frozen = len(passes), gc.get_freeze_count()\n"
+        "import_for_good('transformers.models.llama.modeling_llama'); gc.collect()\n"
+        "print(during, frozen, gc.get_freeze_count() == frozen, gc.isenabled(), len(passes) > 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    during, frozen, *same = done.stdout.split()
+    assert during == "0", done.stderr
+    assert int(frozen) > 50_000
+    assert same == ["True", "True", "True"]

@@ -11,9 +11,10 @@ GraftlabError            exit code 2, printed without a traceback
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -176,3 +177,18 @@ def require_range(
     if not all(holds for holds, _ in bounds):
         wanted = " and ".join(text for holds, text in bounds if "None" not in text)
         raise ConfigError(f"{key}={value} is out of range: it must be {wanted}.")
+
+
+def require_finite(value: Any, key: str = "") -> None:
+    """Raise ConfigError naming the key of a number in a spec that is NaN or infinite."""
+    if isinstance(value, float):
+        require_range(key, value)
+    inside: Iterable[tuple[Any, Any]] = ()
+    if dataclasses.is_dataclass(value):
+        inside = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+    elif isinstance(value, Mapping):
+        inside = value.items()
+    elif isinstance(value, list | tuple):
+        inside = enumerate(value)
+    for name, part in inside:
+        require_finite(part, f"{key}.{name}" if key else str(name))

@@ -34,13 +34,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
-from graftlab.errors import ConfigError, did_you_mean, require_range
+from graftlab.errors import ConfigError, did_you_mean, require_finite
 from graftlab.files.paths import conf_dir
 from graftlab.plugins import CHOICE, OWN_CLASS, group_of, load_inherited, types_of
 
@@ -59,6 +59,8 @@ class Group:
     """The class that they share, as spec fields declare it."""
     package: str
     """Where they are looked for."""
+    place: str
+    """The dotted key under which they stand in a verb's configuration."""
     classes: dict[str, type] = dataclasses.field(default_factory=dict)
     """Those imported so far, by name."""
 
@@ -71,11 +73,15 @@ _COLLECTIONS: dict[type, str] = {}
 _NAMES: dict[type, str] = {}
 
 
-def group(name: str) -> Callable[[Class], Class]:
-    """Decorator of a base class: its subclasses are choices of the group `name`."""
+def group(name: str, *, place: str | None = None) -> Callable[[Class], Class]:
+    """Decorator of a base class: its subclasses are choices of the group `name`.
+
+    They stand under the key of that name, or else at `place`, inside a choice of another group;
+    the option files say so as well: `# @package PLACE`.
+    """
 
     def mark(cls: Class) -> Class:
-        _GROUPS[name] = Group(name, cls, cls.__module__.rpartition(".")[0])
+        _GROUPS[name] = Group(name, cls, cls.__module__.rpartition(".")[0], place or name)
         return cls
 
     return mark
@@ -128,6 +134,16 @@ def members(cls: type) -> dict[str, type]:
 def groups() -> dict[str, type]:
     """Group -> its base class, of all that are imported."""
     return {name: _GROUPS[name].base for name in sorted(_GROUPS)}
+
+
+def place_of(group: str) -> str:
+    """The dotted key under which the choices of a group stand."""
+    return _GROUPS[group].place if group in _GROUPS else group
+
+
+def group_at(place: str) -> str:
+    """The group whose choices stand under a dotted key; the key itself where it is of none."""
+    return next((own.name for own in _GROUPS.values() if own.place == place), place)
 
 
 def choices(group: str) -> dict[str, type]:
@@ -233,21 +249,6 @@ def restore(cls: type[Spec], data: Mapping[str, Any], *, path: str = "") -> Spec
         return spec
     except TypeError as error:
         raise ConfigError(f"{path or target.__name__}: {error}") from error
-
-
-def require_finite(value: Any, key: str = "") -> None:
-    """Raise ConfigError naming the key of a number in a spec that is NaN or infinite."""
-    if isinstance(value, float):
-        require_range(key, value)
-    inside: Iterable[tuple[Any, Any]] = ()
-    if dataclasses.is_dataclass(value):
-        inside = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
-    elif isinstance(value, Mapping):
-        inside = value.items()
-    elif isinstance(value, list | tuple):
-        inside = enumerate(value)
-    for name, part in inside:
-        require_finite(part, f"{key}.{name}" if key else str(name))
 
 
 def field_types(cls: type) -> dict[str, Any]:

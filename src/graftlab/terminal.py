@@ -111,10 +111,15 @@ def go_on_without_stdout() -> None:
         outlet.steady = True
 
 
+def is_ours() -> bool:
+    """Whether this process is a program of ours, and no test or script that calls a task."""
+    return bool(_outlets)
+
+
 def keep_log(path: Path) -> None:
     """Append to `path`, too, what is said on stderr from here on, and what `log` is given."""
     global _log
-    if _outlets:  # not in a test, nor in a script that calls a task
+    if is_ours():
         if _log is not None:
             _log.close()
         with suppress(OSError):  # whoever needs the folder will say so

@@ -252,6 +252,12 @@ def test_what_is_saved_is_a_row_of_data(loaded: tuple[Asked, Adapter], tmp_path:
         other.save(str(file))
     with pytest.raises(ConfigError, match=r"none.x\.jsonl cannot be written: No such file"):
         chat.save(str(tmp_path / "none" / "x.jsonl"))
+    with pytest.raises(ConfigError, match="cannot be written: File name too long"):
+        chat.save(str(tmp_path / ("x" * 300)))
+    with pytest.raises(ConfigError, match="cannot be written: No such file"):
+        chat.save("~nobody-of-this-name/x.jsonl")
+    with pytest.raises(ConfigError, match="holds no NUL"):
+        chat.save(str(tmp_path / "a\0b"))
 
 
 def test_without_an_adapter_the_base_speaks(loaded: tuple[Asked, Adapter]) -> None:

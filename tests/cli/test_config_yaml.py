@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from graftlab.cli.schema import read_schema
 from graftlab.cli.validate import check_arguments
 from graftlab.errors import ConfigError, GraftlabError
 from graftlab.files.paths import conf_dir
-from graftlab.registry import choices, dump, field_types, groups, restore
+from graftlab.registry import choices, dump, field_types, groups, place_of, restore
 from graftlab.training.spec import TrainSpec
 from graftlab.verbs.train import TrainCommand
 
@@ -184,8 +185,8 @@ def nodes() -> list[tuple[str, str]]:
     spec = built()
     for group in read_schema("train", [CONF]).groups:
         if group not in ("experiment", "debug", "objective"):
-            first = next(iter(field_types(type(getattr(spec, group)))))
-            found.append((group, first))
+            keys = field_types(type(attrgetter(place_of(group))(spec)))
+            found += [(group, key) for key in [*keys][:1]]
     return found
 
 

@@ -195,6 +195,15 @@ def test_what_half_precision_cannot_hold_is_refused(tmp_path: Path) -> None:
     )
 
 
+def test_licences_of_the_base_come_along(tmp_path: Path) -> None:
+    run = hf_run(tmp_path / "made")
+    base = tmp_path / "made" / "qwen2"
+    (base / "LICENSE").write_text("terms")
+    (base / "LICENSES").mkdir()
+    folder = exported(run, tmp_path / "merged", compare=False)
+    assert (folder / "LICENSE").read_text() == "terms"
+
+
 def test_replies_end_where_they_ended_in_training(tmp_path: Path) -> None:
     run = hf_run(tmp_path / "made")
     base = tmp_path / "made" / "qwen2"

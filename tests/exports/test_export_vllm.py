@@ -159,6 +159,8 @@ def test_adapters_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
         VLLM(adapters={"brass": str(elsewhere)}).check(load(str(run)))
     with pytest.raises(ModelError, match="there is no adapter or model at"):
         VLLM(adapters={"brass": str(tmp_path / "none")}).check_files()
+    with pytest.raises(ConfigError, match="brass is called as the first adapter is"):
+        exported(run, tmp_path / "brass", adapters={"brass": str(run)})
 
 
 @pytest.mark.parametrize("name", ["a b", "-o", "a=b", "a/b", ""])

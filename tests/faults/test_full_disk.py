@@ -119,6 +119,7 @@ PROBLEMS = {
     "OSError(errno.ENOSPC, 'No space left on device', 'a/b')": "a/b: No space left on device.",
     "OSError(errno.EROFS, 'Read-only file system', 'a/b')": "a/b: Read-only file system.",
     "PermissionError(errno.EACCES, 'Permission denied', 'a/b')": "a/b: Permission denied.",
+    "OSError(errno.ENAMETOOLONG, 'File name too long', 'a/b')": "a/b: File name too long.",
     "sqlite3.OperationalError('database or disk is full')": "database or disk is full.",
     "Exception('I/O error: No space left on device (os error 28)')": "I/O error: No space left",
     "RuntimeError('Could not determine home directory.')": "there is no home folder: set HOME",

@@ -90,6 +90,7 @@ def test_training_goes_on_when_its_terminal_is_closed(folder: Path) -> None:
 
 
 def test_a_message_is_in_the_log_whoever_reads(folder: Path) -> None:
+    (folder / "run").mkdir()  # one that the run makes goes with a refusal
     body = "from graftlab.errors import DataError\nraise DataError('rows.jsonl:7: not a row')"
     with command(*TRAIN, body=body, folder=folder) as process:
         _, errors = process.communicate(timeout=60)

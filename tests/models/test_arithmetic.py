@@ -78,4 +78,4 @@ def test_nobody_else_fixes_autocast_to_bf16():
     assert len(files) > 100
     fixing = {path.name for path in files if FIXED.search(path.read_text(encoding="utf-8"))}
     # The benchmark's own loop is told its precision, which `arena.precisions` has chosen.
-    assert fixing == {"arithmetic.py", "contestants.py"}
+    assert fixing == {"arithmetic.py", "task.py"}

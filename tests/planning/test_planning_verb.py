@@ -55,7 +55,7 @@ def test_its_configuration_is_that_of_train() -> None:
     train, plan = (read_schema(verb, [conf_dir()]) for verb in ("train", "plan"))
     assert plan.groups == train.groups
     assert plan.defaults == train.defaults
-    assert list(plan.defaults.items())[:2] == [("model", "tiny"), ("precision", "auto")]
+    assert list(plan.defaults.items())[:2] == [("model", "tiny"), ("quantization", "none")]
     assert plan.values == train.values | {"run_dir": ".", "probe": False}
     assert train.values["epochs"] == 3
 

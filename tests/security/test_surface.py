@@ -38,8 +38,9 @@ def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
             yield ast.unparse(node.func), node
 
 
-IMPORTERS = ("plugins.py", "registry.py", "training/__main__.py")
-"""Import what the command line allows, and what the launching process has named."""
+IMPORTERS = ("plugins.py", "process.py", "registry.py", "training/__main__.py")
+"""Import what the command line allows, what the launching process has named, and what our own code
+names (`import_for_good`)."""
 
 
 def keyword(call: ast.Call, name: str) -> str | None:
@@ -69,6 +70,8 @@ def test_nothing_that_is_read_can_run() -> None:
             assert name in OWN_JSON or name in ROWS, where
         if called.startswith("Auto") and called.endswith((".from_pretrained", ".from_config")):
             assert keyword(call, "trust_remote_code") is not None, where
+        if called == "import_for_good":
+            assert isinstance(call.args[0], ast.Constant), where
         if called == "importlib.import_module":
             argument = ast.unparse(call.args[0])
             assert argument.startswith("f'graftlab.verbs.") or name in IMPORTERS, where
@@ -91,7 +94,7 @@ def test_a_choice_in_a_file_imports_nothing_but_choices(
         return real(module)
 
     monkeypatch.setattr(registry.importlib, "import_module", note)
-    with pytest.raises(ConfigError, match="is not one of afm-3b, afm-mini, draft, hf, tiny"):
+    with pytest.raises(ConfigError, match="is not one of afm-3b, afm-mini, draft, gguf, hf, tiny"):
         restore(ModelSpec, {"choice": name})  # type: ignore[type-abstract]
     assert all(re.fullmatch(r"graftlab\.(models\.\w+|\w+\.plugin)", module) for module in imported)
 

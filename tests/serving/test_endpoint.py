@@ -202,7 +202,9 @@ BODY = json.dumps({"model": "one", "messages": asking(), **GREEDY}).encode()
         (b"[]", {}, 400, "must be a JSON object, this is an array"),
         (BODY, {"Content-Type": "text/plain"}, 400, "Content-Type: application/json"),
         (BODY, {"Host": "evil.example"}, 400, "under the name localhost alone"),
-        (BODY, {"Host": "localhost:1"}, 200, ""),
+        (BODY, {"Host": "evil.example:port"}, 400, "under the name localhost alone"),
+        (BODY, {"Host": "user@evil.example"}, 400, "under the name localhost alone"),
+        (BODY, {"Host": "LOCALHOST:1"}, 200, ""),
         (b" " * (4 * 2**20 + 1), {}, 413, "larger than 4 MiB"),
     ],
 )

@@ -113,6 +113,7 @@ def test_a_response_format_belongs_to_the_last_question() -> None:
         ({"temperature": -1}, "temperature", "temperature=-1 is out of range"),
         ({"temperature": "hot"}, "temperature", "must be a number, this is a string"),
         ({"temperature": float("nan")}, "temperature", "must be a finite number"),
+        ({"temperature": 10**400}, "temperature", "out of range"),
         ({"temperature": True}, "temperature", "must be a number"),
         ({"top_p": 0}, "top_p", "top_p=0 is out of range"),
         ({"max_tokens": 0}, "max_tokens", "at least 1"),

@@ -170,6 +170,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a missing adapter": ({"adapter": "rnu", "target": "peft"}, "Did you mean `run`"),
     "a path for a name": ({"name": "../one"}, "name=../one is a path"),
+    "the folder above for a name": ({"name": ".."}, r"name=\.\. is a path"),
+    "an empty name": ({"name": ""}, "name= is a path"),
     "two things at once": ({"verify": "one.fmadapter"}, "leave adapter and target out"),
     "a missing draft": (
         {"target": "fmadapter", "name": "a", "draft": "none"},
@@ -218,6 +220,24 @@ def test_an_export_is_replaced_only_when_told(made, tmp_path, screen):
     export(made / "run", "fmadapter", tmp_path, name="one", author="second", overwrite=True)
     assert json.loads((done.path / "metadata.json").read_text())["author"] == "second"
     assert [path.name for path in tmp_path.iterdir()] == ["one.fmadapter"]
+
+
+@pytest.mark.parametrize("out", ["", ".", "/", "~"])
+def test_folders_of_everybody_are_not_exports(out, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(ConfigError, match="is no folder of its own"):
+        run(ExportSpec(adapter="RUN", target=choices("target")["peft"](), out=out, overwrite=True))
+
+
+def test_an_export_does_not_replace_what_it_is_made_of(tmp_path, screen):
+    run = hf_run(tmp_path)
+    base = tmp_path / "qwen2"
+    before = {file.name: file.read_bytes() for file in base.iterdir()}
+    for out in (base, tmp_path / "x" / ".." / "qwen2", run / "adapter"):
+        with pytest.raises(ConfigError, match="is what is exported: take another out="):
+            export(run, "merged", out, compare=False, overwrite=True)
+    assert {file.name: file.read_bytes() for file in base.iterdir()} == before
 
 
 @pytest.mark.parametrize("target", ["fmadapter", "peft", "mlx"])

@@ -96,6 +96,16 @@ def test_a_port_that_is_taken_is_named(capsys: pytest.CaptureFixture[str]) -> No
     assert f"port={port} cannot be listened at: Address already in use" in done.err
 
 
+def test_a_host_that_cannot_be_one_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", SECRET)
+    done = knock(capsys, "serve", "model=tiny", "host=a..b", "key_env=MY_KEY")
+    assert done.code == 2
+    assert "host=a..b is no address here" in done.err
+    assert SECRET not in done.out + done.err
+
+
 def test_adapters_of_two_bases_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

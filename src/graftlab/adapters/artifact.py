@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graftlab.adapters.origin import require_same_base
 from graftlab.adapters.store import (
     CONFIG,
     TRAINED_FROM,
@@ -142,22 +143,18 @@ def find_start(lora: Lora, base: Base) -> AdapterSource | None:
     if lora.from_run is None:
         return None
     adapter = find_artifact(lora.from_run).require_adapter()
-    if adapter.base_fingerprint() not in (None, base.fingerprint):
-        raise ConfigError(
-            f"lora.from={lora.from_run} was trained on another base than {base.name}."
+    try:
+        require_same_base(
+            adapter,
+            base.name,
+            base.fingerprint,
+            files=base.stored_from,
+            key="lora.force",
+            forced=lora.force,
         )
+    except ModelError as error:
+        raise ConfigError(f"lora.from={lora.from_run}: {error}") from error
     return adapter
-
-
-def require_same_base(adapter: AdapterSource, name: str, fingerprint: str) -> None:
-    """Raise ModelError where `adapter` was trained on another base than the one called `name`."""
-    trained_on = adapter.base_fingerprint()
-    if trained_on not in (None, fingerprint):
-        raise ModelError(
-            f"{adapter.path} was trained on another base (fingerprint {trained_on}) than "
-            f"{name} ({fingerprint}): what it says there would mean nothing. Take the base it was "
-            "trained on."
-        )
 
 
 def base_of(

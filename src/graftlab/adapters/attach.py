@@ -11,7 +11,7 @@ from functools import singledispatch
 from typing import TYPE_CHECKING
 
 from graftlab.adapters import peft
-from graftlab.adapters.artifact import require_same_base
+from graftlab.adapters.origin import require_same_base
 from graftlab.adapters.store import FULL
 from graftlab.adapters.targets import check_targets
 from graftlab.errors import ConfigError
@@ -61,15 +61,26 @@ def load_adapter(base: Base, source: AdapterSource, *, dtype: torch.dtype | None
     return _load(base, source, dtype=dtype)
 
 
-def load_trained(base: Base, trained: TrainedModel, *, dtype: torch.dtype) -> Adapter | None:
+def load_trained(
+    base: Base, trained: TrainedModel, *, dtype: torch.dtype, force: bool | None = None
+) -> Adapter | None:
     """The adapter of `trained` on `base`, which is its model loaded; None where it has none.
 
-    Raises ModelError where it was trained on another base than lies there now.
+    Raises ModelError where it was trained on another base than lies there now; with `force` only
+    where its files are others. `force` is None where nobody is asked for it.
     """
     source = trained.adapter
     if source is None:
         return None
-    require_same_base(source, base.name, base.fingerprint)
+    key = None if force is None else "force"
+    require_same_base(
+        source,
+        base.name,
+        base.fingerprint,
+        files=base.stored_from,
+        key=key,
+        forced=bool(force),
+    )
     return load_adapter(base, source, dtype=dtype)
 
 

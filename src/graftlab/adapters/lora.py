@@ -60,6 +60,8 @@ class Lora:
     """Seed of the initialisation; null takes the run's seed."""
     from_run: str | None = None
     """Continue the adapter of this run, adapter folder or checkpoint (`lora.from` when typed)."""
+    force: bool = False
+    """Take `lora.from` on its own base in another quantization than it was trained on."""
     full: bool = False
     """Train every weight of the model instead of an adapter; the keys above do not count then."""
 

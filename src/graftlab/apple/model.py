@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, ModelError
 from graftlab.models.architecture import Architecture
-from graftlab.models.base import ModelSpec, existing_folder
-from graftlab.models.integrity import require_undamaged
+from graftlab.models.base import ModelSpec
+from graftlab.models.integrity import existing_folder, require_undamaged
 from graftlab.registry import choice
 
 if TYPE_CHECKING:

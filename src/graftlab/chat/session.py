@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -177,11 +178,13 @@ class Chat:
         replaced. Raises ConfigError.
         """
         self._last("nothing was said yet.")
-        path = Path(file).expanduser().absolute()
-        if path.exists() and path not in self._saved:
-            raise ConfigError(f"{file} is there already: give another name.")
+        if "\0" in file:
+            raise ConfigError("the name of a file holds no NUL: give another name.")
         row = {"messages": [message.as_dict() for message in self._messages()]}
         with writing_to(file):
+            path = Path(os.path.expanduser(file)).absolute()
+            if path.exists() and path not in self._saved:
+                raise ConfigError(f"{file} is there already: give another name.")
             write_atomic(path, json.dumps(row, ensure_ascii=False) + "\n")
         self._saved.add(path)
         return path

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.cli.secrets import refuse_secrets
-from graftlab.errors import ConfigError
+from graftlab.errors import ConfigError, require_finite
 from graftlab.files.paths import conf_dir
 from graftlab.recipes.spec import PrepareSpec
-from graftlab.registry import choices, dump, field_types, groups, require_finite
+from graftlab.registry import choices, dump, field_types, groups
 from graftlab.schemas import gathered, schema_of
 from graftlab.verbs.chat import ChatSpec
 from graftlab.verbs.export import ExportSpec

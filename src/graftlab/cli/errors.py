@@ -15,8 +15,10 @@ from graftlab.registry import (
     choice_of,
     choices,
     field_types,
+    group_at,
     groups,
     nested_spec,
+    place_of,
 )
 
 if TYPE_CHECKING:
@@ -52,6 +54,10 @@ def explain(error: Exception, schema: Schema, overrides: Sequence[str]) -> str |
         return _in_file(error) + _wrong_type(key, schema, overrides)
     if isinstance(error, MissingConfigException) and (lost := _lost_class(error)) is not None:
         return lost
+    if "instantiate abstract class" in str(cause) and key in schema.groups:
+        inside = [o for o in overrides if place_of(o.partition("=")[0]).startswith(f"{key}.")]
+        if inside:
+            return switched_off(inside[0], key, schema)
     if isinstance(error, HydraException | OmegaConfBaseException):
         text = _without_advice(str(error), str(cause) if cause is not error else "")
         return f"{text}\n{OWN_CLASS}" if re.search("Key '[^']+' not in", text) else text
@@ -70,7 +76,8 @@ def _foreign_key(key: str, cause: Any, schema: Schema) -> str:
     """A key that the chosen class lacks: it may belong to another choice of its group."""
     if schema.find(key) is None:
         return unknown_key(key, schema)
-    group, _, name = key.rpartition(".")
+    parent, _, name = key.rpartition(".")
+    group = group_at(parent)
     chosen = choice_of(cause.object_type) if isinstance(cause.object_type, type) else None
     owners = [
         f"{group}={option}" for option, cls in choices(group).items() if name in field_types(cls)

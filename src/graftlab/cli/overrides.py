@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from graftlab.cli.compose import MASKED
-from graftlab.registry import MARK
+from graftlab.registry import MARK, group_at, place_of
 
 TEXT = frozenset({"prompt", "system", "target.author", "target.description"})
 """Keys whose value is text to the last character; even `null` is a word."""
@@ -153,8 +153,14 @@ def _read(argument: str) -> Argument:
     match = _WORD.fullmatch(argument)
     if match is None:
         return Argument(argument, "", argument)
-    key = ALIASES.get(match["key"], match["key"])
+    key = _field(match["key"])
     return Argument(argument, key, f"{match['prefix']}{key}={_value(key, match['text'])}")
+
+
+def _field(key: str) -> str:
+    """The key that is meant: a group is chosen by its name, wherever its keys stand."""
+    group, dot, rest = key.partition(".")
+    return ALIASES.get(key) or group_at(f"{place_of(group)}.{rest}" if dot else key)
 
 
 def _value(key: str, text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, get_origin
 
 from graftlab.cli.compose import VERBS
 from graftlab.files.reading import read_yaml
-from graftlab.registry import choices_under, field_types, named_specs, nested_spec
+from graftlab.registry import choices_under, field_types, named_specs, nested_spec, place_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,13 @@ class Schema:
         return list(dict.fromkeys(_walk(self.spec, "")))
 
     def find(self, key: str) -> Any | None:
-        """The type of a dotted key in any choice (`Any` inside a free dictionary), or None."""
+        """The type of a dotted key in any choice (`Any` inside a free dictionary), or None.
+
+        A group stands for the key at which its choices are.
+        """
         owners: list[Any] = [self.spec]
         hint: Any = None
-        for name in key.split("."):
+        for name in place_of(key).split("."):
             if hint is not None and (named := named_specs(hint)) is not None:
                 hint, owners = named, [named]
                 continue

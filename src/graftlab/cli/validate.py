@@ -17,7 +17,7 @@ from graftlab.cli.schema import Schema, is_free
 from graftlab.cli.secrets import is_secret, refuse_secrets
 from graftlab.errors import ConfigError, did_you_mean
 from graftlab.plugins import OWN_CLASS
-from graftlab.registry import groups, named_specs, nested_spec
+from graftlab.registry import group_at, groups, named_specs, nested_spec
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -81,7 +81,7 @@ def unknown_key(key: str, schema: Schema) -> str:
     if not hint_text:
         place = f"{parent} has" if siblings and parent else f"`graftlab {schema.verb}` has"
         hint_text = f" {place}: {', '.join(siblings or schema.under(''))}."
-        hint_text += f" {OWN_CLASS}" if parent in groups() else ""
+        hint_text += f" {OWN_CLASS}" if group_at(parent) in groups() else ""
     return f"`{key}` is not a key of graftlab {schema.verb}.{hint_text}"
 
 

@@ -74,7 +74,8 @@ class Merged(Target):
         tokenizer.save(folder)
         write_config(folder / GENERATION, generation_config(merge.folder, tokenizer))
         for file in (file for pattern in BESIDE for file in merge.folder.glob(pattern)):
-            shutil.copyfile(file, folder / file.name)
+            if file.is_file():  # LICENSES may be a folder
+                shutil.copyfile(file, folder / file.name)
         write_checksums(folder)
 
     def verify(self, adapter: Trained, folder: Path) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from graftlab.adapters.artifact import require_same_base
+from graftlab.adapters.origin import require_same_base
 from graftlab.errors import ConfigError, ModelError
 from graftlab.models.fingerprint import fingerprint
 from graftlab.models.gguf import GGUFModel
@@ -73,11 +73,12 @@ def require_plain_base(adapter: Trained, target: str) -> PlainBase:
         )
     source = trained.adapter
     assert source is not None, "a whole model was refused"
-    if (own := model.fingerprint()) != fingerprint(model.folder()):
+    own, files = model.fingerprint(), fingerprint(model.folder())
+    if own != files:
         raise ModelError(
             f"{adapter.path} was trained on {model.name} with other weights than its files hold, "
             f"such as codes of 4 or 8 bits: target={target} would make a model of the files that "
             "nobody has trained. target=peft keeps the adapter beside its base."
         )
-    require_same_base(source, model.name, own)
+    require_same_base(source, model.name, own, files=files)
     return PlainBase(trained, source, model)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from graftlab.adapters.artifact import find_artifact
+from graftlab.adapters.origin import stored_as
 from graftlab.errors import ConfigError, ModelError
 from graftlab.registry import load_rooms
 
@@ -35,6 +36,8 @@ class Trained:
     """The folder of the base it was trained on, where that is known and there."""
     whole: Path | None = None
     """The folder of a whole model, trained in all its weights; `state` is empty then."""
+    stored: str = ""
+    """In how many bits its base was stored, such as `nf4`; '' where in none fewer."""
     on_base: TrainedModel | None = None
     """It and its base, as training loads them, where the base is known and there."""
 
@@ -82,6 +85,15 @@ class Trained:
         root = self.rank**0.5 if self.config.get("use_rslora") else self.rank
         return self.alpha / root
 
+    def notes(self) -> list[str]:
+        """What is to be known before it is put onto a base."""
+        if not self.stored:
+            return []
+        return [
+            f"it was trained on its base stored in {self.stored}, and makes up for that rounding: "
+            "on the full-precision weights it says something else"
+        ]
+
     def require_adapter(self, target: str) -> None:
         """Raise ModelError for a whole model."""
         if self.whole is not None:
@@ -128,7 +140,15 @@ def load(adapter: str, model: ModelSpec | None = None) -> Trained:
     state = source.tensors()
     kind = next((kind for kind in _KINDS if kind.recognises(state)), Trained)
     on_base, folder = _on_base(found, model)
-    return kind(source.path, state, config, folder, on_base=on_base)
+    stored = stored_as(source)
+    return kind(
+        source.path,
+        state,
+        config,
+        folder,
+        stored=stored.title if stored is not None else "",
+        on_base=on_base,
+    )
 
 
 def _on_base(found: Artifact, given: ModelSpec | None) -> tuple[TrainedModel | None, Path | None]:

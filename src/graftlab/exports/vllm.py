@@ -83,6 +83,11 @@ class VLLM(Target):
 
     def write(self, adapter: Trained, folder: Path) -> None:
         _require_name("the folder", folder.name)
+        if folder.name in self.adapters:
+            raise ConfigError(
+                f"target.adapters.{folder.name} is called as the first adapter is, which has the "
+                "folder's name: give another name."
+            )
         base = self._base(adapter)
         found = {name: served(one) for name, one in self._all(adapter).items()}
         for name, one in found.items():

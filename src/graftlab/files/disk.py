@@ -1,4 +1,4 @@
-"""A disk that refuses (full, over quota, read-only, not ours): told in a line, whoever noticed it.
+"""A disk that refuses (full, read-only, not ours, a name too long): told in a line, whoever saw it.
 
 Libraries wrap what the system says in errors of their own; it is looked for in what caused them.
 """
@@ -16,6 +16,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No room on the disk, none in the quota, none under the limit on the size of a file."""
 CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 """A disk that is mounted read-only, a folder of somebody else."""
+NO_NAME = (errno.ENAMETOOLONG, errno.ELOOP)
+"""A name that no file can have, links that go in a circle."""
 
 _SAID = re.compile(
     r"no space left on device|disk quota exceeded|file too large|read-only file system"
@@ -31,7 +33,7 @@ def disk_trouble(error: BaseException | None) -> str | None:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, OSError) and error.errno in (*FULL, *CLOSED):
+        if isinstance(error, OSError) and error.errno in (*FULL, *CLOSED, *NO_NAME):
             place = f"{error.filename}: " if error.filename else ""
             return f"{place}{error.strerror}"
         if not isinstance(error, GraftlabError) and _SAID.search(str(error)):

@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from graftlab.errors import ModelError, did_you_mean, require_choice
+from graftlab.errors import ConfigError, ModelError, require_choice
+from graftlab.models.quantization.base import Quantization
 from graftlab.models.randomness import silence_randomness
-from graftlab.registry import group
+from graftlab.registry import group, name_of
 
 if TYPE_CHECKING:
     import torch
@@ -37,9 +38,18 @@ class ModelSpec(ABC):
     attention: str = "auto"
     """How packed documents are kept apart: auto, segments, varlen or dense; own computes each by
     itself, in the model's own attention."""
+    quantization: Quantization = field(default_factory=Quantization)
+
+    quantises: ClassVar[bool] = False
+    """Whether its weights can be stored as codes."""
 
     def __post_init__(self) -> None:
         require_choice("model.attention", self.attention, ATTENTIONS)
+        if self.quantization.title and not self.quantises:
+            raise ConfigError(
+                f"quantization={name_of(self.quantization)} stores the weights of model=hf as "
+                f"codes, and not those of model={name_of(self)}: leave it out."
+            )
 
     @abstractmethod
     def check(self) -> None:
@@ -175,6 +185,7 @@ class Base(ABC):
         source: str,
         folder: Path,
         fingerprint: str,
+        stored_from: str | None = None,
         attention: str = "auto",
     ) -> None:
         self.model = model
@@ -182,6 +193,7 @@ class Base(ABC):
         self.source = source  # what its library loads it from: a hub id or an absolute folder
         self.folder = folder
         self.fingerprint = fingerprint
+        self.stored_from = stored_from or fingerprint  # that of its files, however they are stored
         self.adapter: AttachedAdapter | None = None
         self.lendings = 0  # how many jobs of this process it was lent to
         self.answers: dict[str, Any] = {}
@@ -283,14 +295,3 @@ class Base(ABC):
             self.adapter.detach()
         self.set_checkpointing(False)
         self.model.eval()
-
-
-def existing_folder(path: str) -> Path:
-    """The folder that `model.path` names, in full. Raises ModelError, with a name that is near."""
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        parent = folder.parent
-        siblings = [p.name for p in parent.iterdir() if p.is_dir()] if parent.is_dir() else []
-        hint = did_you_mean(folder.name, siblings)
-        raise ModelError(f"model.path={path}: there is no such folder.{hint}")
-    return folder.resolve()

@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from graftlab.errors import ModelError
 from graftlab.models.headers import weights_in_layers
+from graftlab.models.quantization.base import Codes, Quantization
 from graftlab.packing.attention import ATTENTION, OWN, register
 
 if TYPE_CHECKING:
@@ -23,7 +24,13 @@ NEEDED = ("hidden_size", "num_hidden_layers", "vocab_size")
 
 
 def from_pretrained(
-    folder: Path, *, dtype: torch.dtype, device: torch.device, trust_remote_code: bool, own: bool
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    trust_remote_code: bool,
+    own: bool,
+    quantization: Quantization,
 ) -> PreTrainedModel:
     """The model in `folder`, with packed attention, or with `own` in the one it has.
 
@@ -34,6 +41,11 @@ def from_pretrained(
         transformers_logging.disable_progress_bar()
     # On the CPU nothing is said: a device map would only add accelerate's hooks.
     place = {} if device.type == "cpu" else {"device_map": {"": device}}
+    stored = {}
+    if isinstance(quantization, Codes):
+        from graftlab.models.quantization.loading import CodesConfig
+
+        stored["quantization_config"] = CodesConfig(quantization, dtype)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -45,6 +57,7 @@ def from_pretrained(
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, with their names
             **place,
+            **stored,
         )
     except (ValueError, OSError, KeyError, ImportError, SafetensorError) as error:
         if isinstance(error, KeyError) and error.args == (ATTENTION,):
@@ -63,10 +76,10 @@ def from_pretrained(
             f"for and would do without: {', '.join(left_out[:3])}. Is config.json another model's?"
         )
     if other := sorted(report["mismatched_keys"]):
-        name, stored, wanted = other[0]
+        name, found, wanted = other[0]
         raise ModelError(
             f"{folder}: config.json asks for other shapes than the weights have, in {len(other)} "
-            f"tensors: {name} is {tuple(stored)}, not {tuple(wanted)}."
+            f"tensors: {name} is {tuple(found)}, not {tuple(wanted)}."
         )
     config = model.config.get_text_config()
     if unsaid := [name for name in NEEDED if not hasattr(config, name)]:

@@ -6,17 +6,17 @@ import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from graftlab.errors import ConfigError, GraftlabError, ModelError
 from graftlab.models.architecture import Architecture
-from graftlab.models.base import ModelSpec, existing_folder
+from graftlab.models.base import ModelSpec
 from graftlab.models.headers import (
     check_headers,
     check_vocabulary,
     refuse_quantised,
 )
-from graftlab.models.integrity import require_undamaged
+from graftlab.models.integrity import existing_folder, require_undamaged
 from graftlab.models.own_attention import own_attention
 from graftlab.models.stateful import stateful_layers
 from graftlab.models.trust import names_code, require_trust
@@ -56,6 +56,8 @@ class HFModel(ModelSpec):
     the command line alone, never from a file."""
     architecture: Architecture = field(default_factory=Architecture)
 
+    quantises: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         ModelSpec.__post_init__(self)
         both = self.path is not None and self.hub is not None
@@ -94,6 +96,10 @@ class HFModel(ModelSpec):
         return existing_folder(self.path)
 
     def fingerprint(self) -> str:
+        return self.quantization.fingerprint(self._of_files())
+
+    def _of_files(self) -> str:
+        """The fingerprint of its files, however they are stored in memory."""
         from graftlab.models.fingerprint import fingerprint
 
         return fingerprint(self.folder())
@@ -183,7 +189,12 @@ class HFModel(ModelSpec):
         require_undamaged(folder)
         own = self.own_attention() is not None
         model = from_pretrained(
-            folder, dtype=dtype, device=device, trust_remote_code=self.trust_remote_code, own=own
+            folder,
+            dtype=dtype,
+            device=device,
+            trust_remote_code=self.trust_remote_code,
+            own=own,
+            quantization=self.quantization,
         )
         base = HFBase(
             model,
@@ -191,6 +202,7 @@ class HFModel(ModelSpec):
             source=self.hub or str(folder),
             folder=folder,
             fingerprint=self.fingerprint(),
+            stored_from=self._of_files(),
             attention="own" if own else self.attention,
         )
         if not own and not base.stateful_layers:

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from graftlab.errors import ModelError
+from graftlab.errors import ModelError, did_you_mean
 from graftlab.files.checksums import CHECKSUMS, DamagedError, check_file, check_folder
 
 NOTES = ("card.md", "README.md")
 """For people, who may write into them."""
+
+
+def existing_folder(path: str) -> Path:
+    """The folder that `model.path` names, in full. Raises ModelError, with a name that is near."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        parent = folder.parent
+        siblings = [p.name for p in parent.iterdir() if p.is_dir()] if parent.is_dir() else []
+        hint = did_you_mean(folder.name, siblings)
+        raise ModelError(f"model.path={path}: there is no such folder.{hint}")
+    return folder.resolve()
 
 
 def require_undamaged(place: Path) -> None:

@@ -10,7 +10,7 @@ conversion): what was fused has no place in the files of its own.
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.models.weights import stored_tensors
 
@@ -31,10 +31,11 @@ def outline(spec: HFModel) -> HFBase:
 
     spec.check()
     folder = spec.folder()
-    trusted: dict[str, Any] = {"trust_remote_code": spec.trust_remote_code}
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, **trusted)
+    config = AutoConfig.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=spec.trust_remote_code
+    )
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, **trusted)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=spec.trust_remote_code)
     return HFBase(
         model, name=spec.name, source=str(folder), folder=folder, fingerprint=spec.fingerprint()
     )

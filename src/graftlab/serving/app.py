@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import re
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -43,6 +44,7 @@ LARGEST_BODY = 4 * 2**20
 """Bytes of a request."""
 BODY_SECONDS = 30.0
 """For a request to come in."""
+HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:@/\\\[\]]+)(?::\d+)?")
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -133,7 +135,7 @@ class Service:
         return answer
 
     def _admit(self, request: Request) -> None:
-        if self.hosts is not None and (request.url.hostname or "") not in self.hosts:
+        if self.hosts is not None and _called(request) not in self.hosts:
             raise RequestError("this server is asked under the name localhost alone.")
         if self.key is None:
             return
@@ -145,6 +147,14 @@ class Service:
                 status=401,
                 code="invalid_api_key",
             )
+
+
+def _called(request: Request) -> str:
+    """The name by which the server was asked; '' for one that is none, where Starlette's
+    `url.hostname` would be the address of this machine.
+    """
+    name = HOST.fullmatch(request.headers.get("host", ""))
+    return name[1].strip("[]").lower() if name else ""
 
 
 async def _body(request: Request) -> Any:

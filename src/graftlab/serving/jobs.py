@@ -171,7 +171,7 @@ def _checked(conversation: Conversation, model: ServedModel) -> Conversation:
         tools=conversation.tools,
     )
     if problems:
-        raise RequestError(f"{'; '.join(problems)}.", param="messages")
+        raise RequestError(f"{'; '.join(problems).rstrip('.')}.", param="messages")
     return replace(conversation, messages=with_system(conversation.messages, **model.system))
 
 

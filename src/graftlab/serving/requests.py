@@ -222,8 +222,12 @@ def _number(**bounds: float) -> Callable[[str, Any], float]:
     def read(key: str, value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             _refuse(key, "a number", value)
+        try:
+            number = float(value)
+        except OverflowError:
+            raise ConfigError(f"{key}={brief(value)} is out of range.") from None
         require_range(key, value, **bounds)
-        return float(value)
+        return number
 
     return read
 

@@ -62,8 +62,9 @@ def listen(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         bound = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise ConfigError(f"host={host} is no address here: {error.strerror}.") from error
+    except (OSError, UnicodeError) as error:  # a name that cannot be one in the DNS
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"host={host} is no address here: {reason}.") from error
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)

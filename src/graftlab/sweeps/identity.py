@@ -13,6 +13,7 @@ from typing import Any
 from graftlab import __version__
 from graftlab.data.prepared import PreparedData
 from graftlab.data.source import DataSpec
+from graftlab.registry import place_of
 from graftlab.tracking.identity import identity
 
 LONGEST = 60
@@ -45,10 +46,11 @@ def sweep_name(
     """
     plain = dict(config)
     for key in keys:
-        plain = _without(plain, key.split("."))
+        plain = _without(plain, place_of(key).split("."))
     if any(key.startswith("data.") for key in keys):
         plain = _without(plain, ["data", "key"])  # a hash of what the recipe is given
-    inside = {k: v for k, v in (typed or {}).items() if k.split(".")[0] in keys and "." in k}
+    starts = tuple(f"{place_of(key)}." for key in keys)
+    inside = {k: v for k, v in (typed or {}).items() if k.startswith(starts)}
     return f"{slug('-'.join(map(_short, sorted(keys))))}-{identity(plain | inside)[:8]}"
 
 

@@ -133,7 +133,7 @@ class Finish:
     def _save(self, target: Path, result: Result) -> None:
         """One adapter folder: its files, the tokenizer and template, run.yaml and card.md."""
         fit = self.fit
-        base = fit.module.policy.base
+        base, stored = fit.module.policy.base, fit.spec.model.quantization.title
         with building(target) as folder:
             fit.module.adapter.save(folder)
             self.data.tokenizer.save(folder)
@@ -141,6 +141,7 @@ class Finish:
             write_atomic(folder / "run.yaml", config)
             facts: dict[str, Any] = {
                 "base fingerprint": base.fingerprint,
+                **({"base stored in": stored} if stored else {}),
                 "training data": _named(self.data.train),
                 **({"validation data": _named(self.data.valid)} if self.data.valid else {}),
                 **_files(fit.spec.data),

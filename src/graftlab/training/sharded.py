@@ -1,7 +1,7 @@
-"""FSDP2 for a frozen base: its layers are sharded over the processes, the adapter is not.
+"""Several processes: DDP around a frozen base, and FSDP2, which shards it and not the adapter.
 
-Only the base is large. Each decoder layer is gathered for its forward and backward pass and freed
-again; the adapter's parameters stay whole on every process, so its optimizer and checkpoints are
+Only the base is large. FSDP2 gathers each decoder layer for its forward and backward pass and frees
+it again; the adapter's parameters stay whole on every process, so its optimizer and checkpoints are
 those of a single process, and its gradients are averaged once per optimizer step. Every process
 loads the base whole before it is sharded, so it must fit one device by itself.
 """
@@ -13,6 +13,22 @@ from typing import Any
 
 import torch
 from lightning.pytorch.strategies import DDPStrategy
+
+
+class ReplicatedBase(DDPStrategy):
+    """DDP that leaves codes alone: every process has read them from the same files."""
+
+    def configure_ddp(self) -> None:
+        """Keep quantised weights out of the first exchange, which would write to them."""
+        from torch.nn import parallel
+
+        from graftlab.models.quantization.weight import QuantizedWeight
+
+        wrapper: Any = parallel.DistributedDataParallel
+        module: Any = self.model
+        codes = [n for n, p in module.named_parameters() if isinstance(p, QuantizedWeight)]
+        wrapper._set_params_and_buffers_to_ignore_for_model(module, codes)
+        super().configure_ddp()
 
 
 class ShardedBase(DDPStrategy):

@@ -21,6 +21,7 @@ from graftlab.machine import Machine
 from graftlab.models.base import ModelSpec
 from graftlab.objectives.base import Objective
 from graftlab.packing.plan import Packing
+from graftlab.registry import name_of
 from graftlab.tracking.loggers import Loggers
 from graftlab.training.budget import Limits
 from graftlab.training.checkpoint import Checkpointing
@@ -87,6 +88,7 @@ class TrainSpec:
         require_range("max_minutes", self.max_minutes, above=0)
         require_date("date", self.date)
         require_choice("compile", self.compile, ("auto", "on", "off"))
+        self._check_quantization()
         self._check_objective()
         if self.lora.full and getattr(self.optimizer, "lora_plus_ratio", None) is not None:
             raise ConfigError(
@@ -97,6 +99,22 @@ class TrainSpec:
             raise ConfigError(
                 "trainer=fsdp2 shards a frozen base, and lora=none trains all of it: use "
                 "trainer=ddp, whose processes each hold the whole model."
+            )
+
+    def _check_quantization(self) -> None:
+        """Codes are frozen, and torch cannot cut them into shards."""
+        if not self.model.quantization.title:
+            return
+        asked = f"quantization={name_of(self.model.quantization)}"
+        if self.lora.full:
+            raise ConfigError(
+                f"{asked} stores the base as codes, which are not trained, and lora=none trains "
+                "every weight: train an adapter, or leave the quantization out."
+            )
+        if self.trainer.strategy == "fsdp2":
+            raise ConfigError(
+                f"trainer=fsdp2 shards weights, and {asked} stores codes, which are not cut up: "
+                "use trainer=ddp, whose processes each hold the whole base."
             )
 
     def _check_objective(self) -> None:

@@ -14,9 +14,10 @@ from graftlab.errors import ConfigError, GraftlabError, Interrupted, Paused
 from graftlab.files.disk import disk_errors_explained
 from graftlab.files.writing import write_atomic
 from graftlab.plugins import raised_in
-from graftlab.process import prepare_process
+from graftlab.process import import_for_good, prepare_process
 from graftlab.recipes.dataset import ensure_dataset
 from graftlab.registry import dump
+from graftlab.terminal import is_ours
 from graftlab.tracking.folder import RunFolder, time_limit
 from graftlab.tracking.result import Result
 from graftlab.training.auto import resolve_auto, resolve_auto_now
@@ -89,6 +90,8 @@ def _train(spec: TrainSpec, folder: RunFolder, observer: Observer | None) -> Res
         launch(spec, folder, observer)
         return Result.read(folder.path / "result.json")
 
+    if is_ours():
+        import_for_good("graftlab.training.run")
     from graftlab.training.run import execute
 
     return execute(spec, folder, observer)

@@ -76,11 +76,10 @@ class TrainerSpec:
         so a checkpoint taken on an epoch's last step resumes like any other.
         """
         import lightning
-        from lightning.pytorch.strategies import DDPStrategy
 
-        from graftlab.training.sharded import ShardedBase
+        from graftlab.training.sharded import ReplicatedBase, ShardedBase
 
-        several = {"ddp": DDPStrategy, "fsdp2": ShardedBase}
+        several = {"ddp": ReplicatedBase, "fsdp2": ShardedBase}
         strategy: Any = several[self.strategy]() if self.strategy in several else "auto"
         # Autocast is the module's own, the same in training, validation and the probe; only fp16
         # needs Lightning's plugin, for the loss scaler.

@@ -49,7 +49,7 @@ class ExportSpec:
             if self.adapter is not None or self.target is not None:
                 raise ConfigError("verify=PATH writes nothing: leave adapter and target out.")
             return
-        if self.name is not None and Path(self.name).name != self.name:
+        if self.name is not None and not _is_plain(self.name):
             raise ConfigError(f"name={self.name} is a path: out=DIR says where the export goes.")
         if self.adapter is None or self.out is None or self.target is None:
             raise ConfigError(
@@ -70,6 +70,10 @@ class ExportSpec:
             raise ConfigError(f"verify={self.verify}: there is no such file or folder.")
 
 
+def _is_plain(name: str) -> bool:
+    return name not in ("", "..") and Path(name).name == name
+
+
 def run(spec: ExportSpec) -> Exported | None:
     """Check that the adapter fits, write the export, read it back, and say what it is.
 
@@ -79,11 +83,11 @@ def run(spec: ExportSpec) -> Exported | None:
         _verify(Path(spec.verify or "").expanduser())
         return None
     from graftlab.console import say
-    from graftlab.exports.folder import require_free
+    from graftlab.exports.folder import place_of, require_free
     from graftlab.files.locks import hold_beside
 
-    target, out = spec.target, Path(spec.out or "").expanduser()
-    place = out / f"{spec.name}{target.suffix}" if spec.name else out
+    target = spec.target
+    place = place_of(spec.out or "", spec.name, target.suffix)
     with hold_beside(place, tell=say):
         require_free(place, overwrite=spec.overwrite)
         exported = _export(spec, target, place)
@@ -96,16 +100,18 @@ def run(spec: ExportSpec) -> Exported | None:
 
 def _export(spec: ExportSpec, target: Target, place: Path) -> Exported:
     from graftlab.console import say
+    from graftlab.exports.folder import require_apart
     from graftlab.exports.source import load
     from graftlab.files.building import building
     from graftlab.files.ownership import writing_to
 
     adapter = load(spec.adapter or "", spec.model)
+    require_apart(place, (adapter.path, adapter.base))
     ranks = ", ".join(map(str, adapter.ranks))
     rank = f"ranks {ranks}" if len(adapter.ranks) > 1 else f"rank {ranks}"
     kind = f"{len(adapter.state)} tensors, {rank}" if adapter.state else "a whole model"
     say(f"{adapter.path}: {kind}")
-    notes = target.check(adapter)
+    notes = [*adapter.notes(), *target.check(adapter)]
     with writing_to(str(place)), building(place, keeps=False) as folder:
         say(f"writing {place}")
         target.write(adapter, folder)

@@ -69,6 +69,8 @@ class SampleSpec:
     generation: Generation = field(default_factory=Generation)
     device: str = "auto"
     """auto, cpu, cuda or mps."""
+    force: bool = False
+    """Put the adapter on its own base in another quantization than it was trained on."""
 
     def __post_init__(self) -> None:
         require_range("scale", self.scale, least=0)
@@ -120,7 +122,7 @@ def run(spec: SampleSpec) -> list[Answer]:
     dtypes = precision.base_dtype, precision.adapter_dtype
     given = []
     with _jsonl(spec.out) as write, acquire(trained.model, dtype=dtypes[0], device=device) as base:
-        adapter = load_trained(base, trained, dtype=dtypes[1])
+        adapter = load_trained(base, trained, dtype=dtypes[1], force=spec.force)
         who = f"{base.name} with {spec.adapter}" if adapter else base.name
         say(f"{who}, {precision.name} on {device.type}")
         draft = load_draft(

@@ -84,5 +84,6 @@ def run(spec: ServeSpec) -> None:
             hosts = LOOPBACK_NAMES | {spec.host} if is_loopback(spec.host) else None
             service = Service(engine, models, spec.generation, key=key, hosts=hosts)
             say(f"{base.name}, {precision.name} on {device.type}, as: {', '.join(models)}")
+            bound.listen()  # whoever reads the next line may ask at once
             say(f"{url_of(bound)}; Ctrl-C ends it")
             serve(service, bound)

@@ -30,10 +30,10 @@ def load_model(
 
     register()
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with torch.device(device), init_empty_weights(include_buffers=False):
             model: Any = AutoModelForCausalLM.from_config(
-                config, dtype=dtype, attn_implementation=ATTENTION
+                config, dtype=dtype, attn_implementation=ATTENTION, trust_remote_code=False
             )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{file.path}: its metadata makes no model: {error}") from error

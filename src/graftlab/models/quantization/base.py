@@ -1,0 +1,78 @@
+"""How a frozen base is stored: `quantization=none|nf4|int8`, the keys under `model.quantization`.
+
+    weight file  --quantise-->  codes and scales  --widen, in each product-->  values, then dropped
+
+Every matrix of the decoder layers is stored as codes; embeddings, norms and biases stay as the
+precision says, and so does the head unless `head` is given. What a product computes with are the
+widened values, so they are the base that an adapter is trained on: another storage of the same
+files is another base, with a fingerprint of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from graftlab.registry import choice, group
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from graftlab.models.quantization.weight import QuantizedWeight
+
+
+@choice("none")
+@group("quantization", place="model.quantization")
+@dataclass(kw_only=True, slots=True)
+class Quantization:
+    """`quantization=none`: every weight in the dtype that the precision says. Base of the choices,
+    as OmegaConf replaces a default by what inherits it alone.
+    """
+
+    least_parameters: ClassVar[int] = 0
+    """How large a base had better be to be stored so."""
+    caution: ClassVar[str] = ""
+    """What becomes of a smaller one."""
+
+    @property
+    def title(self) -> str:
+        """For people, such as `nf4, double`; '' where weights are stored as they are."""
+        return ""
+
+    def fingerprint(self, source: str) -> str:
+        """The fingerprint of a base stored so, from that of its files."""
+        return source
+
+
+@dataclass(kw_only=True, slots=True)
+class Codes(Quantization, ABC):
+    """What choices share that store codes."""
+
+    head: bool = False
+    """Store the output head as codes too, where it is not the embedding itself."""
+    cache: bool = False
+    """Keep the quantised base in the cache on disk: the next start reads that, and no other file of
+    weights."""
+
+    @abstractmethod
+    def quantise(self, weight: Tensor, dtype: torch.dtype) -> QuantizedWeight:
+        """The weight (out, in), fp32, as codes that are widened to `dtype`.
+
+        Equal weights give equal codes on every device.
+        """
+
+    @abstractmethod
+    def num_bytes(self, out: int, into: int) -> float:
+        """What a weight (out, in) takes, its scales included."""
+
+    def fingerprint(self, source: str) -> str:
+        """A hash of the files' fingerprint and of all that decides the codes.
+
+        The codes are a function of these two, so it stands for the widened values, without any of
+        them being computed.
+        """
+        said = f"{source} {self.title}{', head' if self.head else ''}"
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
