@@ -18,10 +18,11 @@ from graftlab.models.headers import (
     weights_in_layers,
 )
 from graftlab.models.integrity import existing_folder, require_undamaged
-from graftlab.models.quantization.base import Codes
+from graftlab.models.quantization.base import Codes, Quantization
+from graftlab.models.quantization.counting import require_dense
 from graftlab.models.stateful import stateful_layers
 from graftlab.models.trust import names_code, require_trust
-from graftlab.models.weights import read_json, weight_files
+from graftlab.models.weights import read_json, stored_tensors, weight_files
 from graftlab.registry import choice
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class HFModel(ModelSpec):
 
     def check(self) -> None:
         if self.hub is None:
-            check_folder(self.folder())
+            check_folder(self.folder(), self.quantization)
             require_trust(self.folder(), self)
 
     @property
@@ -169,7 +170,7 @@ class HFModel(ModelSpec):
         from graftlab.models.hf_base import HFBase
 
         folder = self.folder()
-        check_folder(folder)
+        check_folder(folder, self.quantization)
         require_trust(folder, self)
         require_undamaged(folder)
         model = _from_pretrained(self, folder, dtype=dtype, device=device)
@@ -200,8 +201,8 @@ def _hub_layers(hub: str, revision: str | None, trusted: bool) -> tuple[str, ...
     return tuple(_layers_of(HFModel(hub=hub, revision=revision, trust_remote_code=trusted)))
 
 
-def check_folder(folder: Path) -> None:
-    """Whether `folder` holds a text model that can be trained; reads headers only.
+def check_folder(folder: Path, quantization: Quantization) -> None:
+    """Whether `folder` holds a text model that can be trained, and stored so; reads headers only.
 
     Raises ModelError.
     """
@@ -216,6 +217,7 @@ def check_folder(folder: Path) -> None:
             "Use the text-only checkpoint of the same family."
         )
     check_headers(folder, config)
+    require_dense(str(folder), stored_tensors(folder), quantization)
 
 
 def _from_pretrained(
@@ -236,7 +238,7 @@ def _from_pretrained(
     if isinstance(spec.quantization, Codes):
         from graftlab.models.quantization.loading import CodesConfig
 
-        stored["quantization_config"] = CodesConfig(spec.quantization, dtype)
+        stored["quantization_config"] = CodesConfig(spec.quantization, dtype, device)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
