@@ -6,6 +6,7 @@ import gc
 import json
 import shutil
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from graftlab.models.hf import HFModel
 from graftlab.models.hf_base import HFBase
 from graftlab.models.quantization.base import Codes, Quantization
 from graftlab.models.quantization.int8 import Int8
+from graftlab.models.quantization.int8_rows import Int8Rows
 from graftlab.models.quantization.nf4 import NF4
 from graftlab.models.quantization.weight import QuantizedWeight
 from miniatures import flat_batch, miniature
@@ -58,24 +60,23 @@ def test_every_matrix_of_the_layers_becomes_codes(choice: Codes, qwen2_folder: P
     assert not any(parameter.requires_grad for parameter in base.model.parameters())
 
 
+@each_choice
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_codes_are_of_what_the_files_hold(dtype: torch.dtype, qwen2_folder: Path) -> None:
+def test_codes_are_of_what_the_files_hold(
+    choice: Codes, dtype: torch.dtype, qwen2_folder: Path
+) -> None:
     """Rounded to 16 bits first, some values would fall to a neighbouring code."""
-    wide, narrow = load(qwen2_folder, Int8()), load(qwen2_folder, Int8(), dtype)
+    wide, narrow = load(qwen2_folder, choice), load(qwen2_folder, choice, dtype)
     assert narrow.dtype == dtype
     assert narrow.fingerprint == wide.fingerprint
     for name, weight in codes_of(narrow).items():
         assert weight.dtype == dtype
-        assert torch.equal(weight.parts[0], codes_of(wide)[name].parts[0])
-    rounded = Int8().quantise(
-        load_file(qwen2_folder / "model.safetensors")["model.layers.0.mlp.up_proj.weight"]
-        .to(dtype)
-        .float(),
-        dtype,
-    )
-    assert not torch.equal(
-        rounded.parts[0], codes_of(wide)["model.layers.0.mlp.up_proj.weight"].parts[0]
-    )
+        for ours, theirs in zip(weight.parts, codes_of(wide)[name].parts, strict=True):
+            assert ours.dtype == theirs.dtype
+            assert torch.equal(ours, theirs)
+    name = "model.layers.0.mlp.up_proj.weight"
+    rounded = load_file(qwen2_folder / "model.safetensors")[name].to(dtype).float()
+    assert not torch.equal(choice.quantise(rounded, dtype).parts[0], codes_of(wide)[name].parts[0])
 
 
 @each_choice
@@ -93,16 +94,16 @@ def test_it_computes_with_the_widened_weights(choice: Codes, qwen2_folder: Path)
 def test_one_wide_weight_at_a_time(qwen2_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[weakref.ref[Tensor]] = []
     most = 0
-    quantise = Int8.quantise
+    encode = Int8Rows.encode
 
-    def counted(self: Int8, weight: Tensor, dtype: torch.dtype) -> QuantizedWeight:
+    def counted(self: Int8Rows, weight: Tensor, parts: Sequence[Tensor]) -> None:
         nonlocal most
         gc.collect()
         read.append(weakref.ref(weight))
         most = max(most, sum(alive() is not None for alive in read))
-        return quantise(self, weight, dtype)
+        encode(self, weight, parts)
 
-    monkeypatch.setattr(Int8, "quantise", counted)
+    monkeypatch.setattr(Int8Rows, "encode", counted)
     load(qwen2_folder, Int8())
     assert len(read) == 14
     assert most == 1
@@ -162,3 +163,37 @@ def test_the_name_of_a_fingerprint_needs_no_weights(qwen2_folder: Path, tmp_path
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(config | {"rope_theta": 500.0}))
     assert spec.fingerprint() != HFModel(path=str(other), quantization=NF4()).fingerprint()
+
+
+def test_mixtures_of_experts_are_refused_before_they_are_read(
+    qwen2_folder: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(qwen2_folder, tmp_path / "mixture"))
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.0.mlp.experts.0.up_proj.weight"] = torch.zeros(4, 4)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    HFModel(path=str(folder)).check()
+    with pytest.raises(ModelError, match=r"mixture of experts .* quantization=int8"):
+        HFModel(path=str(folder), quantization=Int8()).check()
+
+
+@each_choice
+def test_a_matrix_that_lies_the_other_way(choice: Codes, tmp_path: Path) -> None:
+    """GPT-2 multiplies with (in, out); blocks and rows are still of the outputs."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from graftlab.models.quantization.loading import CodesConfig
+
+    torch.manual_seed(0)
+    config = GPT2Config(n_embd=64, n_layer=2, n_head=4, vocab_size=100, n_positions=32)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    asked = CodesConfig(choice, torch.float32, CPU)
+    model: Any = GPT2LMHeadModel.from_pretrained(tmp_path, quantization_config=asked)
+    plain: Any = GPT2LMHeadModel.from_pretrained(tmp_path)
+    stored, weight = (each.transformer.h[1].mlp.c_fc.weight.data for each in (model, plain))
+    assert isinstance(stored, QuantizedWeight)
+    assert stored.shape == weight.shape == (64, 256)
+    assert torch.equal(stored.wide(), choice.quantise(weight.T, torch.float32).wide().T)
+    ids = torch.arange(5)[None]
+    assert model(ids).logits.isfinite().all()
+    assert (model(ids).logits - plain(ids).logits).abs().max() < 0.5

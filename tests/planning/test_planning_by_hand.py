@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 
 from graftlab.machine import Machine, Rates
+from graftlab.models.quantization.int8 import Int8
+from graftlab.models.quantization.nf4 import NF4
 from graftlab.planning.memory import Settings, estimate_memory, kept_per_token, logit_bytes
-from graftlab.planning.timing import ComputeWork, bill, rate, work
+from graftlab.planning.timing import WIDEN_SECONDS, ComputeWork, bill, rate, work
 from graftlab.planning.workload import guess_documents
 from graftlab.types import Conversation, Message
 from plan_figures import GIB, GPU, MIB, SHAPE, a_load
@@ -107,8 +109,40 @@ def test_a_student_by_hand() -> None:
     found = estimate_memory(student, a_load(), Settings(precision="bf16-mixed", sharded=2))
     assert (found.base, found.adapter, found.gradients) == (20e6, 40e6, 40e6)
     assert (found.optimizer, found.teacher) == (80e6, 140e6)
-    quantised = estimate_memory(SHAPE, a_load(), Settings(precision="bf16", stored=0.5))
-    assert quantised.base == 5_000_000
+
+
+def test_a_base_of_codes_by_hand() -> None:
+    """Two matrices of 6 million weights become codes; 4 million weights stay in 16 bits."""
+    shape = replace(SHAPE, matrices=((2000, 1000), (1000, 4000)), head=(1000, 1000))
+    plain = estimate_memory(shape, a_load(), Settings(precision="bf16-mixed"))
+    blocks = 6_000_000 / 64
+    for codes, stored in (
+        (Int8(), 6_000_000 + 4 * 3000),
+        (NF4(), 3_000_000 + 4 * blocks),
+        (NF4(double=True), 3_000_000 + blocks + 4 * blocks / 256),
+    ):
+        settings = Settings(precision="bf16-mixed", quantization=codes)
+        found = estimate_memory(shape, a_load(), settings)
+        assert found.base == pytest.approx(8_000_000 + stored)
+        assert found.working == plain.working + 8_000_000, "the larger one, widened"
+        assert found.teacher == plain.teacher
+    headed = Settings(precision="bf16-mixed", quantization=Int8(head=True))
+    assert estimate_memory(shape, a_load(), headed).base == 6_000_000 + 7_000_000 + 4 * 4000
+
+
+def test_widening_takes_its_time() -> None:
+    shape = replace(SHAPE, matrices=((2000, 1000),), head=None)
+    plain = work(shape, a_load(), checkpointing=False)
+    codes = work(shape, a_load(), checkpointing=False, codes=NF4())
+    again = work(shape, a_load(), checkpointing=True, codes=NF4())
+    assert (plain.widened, codes.widened, again.widened) == (0, 4_000_000, 6_000_000)
+    machine = Machine(kind="cpu", peak=Rates(fp32=1.0))
+    slow, fast = (
+        bill(each, a_load(), machine, flops=1e11, dtype="fp32") for each in (codes, plain)
+    )
+    passes = a_load().tokens_per_step / a_load().mean_batch_tokens
+    more = slow.seconds_per_step - fast.seconds_per_step
+    assert more == pytest.approx(passes * 4_000_000 * WIDEN_SECONDS["cpu"])
 
 
 def test_a_processor_s_overhead_by_hand() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from graftlab.models.quantization.int8 import Int8
 from graftlab.planning.changes import Knobs, changes, together
 from graftlab.planning.memory import (
     CHUNK_ELEMENTS,
@@ -144,11 +145,11 @@ def test_changes_come_cheapest_first_and_fit(knobs, make_shape, make_load) -> No
 
     now = total(knobs)
     found = changes(knobs, total, now * 0.9)
-    assert [change.words.split("=")[0].split(" in ")[0] for change in found] == [
+    assert [change.words.split("=")[0] for change in found] == [
         "batch_size",
         "model.gradient_checkpointing",
         "precision",
-        "a base",
+        "quantization",
         "lora.rank",
         "packing.max_length",
     ]
@@ -156,14 +157,21 @@ def test_changes_come_cheapest_first_and_fit(knobs, make_shape, make_load) -> No
     assert all(change.total < now for change in found)
     assert all(change.fits == (change.total <= now * 0.9) for change in found)
     assert not any(change.fits for change in changes(knobs, total, 1.0))
-    assert [change.words for change in found if not change.built] == [found[3].words]
-    all_at_once = together(knobs, total, now * 0.9)
-    assert all_at_once is not None
+    assert found[3].words == "quantization=nf4 quantization.double=true"
+    (all_at_once,) = together(knobs, total, now * 0.9)
     assert all_at_once.total < min(change.total for change in found[:3])
+    assert "quantization" not in all_at_once.words
+    _, with_codes = together(knobs, total, 1.0)
+    assert with_codes.words == f"{all_at_once.words} {found[3].words}"
+    assert with_codes.total < all_at_once.total
 
 
 def test_nothing_to_turn(make_shape, make_load) -> None:
     least = Knobs(1, 1, 8, 512, Settings(precision="bf16", checkpointing=True))
     words = [change.words for change in changes(least, lambda _: 2.0, 1.0)]
-    assert words == ["a base in 4 bit"]
-    assert together(least, lambda _: 2.0, 1.0) is None
+    assert words == ["quantization=nf4 quantization.double=true"]
+    for kept in ({"quantises": False}, {"quantization": Int8()}):
+        done = replace(least, settings=replace(least.settings, **kept))
+        assert changes(done, lambda _: 2.0, 1.0) == []
+    assert changes(replace(least, rank=0), lambda _: 2.0, 1.0) == []  # all weights are trained
+    assert together(least, lambda _: 2.0, 1.0) == []

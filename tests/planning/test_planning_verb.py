@@ -97,7 +97,7 @@ def test_a_hub_model_that_is_not_here_is_counted_as_published(door: Door) -> Non
     assert "14.77B parameters (published architecture)" in out
     assert "estimated from letters" in out
     assert "does NOT fit" in out
-    assert "a base in 4 bit" in out
+    assert "quantization=nf4" in out
     assert re.search(r"As it is, it fits on (h100|a100-80gb|h200) \(\d", out)
     assert "Nothing is packed" in out
 
@@ -269,5 +269,5 @@ def test_rows_too_short_for_every_document_are_no_way_out(door: Door) -> None:
     code, out, err = door("plan", "experiment=hafs-coder", *profile, "machine=rtx-4070-ti-super")
     assert code == 0, err
     assert "does NOT fit" in out
-    assert "a base in 4 bit" in out
+    assert "quantization=nf4" in out
     assert "packing.max_length=512" not in out

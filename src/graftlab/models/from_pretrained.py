@@ -45,7 +45,7 @@ def from_pretrained(
     if isinstance(quantization, Codes):
         from graftlab.models.quantization.loading import CodesConfig
 
-        stored["quantization_config"] = CodesConfig(quantization, dtype)
+        stored["quantization_config"] = CodesConfig(quantization, dtype, device)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,

@@ -18,9 +18,11 @@ from graftlab.models.headers import (
 )
 from graftlab.models.integrity import existing_folder, require_undamaged
 from graftlab.models.own_attention import own_attention
+from graftlab.models.quantization.base import Quantization
+from graftlab.models.quantization.counting import require_dense
 from graftlab.models.stateful import stateful_layers
 from graftlab.models.trust import names_code, require_trust
-from graftlab.models.weights import read_json, weight_files
+from graftlab.models.weights import read_json, stored_tensors, weight_files
 from graftlab.registry import choice
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ class HFModel(ModelSpec):
 
     def check(self) -> None:
         if self.hub is None:
-            check_folder(self.folder())
+            check_folder(self.folder(), self.quantization)
             require_trust(self.folder(), self)
 
     @property
@@ -184,7 +186,7 @@ class HFModel(ModelSpec):
         from graftlab.models.hf_base import HFBase
 
         folder = self.folder()
-        check_folder(folder)
+        check_folder(folder, self.quantization)
         require_trust(folder, self)
         require_undamaged(folder)
         own = self.own_attention() is not None
@@ -231,8 +233,8 @@ def _hub_facts(hub: str, revision: str | None, trusted: bool) -> Facts:
     return _facts_of(HFModel(hub=hub, revision=revision, trust_remote_code=trusted))
 
 
-def check_folder(folder: Path) -> None:
-    """Whether `folder` holds a text model that can be trained; reads headers only.
+def check_folder(folder: Path, quantization: Quantization) -> None:
+    """Whether `folder` holds a text model that can be trained, and stored so; reads headers only.
 
     Raises ModelError.
     """
@@ -252,6 +254,7 @@ def check_folder(folder: Path) -> None:
             "Use the text-only checkpoint of the same family."
         )
     check_headers(folder, config)
+    require_dense(str(folder), stored_tensors(folder), quantization)
 
 
 def _download(hub: str, revision: str | None, *, files: list[str] = HUB_FILES) -> Path:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from graftlab.planning.memory import QUANTISED, Settings
+from graftlab.adapters.origin import in_words
+from graftlab.models.quantization.int8 import Int8
+from graftlab.models.quantization.nf4 import NF4
+from graftlab.planning.memory import Settings
 
 LEAST_RANK = 8
 
@@ -30,7 +33,6 @@ class Change:
     price: str
     total: float
     fits: bool
-    built: bool = True  # whether graftlab can do it yet
 
 
 def changes(knobs: Knobs, total: Callable[[Knobs], float], limit: float) -> list[Change]:
@@ -41,18 +43,34 @@ def changes(knobs: Knobs, total: Callable[[Knobs], float], limit: float) -> list
     """
     found = []
     for kind in (_batches, _checkpointing, _precision, _quantised, _ranks, _rows):
-        built = kind is not _quantised
-        tried = [Change(w, p, t := total(k), t <= limit, built) for w, p, k in kind(knobs)]
+        tried = [Change(w, p, t := total(k), t <= limit) for w, p, k in kind(knobs)]
         tried = [change for change in tried if change.total < math.inf]
         if tried:
             found.append(next((change for change in tried if change.fits), tried[-1]))
     return found
 
 
-def together(knobs: Knobs, total: Callable[[Knobs], float], limit: float) -> Change | None:
-    """Batch, checkpointing and precision at once: all that changes no update to speak of."""
+def together(knobs: Knobs, total: Callable[[Knobs], float], limit: float) -> list[Change]:
+    """Batch, checkpointing and precision at once, all that changes no update to speak of; where
+    that is too much still, with a base of four bits.
+    """
+    lossless = (_batches, _checkpointing, _precision)
+    first = _strongest(lossless, knobs, total, limit)
+    if first is not None and first.fits:
+        return [first]
+    second = _strongest((*lossless, _quantised), knobs, total, limit)
+    return [change for change in (first, second) if change is not None]
+
+
+def _strongest(
+    kinds: Sequence[Callable[[Knobs], Iterator[Option]]],
+    knobs: Knobs,
+    total: Callable[[Knobs], float],
+    limit: float,
+) -> Change | None:
+    """The last option of each kind, one upon the other; None where there is only one."""
     words = []
-    for kind in (_batches, _checkpointing, _precision):
+    for kind in kinds:
         options = list(kind(knobs))
         if options:
             word, _, knobs = options[-1]
@@ -97,12 +115,15 @@ def _precision(knobs: Knobs) -> Iterator[Option]:
 
 
 def _quantised(knobs: Knobs) -> Iterator[Option]:
-    for name, size in QUANTISED.items():
-        yield (
-            f"a base in {name.replace('-', ' ')}",
-            "slightly worse, slower steps; not built into graftlab yet",
-            replace(knobs, settings=replace(knobs.settings, stored=size)),
-        )
+    if not knobs.settings.quantises or not knobs.rank or knobs.settings.quantization.title:
+        return
+    for choice, price in (
+        (Int8(), "next to no loss"),
+        (NF4(), "rounds the base: for more than about a billion parameters"),
+        (NF4(double=True), "as nf4, with the scales in 8 bits too"),
+    ):
+        settings = replace(knobs.settings, quantization=choice)
+        yield in_words(choice), price, replace(knobs, settings=settings)
 
 
 def _ranks(knobs: Knobs) -> Iterator[Option]:

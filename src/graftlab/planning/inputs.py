@@ -13,6 +13,7 @@ from graftlab.adapters.renamed import names_taken_for_experts
 from graftlab.adapters.targets import adapted_modules, modules_in, targets_in
 from graftlab.data.takes import require_kinds
 from graftlab.models.metadata import ModelMetadata
+from graftlab.models.quantization.counting import require_dense
 from graftlab.planning.shape import Adapted, Shape, measure
 from graftlab.planning.workload import Documents, guess_documents
 from graftlab.recipes.dataset import ensure_dataset
@@ -26,7 +27,8 @@ SEGMENTS = {"answers": 1, "pairs": 3, "labels": 1}
 
 
 def shape_of(base: ModelMetadata, spec: TrainSpec, rank: int) -> Shape:
-    """Counts of the base with the configured adapter at `rank`. Raises ConfigError."""
+    """Counts of the base with the configured adapter at `rank`. Raises GraftlabError."""
+    require_dense(base.name, base.tensors, spec.model.quantization)
     tied = bool(base.config.get("tie_word_embeddings")) or "lm_head.weight" not in base.tensors
     modules = modules_in(base.tensors, tied=tied, taken=names_taken_for_experts(base.config))
     names = adapted_modules(modules, targets_in(modules, spec.lora))

@@ -1,11 +1,12 @@
 """Peak memory of training, by term, for the step this house takes.
 
-    base        frozen weights in their stored dtype
+    base        frozen weights in their stored dtype, or as codes with their scales
     adapter     trained weights             gradients   as many, kept between micro-batches
     optimizer   Adam's two moments in fp32 (and bf16's lower halves)
     activations what the forward pass keeps for the backward pass of the largest micro-batch
     logits      one chunk at labelled positions, with its softmax and gradient
-    working     temporaries of one layer's backward pass, beyond those of the logits
+    working     temporaries of one layer's backward pass, beyond those of the logits; of a base
+                of codes one widened weight besides
     overhead    what a process has before its first step, and what its allocator loses
     teacher     frozen weights of the model that a student learns from, where there is one
 
@@ -25,9 +26,10 @@ every lora_A keep a bf16 copy of its own; without it they share their input.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from graftlab.machine import GIB
+from graftlab.models.quantization.base import Codes, Quantization
 from graftlab.planning.shape import Shape
 from graftlab.planning.workload import Workload
 from graftlab.process import KEPT_KERNELS
@@ -56,8 +58,6 @@ fitted with hidden sizes of 256 to 896 (`benchmarks/plan_fit.py`)."""
 
 STORED = {"fp32": 4.0, "bf16-mixed": 2.0, "bf16": 2.0, "fp16-mixed": 2.0}
 TRAINED = {"fp32": 4.0, "bf16-mixed": 4.0, "bf16": 2.0, "fp16-mixed": 4.0}
-QUANTISED = {"8-bit": 1.06, "4-bit": 0.56}
-"""Bytes a weight of a quantised base takes with its scales (arXiv 2110.02861, 2305.14314)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +77,10 @@ class Settings:
     kind: str = "cpu"
     upcast: bool = False
     """16-bit products are computed in fp32: a processor without units for them."""
-    stored: float | None = None
-    """Bytes a stored base weight takes; None for what the precision says."""
+    quantization: Quantization = field(default_factory=Quantization)
+    """How the base is stored."""
+    quantises: bool = True
+    """Whether it could be stored otherwise."""
 
     @property
     def wide(self) -> int:
@@ -111,7 +113,7 @@ class Memory:
 
     def terms(self) -> dict[str, float]:
         """Term -> bytes, in the order they are explained in; without a teacher, none is named."""
-        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        found = {term.name: getattr(self, term.name) for term in fields(self)}
         if not self.teacher:
             del found["teacher"]
         return found
@@ -120,22 +122,45 @@ class Memory:
 def estimate_memory(shape: Shape, load: Workload, settings: Settings) -> Memory:
     """The memory of one process at its largest micro-batch."""
     trained = TRAINED[settings.precision]
-    frozen = settings.stored or STORED[settings.precision]
-    stored = trained if shape.whole else frozen
     logits = logit_bytes(load.batch_labels, shape.vocab, settings)
     layer = working_bytes(shape, load.batch_tokens, settings)
     parts = {
-        "base": shape.parameters * stored / settings.sharded,
+        "base": base_bytes(shape, settings) / settings.sharded,
         "adapter": shape.trainable * trained,
         "gradients": shape.trainable * trained,
         "optimizer": shape.trainable * settings.optimizer_bytes,
         "activations": load.batch_tokens * kept_per_token(shape, settings),
         "logits": logits,
-        "working": max(0.0, layer - logits),
-        "teacher": shape.teacher * frozen,
+        "working": max(0.0, layer - logits) + widened_bytes(shape, settings),
+        "teacher": shape.teacher * STORED[settings.precision],
     }
     moving = sum(parts[name] for name in ("activations", "logits", "working"))
     return Memory(**parts, overhead=overhead_bytes(moving, shape, load, settings))
+
+
+def base_bytes(shape: Shape, settings: Settings) -> float:
+    """Every weight of the base, as it is stored."""
+    each = (TRAINED if shape.whole else STORED)[settings.precision]
+    codes = settings.quantization
+    if not isinstance(codes, Codes):
+        return shape.parameters * each
+    matrices = coded(shape, codes)
+    rest = shape.parameters - sum(out * into for out, into in matrices)
+    return rest * each + sum(codes.num_bytes(out, into) for out, into in matrices)
+
+
+def widened_bytes(shape: Shape, settings: Settings) -> float:
+    """The largest weight of codes as it is multiplied with."""
+    codes = settings.quantization
+    if not isinstance(codes, Codes):
+        return 0.0
+    return STORED[settings.precision] * max((o * i for o, i in coded(shape, codes)), default=0)
+
+
+def coded(shape: Shape, codes: Codes) -> list[tuple[int, int]]:
+    """(out, in) of every weight that is stored as codes."""
+    head = [shape.head] if codes.head and shape.head is not None else []
+    return [*shape.matrices, *head]
 
 
 def overhead_bytes(moving: float, shape: Shape, load: Workload, settings: Settings) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from graftlab.errors import DataError
 from graftlab.machine import Machine
+from graftlab.models.quantization.base import Codes
 from graftlab.planning.advice import Advice
 from graftlab.planning.changes import Change, Knobs, changes, together
 from graftlab.planning.memory import Memory, estimate_memory
@@ -128,11 +129,9 @@ def _changes(question: Question, limit: float) -> list[Change]:
             return math.inf
 
     single = changes(question.knobs, total, limit)
-    # A change that is not built yet helps nobody today.
-    if any(change.fits and change.built for change in single):
+    if any(change.fits for change in single):
         return single
-    all_at_once = together(question.knobs, total, limit)
-    return [*single, *([all_at_once] if all_at_once else [])]
+    return [*single, *together(question.knobs, total, limit)]
 
 
 def _rows(question: Question) -> list[MachineRow]:
@@ -153,7 +152,9 @@ def bill_of(question: Question, machine: Machine, *, probed: bool = False) -> Bi
     if flops is None:
         return None
     here = probed and question.probe is not None and is_cpu
-    needed = work(shape, load, checkpointing=question.knobs.settings.checkpointing)
+    settings = question.knobs.settings
+    codes = settings.quantization if isinstance(settings.quantization, Codes) else None
+    needed = work(shape, load, checkpointing=settings.checkpointing, codes=codes)
     return bill(
         needed,
         load,

@@ -10,6 +10,7 @@ from typing import Any
 
 from graftlab.adapters.patterns import value_for
 from graftlab.errors import ModelError
+from graftlab.models.quantization.counting import coded_shapes, head_shape
 from graftlab.models.stateful import stateful_layers
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -60,6 +61,10 @@ class Shape:
     qk_norm: bool
     reads: Reads
     rank: int
+    matrices: tuple[tuple[int, int], ...] = ()
+    """(out, in) of all matrices of the decoder layers: what a quantization stores as codes."""
+    head: tuple[int, int] | None = None
+    """(out, in) of a head that is not the embedding."""
     dora_work: int = 0
     """Multiply-adds per micro-batch that DoRA's norms take, over all adapted projections."""
     whole: bool = False
@@ -132,6 +137,8 @@ def measure(
         vocab=found["vocab"],
         linear=_linear(tensors, config),
         qk_norm=any(re.search(r"\bq_norm\b", tensor) for tensor in tensors),
+        matrices=tuple(coded_shapes(tensors).values()),
+        head=head_shape(tensors),
         reads=_reads(tensors, adapted.modules),
         rank=adapted.rank,
         dora_work=_dora_work(tensors, adapted),

@@ -125,7 +125,7 @@ def _facts(plan: Plan) -> Table:
     table.add_column(style="bold")
     table.add_column()
     rows = [
-        ("base", f"{shape.name}, {_count(shape.parameters)} parameters ({shape.source})"),
+        ("base", _base(plan)),
         (
             "adapter",
             "none: all weights are trained"
@@ -153,6 +153,12 @@ def _facts(plan: Plan) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def _base(plan: Plan) -> str:
+    shape, stored = plan.shape, plan.knobs.settings.quantization.title
+    how = f", stored in {stored}" if stored else ""
+    return f"{shape.name}, {_count(shape.parameters)} parameters{how} ({shape.source})"
 
 
 def _reference(plan: Plan) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graftlab.machine import Machine
+from graftlab.models.quantization.base import Codes
+from graftlab.planning.memory import coded
 from graftlab.planning.shape import Shape
 from graftlab.planning.workload import Workload
 
@@ -19,6 +21,9 @@ LAYER_SECONDS = {"cpu": 3e-3, "cuda": 2.5e-3, "mps": 6e-3}
 are. A GPU computes meanwhile. Measured on a CPU, estimates elsewhere."""
 SHAPES, SHAPES_PER_DOCUMENT = 28, 8
 """Shapes of 16-bit products in a micro-batch, and of each document in it."""
+WIDEN_SECONDS = {"cpu": 3e-10, "cuda": 2e-12, "mps": 4e-11}
+"""Widening one weight that is stored as codes. Measured on a CPU; on others estimated from their
+memory's bandwidth."""
 KERNEL_SECONDS = 2e-3
 """Compiling one oneDNN kernel: on a CPU every 16-bit product of a new shape waits for its own."""
 
@@ -30,6 +35,7 @@ class ComputeWork:
     train_token: float
     valid_token: float
     micro_batch: float = 0.0  # whatever its length: DoRA's norms
+    widened: float = 0.0  # weights of codes that a micro-batch widens, forward and backward
     layers: int = 0
     shapes: float = 0.0  # of products in a micro-batch that no other had
     reference_token: float = 0.0  # before the first step, of every document
@@ -47,13 +53,16 @@ class Bill:
     reference_hours: float = 0.0  # of `hours`; none where an earlier run has left its numbers
 
 
-def work(shape: Shape, load: Workload, *, checkpointing: bool) -> ComputeWork:
+def work(
+    shape: Shape, load: Workload, *, checkpointing: bool, codes: Codes | None = None
+) -> ComputeWork:
     """Per token of training and of validation.
 
     Frozen weights: forward and the input's gradient, 4 a weight; trained ones also their own, 6.
     The head runs at labels only. Attention: two products over half the document on average.
-    Checkpointing runs every layer's forward once more. A teacher goes forward only, 2 a weight;
-    so does the base where it is asked, and the adapter over mismatched answers.
+    Checkpointing runs every layer's forward once more. A teacher goes forward only, 2 a weight; so
+    does the base where it is asked, and the adapter over mismatched answers. Codes are widened in
+    each of these passes; those of training are counted.
     """
     head = shape.vocab * shape.hidden * load.labelled
     width = shape.heads * shape.head_dim
@@ -75,10 +84,16 @@ def work(shape: Shape, load: Workload, *, checkpointing: bool) -> ComputeWork:
         train_token=train + asked + (base if shape.asks_base else 0.0) + again,
         valid_token=forward + 2.0 * head + asked + (base if shape.validates_base else 0.0),
         micro_batch=norms,
+        widened=(3.0 if checkpointing else 2.0) * num_coded(shape, codes),
         layers=shape.layers,
         shapes=SHAPES + SHAPES_PER_DOCUMENT * load.documents_per_pass,
         reference_token=reference,
     )
+
+
+def num_coded(shape: Shape, codes: Codes | None) -> int:
+    """Weights that are stored as codes."""
+    return sum(out * into for out, into in coded(shape, codes)) if codes else 0
 
 
 def rate(machine: Machine, dtype: str, measured_peak: float | None = None) -> float | None:
@@ -134,6 +149,7 @@ def bill(
 def _pass_seconds(computing: float, needed: ComputeWork, kind: str, dtype: str) -> float:
     """One forward and backward pass: computing, and starting what is computed."""
     starting = needed.layers * LAYER_SECONDS[kind]
+    computing += needed.widened * WIDEN_SECONDS[kind]
     if kind != "cpu":
         return max(computing, starting)
     compiling = KERNEL_SECONDS * needed.shapes if dtype != "fp32" else 0.0

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from graftlab.models.quantization.coding import Coding
     from graftlab.models.quantization.weight import QuantizedWeight
 
 
@@ -58,11 +59,12 @@ class Codes(Quantization, ABC):
     weights."""
 
     @abstractmethod
-    def quantise(self, weight: Tensor, dtype: torch.dtype) -> QuantizedWeight:
-        """The weight (out, in), fp32, as codes that are widened to `dtype`.
+    def scheme(self) -> Coding:
+        """What makes and reads the codes."""
 
-        Equal weights give equal codes on every device.
-        """
+    def quantise(self, weight: Tensor, dtype: torch.dtype) -> QuantizedWeight:
+        """A weight (out, in), fp32, as codes that are widened to `dtype`."""
+        return self.scheme().quantise(weight, dtype)
 
     @abstractmethod
     def num_bytes(self, out: int, into: int) -> float:

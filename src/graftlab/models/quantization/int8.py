@@ -9,10 +9,7 @@ from graftlab.models.quantization.base import Codes
 from graftlab.registry import choice
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from graftlab.models.quantization.weight import QuantizedWeight
+    from graftlab.models.quantization.coding import Coding
 
 
 @choice("int8")
@@ -24,10 +21,10 @@ class Int8(Codes):
     def title(self) -> str:
         return "int8"
 
-    def quantise(self, weight: Tensor, dtype: torch.dtype) -> QuantizedWeight:
+    def scheme(self) -> Coding:
         from graftlab.models.quantization.int8_rows import Int8Rows
 
-        return Int8Rows().quantise(weight, dtype)
+        return Int8Rows()
 
     def num_bytes(self, out: int, into: int) -> float:
         return out * (into + 4.0)

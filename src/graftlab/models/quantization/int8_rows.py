@@ -14,24 +14,29 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graftlab.models.quantization.weight import QuantizedWeight, Scheme, in_pieces
+from graftlab.models.quantization.coding import Coding
+from graftlab.models.quantization.weight import in_pieces
 
 LARGEST = 127
+SMALLEST = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True)
-class Int8Rows(Scheme):
+class Int8Rows(Coding):
     """Parts: codes (out, in) int8, scales (out,) fp32."""
 
-    def quantise(self, weight: Tensor, dtype: torch.dtype) -> QuantizedWeight:
-        """`weight` (out, in), in fp32, as codes that are widened to `dtype`."""
-        largest = weight.abs().amax(1)
-        # A row of zeros has no scale; its codes are zeros, whatever they are multiplied with.
-        factors = LARGEST / largest.clamp(min=torch.finfo(torch.float32).tiny * LARGEST)
-        codes = torch.empty_like(weight, dtype=torch.int8)
+    def allocate(self, shape: Sequence[int], device: torch.device) -> list[Tensor]:
+        codes = torch.empty(*shape, dtype=torch.int8, device=device)
+        return [codes, torch.empty(shape[0], dtype=torch.float32, device=device)]
+
+    def encode(self, weight: Tensor, parts: Sequence[Tensor]) -> None:
+        codes, scales = parts
         for rows in in_pieces(weight, weight.shape[1]):
-            codes[rows] = (weight[rows] * factors[rows, None]).round_().clamp_(-LARGEST, LARGEST)
-        return QuantizedWeight(self, [codes, largest / LARGEST], weight.shape, dtype)
+            largest = weight[rows].abs().amax(1)
+            # A row of zeros has no scale; its codes are zeros, whatever they are multiplied with.
+            factors = LARGEST / largest.clamp(min=LARGEST * SMALLEST)
+            codes[rows] = (weight[rows] * factors[:, None]).round_().clamp_(-LARGEST, LARGEST)
+            scales[rows] = largest / LARGEST
 
     def widen(self, parts: Sequence[Tensor], shape: torch.Size, dtype: torch.dtype) -> Tensor:
         codes, scales = parts
