@@ -54,9 +54,6 @@ class Codes(Quantization, ABC):
 
     head: bool = False
     """Store the output head as codes too, where it is not the embedding itself."""
-    cache: bool = False
-    """Keep the quantised base in the cache on disk: the next start reads that, and no other file of
-    weights."""
 
     @abstractmethod
     def scheme(self) -> Coding:
