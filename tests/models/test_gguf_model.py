@@ -109,7 +109,15 @@ def test_dequantised_once_it_is_an_ordinary_model(make_file: Make) -> None:
     assert packed.fingerprint == plain.fingerprint
 
 
-@pytest.mark.parametrize("lora", [Lora(), Lora(dora=True), Lora(trainable_tokens=["<|im_end|>"])])
+@pytest.mark.parametrize(
+    "lora",
+    [
+        Lora(),
+        Lora(dora=True),
+        Lora(trainable_tokens=["<|im_end|>"]),
+        Lora(targets=["q_proj"], modules_to_save=["down_proj"]),
+    ],
+)
 def test_adapters_train_on_it_as_on_its_values(make_file: Make, lora: Lora) -> None:
     path, batch = make_file("gemma3", kind="Q8_0"), flat_batch([30, 20])
     results = []
@@ -121,6 +129,7 @@ def test_adapters_train_on_it_as_on_its_values(make_file: Make, lora: Lora) -> N
             parameter.data.normal_(generator=torch.Generator().manual_seed(parameter.numel()))
         base.logits(base.hidden(batch)[0]).square().mean().backward()
         results.append({name: p.grad for name, p in adapter.named_parameters()})
+        torch.optim.AdamW([p for _, p in adapter.named_parameters()], lr=1e-3).step()
     assert results[0]
     for name, grad in results[0].items():
         assert grad is not None

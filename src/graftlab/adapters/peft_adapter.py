@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from graftlab.adapters.base import Adapter, installed, restore_modules
 from graftlab.adapters.dropout import DropoutStreams
 from graftlab.errors import ModelError
+from graftlab.models.quantization.weight import widen_parameters
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -54,6 +55,8 @@ class PeftAdapter(Adapter):
         self.layers = {name: m for name, m in modules if isinstance(m, LoraLayer)}
         self.saved = {name: m for name, m in modules if isinstance(m, ModulesToSaveWrapper)}
         self.tokens = {name: m for name, m in modules if isinstance(m, TrainableTokensWrapper)}
+        for wrapper in self.saved.values():
+            widen_parameters(wrapper.modules_to_save[NAME], dtype)
         for _, parameter in self.named_parameters():
             parameter.data = parameter.data.to(dtype)
         self._streams = DropoutStreams(self.layers)

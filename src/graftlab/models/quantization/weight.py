@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 aten = torch.ops.aten
@@ -137,6 +137,16 @@ class QuantizedWeight(Tensor):
             raise RuntimeError(f"{func} would write to a quantised weight, which is frozen.")
         args, kwargs = tree_map(_widened, (args, kwargs))
         return func(*args, **kwargs)
+
+
+def widen_parameters(module: nn.Module, dtype: torch.dtype) -> None:
+    """Make ordinary parameters of those that are codes: what is trained in full is written to."""
+    for part in module.modules():
+        for name, parameter in part.named_parameters(recurse=False):
+            codes = parameter.data
+            if isinstance(codes, QuantizedWeight):
+                values = nn.Parameter(codes.wide(dtype), requires_grad=parameter.requires_grad)
+                setattr(part, name, values)
 
 
 def _widened(value: Any) -> Any:
