@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from graftlab.cli.compose import build, compose
 from graftlab.machine import GIB
 from graftlab.planning.estimate import estimate_run
-from graftlab.planning.memory import QUANTISED
 
 if TYPE_CHECKING:
     from graftlab.planning.plan import Plan
@@ -66,17 +65,19 @@ def hafs() -> list[str]:
     """Rows for the hafs guide: conversations of 1,024 tokens, half of them trained."""
     rows = []
     for (size, rank, batch), memory, speed in HAFS:
-        plan = planned(
+        words = (
             *("experiment=hafs-coder", f"lora.rank={rank}", f"batch_size={batch}"),
             *(*architecture(QWEN25[size]), *profile(1024), "machine=rtx-4070-ti-super"),
         )
+        plan = planned(*words)
+        eight = planned(*words, "quantization=int8")
+        four = planned(*words, "quantization=nf4")
         assert plan.bill
-        base = plan.memory.base
-        quantised = plan.memory.total - base + plan.shape.parameters * QUANTISED["4-bit"]
         rate = round(plan.bill.tokens_per_second, -1)
         rows.append(
             f"| {size}, {rank}, {batch} | {memory} | {plan.memory.total / GIB:.1f} GiB "
-            f"| {quantised / GIB:.1f} GiB | {speed} | {rate:,.0f} tok/s |"
+            f"| {eight.memory.total / GIB:.1f} GiB | {four.memory.total / GIB:.1f} GiB "
+            f"| {speed} | {rate:,.0f} tok/s |"
         )
     return rows
 
