@@ -16,7 +16,7 @@ from graftlab.adapters.attach import load_trained
 from graftlab.adapters.lora import Lora
 from graftlab.errors import ConfigError, ModelError, Paused
 from graftlab.models.base import Base
-from graftlab.models.cache import acquire
+from graftlab.models.cache import acquire, forget
 from graftlab.models.quantization.base import Quantization
 from graftlab.models.quantization.int8 import Int8
 from graftlab.models.quantization.nf4 import NF4
@@ -122,6 +122,20 @@ def test_a_run_goes_on_to_the_bit(objective: str, spec: TrainSpec, tmp_path: Pat
     assert losses(cut) == losses(whole)
     assert len(losses(whole)) > 3
     assert same_bits(Path(whole.run_dir), Path(cut.run_dir))
+
+
+def test_codes_from_the_disk_train_to_the_same_bits(
+    spec: TrainSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRAFTLAB_CACHE", str(tmp_path / "cache"))
+    names = ("without", "made", "read")
+    for name in names:
+        forget()
+        choice = NF4(double=True, cache=name != "without")
+        run(stored(spec, choice, run_dir=str(tmp_path / name), max_steps=4))
+    assert len(list((tmp_path / "cache").glob("codes-*"))) == 1
+    for name in names[1:]:
+        assert same_bits(tmp_path / "without", tmp_path / name)
 
 
 def test_preferences_ask_the_codes_too(spec: TrainSpec, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,7 +18,7 @@ from graftlab.models.headers import (
 )
 from graftlab.models.integrity import existing_folder, require_undamaged
 from graftlab.models.own_attention import own_attention
-from graftlab.models.quantization.base import Quantization
+from graftlab.models.quantization.base import Codes, Quantization
 from graftlab.models.quantization.counting import require_dense
 from graftlab.models.stateful import stateful_layers
 from graftlab.models.trust import names_code, require_trust
@@ -182,7 +182,11 @@ class HFModel(ModelSpec):
         return tokenizer
 
     def load(self, *, dtype: torch.dtype, device: torch.device) -> HFBase:
-        from graftlab.models.from_pretrained import from_pretrained, require_replaceable
+        from graftlab.models.from_pretrained import (
+            empty_model,
+            from_pretrained,
+            require_replaceable,
+        )
         from graftlab.models.hf_base import HFBase
 
         folder = self.folder()
@@ -190,14 +194,19 @@ class HFModel(ModelSpec):
         require_trust(folder, self)
         require_undamaged(folder)
         own = self.own_attention() is not None
-        model = from_pretrained(
-            folder,
-            dtype=dtype,
-            device=device,
-            trust_remote_code=self.trust_remote_code,
-            own=own,
-            quantization=self.quantization,
+        how: dict[str, Any] = {"dtype": dtype, "trust_remote_code": self.trust_remote_code}
+        make = partial(
+            from_pretrained, folder, device=device, own=own, quantization=self.quantization, **how
         )
+        if isinstance(self.quantization, Codes) and self.quantization.cache:
+            from graftlab.models.quantization.kept import kept_place, load_kept
+
+            home = kept_place(self._of_files(), self.quantization, dtype)
+            empty = partial(empty_model, folder, own=own, **how)
+            stored = self.quantization
+            model = load_kept(home, stored, dtype=dtype, device=device, make=make, empty=empty)
+        else:
+            model = make()
         base = HFBase(
             model,
             name=self.name,

@@ -54,6 +54,8 @@ class Codes(Quantization, ABC):
 
     head: bool = False
     """Store the output head as codes too, where it is not the embedding itself."""
+    cache: bool = False
+    """Keep the codes on disk, so that later loads read them and not the wide weights."""
 
     @abstractmethod
     def scheme(self) -> Coding:
