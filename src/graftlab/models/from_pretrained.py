@@ -92,30 +92,6 @@ def from_pretrained(
     return model
 
 
-def empty_model(
-    folder: Path, *, dtype: torch.dtype, trust_remote_code: bool, own: bool
-) -> PreTrainedModel:
-    """The same model without values, which all its tensors are to be given; no weight is read."""
-    from transformers import AutoConfig
-
-    register()
-    config = AutoConfig.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=trust_remote_code
-    )
-    config.__dict__.pop("quantization_config", None)  # the model is given its codes
-    with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(
-            config,
-            dtype=dtype,
-            attn_implementation=None if own else ATTENTION,
-            trust_remote_code=trust_remote_code,
-        )
-    model.tie_weights()
-    if own:
-        model.set_attn_implementation(stock_attention(model))
-    return model
-
-
 def require_replaceable(model: Any, folder: Path) -> None:
     """Raise ModelError where the model's code computes attention itself, whatever it is told."""
     if not model._can_set_attn_implementation():

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import __version__ as transformers_version
 from transformers.pytorch_utils import Conv1D
 
@@ -33,6 +33,7 @@ from graftlab.caches import (
 from graftlab.errors import ModelError
 from graftlab.files.building import building
 from graftlab.files.checksums import write_checksums
+from graftlab.models.empty import place_tensors
 from graftlab.models.quantization.base import Codes
 from graftlab.models.quantization.loading import quantised_shapes
 from graftlab.models.quantization.weight import QuantizedWeight
@@ -145,19 +146,6 @@ def _filled(
             values[id(value)] = value_of(name)
     place_tensors(model, values)
     return model
-
-
-def place_tensors(model: nn.Module, values: dict[int, Tensor]) -> None:
-    """Put a tensor, frozen, in the place of every parameter and buffer with its `id`."""
-    parameters = {id(value) for value in model.parameters()}
-    made = {key: nn.Parameter(values[key], requires_grad=False) for key in parameters}
-    for module in model.modules():
-        for leaf, parameter in module._parameters.items():
-            if parameter is not None:
-                module._parameters[leaf] = made[id(parameter)]
-        for leaf, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[leaf] = values[id(buffer)]
 
 
 def _named(name: str, parts: Any) -> dict[str, Tensor]:
