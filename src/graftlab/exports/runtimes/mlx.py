@@ -1,4 +1,4 @@
-"""mlx-lm, on Apple silicon or its CPU backend: a base and an exported adapter, in fp32."""
+"""mlx-lm, on a GPU or its CPU backend: a base and an exported adapter, in fp32."""
 
 from __future__ import annotations
 
