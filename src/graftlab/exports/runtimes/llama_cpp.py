@@ -64,6 +64,7 @@ class LlamaCpp(Runtime):
         asked.cache_type_k = asked.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         asked.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         asked.swa_full, asked.fit_params, asked.verbosity = True, False, -1
+        asked.cache_ram_mib = 0  # what is kept there does not know whether the adapter was on
         threads = torch.get_num_threads()
         asked.cpuparams.n_threads = asked.cpuparams_batch.n_threads = threads
         if self.lora is not None:
@@ -89,13 +90,12 @@ class LlamaCpp(Runtime):
 
         chosen, likely = [], []
         for place, token in enumerate(answer):
-            before = [*prompt, *answer[:place]]
-            told = self._likeliest(before, LIKELIEST)
-            if token not in told:
-                chosen.append(self._likeliest(before, -1)[token])
-            else:
-                chosen.append(told[token])
+            before, goes_on = [*prompt, *answer[:place]], place > 0
+            told = self._likeliest(before, LIKELIEST, goes_on=goes_on)
             likely.append(told)
+            if token not in told:
+                told = self._likeliest(before, self._vocabulary(), goes_on=goes_on)
+            chosen.append(told[token])
         return Scores(torch.tensor(chosen), likely=likely)
 
     def reply(self, prompt: Sequence[int], most: int) -> list[int]:
@@ -113,16 +113,20 @@ class LlamaCpp(Runtime):
         finally:
             self._without = False
 
-    def _likeliest(self, before: Sequence[int], count: int) -> dict[int, float]:
-        """The likeliest tokens behind some, with their log-probabilities; -1 for all of them."""
-        if count < 0:
-            count = int(self._ask("/v1/models", None)["data"][0]["meta"]["n_vocab"])
+    def _vocabulary(self) -> int:
+        return int(self._ask("/v1/models", None)["data"][0]["meta"]["n_vocab"])
+
+    def _likeliest(self, before: Sequence[int], count: int, *, goes_on: bool) -> dict[int, float]:
+        """The likeliest tokens behind some, with their log-probabilities.
+
+        `goes_on` where the request before was of all but the last of them: those are not read anew.
+        """
         found = self._complete(
             before,
             n_predict=1,
             n_probs=count,
             logit_bias=[[self._letter, FORCED]],
-            cache_prompt=True,
+            cache_prompt=goes_on,
         )
         told = found["completion_probabilities"][0]["top_logprobs"]
         return {int(one["id"]): float(one["logprob"]) for one in told}
