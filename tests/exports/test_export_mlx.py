@@ -109,8 +109,11 @@ def test_mlx_lm_is_asked_before_it_is_kept(kind, tmp_path):
     assert report.verdict == REFUSED
     assert "as the adapter at 0.5 times its scale" in report.why
     report = gated(MLX(), run, tmp_path / "alone")
-    assert report.verdict == REFUSED, "rope_theta is where mlx-lm does not look"
-    assert "the base by itself answers otherwise there" in report.why
+    if kind == "llama":
+        assert report.verdict == AS_TRAINED, "mlx-lm takes the angle that it has"
+    else:
+        assert report.verdict == REFUSED, "rope_theta is where mlx-lm does not look"
+        assert "the base by itself answers otherwise there" in report.why
 
 
 def half_scale(folder):

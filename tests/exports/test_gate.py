@@ -83,11 +83,15 @@ def test_a_split_is_dealt_as_in_training(tmp_path: Path) -> None:
 def test_rows_that_are_gone_are_replaced_and_told(tmp_path: Path) -> None:
     data = {"choice": "jsonl", "train": str(tmp_path / "gone.jsonl")}
     made = trained_run(tmp_path / "run", miniature("qwen2", tmp_path / "base"), data=data)
-    found = gated.gated(Peft(), made, tmp_path / "out").measured
+    report = gated.gated(Peft(), made, tmp_path / "out")
+    found = report.measured
     assert found is not None
     assert found.origin == "conversations of graftlab's own"
     assert "gone.jsonl" in found.why
     assert "not the run's own rows" in "\n".join(found.shown())
+    shared = report.public()
+    assert str(tmp_path) in json.dumps(report.found())
+    assert str(tmp_path) not in json.dumps(shared.found()) + "".join(shared.shown(Path("PATH")))
 
 
 def test_the_gain_of_training_is_recovered(tmp_path: Path) -> None:

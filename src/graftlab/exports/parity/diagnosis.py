@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from graftlab.exports.parity.measure import LEAST_GAIN, Measured, divergence
+from graftlab.exports.parity.measure import Measured, divergence
 from graftlab.exports.parity.reference import answered, loaded
 
 if TYPE_CHECKING:
@@ -23,8 +23,7 @@ def reasons(
     near = max(tolerance, NEAR * min(found.kl, found.moved))
     if found.kl_base <= near:
         return ["it answers as the base alone: the adapter is not in it"]
-    off = found.nll_control is not None and abs(found.nll_control - found.nll_base)
-    if off and off > max(LEAST_GAIN, NEAR * abs(found.gain)):
+    if found.kl_control is not None and not found.kl_control <= near:
         return ["the base by itself answers otherwise there: it is another base"]
     scale = _scale(found, adapter, rows, near)
     if scale is None:

@@ -62,6 +62,8 @@ class Measured:
     nll_export: float = 0.0
     nll_control: float | None = None
     """The base alone in the export's runtime; None where that was not asked."""
+    kl_control: float | None = None
+    """KL(base || the base alone in the export's runtime)."""
     scores: list[Scores] = field(default_factory=list, repr=False)
     """What the runtime said to each row."""
 
@@ -149,8 +151,11 @@ def measure(
     found.largest, found.mean = float(together.max()), float(together.mean())
     with runtime.alone() as able:
         if able:
-            sums = [float(runtime.score(row.prompt, row.answer).chosen.sum()) for row in rows]
-            found.nll_control = -sum(sums) / found.positions
+            alone = [runtime.score(row.prompt, row.answer) for row in rows]
+            total = found.positions
+            found.nll_control = -sum(float(scores.chosen.sum()) for scores in alone) / total
+            pairs = zip(said, alone, strict=True)
+            found.kl_control = sum(divergence(one.base, scores) for one, scores in pairs) / total
     return found
 
 

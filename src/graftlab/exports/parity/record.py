@@ -10,7 +10,7 @@ EXPORT.parity.json          beside a file, or a package that may hold nothing el
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,11 @@ class Report:
             return self.measured.shown()
         return [f"{UNCHECKED}: {self.why}; later: {check_line(place)}"]
 
+    def public(self) -> Report:
+        """Without what may name a place of this machine."""
+        measured = self.measured and replace(self.measured, why="")
+        return replace(self, measured=measured)
+
     def found(self) -> dict[str, Any]:
         """The numbers by name."""
         measured = self.measured
@@ -74,6 +79,7 @@ def keep(
     is shared names no place, and has the table in its card.
     """
     named = {} if target.shared else {"adapter": str(adapter)}
+    report = report.public() if target.shared else report
     content = {
         "target": dump(target),
         **named,
