@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, ModelError
 from graftlab.exports.mlx_base import base_in_mlx
-from graftlab.exports.parity.spec import Bounds
 from graftlab.exports.mlx_quantized import BITS, require_mlx
+from graftlab.exports.parity.spec import Bounds
 from graftlab.exports.plain_base import refuse_gguf
 from graftlab.exports.runtimes.base import NotHere
 from graftlab.exports.runtimes.mlx import MLXRuntime
