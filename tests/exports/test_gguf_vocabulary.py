@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import pytest
 
 from gguf_files import LETTERS, NORMAL, sentencepiece
 from graftlab.errors import ModelError
+from graftlab.exports.gguf.checking import TEXTS
 from graftlab.exports.gguf.vocabulary import splitting_name, vocabulary
-from graftlab.models.gguf.file import GGUFFile
+from graftlab.models.gguf import GGUFModel
+from graftlab.models.gguf.file import GGUFFile, read_gguf
+from graftlab.models.gguf.packages import PACKAGES
 from graftlab.models.gguf.pretokenizers import SPLITTINGS
 from graftlab.models.gguf.vocabulary import SPACE, write_tokenizer
 from graftlab.text.load import load_tokenizer
@@ -108,3 +112,25 @@ def test_other_kinds_are_refused(
     (folder / "tokenizer.json").write_text(json.dumps(rules))
     with pytest.raises(ModelError, match="BPE alone"):
         vocabulary(load_tokenizer(folder), rows=400)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("package", sorted(PACKAGES))
+def test_real_vocabularies_come_back(package: str, tmp_path: Path) -> None:
+    """Of a file, into a folder of transformers, and into a file again: what llama.cpp reads."""
+    cache = os.environ.get("GRAFTLAB_REAL_MODELS", "")
+    path = Path(cache) / "models" / PACKAGES[package].file
+    if not cache or not path.is_file():
+        pytest.skip(f"{package} is not in GRAFTLAB_REAL_MODELS")
+    original = read_gguf(path).metadata
+    tokenizer = GGUFModel(path=str(path), template="chatml").load_tokenizer()
+    told = vocabulary(tokenizer, rows=len(original["tokenizer.ggml.tokens"]))
+    assert told["tokenizer.ggml.model"] == original["tokenizer.ggml.model"]
+    assert told["tokenizer.ggml.pre"] == original["tokenizer.ggml.pre"]
+    for key in ("tokens", "merges", "bos_token_id", "eos_token_id", "add_space_prefix"):
+        key = f"tokenizer.ggml.{key}"
+        assert told.get(key) == original.get(key), key
+    pairs = zip(*(one["tokenizer.ggml.token_type"] for one in (told, original)), strict=True)
+    assert sum(ours != theirs for ours, theirs in pairs) < 10
+    again = load_tokenizer(folder_of({**told, "general.architecture": "llama"}, tmp_path / "x"))
+    assert again.encode_text(TEXTS) == tokenizer.encode_text(TEXTS)
