@@ -36,7 +36,7 @@ def ours(folder: Path, adapter: str, out: Path) -> None:
     from graftlab.exports.source import load
     from graftlab.models.hf import HFModel
 
-    target = Merged(compare=False)
+    target = Merged()
     trained = load(str(folder / adapter), HFModel(path=str(folder / "base")))
     target.check(trained)
     target.write(trained, out)
@@ -49,7 +49,7 @@ def ours_and_back(folder: Path, adapter: str, out: Path) -> None:
 
     ours(folder, adapter, out)
     model = HFModel(path=str(folder / "base"))
-    Merged(compare=False).verify(load(str(folder / adapter), model), out)
+    Merged().verify(load(str(folder / adapter), model), out)
 
 
 def theirs(folder: Path, adapter: str, out: Path) -> None:

@@ -83,7 +83,7 @@ def test_llama_cpp_answers_as_base_and_adapter_do(kind: str, tmp_path: Path) -> 
 def test_all_that_an_adapter_trains_is_in_it(lora: dict[str, Any], tmp_path: Path) -> None:
     """Read back as the base of another training: the logits of the run."""
     run = hf_run(tmp_path / "made", "qwen2", **lora)
-    file = written(run, tmp_path / "out", quant="f32", compare=False)
+    file = written(run, tmp_path / "out", quant="f32")
     assert_same(own_logits(GGUFModel(path=str(file))), logits(run, IDS))
     head = "output.weight" in read_gguf(file).tensors
     assert head == (lora.get("targets") == ["q_proj", "lm_head"]), "a tied head is left out"
@@ -103,7 +103,7 @@ def test_a_strength_is_that_of_sampling(tmp_path: Path) -> None:
     adapter = load_adapter(loaded, find_artifact(str(run)).require_adapter())
     with torch.no_grad(), adapter.scaled(0.5):
         wanted = torch.cat([loaded.own_logits(row[None]) for row in IDS])
-    file = written(run, tmp_path / "out", quant="f32", strength=0.5, compare=False)
+    file = written(run, tmp_path / "out", quant="f32", strength=0.5)
     assert_same(own_logits(GGUFModel(path=str(file))), wanted)
     assert (logits(run, IDS) - wanted).abs().max() > 0.01, "the strength counts"
 
@@ -146,7 +146,7 @@ def test_types_are_those_of_llama_cpp(quant: str, tmp_path: Path) -> None:
     """Rows of 256 fill the large blocks, rows of 64 none of them."""
     config = {"hidden_size": 256, "intermediate_size": 64, "num_hidden_layers": 8}
     run = hf_run(tmp_path / "made", "llama", config=config)
-    file = read_gguf(written(run, tmp_path / "out", quant=quant, compare=False))
+    file = read_gguf(written(run, tmp_path / "out", quant=quant))
     kinds = {name.removesuffix(".weight"): tensor.dtype for name, tensor in file.tensors.items()}
     plain = {"f16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q6_k": "Q6_K", "q4_0": "Q4_0"}
     usual = plain.get(quant, quant[:4].upper())
@@ -216,13 +216,13 @@ def test_the_scaling_of_llama_3_is_a_tensor(tmp_path: Path) -> None:
 
 def test_a_file_that_was_changed_is_not_what_was_written(tmp_path: Path) -> None:
     run = hf_run(tmp_path / "made", "llama")
-    file = written(run, tmp_path / "out", quant="q8_0", compare=False)
+    file = written(run, tmp_path / "out", quant="q8_0")
     entry = read_gguf(file).tensors["blk.1.ffn_up.weight"]
     with file.open("r+b") as stream:
         stream.seek(entry.offset + 7)
         stream.write(bytes([stream.read(1)[0] ^ 1]))
     with pytest.raises(ModelError, match=r"blk.1.ffn_up.weight was not read back"):
-        GGUF(quant="q8_0", compare=False).verify(load(str(run)), file.parent)
+        GGUF(quant="q8_0").verify(load(str(run)), file.parent)
 
 
 @pytest.mark.slow

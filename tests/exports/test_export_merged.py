@@ -192,10 +192,7 @@ def test_what_half_precision_cannot_hold_is_refused(tmp_path: Path) -> None:
     save_file(state, file, metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"layers\.1\.mlp\.up_proj\.weight: .* values do not fit"):
         exported(run, tmp_path / "merged", dtype="fp16")
-    assert (
-        plain_logits(exported(run, tmp_path / "bf16", dtype="bf16", compare=False)).isnan().sum()
-        == 0
-    )
+    assert plain_logits(exported(run, tmp_path / "bf16", dtype="bf16")).isnan().sum() == 0
 
 
 def test_licences_of_the_base_come_along(tmp_path: Path) -> None:
@@ -203,7 +200,7 @@ def test_licences_of_the_base_come_along(tmp_path: Path) -> None:
     base = tmp_path / "made" / "qwen2"
     (base / "LICENSE").write_text("terms")
     (base / "LICENSES").mkdir()
-    folder = exported(run, tmp_path / "merged", compare=False)
+    folder = exported(run, tmp_path / "merged")
     assert (folder / "LICENSE").read_text() == "terms"
 
 
@@ -264,24 +261,6 @@ def test_tensors_that_are_fused_on_loading_are_refused(tmp_path: Path) -> None:
     run = hf_run(tmp_path / "made", "qwen3_moe", targets="attn", modules_to_save=["mlp"])
     with pytest.raises(ModelError, match="computes from others in its files"):
         Merged().check(load(str(run)))
-
-
-@pytest.mark.parametrize("mistake", ["scale", "name"])
-def test_a_merge_that_means_something_else_is_not_kept(
-    mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Read back it is what was written; only the logits tell."""
-    run = hf_run(tmp_path / "made")
-    if mistake == "scale":
-        right = changes.LowRank._block
-        monkeypatch.setattr(
-            changes.LowRank, "_block", lambda self, *args: right(self, *args).flip(0)
-        )
-    else:
-        monkeypatch.setattr(changes.LowRank, "apply", lambda self, weight, dtype: weight.to(dtype))
-    with pytest.raises(ModelError, match="does not say what base and adapter say"):
-        exported(run, tmp_path / "merged")
-    exported(run, tmp_path / "unseen", compare=False)
 
 
 def test_other_bases_are_refused(tmp_path: Path) -> None:

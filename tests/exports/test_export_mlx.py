@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from afm_adapters import hf_run, logits
+from gated import gated
 from graftlab.errors import ConfigError, ModelError
 from graftlab.exports.mlx import MLX, in_mlx, load_adapter, mlx_config
+from graftlab.exports.parity.record import AS_TRAINED, REFUSED
 from graftlab.exports.source import load
 from mlx_exports import IDS, check_logits, exported
 from tolerance import assert_same
@@ -147,3 +149,39 @@ def test_a_base_that_is_gone_is_asked_for(tmp_path):
     assert MLX().check(adapter) == []
     with pytest.raises(ConfigError, match="target.with_base=true needs the base"):
         MLX(with_base=True).check(adapter)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["qwen2", "llama"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_mlx_lm_is_asked_before_it_is_kept(kind, tmp_path):
+    pytest.importorskip("mlx_lm")
+    run = hf_run(tmp_path / "made", kind)
+    report = gated(MLX(with_base=True), run, tmp_path / "mlx")
+    found = report.measured
+    assert report.verdict == AS_TRAINED, report.why
+    assert found.runtime.startswith("mlx-lm")
+    assert (found.same_prompts, found.replies, found.endless) == (2, 2, [])
+    assert found.kl < 1e-6 < found.moved
+    assert found.nll_control == pytest.approx(found.nll_base, abs=1e-5)
+    report = gated(MLX(with_base=True), run, tmp_path / "half", half_scale)
+    assert report.verdict == REFUSED
+    assert "as the adapter at 0.5 times its scale" in report.why
+    report = gated(MLX(), run, tmp_path / "alone")
+    if kind == "llama":
+        assert report.verdict == AS_TRAINED, "mlx-lm takes the angle that it has"
+    else:
+        assert report.verdict == REFUSED, "rope_theta is where mlx-lm does not look"
+        assert "the base by itself answers otherwise there" in report.why
+
+
+def half_scale(folder):
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["lora_parameters"]["scale"] /= 2
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+
+
+def test_without_mlx_lm_it_is_stamped(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    adapter = load(str(hf_run(tmp_path)))
+    assert "pip install mlx-lm" in MLX().runtime(adapter, tmp_path).why

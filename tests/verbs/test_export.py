@@ -66,6 +66,8 @@ def export(adapter: Path | None, target: str, out: Path, **keys: Any) -> Exporte
     return done
 
 
+NAMES = ["one.fmadapter", "one.fmadapter.parity.json"]
+
 SOURCES = {
     "run": "run",
     "adapter": "run/adapter",
@@ -172,7 +174,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a path for a name": ({"name": "../one"}, "name=../one is a path"),
     "the folder above for a name": ({"name": ".."}, r"name=\.\. is a path"),
     "an empty name": ({"name": ""}, "name= is a path"),
-    "two things at once": ({"verify": "one.fmadapter"}, "leave adapter and target out"),
+    "two things at once": ({"verify": "one.fmadapter"}, "leave target and out away"),
     "a missing draft": (
         {"target": "fmadapter", "name": "a", "draft": "none"},
         "target.draft=none: there is no such file",
@@ -219,7 +221,7 @@ def test_an_export_is_replaced_only_when_told(made, tmp_path, screen):
         export(made / "run", "fmadapter", tmp_path, name="one")
     export(made / "run", "fmadapter", tmp_path, name="one", author="second", overwrite=True)
     assert json.loads((done.path / "metadata.json").read_text())["author"] == "second"
-    assert [path.name for path in tmp_path.iterdir()] == ["one.fmadapter"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == NAMES
 
 
 @pytest.mark.parametrize("out", ["", ".", "/", "~"])
@@ -236,7 +238,7 @@ def test_an_export_does_not_replace_what_it_is_made_of(tmp_path, screen):
     before = {file.name: file.read_bytes() for file in base.iterdir()}
     for out in (base, tmp_path / "x" / ".." / "qwen2", run / "adapter"):
         with pytest.raises(ConfigError, match="is what is exported: take another out="):
-            export(run, "merged", out, compare=False, overwrite=True)
+            export(run, "merged", out, overwrite=True)
     assert {file.name: file.read_bytes() for file in base.iterdir()} == before
 
 
@@ -266,7 +268,7 @@ def test_a_full_disk_leaves_what_was_there(made, tmp_path, screen, monkeypatch):
     with pytest.raises(ConfigError, match="No space left on device"):
         export(made / "run", "fmadapter", tmp_path, name="one", author="second", overwrite=True)
     assert json.loads((done.path / "metadata.json").read_text())["author"] == "first"
-    assert [path.name for path in tmp_path.iterdir()] == ["one.fmadapter"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == NAMES
 
 
 def test_what_cannot_be_read_back_is_not_kept(made, tmp_path, screen, monkeypatch):
@@ -322,11 +324,15 @@ def test_from_the_command_line(made, tmp_path, capfd):
             "`target.signature` is not a key of target=peft; it belongs to target=fmadapter.",
         ),
         (
-            ["target=gguf"],
-            "target=gguf is not one of fmadapter, hub, merged, mlpackage, mlx, peft, vllm.",
+            ["target=onnx"],
+            "target=onnx is not one of fmadapter, gguf, gguf-lora, hub, merged, mlpackage, mlx, "
+            "peft, vllm.",
         ),
         (["target=mlx", "target.with_bas=1"], "Did you mean `target.with_base`?"),
-        (["target.bits=6"], "choose target=fmadapter|hub|merged|mlpackage|mlx|peft|vllm first"),
+        (
+            ["target.bits=6"],
+            "choose target=fmadapter|gguf|gguf-lora|hub|merged|mlpackage|mlx|peft|vllm first",
+        ),
         (["signature=a"], "Did you mean `target.signature`?"),
     ],
 )

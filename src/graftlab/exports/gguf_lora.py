@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ModelError, listed, require_choice, require_range
-from graftlab.exports.gguf.target import CHOICES
+from graftlab.exports.gguf.target import CHOICES, LOSSES
+from graftlab.exports.parity.spec import Bounds
+from graftlab.exports.runtimes.base import NotHere
+from graftlab.exports.runtimes.llama_cpp import llama_cpp
 from graftlab.exports.source import Trained
 from graftlab.exports.target import Target, compare
 from graftlab.files.checksums import write_checksums
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from graftlab.exports.changes import Change, LowRank
     from graftlab.exports.gguf.draft import Draft
     from graftlab.exports.gguf.merging import Merged
+    from graftlab.exports.runtimes.base import Runtime
 
 FILE, BASE = "adapter.gguf", "base.gguf"
 ALPHA = "adapter.lora.alpha"
@@ -97,6 +101,28 @@ class GGUFLora(Target):
                 f"{BASE}: {said(found.draft, base)}" for said in (compare_weights, compare_texts)
             ]
         return facts
+
+    @property
+    def scale(self) -> float:
+        return self.strength
+
+    def runtime(self, adapter: Trained, folder: Path) -> Runtime | NotHere:
+        from graftlab.exports.plain_base import gguf_file
+
+        base = gguf_file(adapter) or (folder / BASE if self.base is not None else None)
+        if base is None:
+            return NotHere("no GGUF file of its base is here: target.base=f16 writes one")
+        return llama_cpp(base, folder / FILE)
+
+    def bounds(self, folder: Path) -> Bounds:
+        """llama.cpp rounds what is multiplied with blocks to 8 bits, and the base may have some."""
+        if self.base is None:
+            return Bounds(0.95, 0.03, "llama.cpp's rounding beside blocks")
+        least, kl = LOSSES[self.base]
+        return Bounds(least, kl, f"rounding the base to {self.base}")
+
+    def cure(self) -> str:
+        return "target.base=f16 rounds the base less." if self.base else ""
 
     def _line(self, adapter: Trained) -> str:
         """What starts llama.cpp with it."""

@@ -15,14 +15,15 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from graftlab.errors import ConfigError, ModelError, require_choice
 from graftlab.exports.merged import Merged
 from graftlab.exports.model_card import FILE as README
-from graftlab.exports.model_card import ModelCard
+from graftlab.exports.model_card import PARITY, ModelCard, add_section
 from graftlab.exports.peft import CONFIG, WEIGHTS, in_peft
-from graftlab.exports.plain_base import require_base
+from graftlab.exports.plain_base import require_base, runtime_on_base
+from graftlab.exports.runtimes.plain import rounding
 from graftlab.exports.source import Trained
 from graftlab.exports.target import Target, compare_file, save_tensors, write_config
 from graftlab.files.checksums import write_checksums
@@ -33,6 +34,8 @@ from graftlab.tracking.card import sections
 
 if TYPE_CHECKING:
     from graftlab.adapters.artifact import TrainedModel
+    from graftlab.exports.parity.spec import Bounds
+    from graftlab.exports.runtimes.base import NotHere, Runtime
 
 CONTENTS = ("adapter", "merged")
 PLACES = ("_name_or_path", "name_or_path", "base_model_name_or_path")
@@ -46,6 +49,8 @@ LARGEST_CARD = 2**20
 @dataclass(kw_only=True, slots=True)
 class Hub(Target):
     """A repository of the Hugging Face hub."""
+
+    shared: ClassVar[bool] = True
 
     content: str = "adapter"
     """adapter, or merged: the whole model, as target=merged writes it."""
@@ -120,6 +125,21 @@ class Hub(Target):
             count = compare_file(folder / WEIGHTS, in_peft(adapter).state)
             facts = [f"{count} tensors read back equal"]
         return [*facts, f"{README} is its card; no place on this machine is named"]
+
+    def runtime(self, adapter: Trained, folder: Path) -> Runtime | NotHere:
+        if self.content == "merged":
+            return Merged().runtime(adapter, folder)
+        return runtime_on_base(adapter, folder, tokenizer=folder)
+
+    def bounds(self, folder: Path) -> Bounds:
+        return rounding(folder)
+
+    def diagnose(self, adapter: Trained, folder: Path) -> list[str]:
+        return Merged().diagnose(adapter, folder) if self.content == "merged" else []
+
+    def tell(self, folder: Path, lines: list[str]) -> list[str]:
+        add_section(folder / README, PARITY, lines)
+        return [README]
 
     def publish(self, folder: Path) -> list[str]:
         if self.push is None:

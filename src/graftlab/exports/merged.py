@@ -21,6 +21,7 @@ from graftlab.errors import ModelError, require_choice, require_range
 from graftlab.exports.generation_config import FILE as GENERATION
 from graftlab.exports.generation_config import generation_config
 from graftlab.exports.plain_base import PlainBase, require_plain_base
+from graftlab.exports.runtimes.plain import PlainRuntime, rounding
 from graftlab.exports.shards import NAMES, Entry, write_index, write_shard
 from graftlab.exports.source import Trained
 from graftlab.exports.target import Target, compare, write_config
@@ -32,14 +33,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from graftlab.exports.merge import Merge
+    from graftlab.exports.parity.spec import Bounds
+    from graftlab.exports.runtimes.base import NotHere, Runtime
 
 CONFIG = "config.json"
 DTYPES = ("auto", *NAMES)
 BESIDE = ("*.py", "LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
 """What else of the base's folder belongs to its weights: code, and the terms of their use."""
-TOLERANCE = {"F64": 1e-6, "F32": 1e-6, "F16": 1e-4, "BF16": 1e-2}
-"""Largest mean KL (nats) between training and export that rounding to a type explains; measured on
-SmolLM2-135M: 1e-6 with fp16, 9e-5 with bf16. A tensor taken for another costs a tenth and more."""
 
 
 @choice("merged")
@@ -51,8 +51,6 @@ class Merged(Target):
     """auto (as the base), fp32, bf16 or fp16; fp16 is refused where a value does not fit."""
     strength: float = 1.0
     """How much of the adapter: 1 as trained, 0.7 softer."""
-    compare: bool = True
-    """Load both models in fp32, one after the other, and compare their logits."""
 
     def __post_init__(self) -> None:
         require_choice("target.dtype", self.dtype, DTYPES)
@@ -84,10 +82,26 @@ class Merged(Target):
             if file_tensors(folder / name).keys() != entries.keys():
                 raise ModelError(f"{folder.name}/{name} holds other tensors than were written.")
             count += compare(_read_back(merge, folder / name, entries), folder)
-        facts = [f"{len(merge.changes)} of {count} tensors changed; all {count} read back equal"]
-        if not self.compare:
-            return [*facts, "logits were not compared (target.compare=false)"]
-        return [*facts, self._judged(adapter, merge, folder)]
+        return [f"{len(merge.changes)} of {count} tensors changed; all {count} read back equal"]
+
+    @property
+    def scale(self) -> float:
+        return self.strength
+
+    def runtime(self, adapter: Trained, folder: Path) -> Runtime | NotHere:
+        base = self._base(adapter).model
+        return PlainRuntime(folder, folder, base=base.folder(), trust=base.trust_remote_code)
+
+    def bounds(self, folder: Path) -> Bounds:
+        return rounding(folder)
+
+    def diagnose(self, adapter: Trained, folder: Path) -> list[str]:
+        from graftlab.exports.parity.tensors import told_by_tensors
+
+        return told_by_tensors(self._merge(adapter), self.dtype, folder)
+
+    def cure(self) -> str:
+        return "target.dtype=fp32 tells whether it is the rounding."
 
     def _base(self, adapter: Trained) -> PlainBase:
         return require_plain_base(adapter, "merged")
@@ -108,28 +122,6 @@ class Merged(Target):
                 place.pop("torch_dtype", None)  # as it was called until transformers 4
                 place["dtype"] = str(torch_dtype(NAMES[self.dtype])).removeprefix("torch.")
         return config
-
-    def _judged(self, adapter: Trained, merge: Merge, folder: Path) -> str:
-        """What is said of the logits. Raises ModelError where rounding does not explain them."""
-        from graftlab.exports.agreement import agreement
-
-        base = self._base(adapter)
-        trust = base.model.trust_remote_code
-        found = agreement(base.trained, self.strength, folder, trust=trust)
-        entries = [e for shard in merge.shards(self.dtype).values() for e in shard.values()]
-        types = sorted({entry.dtype for entry in entries} & TOLERANCE.keys())
-        most = max(TOLERANCE[dtype] for dtype in types)
-        if not found.kl <= most:  # NaN is not, either
-            raise ModelError(
-                f"the merged model does not say what base and adapter say: {found}. Rounding to "
-                f"{', '.join(types)} explains a KL of {most:.0e}. target.dtype=fp32 tells whether "
-                "it is the rounding; if it is not, this is a mistake of graftlab. Nothing was kept."
-            )
-        if found.kl > max(found.moved / 10, TOLERANCE["F32"]):
-            return (
-                f"{found}; so small an adapter loses much by rounding: target.dtype=fp32 keeps it"
-            )
-        return str(found)
 
 
 def _read_back(

@@ -20,17 +20,27 @@ from typing import TYPE_CHECKING, Any
 from graftlab.errors import ConfigError, ModelError
 from graftlab.exports.mlx_base import base_in_mlx
 from graftlab.exports.mlx_quantized import BITS, require_mlx
+from graftlab.exports.parity.spec import Bounds
 from graftlab.exports.plain_base import refuse_gguf
+from graftlab.exports.runtimes.base import NotHere
+from graftlab.exports.runtimes.mlx import MLXRuntime
 from graftlab.exports.source import Trained
 from graftlab.exports.target import Target, compare_file, save_tensors, write_config
 from graftlab.files.reading import read_json
+from graftlab.models.hf import HFModel
 from graftlab.registry import choice
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from graftlab.exports.runtimes.base import Runtime
+
 CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapters.safetensors", "base"
 ALL_LAYERS = -1
+MOST_KL = 1e-4
+"""Nats between mlx-lm and training's code, both in fp32."""
+LOSSES = {8: (0.98, 0.03), 4: (0.8, 0.4)}
+"""Bits of the base -> the least share of the gain, and the KL in nats that they explain."""
 
 _HF = re.compile(r"base_model\.model\.(model\.layers\.\d+\.(.+))\.lora_(.+)")
 _LEAVES = {"A.weight": "lora_a", "B.weight": "lora_b", "magnitude_vector": "m"}
@@ -116,6 +126,28 @@ class MLX(Target):
         facts = [f"{count} tensors read back equal"]
         base = base_in_mlx(adapter) if self.with_base else None
         return facts + (base.verify(folder / BASE) if base else [])
+
+    def runtime(self, adapter: Trained, folder: Path) -> Runtime | NotHere:
+        from importlib.util import find_spec
+
+        base = adapter.on_base.model if adapter.on_base else None
+        if not adapter.for_transformers or not isinstance(base, HFModel) or adapter.stored:
+            return NotHere("its base is no folder of safetensors that mlx-lm loads")
+        if find_spec("mlx_lm") is None:
+            return NotHere("mlx-lm is not installed: pip install mlx-lm")
+        model = folder / BASE if self.with_base else base.folder()
+        return MLXRuntime(model, folder, trust=base.trust_remote_code)
+
+    def bounds(self, folder: Path) -> Bounds:
+        if self.bits is None:
+            return Bounds(kl=MOST_KL)
+        least, kl = LOSSES[self.bits]
+        return Bounds(least, kl, f"storing the base in {self.bits} bits")
+
+    def cure(self) -> str:
+        if self.with_base:
+            return ""
+        return "target.with_base=true writes a base that mlx-lm reads as it was trained."
 
 
 def load_adapter(model: Any, folder: str | Path) -> Any:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from graftlab.tracking.card import PROVENANCE, SCORES, STRENGTHS
 
 FILE = "README.md"
+PARITY = "As in training?"
+"""Heading of what was found when the export was compared with training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,3 +82,10 @@ class ModelCard:
             *("```python", *peft, "from transformers import AutoModelForCausalLM, AutoTokenizer"),
             *("", *load, f"tokenizer = AutoTokenizer.from_pretrained({name})", "```"),
         ]
+
+
+def add_section(card: Path, heading: str, lines: Sequence[str]) -> None:
+    """Put a section with these lines, as they are, at the end of a card; in place of an earlier."""
+    text = card.read_text(encoding="utf-8").partition(f"\n## {heading}\n")[0].rstrip()
+    block = ["", f"## {heading}", "", "```text", *lines, "```", ""]
+    card.write_text("\n".join([text, *block]), encoding="utf-8")

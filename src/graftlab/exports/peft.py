@@ -14,14 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ModelError
-from graftlab.exports.plain_base import gguf_file
+from graftlab.exports.plain_base import gguf_file, runtime_on_base
+from graftlab.exports.runtimes.plain import rounding
 from graftlab.exports.source import Trained
 from graftlab.exports.target import Target, compare_file, save_tensors, write_config
 from graftlab.files.checksums import write_checksums
 from graftlab.registry import choice
+from graftlab.text.tokenizer import holds_tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from graftlab.exports.parity.spec import Bounds
+    from graftlab.exports.runtimes.base import NotHere, Runtime
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -83,3 +88,11 @@ class Peft(Target):
             raise ModelError(f"{folder.name}/{CONFIG} does not describe this adapter to PEFT.")
         count = compare_file(folder / WEIGHTS, in_peft(adapter).state)
         return [f"PEFT reads its config; {count} tensors read back equal"]
+
+    def runtime(self, adapter: Trained, folder: Path) -> Runtime | NotHere:
+        own = folder if holds_tokenizer(folder) else None
+        base = adapter.base
+        return runtime_on_base(adapter, folder, tokenizer=own or base or folder)
+
+    def bounds(self, folder: Path) -> Bounds:
+        return rounding(folder)

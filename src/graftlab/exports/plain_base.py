@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from graftlab.adapters.origin import require_same_base
 from graftlab.errors import ConfigError, ModelError
+from graftlab.exports.runtimes.base import NotHere
+from graftlab.exports.runtimes.plain import PlainRuntime
 from graftlab.models.fingerprint import fingerprint
 from graftlab.models.gguf import GGUFModel
 from graftlab.models.hf import HFModel
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from graftlab.adapters.artifact import TrainedModel
     from graftlab.adapters.store import AdapterSource
+    from graftlab.exports.runtimes.base import Runtime
     from graftlab.exports.source import Trained
 
 
@@ -96,3 +99,27 @@ def require_plain_base(adapter: Trained, target: str) -> PlainBase:
     as_stored = partial(fingerprint, model.folder())
     require_same_base(source, model.name, model.fingerprint(), as_stored=as_stored)
     return PlainBase(trained, source, model)
+
+
+def runtime_on_base(
+    adapter: Trained, folder: Path, *, tokenizer: Path, generation: Path | None = None
+) -> Runtime | NotHere:
+    """Plain PEFT with the adapter in `folder`, on the base that it was trained on.
+
+    `generation` is a folder that says where replies end; without one, whoever calls PEFT does.
+    """
+    if adapter.on_base is None:
+        return NotHere("its base is not known or not here: give model=hf model.path=DIR")
+    model = adapter.on_base.model
+    if not isinstance(model, HFModel):
+        return NotHere(f"plain PEFT does not load {model.name}, which is no folder of safetensors")
+    if adapter.stored:
+        return NotHere(f"its base is stored in {adapter.stored}, and is here in full precision")
+    return PlainRuntime(
+        model.folder(),
+        tokenizer,
+        folder,
+        generation=generation,
+        trust=model.trust_remote_code,
+        ends_replies=generation is not None,
+    )

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from graftlab.errors import ConfigError, ModelError
+from graftlab.exports.parity.spec import Bounds
+from graftlab.exports.runtimes.base import NotHere
 from graftlab.registry import choice_of, group
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from graftlab.exports.runtimes.base import Runtime
     from graftlab.exports.source import Trained
 
 
@@ -30,6 +33,10 @@ class Target(ABC):
     """Whether the export has a name of its own; else `out` is its folder."""
     inspects: ClassVar[bool] = False
     """Whether it can say of any export of its format whether the rules are kept."""
+    closed: ClassVar[bool] = False
+    """Whether no file may lie in the export that is not of its format."""
+    shared: ClassVar[bool] = False
+    """Whether the export goes to others, and names no place of this machine."""
 
     def check_name(self, name: str | None) -> None:
         """Raise ConfigError for a name that the format cannot have."""
@@ -52,6 +59,31 @@ class Target(ABC):
     @abstractmethod
     def verify(self, adapter: Trained, folder: Path) -> list[str]:
         """Read back what was written and compare; what was found equal. Raises ModelError."""
+
+    @property
+    def scale(self) -> float:
+        """How much of the adapter the export is to have: 1 as trained."""
+        return 1.0
+
+    def runtime(self, adapter: Trained, folder: Path) -> Runtime | NotHere:
+        """The program that answers with the export in `folder`, not yet started."""
+        return NotHere(f"nothing here runs target={choice_of(type(self))}")
+
+    def bounds(self, folder: Path) -> Bounds:
+        """What the export may lose."""
+        return Bounds()
+
+    def diagnose(self, adapter: Trained, folder: Path) -> list[str]:
+        """What its files tell of why the export answers otherwise; nothing where they do not."""
+        return []
+
+    def cure(self) -> str:
+        """A sentence on what helps against a loss by rounding; '' where nothing is known."""
+        return ""
+
+    def tell(self, folder: Path, lines: list[str]) -> list[str]:
+        """Put what was found into the export's own card; the names of the files that changed."""
+        return []
 
     def publish(self, folder: Path) -> list[str]:
         """What is done with the export once it has its name, in lines. Raises ConfigError."""

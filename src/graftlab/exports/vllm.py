@@ -24,13 +24,17 @@ from graftlab.errors import ConfigError, ModelError
 from graftlab.exports.generation_config import FILE as GENERATION
 from graftlab.exports.generation_config import generation_config
 from graftlab.exports.peft import CONFIG, WEIGHTS
-from graftlab.exports.plain_base import PlainBase, require_plain_base
+from graftlab.exports.plain_base import PlainBase, require_plain_base, runtime_on_base
+from graftlab.exports.runtimes.plain import rounding
 from graftlab.exports.source import Trained, load
 from graftlab.exports.target import Target, compare_file, save_tensors, write_config
 from graftlab.registry import choice
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from graftlab.exports.parity.spec import Bounds
+    from graftlab.exports.runtimes.base import NotHere, Runtime
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What `--max-lora-rank` may be."""
@@ -115,6 +119,13 @@ class VLLM(Target):
             called = name or folder.name
             facts.append(f"{called}: rank {wanted.rank}, {count} tensors read back equal")
         return [*facts, f"{SCRIPT} starts it; vLLM itself was not asked"]
+
+    def runtime(self, adapter: Trained, folder: Path) -> Runtime | NotHere:
+        """Plain PEFT in vLLM's place, with the tokenizer and the ends that serve.sh gives it."""
+        return runtime_on_base(adapter, folder, tokenizer=folder, generation=folder)
+
+    def bounds(self, folder: Path) -> Bounds:
+        return rounding(folder)
 
     def _all(self, adapter: Trained) -> dict[str, Trained]:
         """Place in the folder -> adapter; the first lies in the folder itself."""

@@ -1,4 +1,4 @@
-"""The verb `export`: a trained adapter in another runtime's format, read back and compared.
+"""The verb `export`: a trained adapter in another runtime's format, kept if it answers as trained.
 
 Run as: graftlab export adapter=RUN target=peft out=DIR
 """
@@ -6,13 +6,18 @@ Run as: graftlab export adapter=RUN target=peft out=DIR
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from graftlab.errors import ConfigError, ModelError
+from graftlab.exports.parity.spec import Parity
 from graftlab.exports.target import Target
 from graftlab.models.base import ModelSpec
 from graftlab.registry import choices
+
+if TYPE_CHECKING:
+    from graftlab.exports.parity.record import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,8 @@ class Exported:
     num_bytes: int
     facts: list[str]
     notes: list[str]
+    report: Report
+    """How it answered, compared with training."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -38,7 +45,8 @@ class ExportSpec:
     name: str | None = None
     """What it is called, where the format has names."""
     verify: str | None = None
-    """Check an export that is there, and write nothing."""
+    """Check an export that is there, in its own runtime; `adapter` where it does not name its."""
+    parity: Parity = field(default_factory=Parity)
     model: ModelSpec | None = None
     """The base, where the run does not say it or it lies elsewhere now."""
     overwrite: bool = False
@@ -46,8 +54,8 @@ class ExportSpec:
 
     def __post_init__(self) -> None:
         if self.verify is not None:
-            if self.adapter is not None or self.target is not None:
-                raise ConfigError("verify=PATH writes nothing: leave adapter and target out.")
+            if self.target is not None or self.out is not None:
+                raise ConfigError("verify=PATH writes no export: leave target and out away.")
             return
         if self.name is not None and not _is_plain(self.name):
             raise ConfigError(f"name={self.name} is a path: out=DIR says where the export goes.")
@@ -61,10 +69,11 @@ class ExportSpec:
         """Look for what is named, before anything heavy is loaded. Raises GraftlabError."""
         from graftlab.adapters.artifact import find_artifact
 
+        if self.adapter is not None:
+            find_artifact(self.adapter)
+        if self.model is not None:
+            self.model.check()
         if self.target is not None:
-            find_artifact(self.adapter or "")
-            if self.model is not None:
-                self.model.check()
             self.target.check_files()
         elif self.verify is not None and not Path(self.verify).expanduser().exists():
             raise ConfigError(f"verify={self.verify}: there is no such file or folder.")
@@ -80,7 +89,7 @@ def run(spec: ExportSpec) -> Exported | None:
     Raises ConfigError or ModelError with the fix; then nothing is left where it was to be written.
     """
     if spec.target is None:
-        _verify(Path(spec.verify or "").expanduser())
+        _verify(spec, Path(spec.verify or "").expanduser())
         return None
     from graftlab.console import say
     from graftlab.exports.folder import place_of, require_free
@@ -101,6 +110,8 @@ def run(spec: ExportSpec) -> Exported | None:
 def _export(spec: ExportSpec, target: Target, place: Path) -> Exported:
     from graftlab.console import say
     from graftlab.exports.folder import require_apart
+    from graftlab.exports.parity.gate import gate, notes_of, require_as_trained
+    from graftlab.exports.parity.record import keep
     from graftlab.exports.source import load
     from graftlab.files.building import building
     from graftlab.files.ownership import writing_to
@@ -117,7 +128,17 @@ def _export(spec: ExportSpec, target: Target, place: Path) -> Exported:
         target.write(adapter, folder)
         say("reading it back")
         facts = target.verify(adapter, folder)
-    return Exported(place, sum(size for _, size in _files(place)), facts, notes)
+        say("asking it in its own runtime")
+        report = gate(target, adapter, folder, spec.parity)
+        for line in report.shown(place):
+            say(line)
+        require_as_trained(report, target)
+        if not target.closed:
+            keep(report, target, adapter.path, place=place, folder=folder)
+    if target.closed:
+        keep(report, target, adapter.path, place=place, folder=None)
+    notes += notes_of(report, target)
+    return Exported(place, sum(size for _, size in _files(place)), facts, notes, report)
 
 
 def _summary(exported: Exported, files: list[tuple[str, int]]) -> Iterator[str]:
@@ -135,13 +156,25 @@ def _files(place: Path) -> Iterator[tuple[str, int]]:
             yield str(file.relative_to(place)), file.stat().st_size
 
 
-def _verify(path: Path) -> None:
-    """Check an export and say what it is. Raises ModelError naming every broken rule."""
+def _verify(spec: ExportSpec, path: Path) -> None:
+    """Check an export and say what it is.
+
+    Raises ModelError naming every broken rule, or how it answers otherwise than it was trained.
+    """
     from graftlab.console import say
+    from graftlab.exports.parity.record import file_of
+    from graftlab.exports.parity.verify import verify
 
     formats = [cls for cls in choices("target").values() if issubclass(cls, Target)]
-    known = {cls.suffix: cls for cls in formats if cls.inspects}
-    if path.suffix not in known:
-        raise ModelError(f"{path} is no export that can be checked: {', '.join(known)}.")
-    for line in known[path.suffix].inspect(path):
-        say(line)
+    inspecting = {cls.suffix: cls for cls in formats if cls.inspects}
+    if path.suffix in inspecting:
+        for line in inspecting[path.suffix].inspect(path):
+            say(line)
+    elif file_of(path) is None:
+        raise ModelError(
+            f"{path} is no export that can be checked: it has no parity.json, and is no "
+            f"{', '.join(inspecting)}."
+        )
+    if file_of(path) is not None:
+        for line in verify(path, spec.parity, adapter=spec.adapter, model=spec.model):
+            say(line)

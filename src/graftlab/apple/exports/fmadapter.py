@@ -42,6 +42,7 @@ class FMAdapter(Target):
     suffix: ClassVar[str] = package.SUFFIX
     needs_name: ClassVar[bool] = True
     inspects: ClassVar[bool] = True
+    closed: ClassVar[bool] = True
 
     signature: str | None = None
     """The base model's signature; null takes that of OS 26.0."""

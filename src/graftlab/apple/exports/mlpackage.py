@@ -41,6 +41,7 @@ class MLPackage(Target):
 
     suffix: ClassVar[str] = ".mlpackage"
     needs_name: ClassVar[bool] = True
+    closed: ClassVar[bool] = True
 
     bits: int = 4
     """Bits of a weight: 4, 6 or 8."""

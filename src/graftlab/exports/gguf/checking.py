@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING
 import torch
 
 from graftlab.errors import ModelError
-from graftlab.exports.agreement import Agreement, compared, rows_of
 from graftlab.exports.gguf.draft import Draft
 from graftlab.exports.gguf.kinds import bits
+from graftlab.exports.parity.rows import CONVERSATIONS
 from graftlab.exports.target import compare
 from graftlab.models.gguf.file import GGUFFile, map_file, read_gguf
-from graftlab.models.gguf.loading import load_model
 from graftlab.models.gguf.spec import describe
 from graftlab.models.gguf.weights import read_parameter
-from graftlab.models.hf_base import HFBase
 from graftlab.models.quantization.weight import QuantizedWeight
 from graftlab.text.load import load_tokenizer
+from graftlab.types import Message
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from graftlab.text.tokenizer import Tokenizer
 
 CPU = torch.device("cpu")
-TOLERANCE = {"F32": 1e-6, "F16": 1e-4, "BF16": 1e-2}
-"""Largest mean KL (nats) to training's model that rounding to a type explains."""
 ERRORS = {"F32": 0.0, "F16": 1e-3, "BF16": 8e-3, "Q8_0": 0.02, "Q6_K": 0.05, "Q5_K": 0.1}
 ERRORS |= {"Q5_0": 0.1, "Q5_1": 0.1, "Q4_K": 0.2, "Q4_0": 0.2}
 """Largest root mean square error of a matrix that a type explains, in units of its values."""
@@ -103,23 +100,6 @@ def compare_texts(draft: Draft, path: Path) -> str:
     return f"tokens as in training, in {len(wanted)} texts and conversations"
 
 
-def compare_logits(draft: Draft, path: Path, strength: float) -> list[str]:
-    """What is said of the logits. Raises ModelError where rounding does not explain them."""
-    file = read_gguf(path)
-    with _described(file) as folder:
-        found = compared(draft.model.trained, strength, lambda: _answers(file, folder))
-    kinds = {entry.kind for entry in draft.entries.values() if len(entry.shape) > 1}
-    if kinds <= TOLERANCE.keys():
-        most = max(TOLERANCE[kind] for kind in kinds)
-        if not found.kl <= most:  # NaN is not, either
-            raise ModelError(
-                f"the file does not say what base and adapter say: {found}. Rounding explains a KL "
-                f"of {most:.0e}. target.quant=f32 tells whether it is the rounding; if it is not, "
-                "this is a mistake of graftlab. Nothing was kept."
-            )
-    return [str(found), *_advice(found)]
-
-
 def read(file: GGUFFile, parameter: str) -> Tensor:
     """A parameter in fp32, as our reader gives it."""
     found = read_parameter(file, parameter, dtype=torch.float32, device=CPU)
@@ -127,26 +107,9 @@ def read(file: GGUFFile, parameter: str) -> Tensor:
 
 
 def _ids(tokenizer: Tokenizer) -> list[list[int]]:
-    chats = [row[0].tolist() for row in rows_of(tokenizer)]
+    turns = [(Message("user", asked), Message("assistant", said)) for asked, said in CONVERSATIONS]
+    chats = [tokenizer.render(turn, generation_prompt=False) for turn in turns]
     return [*tokenizer.encode_text(TEXTS), *chats]
-
-
-def _advice(found: Agreement) -> list[str]:
-    if not found.kl == found.kl:
-        raise ModelError("the file's logits are no numbers. Nothing was kept.")
-    if found.kl <= max(found.moved / 10, TOLERANCE["F32"]):
-        return []
-    share = found.kl / found.moved if found.moved else float("inf")
-    return [
-        f"rounding moves it {share:.0%} as far as the adapter did: target.quant=q8_0 or f16 keeps "
-        "more of it, and target=gguf-lora all"
-    ]
-
-
-def _answers(file: GGUFFile, folder: Path) -> Callable[[Tensor], Tensor]:
-    model = load_model(file, folder, dtype=torch.float32, device=CPU, packed=True)
-    base = HFBase(model, name=file.path.stem, source=str(file.path), folder=folder, fingerprint="")
-    return lambda row: base.own_logits(row)[0]
 
 
 @contextmanager
