@@ -15,8 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from afm_adapters import logits
+from graftlab.adapters.artifact import find_artifact
+from graftlab.models.base import ModelSpec
+from graftlab.registry import restore
+from graftlab.types import Message
 
 xllamacpp = pytest.importorskip("xllamacpp")
+QUESTION = [Message("user", "It's the 12th record: don't play “Größe” 🎵 again,\n  please!")]
 
 
 @dataclass(frozen=True)
@@ -90,3 +98,33 @@ def serving(model: Path, lora: Path | None = None) -> Iterator[Llama]:
         yield Llama(server.listening_address)
     finally:
         del server
+
+
+def prompt_of(run: Path) -> tuple[str, list[int]]:
+    """A question in the run's own template, as text and as ids."""
+    adapter = find_artifact(str(run)).require_adapter()
+    tokenizer = restore(ModelSpec, adapter.run()["model"]).load_tokenizer(adapter.folder)
+    text = tokenizer.render_text(QUESTION, generation_prompt=True)
+    return text, tokenizer.encode_text([text])[0]
+
+
+def assert_answers_alike(llama: Llama, run: Path, *, tolerance: float = 2e-4, **body: Any) -> None:
+    """The same ids, the same probabilities of the likeliest tokens, the same greedy reply."""
+    text, ids = prompt_of(run)
+    assert llama.tokens(text) == ids
+    reply = llama.reply(ids, 12, ignore_eos=True, **body).ids
+    assert likely(run, [*ids, *reply], len(reply)).argmax(-1).tolist() == reply
+    # A letter is put in its mouth: of a token that ends within a character it tells nothing.
+    (letter,) = llama.tokens("a")
+    forced = llama.reply(ids, 3, logit_bias=[[letter, 100.0]], **body)
+    assert forced.ids == [letter] * 3
+    for ours, theirs in zip(likely(run, [*ids, *forced.ids], 3), forced.likely, strict=True):
+        assert theirs is not None
+        assert len(theirs) == 20
+        for index, logprob in theirs.items():
+            assert abs(float(ours[index]) - logprob) < tolerance
+
+
+def likely(run: Path, ids: list[int], count: int) -> torch.Tensor:
+    """Log-probabilities (count, V) in training's code of what stands at the last places."""
+    return logits(run, torch.tensor([ids]))[0].log_softmax(-1)[-count - 1 : -1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from graftlab.adapters.artifact import find_artifact
 from graftlab.adapters.attach import load_adapter
 from graftlab.errors import ModelError
 from graftlab.exports.gguf import GGUF, quantising
+from graftlab.exports.gguf.kinds import entries
 from graftlab.exports.gguf.quantising import quantised
 from graftlab.exports.gguf.target import CHOICES
 from graftlab.exports.source import load
@@ -21,18 +23,16 @@ from graftlab.models.base import ModelSpec
 from graftlab.models.gguf import GGUFModel
 from graftlab.models.gguf.families import config_of
 from graftlab.models.gguf.file import read_gguf
+from graftlab.models.gguf.packages import PACKAGES
 from graftlab.models.hf import HFModel
 from graftlab.models.quantization.base import Quantization
 from graftlab.models.quantization.int8 import Int8
 from graftlab.models.quantization.nf4 import NF4
-from graftlab.registry import restore
-from graftlab.types import Message
-from llama_client import Llama, serving
+from llama_client import assert_answers_alike, serving
 from merged_exports import IDS
 from miniatures import miniature
 from tolerance import assert_same
 
-QUESTION = [Message("user", "It's the 12th record: don't play “Größe” 🎵 again,\n  please!")]
 ROPE = {"rope_theta": 1e4}
 KINDS = {
     "llama": {},
@@ -58,36 +58,6 @@ def written(run: Path, folder: Path, **keys: Any) -> Path:
     target.write(adapter, folder)
     target.verify(adapter, folder)
     return folder / "model.gguf"
-
-
-def prompt_of(run: Path) -> tuple[str, list[int]]:
-    """A question in the run's own template, as text and as ids."""
-    adapter = find_artifact(str(run)).require_adapter()
-    tokenizer = restore(ModelSpec, adapter.run()["model"]).load_tokenizer(adapter.folder)
-    text = tokenizer.render_text(QUESTION, generation_prompt=True)
-    return text, tokenizer.encode_text([text])[0]
-
-
-def assert_answers_alike(llama: Llama, run: Path, *, tolerance: float = 2e-4) -> None:
-    """The same ids, the same probabilities of the likeliest tokens, the same greedy reply."""
-    text, ids = prompt_of(run)
-    assert llama.tokens(text) == ids
-    reply = llama.reply(ids, 12, ignore_eos=True).ids
-    assert likely(run, [*ids, *reply], len(reply)).argmax(-1).tolist() == reply
-    # A letter is put in its mouth: of a token that ends within a character it tells nothing.
-    (letter,) = llama.tokens("a")
-    forced = llama.reply(ids, 3, logit_bias=[[letter, 100.0]])
-    assert forced.ids == [letter] * 3
-    for ours, theirs in zip(likely(run, [*ids, *forced.ids], 3), forced.likely, strict=True):
-        assert theirs is not None
-        assert len(theirs) == 20
-        for index, logprob in theirs.items():
-            assert abs(float(ours[index]) - logprob) < tolerance
-
-
-def likely(run: Path, ids: list[int], count: int) -> torch.Tensor:
-    """Log-probabilities (count, V) in training's code of what stands at the last places."""
-    return logits(run, torch.tensor([ids]))[0].log_softmax(-1)[-count - 1 : -1]
 
 
 @pytest.mark.parametrize("kind", [k if k in ("llama", "gemma3") else slow(k) for k in KINDS])
@@ -244,3 +214,16 @@ def test_a_file_that_was_changed_is_not_what_was_written(tmp_path: Path) -> None
         stream.write(bytes([stream.read(1)[0] ^ 1]))
     with pytest.raises(ModelError, match=r"blk.1.ffn_up.weight was not read back"):
         GGUF(quant="q8_0", compare=False).verify(load(str(run)), file.parent)
+
+
+@pytest.mark.slow
+def test_the_mix_is_that_of_a_published_file() -> None:
+    """Gemma 3 270M in Q4_K_M, which llama.cpp's own program has written."""
+    cache = os.environ.get("GRAFTLAB_REAL_MODELS", "")
+    path = Path(cache) / "models" / PACKAGES["gemma-3-270m"].file
+    if not cache or not path.is_file():
+        pytest.skip("gemma-3-270m is not in GRAFTLAB_REAL_MODELS")
+    file = read_gguf(path)
+    found, fallen = entries("q4_k_m", file, {n: t.shape for n, t in file.tensors.items()})
+    assert {n: e.kind for n, e in found.items()} == {n: t.dtype for n, t in file.tensors.items()}
+    assert fallen == 91

@@ -45,7 +45,11 @@ class Draft:
 
     def values(self, name: str) -> Tensor:
         """A parameter as the file holds it, in fp32: not rounded yet."""
-        return in_file(self.header, name, self.model.tensor(name))
+        return self.placed(name, self.model.tensor(name))
+
+    def placed(self, name: str, values: Tensor) -> Tensor:
+        """Values of a parameter, or what is added to them, in the order of the file's rows."""
+        return in_file(self.header, name, values)
 
     def blocks(self, name: str) -> np.ndarray:
         """The bytes of a parameter. Raises ModelError where its values do not fit."""

@@ -52,6 +52,8 @@ class Merged:
     """What the adapter makes of some of them."""
     unties: bool
     """Whether embedding and head, one in the base, are two afterwards."""
+    coded: bool
+    """Whether the base is a folder whose weights are stored as codes."""
     _original: Callable[[str], Tensor]
 
     def tensor(self, name: str) -> Tensor:
@@ -91,7 +93,10 @@ def merged(adapter: Trained, strength: float, *, target: str) -> Merged:
             f"target={target} takes tensors as they are."
         )
     changes = {name: plan.changes[key] for name, key in keys.items() if key in plan.changes}
-    return Merged(trained, base, shapes, changes, plan.unties, lambda name: read(places[name]))
+    coded = isinstance(model.quantization, Codes)
+    return Merged(
+        trained, base, shapes, changes, plan.unties, coded, lambda name: read(places[name])
+    )
 
 
 def _shapes(base: HFBase, *, duplicates: bool) -> dict[str, tuple[int, ...]]:
