@@ -61,6 +61,7 @@ ONLY_IN = {
     "mlx": ("exports/mlx.py", "exports/mlx_quantized.py"),
     "mlx_lm": ("exports/mlx.py", "exports/mlx_quantized.py"),
     "coremltools": ("apple/exports/",),
+    "xllamacpp": ("exports/llama_cpp.py",),
     "starlette": ("serving/app.py",),
     "uvicorn": ("serving/server.py",),
 }

@@ -42,11 +42,12 @@ ROWS = [
 PROMPTS = 5
 THOUGHT = row(9, user("Hi"), answer("<think>\nk\n</think>\n\na"), user("b"), answer("c"))
 CALL = {"type": "function", "function": {"name": "look", "arguments": {"a": 1}}}
+LOOK = {"name": "look", "description": "Looks.", "parameters": {"type": "object"}}
 TOOLS = row(
     7,
     *(user("Look"), Message("assistant", "", tool_calls=(CALL,)), Message("tool", "x")),
     answer("Three"),
-    tools=({"type": "function", "function": {"name": "look", "parameters": {}}},),
+    tools=({"type": "function", "function": LOOK},),
 )
 
 
@@ -186,12 +187,28 @@ def test_tools_thoughts_and_arguments(vocabulary: Path) -> None:
     assert of(TEMPLATES["qwen3-tools"], *ROWS, THOUGHT, TOOLS) == {**quiet, "ollama": tools}
     # It joins arguments to a text, and those runtimes hand it objects.
     refused = of(TEMPLATES["text-arguments"], TOOLS)
-    assert refused["ollama"] == tools
-    assert refused["llama.cpp"] == set()
-    assert refused["mlx"] == refused["vllm"] == tools
+    assert refused["ollama"] == refused["mlx"] == refused["vllm"] == tools
     beside = row(8, user("Hi"), answer("a", reasoning="deep"), user("b"), answer("c"))
     shown = CHATML.replace("m.content", "(m.reasoning_content or '') + m.content")
     assert of(shown, beside) == {**quiet, "ollama": {("rows.jsonl:8", "thoughts")}}
+
+
+def test_what_llama_cpp_itself_does_otherwise(vocabulary: Path) -> None:
+    """It writes an empty description into tools that have none, and asks templates for calls."""
+    pytest.importorskip("xllamacpp")
+    bare = {key: value for key, value in LOOK.items() if key != "description"}
+    tools = replace(TOOLS, tools=({"type": "function", "function": bare},))
+    for template, row, kinds in (
+        (TEMPLATES["qwen3-tools"], TOOLS, set()),
+        (TEMPLATES["qwen3-tools"], tools, {"tools"}),
+    ):
+        tokenizer = Family(template, ("<think>", "</think>")).load(vocabulary)
+        (contract,) = compare(["llama.cpp"], [row], tokenizer)
+        assert contract.by == "llama.cpp's own server"
+        assert {breach.kind for breach in contract.breaches} == kinds
+    unread = Family(TEMPLATES["text-arguments"]).load(vocabulary)
+    (contract,) = compare(["llama.cpp"], ROWS, unread)
+    assert contract.unserved.startswith("llama-server does not start with this chat template")
 
 
 def test_a_day_of_its_own_is_not_the_day_of_asking(vocabulary: Path) -> None:

@@ -8,10 +8,12 @@ mean that the model is asked what it was taught to answer.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from graftlab.errors import ModelError, counted
+from graftlab.exports.llama_cpp import LlamaCppServer, served
 from graftlab.exports.runtimes import Runtime, Tools, runtimes
 from graftlab.models.weights import read_json
 
@@ -29,7 +31,8 @@ _SHOWN = 24
 CURES = {
     "BOS": "begin the template with {{ bos_token }} (model.template=FILE), or train on a tokenizer "
     "that adds none",
-    "tools": "llama-server --jinja and vLLM write tools as they were trained",
+    "tools": "vLLM and llama-server --jinja write tools; give each a description, which the latter "
+    "puts in where there is none",
     "white space": "take the white space from the ends of the rows' texts",
     "thoughts": "llama-server --jinja and vLLM show thinking as the template does",
     "stops": "serve what target=merged or target=vllm writes, which says it",
@@ -83,14 +86,21 @@ def compare(
     `base` is the model's folder, whose own word on where answers end is what vLLM and mlx-lm go by.
     """
     found = []
-    for runtime in runtimes(names, tokenizer):
-        if not isinstance(runtime, Runtime):
-            found.append(Contract(runtime[0], "", unserved=runtime[1]))
-            continue
-        contract = check(runtime, conversations, tokenizer)
-        if runtime.reads_endings and base is not None:
-            contract.breaches += _unended(tokenizer, base)
-        found.append(contract)
+    with ExitStack() as stack:
+        for runtime in runtimes(names, tokenizer):
+            if not isinstance(runtime, Runtime):
+                found.append(Contract(runtime[0], "", unserved=runtime[1]))
+                continue
+            if runtime.name == LlamaCppServer.name:
+                try:
+                    runtime = stack.enter_context(served(tokenizer)) or runtime
+                except ModelError as error:
+                    found.append(Contract(runtime.name, "", unserved=str(error)))
+                    continue
+            contract = check(runtime, conversations, tokenizer)
+            if runtime.reads_endings and base is not None:
+                contract.breaches += _unended(tokenizer, base)
+            found.append(contract)
     return found
 
 
@@ -140,14 +150,18 @@ def _breach(
         return Breach(where, kind, str(error), CURES.get(kind, runtime.otherwise))
     if found == wanted:
         return None
-    kind = _kind(messages, wanted, found, tokenizer)
+    kind = _kind(messages, tools, wanted, found, tokenizer)
     return Breach(
         where, kind, _difference(wanted, found, tokenizer), CURES.get(kind, runtime.otherwise)
     )
 
 
 def _kind(
-    messages: Sequence[Message], wanted: list[int], found: list[int], tokenizer: Tokenizer
+    messages: Sequence[Message],
+    tools: Tools,
+    wanted: list[int],
+    found: list[int],
+    tokenizer: Tokenizer,
 ) -> str:
     """What is behind a difference, as far as ids tell."""
     bos = [] if tokenizer.bos is None else tokenizer.encode_text([tokenizer.bos])[0]
@@ -158,6 +172,8 @@ def _kind(
         return "tokens"
     if "".join(told.split()) == "".join(seen.split()):
         return "white space"
+    if tools or any(m.tool_calls for m in messages):
+        return "tools"
     if any(m.reasoning is not None or "</think>" in m.content for m in messages):
         return "thoughts"
     return "the date" if tokenizer.asks_date else "text"

@@ -1,8 +1,9 @@
 """What runtimes make of a conversation: the ids of its prompt, each by its own rules.
 
-None of the runtimes themselves is started here. mlx-lm and vLLM leave template and tokenizer to
-transformers, which is asked as they ask it, with the tokenizer as an export holds it. Of llama.cpp
-and Ollama the rules are written here: what they render with, and whether BOS comes first.
+None of the runtimes themselves is started here (`llama_cpp` does that). mlx-lm and vLLM leave
+template and tokenizer to transformers, which is asked as they ask it, with the tokenizer as an
+export holds it. Of llama.cpp and Ollama the rules are written here: what they render with, and
+whether BOS comes first.
 """
 
 from __future__ import annotations
@@ -112,10 +113,10 @@ class LlamaCpp(Runtime):
 
 
 class Ollama(LlamaCpp):
-    """Ollama with the TEMPLATE that `turns` derives from the chat template."""
+    """Ollama with the TEMPLATE of target=ollama."""
 
     name = "ollama"
-    by = "our model of Ollama with the TEMPLATE that is derived from the chat template"
+    by = "our model of Ollama with the TEMPLATE of target=ollama"
 
     def __init__(self, tokenizer: Tokenizer, turns: Turns, *, adds_bos: bool) -> None:
         super().__init__(tokenizer, adds_bos=adds_bos)
@@ -163,7 +164,9 @@ def _as_exported(tokenizer: Tokenizer) -> Any | None:
     with TemporaryDirectory() as place:
         tokenizer.save(Path(place))
         try:
-            return AutoTokenizer.from_pretrained(place, local_files_only=True)
+            return AutoTokenizer.from_pretrained(
+                place, local_files_only=True, trust_remote_code=False
+            )
         except (OSError, ValueError, ImportError, KeyError, TypeError):
             return None
 
