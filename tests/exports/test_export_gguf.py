@@ -13,8 +13,8 @@ from afm_adapters import hf_run, logits, run_on
 from gguf_files import gguf, write_gguf
 from graftlab.adapters.artifact import find_artifact
 from graftlab.adapters.attach import load_adapter
-from graftlab.errors import ModelError
-from graftlab.exports.gguf import GGUF, quantising
+from graftlab.errors import ConfigError, ModelError
+from graftlab.exports.gguf import GGUF, quantising, writing
 from graftlab.exports.gguf.kinds import entries
 from graftlab.exports.gguf.quantising import quantised
 from graftlab.exports.gguf.target import CHOICES
@@ -227,3 +227,16 @@ def test_the_mix_is_that_of_a_published_file() -> None:
     found, fallen = entries("q4_k_m", file, {n: t.shape for n, t in file.tensors.items()})
     assert {n: e.kind for n, e in found.items()} == {n: t.dtype for n, t in file.tensors.items()}
     assert fallen == 91
+
+
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = torch.randn(2, 64, generator=torch.Generator().manual_seed(1))
+    wanted = quantised("w", values, "Q8_0")
+    monkeypatch.setattr(quantising, "_library", lambda: None)
+    with pytest.raises(ConfigError, match=r"llama.cpp's own quantiser.*graftlab\[gguf\].*q8_0"):
+        quantising.require_quantiser({"F32", "Q4_K"})
+    quantising.require_quantiser({"F32", "F16", "BF16", "Q8_0"})
+    assert (quantised("w", values, "Q8_0") == wanted).all(), "gguf-py's own blocks"
+    monkeypatch.setattr(writing, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"target=gguf needs.*pip install 'graftlab\[gguf\]'"):
+        GGUF().check_files()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ def write_gguf(
     import gguf
     import numpy as np
 
+    logging.getLogger("gguf").setLevel(logging.WARNING)  # it tells of every file
     metadata = dict(metadata)
     writer = gguf.GGUFWriter(file, metadata.pop("general.architecture"))
     try:
