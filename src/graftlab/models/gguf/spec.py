@@ -102,7 +102,7 @@ class GGUFModel(ModelSpec):
             with made_alone(home):
                 if not is_intact(home):  # else another process was first
                     with building(home) as made:
-                        _describe(file, made)
+                        describe(file, made)
                         write_checksums(made)
         return home
 
@@ -173,7 +173,7 @@ class GGUFModel(ModelSpec):
         )
 
 
-def _describe(file: GGUFFile, folder: Path) -> None:
+def describe(file: GGUFFile, folder: Path) -> None:
     """Config and tokenizer of the file into `folder`. Raises ModelError."""
     from graftlab.models.gguf.families import config_of
     from graftlab.models.gguf.vocabulary import write_tokenizer
