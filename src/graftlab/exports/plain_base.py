@@ -30,17 +30,24 @@ class PlainBase:
 
 
 def require_base(adapter: Trained, target: str) -> TrainedModel:
-    """The adapter on its base, which is a model of transformers; weights are not looked at.
+    """The adapter on its base, which is a folder of transformers; weights are not looked at.
 
-    Raises ConfigError where the base is not known, and ModelError for another library's.
+    Raises ConfigError where the base is not known, and ModelError for another library's and for a
+    GGUF file.
     """
+    trained = require_known_base(adapter, target)
+    refuse_gguf(adapter, target)
+    return trained
+
+
+def require_known_base(adapter: Trained, target: str) -> TrainedModel:
+    """The adapter on its base, a folder or a GGUF file. Raises as `require_base`."""
     adapter.require_transformers(target)
     if adapter.on_base is None:
         raise ConfigError(
             f"target={target} needs the base, and the adapter's is not known or not there: give "
             "model=hf model.path=DIR, or the model that it was trained on."
         )
-    refuse_gguf(adapter, target)
     return adapter.on_base
 
 

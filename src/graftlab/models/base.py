@@ -123,9 +123,7 @@ class ModelSpec(ABC):
         raise ModelError(f"{self.name} is of a kind after which no draft can be made.")
 
     def stateful_layers(self) -> list[str]:
-        """Kinds of its layers that carry state from one position to the next, beside attention;
-        [] for none, and where its files are not there. Weights are not read.
-        """
+        """Kinds of layers that carry state along a row, beside attention; weights are not read."""
         return []
 
     @property
@@ -198,8 +196,7 @@ class Base(ABC):
         self.source = source  # what its library loads it from: a hub id or an absolute folder
         self.folder = folder
         self.fingerprint = fingerprint
-        self.fingerprint_as = fingerprint_as or (lambda _: fingerprint)
-        """What it would be with its files stored otherwise."""
+        self.fingerprint_as = fingerprint_as or (lambda _: fingerprint)  # stored otherwise
         self.adapter: AttachedAdapter | None = None
         self.lendings = 0  # how many jobs of this process it was lent to
         self.answers: dict[str, Any] = {}

@@ -43,7 +43,7 @@ def load_packed(
     values: dict[int, Tensor] = {}
     for name, place in _places(model).items():
         if name in packed:
-            weight = _codes(packed[name], name, own, dtype=dtype, device=device)
+            weight = read_codes(packed[name], name, own, dtype=dtype, device=device)
             values[id(place)] = weight.T if _lies_turned(model, name) else weight
         elif name in plain:
             kept = torch.float32 if any(part in name for part in strict) else dtype
@@ -53,9 +53,10 @@ def load_packed(
     return model
 
 
-def _codes(
+def read_codes(
     packed: Packed, name: str, own: Codes, *, dtype: torch.dtype, device: torch.device
 ) -> QuantizedWeight:
+    """The weight called `name`, its codes as they lie in the folder. Raises ModelError."""
     codes, scales = (copy_tensor(part) for part in (packed.codes, packed.scales))
     if packed.quant_map is None:
         parts = [codes, scales.reshape(-1) / LARGEST]
