@@ -325,8 +325,8 @@ def test_from_the_command_line(made, tmp_path, capfd):
         ),
         (
             ["target=onnx"],
-            "target=onnx is not one of fmadapter, gguf, gguf-lora, hub, merged, mlpackage, mlx, peft, "
-            "vllm.",
+            "target=onnx is not one of fmadapter, gguf, gguf-lora, hub, merged, mlpackage, mlx, "
+            "peft, vllm.",
         ),
         (["target=mlx", "target.with_bas=1"], "Did you mean `target.with_base`?"),
         (
