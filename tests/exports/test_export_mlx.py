@@ -185,3 +185,13 @@ def test_without_mlx_lm_it_is_stamped(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     adapter = load(str(hf_run(tmp_path)))
     assert "pip install mlx-lm" in MLX().runtime(adapter, tmp_path).why
+
+
+def test_a_base_has_the_template_of_training(tmp_path):
+    run = hf_run(tmp_path / "made")
+    file = run / "adapter" / "chat_template.jinja"
+    file.write_text(file.read_text() + "{# as trained #}")
+    folder = exported(run, tmp_path / "mlx") / "base"
+    assert (folder / "chat_template.jinja").read_text() == file.read_text()
+    own = (tmp_path / "made" / "qwen2" / "chat_template.jinja").read_text()
+    assert own != file.read_text()

@@ -29,6 +29,7 @@ from graftlab.exports.target import Target, compare_file, save_tensors, write_co
 from graftlab.files.reading import read_json
 from graftlab.models.hf import HFModel
 from graftlab.registry import choice
+from graftlab.text.load import load_tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -120,6 +121,7 @@ class MLX(Target):
         write_config(folder / CONFIG, mlx_config(adapter))
         if self.with_base and (base := base_in_mlx(adapter)):
             base.write(folder / BASE, self.bits)
+            _write_tokenizer(adapter, folder / BASE)
 
     def verify(self, adapter: Trained, folder: Path) -> list[str]:
         count = compare_file(folder / WEIGHTS, in_mlx(adapter).state)
@@ -147,7 +149,24 @@ class MLX(Target):
     def cure(self) -> str:
         if self.with_base:
             return ""
-        return "target.with_base=true writes a base that mlx-lm reads as it was trained."
+        return (
+            "target.with_base=true writes a base that mlx-lm reads as it was trained, with the "
+            "tokenizer and template of training."
+        )
+
+
+def _write_tokenizer(adapter: Trained, base: Path) -> None:
+    """Give a base the tokenizer and template of training, where they are others than its own."""
+    trained = adapter.on_base
+    if trained is None or not adapter.for_transformers:
+        return
+    tokenizer = trained.load_tokenizer()
+    try:
+        own = load_tokenizer(base).fingerprint
+    except ModelError:  # no template, for one
+        own = ""
+    if own != tokenizer.fingerprint:
+        tokenizer.save(base)
 
 
 def load_adapter(model: Any, folder: str | Path) -> Any:

@@ -10,6 +10,7 @@ import filecmp
 import shutil
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import singledispatch
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from graftlab.models.quantization.packed import comes_as
 from graftlab.models.weights import read_json
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+TEXT = ("*.jinja", "tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt")
+"""Files of a tokenizer, for which those of training may stand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,8 @@ class HFFolder(MLXBase):
     def verify(self, folder: Path) -> list[str]:
         if "quantization" in read_json(folder / CONFIG):
             return [compare_quantized(self.folder, folder)]
-        names = [f.name for f in self.folder.iterdir() if f.is_file() and f.name != CONFIG]
+        others = [f.name for f in self.folder.iterdir() if f.is_file() and f.name != CONFIG]
+        names = [name for name in others if not any(fnmatch(name, form) for form in TEXT)]
         _, different, absent = filecmp.cmpfiles(self.folder, folder, names, shallow=False)
         if different or absent:
             raise ModelError(f"{folder} is no true copy of the base: {[*different, *absent][:3]}.")
