@@ -122,7 +122,7 @@ def _write_toy(file: Path, tokenizer: Tokenizer) -> bool:
     from graftlab.exports.gguf.writing import Entry, write_gguf
 
     try:
-        told = vocabulary(tokenizer, rows=tokenizer.vocab_size)
+        told = vocabulary(tokenizer, rows=tokenizer.vocab_size, name="the model")
     except ModelError:
         return False
     rows = len(told["tokenizer.ggml.tokens"])
