@@ -33,7 +33,10 @@ PATHS = frozenset(
         "data.valid",
         "decontaminate.against",
         "dirs",
+        "cache",
         "draft",
+        "endpoint",
+        "endpoint_model",
         "frame",
         "generation.schema",
         "host",
@@ -42,6 +45,9 @@ PATHS = frozenset(
         "logger.wandb.group",
         "logger.wandb.project",
         "lora.from_run",
+        "metrics.style.ends",
+        "metrics.style.pattern",
+        "metrics.style.starts",
         "model.hub",
         "model.of",
         "model.path",
@@ -76,7 +82,7 @@ LISTS = frozenset(
 )
 """Paths that may also be given as a list: data.train=[a.jsonl,b.jsonl]."""
 
-TOKENS = frozenset({"lora.trainable_tokens"})
+TOKENS = frozenset({"lora.trainable_tokens", "metrics.style.banned"})
 """Lists of text: lora.trainable_tokens=[<|tool|>]."""
 
 INNER = "data.prepare."
@@ -94,7 +100,7 @@ ALIASES = {"lora.from": "lora.from_run"}
 POSITIONAL = {
     **dict.fromkeys(("chat", "export", "sample"), "adapter"),
     "report": "dirs",
-    "serve": "adapters",
+    **dict.fromkeys(("evaluate", "serve"), "adapters"),
 }
 """Verb -> the key that words without `key=` stand for; of a key in LISTS there may be several."""
 
