@@ -21,7 +21,7 @@ from graftlab.generation.prompts import read_prompts
 from graftlab.generation.sampling import Generation
 from graftlab.models.cache import acquire
 from graftlab.serving.models import find_models, load_models
-from graftlab.types import Conversation
+from graftlab.types import Conversation, Message
 from graftlab.verbs.evaluate import run
 from knocking import knock
 

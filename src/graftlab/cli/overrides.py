@@ -45,6 +45,8 @@ PATHS = frozenset(
         "logger.wandb.group",
         "logger.wandb.project",
         "lora.from_run",
+        "metrics.json_schema.schema",
+        *("metrics.persona.corpus", "metrics.persona.plain", "metrics.regex.pattern"),
         "metrics.style.ends",
         "metrics.style.pattern",
         "metrics.style.starts",
@@ -77,12 +79,12 @@ PATHS = frozenset(
 LISTS = frozenset(
     {
         *("corpus", "data.corpus", "data.train", "data.valid", "decontaminate.against", "dirs"),
-        *("adapters", "objective.anchors"),
+        *("adapters", "metrics.persona.corpus", "metrics.persona.plain", "objective.anchors"),
     }
 )
 """Paths that may also be given as a list: data.train=[a.jsonl,b.jsonl]."""
 
-TOKENS = frozenset({"lora.trainable_tokens", "metrics.style.banned"})
+TOKENS = frozenset({"lora.trainable_tokens", "metrics.failures.refusals", "metrics.style.banned"})
 """Lists of text: lora.trainable_tokens=[<|tool|>]."""
 
 INNER = "data.prepare."

@@ -63,9 +63,9 @@ class Results:
     def means(self) -> dict[tuple[str, Name], Estimate]:
         """(model, measure) -> its mean, of those that say anything."""
         found = {
-            (model, name): estimate(self.values(model, name))
+            (model, name): estimate(self.values(model, name), share=measure.share)
             for model in self.replies
-            for name in self.measures
+            for name, measure in self.measures.items()
         }
         return {key: value for key, value in found.items() if value is not None}
 
@@ -74,8 +74,9 @@ class Results:
         """(first, second, measure) -> how the second compares with the first."""
         found: dict[tuple[str, str, Name], Contrast] = {}
         for first, second in combinations(self.replies, 2):
-            for name in self.measures:
-                seen = contrast(self.values(first, name), self.values(second, name))
+            for name, measure in self.measures.items():
+                values = self.values(first, name), self.values(second, name)
+                seen = contrast(*values, share=measure.share)
                 if seen is not None:
                     found[first, second, name] = seen
         better = {key: self.measures[key[2]].better for key in found}

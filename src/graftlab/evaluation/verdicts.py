@@ -7,7 +7,7 @@ have a value of.
 
     values        mean                                     difference of two models, paired
     0 or 1        Wilson 1927                              Newcombe 1998, method 10; exact McNemar
-    others        expanded percentile bootstrap            the same; sign-flip permutation
+    numbers       expanded percentile bootstrap            the same; sign-flip permutation
                   (Hesterberg, arXiv 1411.5279, 5.3)       (Fisher 1935, The Design of Experiments)
 
 The p-values of all comparisons by measures with a better end are adjusted together (Holm 1979): the
@@ -77,19 +77,19 @@ class Contrast:
         return None if needed > MOST_PROMPTS else max(1, ceil(needed) - self.difference.n)
 
 
-def estimate(values: Values) -> Estimate | None:
-    """Mean and interval; None where no prompt has a value."""
+def estimate(values: Values, *, share: bool = False) -> Estimate | None:
+    """Mean and interval; None where no prompt has a value. A `share` is of what is 0 or 1."""
     known = [value for value in values if value is not None]
     if not known:
         return None
     mean = fmean(known)
-    if _is_binary(known):
+    if share and _is_binary(known):
         low, high = wilson_interval(sum(known), len(known), LEVEL)
         return Estimate(mean, low, high, len(known))
     return Estimate(mean, *_bootstrap(known), len(known))
 
 
-def contrast(first: Values, second: Values) -> Contrast | None:
+def contrast(first: Values, second: Values, *, share: bool = False) -> Contrast | None:
     """`second` minus `first`; None where they have no prompt in common."""
     pairs = [
         (one, other)
@@ -101,7 +101,7 @@ def contrast(first: Values, second: Values) -> Contrast | None:
     differences = [other - one for one, other in pairs]
     mean, n = fmean(differences), len(pairs)
     spread = sqrt(sum((d - mean) ** 2 for d in differences) / max(n - 1, 1))
-    if _is_binary([value for pair in pairs for value in pair]):
+    if share and _is_binary([value for pair in pairs for value in pair]):
         gained = sum(d > 0 for d in differences)
         lost = sum(d < 0 for d in differences)
         both = sum(one == other == 1 for one, other in pairs)
@@ -159,11 +159,13 @@ def sign_flip(differences: Sequence[float]) -> float:
         signs = 1.0 - 2.0 * (numbers >> np.arange(len(moved)) & 1)
         return float((np.abs(signs @ moved) >= seen).mean())
     random = np.random.default_rng(0)
-    as_far, left = 1, FLIPS
+    as_far, left, width = 1, FLIPS, -(-len(moved) // 8)
     while left > 0:
         count = min(left, max(1, _PIECE // len(moved)))
-        signs = 1.0 - 2.0 * random.integers(0, 2, (count, len(moved)), dtype=np.int8)
-        as_far += int((np.abs(signs @ moved) >= seen).sum())
+        drawn = np.frombuffer(random.bytes(count * width), dtype=np.uint8)
+        flipped = np.unpackbits(drawn.reshape(count, width), axis=1, count=len(moved))
+        sums = moved.sum() - 2.0 * (flipped @ moved)
+        as_far += int((np.abs(sums) >= seen).sum())
         left -= count
     return as_far / (FLIPS + 1)
 
@@ -179,7 +181,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _bootstrap(values: Sequence[float]) -> tuple[float, float]:
-    """Percentiles of resampled means, as far out as Student's t and n/(n - 1) would have them."""
+    """Percentiles of resampled means, as far out as Student's t and n/(n - 1) would have them.
+
+    Of values that are all the same, that value: they say nothing of the spread.
+    """
     import numpy as np
 
     n = len(values)

@@ -50,6 +50,10 @@ class Metric(ABC):
     def score(self, case: Case) -> Judged:
         """A score for each measure."""
 
+    def check(self) -> None:
+        """Raise ConfigError for a key or a file that is missing, before anybody is asked."""
+        return
+
     def lacks(self, prompt: Prompt) -> str | None:
         """What a prompt must have and has not, in words; None where it can be judged."""
         return None

@@ -17,10 +17,14 @@ class Metrics:
     chosen: dict[str, Metric] = field(default_factory=dict)
 
     def check(self, *, endpoint: bool) -> None:
-        """Raise ConfigError where there is none, or one that an endpoint cannot be judged by."""
+        """Raise ConfigError where there is none, or one that lacks something.
+
+        By some metrics an `endpoint` cannot be judged.
+        """
         if not self.chosen:
             raise ConfigError("There is no metric: give metrics=[style] or others.")
         for key, metric in self.chosen.items():
+            metric.check()
             if endpoint and metric.needs_likelihoods:
                 name = key.replace("_", "-")
                 raise ConfigError(f"An endpoint tells no likelihoods, which metrics={name} needs.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from graftlab.errors import ConfigError, require_choice
 from graftlab.evaluation.metrics.base import LESS, MORE, Measure, Metric
+from graftlab.evaluation.metrics.patterns import compiled
 from graftlab.recipes.sentences import sentences_of
 from graftlab.recipes.words import words_of
 from graftlab.registry import choice
@@ -115,13 +116,3 @@ class Style(Metric):
             and text.endswith((self.ends or "").strip())
             and (found is None or found.search(text) is not None)
         )
-
-
-def compiled(key: str, pattern: str | None) -> re.Pattern[str] | None:
-    """The expression of a key. Raises ConfigError for one that is none."""
-    if pattern is None:
-        return None
-    try:
-        return re.compile(pattern, re.M)
-    except re.error as error:
-        raise ConfigError(f"{key}={pattern} is no regular expression: {error}.") from error

@@ -161,11 +161,13 @@ class Endpoint:
         try:
             reply = load_json(data)
             choice = reply["choices"][0]
-            text = choice["message"]["content"]
-        except (ValueError, KeyError, IndexError, TypeError):
+            text = choice["message"].get("content")
+            calls = _calls(choice["message"].get("tool_calls"))
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
             seen = self._safe(data[:120].decode("utf-8", "replace"))
             return Again(f"an answer that is no chat completion: {seen!r}", paid=True)
         text = _THOUGHT.sub("", text).strip() if isinstance(text, str) else ""
+        text = "\n".join(filter(None, [text, *calls]))
         if not text:
             return Again(EMPTY, paid=True)
         usage = reply.get("usage")
@@ -176,6 +178,16 @@ class Endpoint:
     def _safe(self, said: str) -> str:
         """What an endpoint said, which may quote the key."""
         return said.replace(self._key, "***") if self._key else said
+
+
+def _calls(calls: Any) -> list[str]:
+    """Each call of a tool as a line of JSON. Raises KeyError, TypeError or ValueError."""
+    found = []
+    for call in calls or ():
+        name, given = call["function"]["name"], call["function"]["arguments"]
+        arguments = load_json(given) if isinstance(given, str) else given
+        found.append(json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False))
+    return found
 
 
 def _count(value: Any) -> int:
