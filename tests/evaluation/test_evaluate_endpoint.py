@@ -71,8 +71,10 @@ def test_an_empty_reply_is_a_reply(elsewhere: Asked) -> None:
     assert found.replies["served"][0][0].text == ""
 
 
-def test_what_an_endpoint_cannot_be_asked(elsewhere: Asked) -> None:
+def test_what_an_endpoint_cannot_be_asked(elsewhere: Asked, asked: Asked) -> None:
     with endpoint() as desk:
+        with pytest.raises(ConfigError, match="endpoint_model=one is what another of the models"):
+            run(elsewhere(desk, adapters=asked().adapters, endpoint_model="one"))
         with pytest.raises(ConfigError, match="needs endpoint_model=NAME"):
             elsewhere(desk, endpoint_model=None)
         with pytest.raises(ConfigError, match=r"top_k is no part of what an endpoint"):

@@ -14,6 +14,7 @@ from graftlab.errors import ConfigError, ModelError
 from graftlab.evaluation.replies import Said
 from graftlab.evaluation.speakers import Ask, Report, Speaker, digest
 from graftlab.evaluation.spec import NAMES
+from graftlab.generation.sampling import ROW
 from graftlab.recipes.rewriters.answer_cache import CachedAnswer
 from graftlab.recipes.rewriters.endpoint import (
     EMPTY,
@@ -113,7 +114,8 @@ class EndpointSpeaker(Speaker):
             payload["top_p"] = wanted.top_p
         if conversation.tools:
             payload["tools"] = list(conversation.tools)
-        if (form := conversation.messages[-1].response_format) is not None:
+        form = conversation.messages[-1].response_format
+        if wanted.schema == ROW and form is not None:
             payload["response_format"] = form
         return payload
 

@@ -44,7 +44,7 @@ def _write(found: Results, out: Path) -> list[str]:
 
     with writing_to(f"out={out}"), building(out, replaces=OURS) as folder:
         mark(folder, KIND)
-        with (folder / REPLIES).open("w", encoding="utf-8", errors="surrogatepass") as file:
+        with (folder / REPLIES).open("w", encoding="utf-8", errors="backslashreplace") as file:
             for row in found.rows():
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         (folder / PAGE).write_text(page(found), encoding="utf-8", newline="\n")

@@ -19,7 +19,8 @@ class Said:
     stopped: bool
     """The model ended its turn; otherwise it ran into a limit."""
     seconds: float
-    """Its share of the time of its batch, by tokens: over many replies they add up."""
+    """Its share of the time of its batch, by tokens: over many replies they add up. Of an endpoint,
+    that of its own request."""
 
     def as_row(self) -> dict[str, Any]:
         return asdict(self)

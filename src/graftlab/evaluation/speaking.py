@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from graftlab.caches import RowCache, default_cache
 from graftlab.data.system import system_of
+from graftlab.errors import ConfigError
 from graftlab.serving.models import BASE, find_models
 
 if TYPE_CHECKING:
@@ -51,6 +52,11 @@ def find_speakers(spec: EvaluateSpec) -> Found:
     if not spec.adapters and spec.model is None:
         return Found({}, None)
     found = find_models(spec.adapters, spec.model)
+    if spec.endpoint is not None and spec.endpoint_model in found:
+        raise ConfigError(
+            f"endpoint_model={spec.endpoint_model} is what another of the models is called, too: "
+            "evaluate it apart."
+        )
     return Found(found, found[BASE].load_tokenizer())
 
 

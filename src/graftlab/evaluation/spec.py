@@ -8,7 +8,7 @@ from typing import Any
 
 from graftlab.errors import ConfigError, require_choice, require_range
 from graftlab.evaluation.metrics.chosen import Metrics
-from graftlab.generation.sampling import Generation
+from graftlab.generation.sampling import ROW, Generation
 from graftlab.models.base import ModelSpec
 from graftlab.recipes.rewriters.endpoint import OPENAI, KeyNames, check_url
 from graftlab.training.precision import Precision
@@ -85,7 +85,7 @@ class EvaluateSpec:
                     f"endpoint={self.endpoint} needs endpoint_model=NAME: what the model is "
                     "called there."
                 )
-            if self.generation.schema not in (None, "row"):
+            if self.generation.schema not in (None, ROW):
                 yield "generation.schema holds replies of models on this machine alone."
             for key in ("top_k", "min_p"):
                 if getattr(self.generation, key) is not None:
