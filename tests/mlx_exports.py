@@ -14,9 +14,9 @@ from tolerance import assert_same
 IDS = torch.randint(5, 200, (2, 9), generator=torch.Generator().manual_seed(3))
 
 
-def exported(run: Path, folder: Path) -> Path:
+def exported(run: Path, folder: Path, bits: int | None = None) -> Path:
     folder.mkdir()
-    target, adapter = MLX(with_base=True), load(str(run))
+    target, adapter = MLX(with_base=True, bits=bits), load(str(run))
     target.check(adapter)
     target.write(adapter, folder)
     assert len(target.verify(adapter, folder)) == 2

@@ -42,7 +42,7 @@ ORDER = [
         "tracking",
         "recipes",
     ),
-    *("training", "evaluation", "exports", "planning", "sweeps", "reports", "apple"),
+    *("training", "evaluation", "exports", "planning", "sweeps", "reports", "apple", "doctor"),
     *("verbs", "cli", "__main__"),
 ]
 """Rooms from the ground up: each imports from those before it alone, type hints included."""
@@ -58,8 +58,8 @@ ONLY_IN = {
     "llguidance": ("text/json_schema.py",),
     "jsonschema": ("text/json_schema.py", "text/json_patterns.py"),
     "plotly": ("reports/page/",),
-    "mlx": ("exports/mlx.py",),
-    "mlx_lm": ("exports/mlx.py",),
+    "mlx": ("exports/mlx.py", "exports/mlx_quantized.py"),
+    "mlx_lm": ("exports/mlx.py", "exports/mlx_quantized.py"),
     "coremltools": ("apple/exports/",),
     "starlette": ("serving/app.py",),
     "uvicorn": ("serving/server.py",),

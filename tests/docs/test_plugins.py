@@ -105,6 +105,19 @@ def test_what_it_raises_is_one_message_with_file_and_line(home: Path, qwen2_fold
     assert all("1 / 0  # here" in file.read_text() for file in traces)
 
 
+def test_an_objective_without_a_loss_is_told_so(home: Path, qwen2_folder: Path) -> None:
+    own = (home / "mine" / "focal.py").read_text()
+    assert '"loss": ' in own
+    other = own.replace("Focal(", "Lossless(").replace('"focal"', '"lossless"')
+    (home / "mine" / "lossless.py").write_text(other.replace('"loss": ', '"los": '))
+    option = (home / "mine" / "objective" / "focal.yaml").read_text()
+    (home / "mine" / "objective" / "lossless.yaml").write_text(option.replace("focal", "lossless"))
+    words = ["plugins=[lossless]", "objective=lossless", "hydra.run.dir=none"]
+    codes, done = called(home, training(home, qwen2_folder, *words))
+    assert codes == [2], done.stderr
+    assert "objective=lossless: terms() must return a `loss`; it returned los, nll" in done.stderr
+
+
 def test_workers_of_a_sweep_import_it_too(home: Path, qwen2_folder: Path) -> None:
     words = ["-m", "plugins=[focal]", "objective=focal", "objective.gamma=0,2"]
     words += ["hydra.sweep.dir=swept", "launcher=local", "launcher.slots=1"]

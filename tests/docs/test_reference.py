@@ -45,7 +45,7 @@ def test_every_key_that_help_knows_is_on_a_page(reference: ModuleType) -> None:
 def leaf_keys(schema) -> list[str]:
     """Dotted keys that have none below them, but for the folder that Hydra sets."""
     keys = [key for key in schema.dotted_keys() if key != "run_dir"]
-    assert len(keys) > 5
+    assert len(keys) > 1
     return [key for key in keys if not any(other.startswith(f"{key}.") for other in keys)]
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
+import numpy as np
 import pytest
 import torch
 
-from afm_adapters import hf_run
+from afm_adapters import hf_run, logits
 from graftlab.errors import ConfigError, ModelError
-from graftlab.exports.mlx import MLX, in_mlx, mlx_config
+from graftlab.exports.mlx import MLX, in_mlx, load_adapter, mlx_config
 from graftlab.exports.source import load
-from mlx_exports import check_logits, exported
+from mlx_exports import IDS, check_logits, exported
+from tolerance import assert_same
 
 
 @pytest.mark.slow
@@ -27,10 +30,66 @@ def test_a_hugging_face_adapter_gives_the_same_logits(lora, kind, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_base_in_a_few_bits_keeps_the_adapter_apart(bits, tmp_path):
+    """As graftlab has the adapter on those weights, widened."""
+    pytest.importorskip("mlx_lm")
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+    from mlx_lm.utils import load_model
+    from safetensors.torch import load_file, save_file
+
+    from graftlab.exports.mlx_quantized import compare_quantized
+
+    run = hf_run(tmp_path / "made", "llama")
+    folder = exported(run, tmp_path / "mlx", bits)
+    model = load_adapter(load_model(folder / "base")[0], folder)
+    names = dict(tree_flatten(model.parameters()))
+    assert any(name.endswith("q_proj.linear.scales") for name in names)
+    assert any(name.endswith("q_proj.lora_b") for name in names)
+
+    codes = dict(mx.load(str(folder / "base" / "model.safetensors")))
+    wide = tmp_path / "made" / "llama" / "model.safetensors"
+    before = load_file(wide)
+    for name in [name for name in codes if name.endswith(".scales")]:
+        stem = name.removesuffix(".scales")
+        parts = (codes[f"{stem}.weight"], codes[name], codes[f"{stem}.biases"])
+        values = np.array(mx.dequantize(*parts, 64, bits).astype(mx.float32))
+        assert not torch.equal(before[f"{stem}.weight"], torch.from_numpy(values))
+        before[f"{stem}.weight"] = torch.from_numpy(values)
+    save_file(before, wide, metadata={"format": "pt"})
+    said = torch.from_numpy(np.array(model(mx.array(IDS.numpy()))))
+    assert_same(said, logits(run, IDS))
+
+    file = folder / "base" / "model.safetensors"
+    state = dict(mx.load(str(file)))
+    state["model.layers.1.mlp.up_proj.weight"] += 1
+    mx.save_safetensors(str(file), state)
+    with pytest.raises(ModelError, match=r"up_proj\.weight is further than a step"):
+        compare_quantized(tmp_path / "made" / "llama", folder / "base")
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"bits": 4}, r"add target\.with_base=true"),
+        ({"bits": 3, "with_base": True}, r"target\.bits=3: 4 or 8"),
+    ],
+)
+def test_bits_that_mean_nothing_are_refused(keys, message):
+    with pytest.raises(ConfigError, match=message):
+        MLX(**keys)
+
+
+def test_without_mlx_lm_the_install_line_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlx_lm", None)
+    with pytest.raises(ConfigError, match=r"pip install 'graftlab\[mlx\]'"):
+        MLX(bits=4, with_base=True).check_files()
+
+
+@pytest.mark.slow
 def test_another_model_is_refused(tmp_path):
     mlx_lm = pytest.importorskip("mlx_lm.utils")
-    from graftlab.exports.mlx import load_adapter
-
     folder = exported(hf_run(tmp_path / "made"), tmp_path / "mlx")
     weights = folder / "adapters.safetensors"
     from safetensors.torch import load_file, save_file

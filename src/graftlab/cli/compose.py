@@ -22,6 +22,7 @@ from graftlab.recipes.spec import PrepareSpec
 from graftlab.registry import choices, dump, field_types, groups
 from graftlab.schemas import gathered, schema_of
 from graftlab.verbs.chat import ChatSpec
+from graftlab.verbs.doctor import DoctorSpec
 from graftlab.verbs.export import ExportSpec
 from graftlab.verbs.inspect import InspectSpec
 from graftlab.verbs.plan import PlanSpec
@@ -47,6 +48,7 @@ VERBS: dict[str, type] = {
     "plan": PlanSpec,
     "report": ReportSpec,
     "export": ExportSpec,
+    "doctor": DoctorSpec,
 }
 """Verb -> its spec; also the name of `conf/<verb>.yaml` and of `graftlab.verbs.<verb>`."""
 

@@ -2,7 +2,8 @@
 
     adapters.safetensors    model.layers.0.self_attn.q_proj.lora_a (in, rank), lora_b (rank, out)
     adapter_config.json     which modules, rank, and scale = alpha / rank
-    base/                   the base as mlx-lm loads it, with `target.with_base=true`
+    base/                   the base as mlx-lm loads it, with `target.with_base=true`, also in fewer
+                            bits (`target.bits=4`)
 
 `mlx_lm.generate --model BASE --adapter-path EXPORT` takes one for a Hugging Face model. Its own
 loader refuses models with a fused q, k, v layer (0.32): `load_adapter` below puts the adapter on.
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, ModelError
 from graftlab.exports.mlx_base import base_in_mlx
+from graftlab.exports.mlx_quantized import BITS, require_mlx
 from graftlab.exports.plain_base import refuse_gguf
 from graftlab.exports.source import Trained
 from graftlab.exports.target import Target, compare_file, save_tensors, write_config
@@ -73,6 +75,20 @@ class MLX(Target):
 
     with_base: bool = False
     """Write the base as well, in the format that mlx-lm loads."""
+    bits: int | None = None
+    """4 or 8: that base quantised by mlx-lm (5 GB a billion weights become 0.6), adapter apart."""
+
+    def __post_init__(self) -> None:
+        if self.bits is not None and self.bits not in BITS:
+            raise ConfigError(f"target.bits={self.bits}: 4 or 8, or null for the base as it is.")
+        if self.bits is not None and not self.with_base:
+            raise ConfigError(
+                f"target.bits={self.bits} needs a base to be written: add target.with_base=true."
+            )
+
+    def check_files(self) -> None:
+        if self.bits is not None:
+            require_mlx()
 
     def check(self, adapter: Trained) -> list[str]:
         adapter.require_adapter("mlx")
@@ -86,14 +102,14 @@ class MLX(Target):
                 "target.with_base=true needs the base, and the adapter's is not known or not "
                 "there: give model=hf model.path=DIR, or the model that it was trained on."
             )
-        base.check()
+        base.check(self.bits)
         return list(made.notes)
 
     def write(self, adapter: Trained, folder: Path) -> None:
         save_tensors(in_mlx(adapter).state, folder / WEIGHTS, library="mlx")
         write_config(folder / CONFIG, mlx_config(adapter))
         if self.with_base and (base := base_in_mlx(adapter)):
-            base.write(folder / BASE)
+            base.write(folder / BASE, self.bits)
 
     def verify(self, adapter: Trained, folder: Path) -> list[str]:
         count = compare_file(folder / WEIGHTS, in_mlx(adapter).state)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.errors import ModelError
+from graftlab.exports.mlx_quantized import compare_quantized, write_quantized
 from graftlab.exports.source import Trained
 from graftlab.exports.target import write_config
 from graftlab.models.weights import read_json
@@ -29,15 +30,15 @@ class MLXBase(ABC):
     folder: Path
 
     @abstractmethod
-    def check(self) -> None:
-        """Raise ModelError unless the base can be written."""
+    def check(self, bits: int | None) -> None:
+        """Raise ModelError unless the base can be written in so many bits; null: as it is."""
 
     def notes(self) -> list[str]:
         """What has to be done to the base's own folder before mlx-lm reads it right."""
         return []
 
     @abstractmethod
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, bits: int | None) -> None:
         """Write the base into `folder`, which is made."""
 
     @abstractmethod
@@ -54,7 +55,7 @@ def base_in_mlx(adapter: Trained) -> MLXBase | None:
 class HFFolder(MLXBase):
     """A folder of transformers, copied but for its config."""
 
-    def check(self) -> None:
+    def check(self, bits: int | None) -> None:
         read_json(self.folder / CONFIG)
 
     def notes(self) -> list[str]:
@@ -68,14 +69,20 @@ class HFFolder(MLXBase):
             "not: target.with_base=true writes a base that has it there"
         ]
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, bits: int | None) -> None:
+        config = _mended(read_json(self.folder / CONFIG))
+        if bits is not None:
+            write_quantized(self.folder, config, folder, bits)
+            return
         folder.mkdir()
         for file in self.folder.iterdir():
             if file.is_file() and file.name != CONFIG:
                 shutil.copyfile(file, folder / file.name)
-        write_config(folder / CONFIG, _mended(read_json(self.folder / CONFIG)))
+        write_config(folder / CONFIG, config)
 
     def verify(self, folder: Path) -> list[str]:
+        if "quantization" in read_json(folder / CONFIG):
+            return [compare_quantized(self.folder, folder)]
         names = [f.name for f in self.folder.iterdir() if f.is_file() and f.name != CONFIG]
         _, different, absent = filecmp.cmpfiles(self.folder, folder, names, shallow=False)
         if different or absent:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from graftlab.registry import group
+from graftlab.errors import ConfigError
+from graftlab.registry import group, name_of
 
 if TYPE_CHECKING:
     import torch
@@ -114,3 +115,15 @@ class Objective(ABC):
     def strengths(self) -> tuple[float, ...]:
         """Strengths of the finished adapter (1 is as trained) at which it is validated again."""
         return ()
+
+
+def loss_of(
+    objective: Objective, found: Mapping[str, torch.Tensor], method: str = "terms"
+) -> torch.Tensor:
+    """The `loss` among what an objective's `method` returned. Raises ConfigError without one."""
+    if "loss" not in found:
+        raise ConfigError(
+            f"objective={name_of(objective)}: {method}() must return a `loss`; it returned "
+            f"{', '.join(found) or 'nothing'}."
+        )
+    return found["loss"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from graftlab.objectives.base import loss_of
 from graftlab.objectives.policy import per_document
 
 if TYPE_CHECKING:
@@ -44,16 +45,17 @@ class Tally:
     def add(self, policy: Policy, batch: Batch) -> None:
         """One micro-batch, already on its device."""
         found = self.objective.validation(policy, batch)
+        loss = loss_of(self.objective, found, "validation")
         for name, value in found.items():
             total = value.sum().cpu().double()
             self.sums[name] = self.sums.get(name, torch.zeros(()).double()) + total
         self.units += batch.count(self.objective.unit)
-        if self.documents is None or found["loss"].dim() == 0:
+        if self.documents is None or loss.dim() == 0:
             self.documents = None
         elif self.objective.unit == "document":
-            self.documents += [(loss, 1.0) for loss in found["loss"].double().tolist()]
+            self.documents += [(value, 1.0) for value in loss.double().tolist()]
         else:
-            self.documents += per_document(found["loss"], batch)
+            self.documents += per_document(loss, batch)
 
     def evaluation(self, reduce: Reduce | None = None, *, device: Any = "cpu") -> Evaluation:
         """All that was added; `reduce` sums a vector on `device` over processes."""

@@ -12,6 +12,7 @@ import torch
 
 from graftlab.errors import NonFiniteError, ResumeError
 from graftlab.models.finite import describe_nonfinite
+from graftlab.objectives.base import loss_of
 from graftlab.training.evaluate import estimate
 from graftlab.training.sharded import ShardedBase, average_gradients
 from graftlab.types import IGNORE
@@ -103,10 +104,11 @@ class AdapterModule(lightning.LightningModule):
         """The micro-batch's loss, its terms added to the step's sums."""
         with self.autocast():
             terms = self.objective.terms(self.policy, batch)
+        loss = loss_of(self.objective, terms)
         for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0) + value.detach()
         parts = self.trainer.accumulate_grad_batches * self.trainer.world_size
-        return terms["loss"] * (parts / batch.step_units)
+        return loss * (parts / batch.step_units)
 
     def _finish_step(self) -> None:
         """Settle `totals`, `tokens` and `labels` of the step, over all processes."""

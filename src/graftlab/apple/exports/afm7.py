@@ -20,7 +20,7 @@ from graftlab.apple.exports.layout import place_of
 from graftlab.apple.exports.source import TrainedAFM, described
 from graftlab.apple.files import find_assets, read_weights
 from graftlab.apple.model import SIZES
-from graftlab.errors import ModelError
+from graftlab.errors import ConfigError, ModelError
 from graftlab.exports.mlx import InMLX, in_mlx
 from graftlab.exports.mlx_base import CONFIG, WEIGHTS, MLXBase, base_in_mlx
 from graftlab.exports.target import compare_file, save_tensors, write_config
@@ -70,10 +70,12 @@ def _(adapter: TrainedAFM) -> InMLX:
 class AFM7Base(MLXBase):
     """Apple's model as `afm7`."""
 
-    def check(self) -> None:
+    def check(self, bits: int | None) -> None:
+        if bits is not None:
+            raise ConfigError("target.bits is for bases of Hugging Face: leave it out.")
         find_assets(self.folder)
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, bits: int | None) -> None:
         folder.mkdir()
         save_tensors(self._weights(), folder / WEIGHTS, library="mlx")
         write_config(folder / CONFIG, base_config(described(self.folder) or {}))

@@ -19,6 +19,7 @@ import torch
 from graftlab.adapters.attach import attach
 from graftlab.models.cache import acquire
 from graftlab.models.compile import SAVED_SECONDS, SAVED_SECONDS_PER_PARAMETER
+from graftlab.objectives.base import loss_of
 from graftlab.objectives.policy import Policy
 from graftlab.tracking.folder import RunFolder
 from graftlab.training.joint.groups import JointJob
@@ -112,7 +113,8 @@ def measure(
     def score(policy: SlicePolicy) -> Callable[[Batch], torch.Tensor]:
         def loss(batch: Batch) -> torch.Tensor:
             with shared.precision.autocast():
-                return objective.terms(policy, batch)["loss"] / batch.step_units
+                terms = objective.terms(policy, batch)
+            return loss_of(objective, terms) / batch.step_units
 
         return loss
 
