@@ -98,7 +98,7 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         browser.run(change.format("as in the file", "order"))
         assert browser.run(shown) == list(range(12))
         browser.run(
-            "(s => { s.value = 'QUESTION 7'; s.dispatchEvent(new Event('input')) })"
+            "(s => { s.value = '<7>.JSONL question'; s.dispatchEvent(new Event('input')) })"
             "(document.getElementById('search'))"
         )
         assert browser.run(shown) == [7]
