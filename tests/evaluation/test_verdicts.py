@@ -156,6 +156,18 @@ def test_prompts_without_a_value_are_left_out() -> None:
     assert contrast([0.0, 1.0], [1.0, 1.0]).method == "sign-flip"
 
 
+def test_comparisons_that_nothing_could_settle_do_not_count() -> None:
+    """Eight prompts that differ are enough, whatever else has too few of them."""
+    moved = contrast([0.0] * 20, [1.0] * 8 + [0.0] * 12, share=True)
+    few = contrast([0.0] * 20, [1.0] * 5 + [0.0] * 15, share=True)
+    assert (moved.can_be_settled, few.can_be_settled) == (True, False)
+    seen = {"it": moved, **{f"other {n}": few for n in range(5)}}
+    found = verdicts(seen, dict.fromkeys(seen, "more"))
+    assert (found["it"].word, found["it"].adjusted) == ("better", moved.p)
+    assert {found[f"other {n}"].word for n in range(5)} == {"not told apart"}
+    assert found["other 0"].more_prompts
+
+
 def test_mcnemar_is_the_binomial() -> None:
     tail = sum(comb(20, k) for k in range(6))
     assert isclose(mcnemar(5, 15), 2 * tail / 2**20)

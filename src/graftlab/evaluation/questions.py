@@ -107,8 +107,8 @@ def questions(
     problems = list(_lacking(asked, metrics))
     if problems:
         what = "the held-out rows" if prompts is None else f"prompts={prompts}"
-        prompts_lack = f"{counted(len(problems), 'prompt')} cannot be judged"
-        raise DataError(f"{what}: {prompts_lack}:", problems)
+        lacking = len({problem.where for problem in problems})
+        raise DataError(f"{what}: {counted(lacking, 'prompt')} cannot be judged:", problems)
     return asked
 
 

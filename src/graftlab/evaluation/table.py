@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from graftlab.errors import counted
 from graftlab.evaluation.wording import bounds, label, number, words
 from graftlab.terminal import printable
 
@@ -36,12 +37,15 @@ def show(found: Results, console: Console) -> None:
         table.add_row(label(*name, measure), *cells)
     console.print(table)
     judged = {key: verdict for key, verdict in found.verdicts.items() if verdict.word}
-    if not judged:
+    apart = {key: verdict for key, verdict in judged.items() if verdict.contrast.moved}
+    if same := len(judged) - len(apart):
+        console.print(f"{counted(same, 'comparison')} the same on every prompt.")
+    if not apart:
         return
     table = Table(box=box.SIMPLE, title="difference on the same prompts [95 % interval]")
     for head in ("model", "against", "measure", "difference", "verdict"):
         table.add_column(head, overflow="fold")
-    for (first, second, name), verdict in judged.items():
+    for (first, second, name), verdict in apart.items():
         measure, difference = found.measures[name], verdict.contrast.difference
         told = number(difference.mean, measure, signed=True)
         table.add_row(

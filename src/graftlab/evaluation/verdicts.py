@@ -12,6 +12,8 @@ have a value of.
 
 The p-values of all comparisons by measures with a better end are adjusted together (Holm 1979): the
 chance that any one of them is called better or worse where there is no difference is at most 5 %.
+Comparisons in which too few prompts differ for any p-value below that do not count among them: the
+tests are conditional on how many differ, so leaving them out is fair (Tarone 1990, Biometrics 46).
 Intervals are not adjusted. Everything drawn has a fixed seed: the same replies, the same verdicts.
 """
 
@@ -63,6 +65,13 @@ class Contrast:
     """mcnemar or sign-flip"""
     spread: float
     """Standard deviation of a prompt's difference."""
+    moved: int
+    """Prompts on which the two differ."""
+
+    @property
+    def can_be_settled(self) -> bool:
+        """Whether so many prompts differ that they could all do so by chance less than 1 in 20."""
+        return 2.0 / 2.0**self.moved <= 1 - LEVEL
 
     def more_prompts(self, level: float) -> int | None:
         """How many more would settle a difference of this size at that level, with `POWER`.
@@ -106,9 +115,12 @@ def contrast(first: Values, second: Values, *, share: bool = False) -> Contrast 
         lost = sum(d < 0 for d in differences)
         both = sum(one == other == 1 for one, other in pairs)
         low, high = newcombe(both=both, gained=gained, lost=lost, n=n)
-        return Contrast(Estimate(mean, low, high, n), mcnemar(gained, lost), "mcnemar", spread)
-    low, high = _bootstrap(differences)
-    return Contrast(Estimate(mean, low, high, n), sign_flip(differences), "sign-flip", spread)
+        p, method = mcnemar(gained, lost), "mcnemar"
+    else:
+        low, high = _bootstrap(differences)
+        p, method = sign_flip(differences), "sign-flip"
+    moved = sum(d != 0 for d in differences)
+    return Contrast(Estimate(mean, low, high, n), p, method, spread, moved)
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -227,8 +239,10 @@ def verdicts(
 ) -> dict[Any, Verdict]:
     """All comparisons, adjusted together; `better` says `more`, `less` or None for each."""
     judged = [key for key in contrasts if better[key] is not None]
-    adjusted = dict(zip(judged, holm([contrasts[key].p for key in judged]), strict=True))
-    level = (1 - LEVEL) / max(len(judged), 1)
+    counted = [key for key in judged if contrasts[key].can_be_settled]
+    adjusted = dict.fromkeys(judged, 1.0)
+    adjusted |= zip(counted, holm([contrasts[key].p for key in counted]), strict=True)
+    level = (1 - LEVEL) / max(len(counted), 1)
     found = {}
     for key, seen in contrasts.items():
         if key not in adjusted:

@@ -34,7 +34,7 @@ def words(found: Verdict) -> str:
     """`better`, `worse`, or what would settle it."""
     if found.word != "not told apart":
         return found.word or ""
-    if found.contrast.spread == 0 and found.contrast.difference.mean == 0:
+    if not found.contrast.moved:
         return "not told apart: the same on every prompt"
     if found.contrast.difference.mean == 0:
         return "not told apart: no difference was seen"

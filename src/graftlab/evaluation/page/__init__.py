@@ -77,7 +77,9 @@ def _tiles(found: Results) -> str:
 
 
 def _verdicts(found: Results) -> str:
-    rows, others = [], []
+    rows: list[list[str]] = []
+    same: list[list[str]] = []
+    others: list[list[str]] = []
     for (first, second, name), verdict in found.verdicts.items():
         measure, difference = found.measures[name], verdict.contrast.difference
         p = "–" if verdict.adjusted is None else f"{verdict.adjusted:.3g}"
@@ -90,13 +92,17 @@ def _verdicts(found: Results) -> str:
         ]
         if verdict.word:
             kind = {"better": "up", "worse": "down"}.get(verdict.word, "open")
-            rows.append([*cells, p, f'<span class="{kind}">{esc(words(verdict))}</span>'])
+            told = [*cells, p, f'<span class="{kind}">{esc(words(verdict))}</span>']
+            (rows if verdict.contrast.moved else same).append(told)
         else:
             others.append(cells)
     heads = ["model", "against", "measure", "difference", "95 % interval"]
     content = []
     if rows:
         content.append(table("wwwnnnw", [*heads, "p (Holm)", "verdict"], rows))
+    if same:
+        title = f"The same on every prompt ({len(same)})"
+        content.append(folded(title, table("wwwnnnw", [*heads, "p (Holm)", "verdict"], same)))
     if others:
         title = f"Measures of which neither end is better ({len(others)})"
         content.append(folded(title, table("wwwnn", heads, others), shown=not rows))
