@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 
 from graftlab.errors import ConfigError
-from graftlab.evaluation.metrics.author import marking_words, sentence_lengths, spread_apart
+from graftlab.evaluation.metrics.author import (
+    marking_words,
+    read_author,
+    sentence_lengths,
+    spread_apart,
+)
 from graftlab.evaluation.metrics.persona import Persona
 from graftlab.evaluation.replies import Case, Said
 from graftlab.generation.prompts import Prompt
@@ -88,6 +93,14 @@ def test_distance_of_distributions() -> None:
     assert spread_apart([0, 10], [5, 5]) == 5
     assert spread_apart([4, 1], [2, 5]) == 1
     assert sentence_lengths("One two three. Four!\n\nFive six.") == [3, 1, 2]
+
+
+def test_frequent_words_are_no_vocabulary(persona: Persona) -> None:
+    """However much more often the author says them."""
+    author = read_author((persona.corpus,), (persona.plain,), frequent=20, words=200)
+    rarer = set(PLAIN) - author.frequent.keys()
+    assert 0 < len(rarer) < 5
+    assert set(OWN) <= author.marking <= set(OWN) | rarer
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:

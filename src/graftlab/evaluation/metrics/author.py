@@ -35,7 +35,7 @@ class Author:
     frequent: dict[str, tuple[float, float]]
     """Word -> (mean, standard deviation) of its share in the pieces of the corpus."""
     marking: frozenset[str]
-    """Words that mark the author."""
+    """Words that mark the author, none of them among the frequent ones."""
     rate: float
     """Share of the corpus that they make up."""
 
@@ -71,14 +71,18 @@ def read_author(
             f"{CHUNK * LEAST_CHUNKS} or more."
         )
     voice = {}
-    for word, _ in Counter(own).most_common(frequent):
+    common = [word for word, _ in Counter(own).most_common(frequent)]
+    for word in common:
         shares = [chunk.count(word) / CHUNK for chunk in chunks]
         if spread := pstdev(shares):
             voice[word] = (fmean(shares), spread)
     marking: frozenset[str] = frozenset()
     if plain:
         others = words_of(_text("metrics.persona.plain", plain))
-        marking = marking_words(Counter(own), Counter(others), most=words)
+        kept, its = Counter(own), Counter(others)
+        for word in common:  # the voice is known by those
+            del kept[word], its[word]
+        marking = marking_words(kept, its, most=words)
         if not marking:
             raise ConfigError("metrics.persona.plain: no word marks the author against this text.")
     rate = sum(word in marking for word in own) / len(own)

@@ -22,9 +22,9 @@ class Persona(Metric):
 
     Rhythm: the 1-Wasserstein distance between the lengths of sentences. Voice: Burrows' Delta
     (2002, Literary and Linguistic Computing 17, 267-287) over the author's most frequent words.
-    Vocabulary: words that mark the author against plain text, by log-odds with an informative
-    Dirichlet prior (Monroe, Colaresi & Quinn 2008, Political Analysis 16, 372-403), and how often
-    replies use them, the author's own rate being 1.
+    Vocabulary: other words, which mark the author against plain text by log-odds with an
+    informative Dirichlet prior (Monroe, Colaresi & Quinn 2008, Political Analysis 16, 372-403), and
+    how often replies use them, the author's own rate being 1.
 
     Short replies are far from any corpus: compare replies of like length, and models with models.
     """
@@ -34,7 +34,7 @@ class Persona(Metric):
     plain: Any = None
     """Text of others, as plain as can be; null leaves the vocabulary out."""
     frequent: int = 100
-    """The author's most frequent words, by whose use a voice is known."""
+    """The author's most frequent words, by which the voice is known, and never the vocabulary."""
     words: int = 200
     """At most so many words that mark the author."""
 
