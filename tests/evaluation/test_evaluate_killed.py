@@ -27,7 +27,7 @@ def test_killed_and_started_again(adapters: list[Path], tmp_path: Path) -> None:
         return [line for file in cache.glob("*.jsonl") for line in file.read_bytes().splitlines()]
 
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while len(answered()) < 5 and time.monotonic() < end:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
