@@ -42,7 +42,7 @@ ORDER = [
         "tracking",
         "recipes",
     ),
-    *("training", "exports", "planning", "sweeps", "reports", "apple", "doctor"),
+    *("training", "evaluation", "exports", "planning", "sweeps", "reports", "apple", "doctor"),
     *("verbs", "cli", "__main__"),
 ]
 """Rooms from the ground up: each imports from those before it alone, type hints included."""
