@@ -25,11 +25,11 @@ MARKS = {
 """Mark of Markdown -> how it is known."""
 
 
-def _tags() -> list[str]:
-    return [
-        *("Human:", "User:", "Assistant:", "System:", "### Instruction", "### Response"),
-        *("<|user|>", "<|assistant|>", "<|system|>", "<|im_start|>", "<|im_end|>", "[INST]"),
-    ]
+TAGS = (
+    *("Human:", "User:", "Assistant:", "System:", "### Instruction", "### Response"),
+    *("<|user|>", "<|assistant|>", "<|system|>", "<|im_start|>", "<|im_end|>", "[INST]"),
+)
+"""What chat templates and the models that were trained with them write around turns."""
 
 
 @choice("style")
@@ -40,7 +40,7 @@ class Style(Metric):
     Marks are neither good nor bad unless `want` or `avoid` says so.
     """
 
-    banned: list[str] = field(default_factory=_tags)
+    banned: list[str] = field(default_factory=lambda: list(TAGS))
     """Strings that no reply should hold, such as stray role tags; case matters."""
     want: list[str] = field(default_factory=list)
     """Marks of which more is better: list, heading, code, bold."""
