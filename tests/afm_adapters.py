@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from graftlab.adapters.base import Adapter
     from graftlab.models.base import ModelSpec
+    from graftlab.models.quantization.base import Quantization
 
 MINI = Layout(hidden=64, layers=4, reuse=2, heads=4, kv_heads=2, feed_forward=208, rank=4)
 REAL = Layout()
@@ -90,12 +91,25 @@ def afm_run(folder: Path, **lora: Any) -> Path:
     return folder / "run"
 
 
-def hf_run(folder: Path, kind: str = "qwen2", **lora: Any) -> Path:
-    """A run on a Hugging Face miniature as training leaves it."""
+def hf_run(
+    folder: Path,
+    kind: str = "qwen2",
+    *,
+    config: dict[str, Any] | None = None,
+    quantization: Quantization | None = None,
+    **lora: Any,
+) -> Path:
+    """A run on a Hugging Face miniature, with fields of its config, as training leaves it."""
     from graftlab.models.hf import HFModel
     from miniatures import miniature
 
-    model = HFModel(path=str(miniature(kind, folder / kind)))
+    stored = {"quantization": quantization} if quantization else {}
+    model = HFModel(path=str(miniature(kind, folder / kind, **(config or {}))), **stored)
+    return run_on(model, folder, **lora)
+
+
+def run_on(model: ModelSpec, folder: Path, **lora: Any) -> Path:
+    """A run on a base as training leaves it, in `folder/run`."""
     _trained(model, Lora(**{"rank": 4, **lora}), folder)
     model.load_tokenizer().save(folder / "run" / "adapter")
     return folder / "run"

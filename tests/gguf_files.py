@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,24 @@ def vocabulary(folder: Path) -> dict[str, Any]:
         "tokenizer.ggml.eos_token_id": ids.get("<|im_end|>", special["<|im_end|>"]),
         "tokenizer.ggml.padding_token_id": special["<|endoftext|>"],
     }
+
+
+def sentencepiece(pieces: Sequence[tuple[str, float, int]], **more: Any) -> dict[str, Any]:
+    """Metadata of a vocabulary of pieces: text, score and type."""
+    fallback = [(f"<0x{byte:02X}>", 0.0, BYTE) for byte in range(256)]
+    tokens = [("<unk>", 0.0, UNKNOWN), ("<s>", 0.0, CONTROL), *fallback, *pieces]
+    return {
+        "general.architecture": "llama",
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": [token for token, _, _ in tokens],
+        "tokenizer.ggml.scores": [score for _, score, _ in tokens],
+        "tokenizer.ggml.token_type": [kind for *_, kind in tokens],
+        "tokenizer.ggml.unknown_token_id": 0,
+        **{f"tokenizer.ggml.{key}": value for key, value in more.items()},
+    }
+
+
+LETTERS = [(letter, -100.0, NORMAL) for letter in "\u2581abc"]
 
 
 def add_tensors(writer: Any, model: Any, architecture: str, *, kind: str) -> None:

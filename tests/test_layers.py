@@ -70,7 +70,8 @@ LONGEST = 300
 
 LIGHT = [
     *("graftlab.verbs.export", "graftlab.exports.mlx", "graftlab.exports.merged"),
-    *("graftlab.exports.vllm", "graftlab.exports.hub"),
+    *("graftlab.exports.vllm", "graftlab.exports.hub", "graftlab.exports.gguf"),
+    "graftlab.exports.gguf_lora",
     *("graftlab.cli", "graftlab.verbs.train", "graftlab.verbs.report", "graftlab.registry"),
     *("graftlab.reports.gather", "graftlab.reports.compare", "graftlab.reports.page"),
     *("graftlab.sweeps.search", "graftlab.cli.sweep", "graftlab.sweeps.run"),

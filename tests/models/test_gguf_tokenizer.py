@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
 
-from gguf_files import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, write_gguf
+from gguf_files import CONTROL, LETTERS, NORMAL, USER_DEFINED, sentencepiece, write_gguf
 from graftlab.errors import ModelError
 from graftlab.models.gguf import GGUFModel
 from graftlab.models.gguf.file import GGUFFile
@@ -108,24 +108,6 @@ def tokenizer_of(path: Path, **changes: Any) -> Tokenizer:
 def made_of(metadata: dict[str, Any], folder: Path) -> Tokenizer:
     write_tokenizer(GGUFFile(folder / "x.gguf", (), metadata, {}), folder)
     return Tokenizer.from_file(str(folder / "tokenizer.json"))
-
-
-def sentencepiece(pieces: Sequence[tuple[str, float, int]], **more: Any) -> dict[str, Any]:
-    """Metadata of a vocabulary of pieces: text, score and type."""
-    fallback = [(f"<0x{byte:02X}>", 0.0, BYTE) for byte in range(256)]
-    tokens = [("<unk>", 0.0, UNKNOWN), ("<s>", 0.0, CONTROL), *fallback, *pieces]
-    return {
-        "general.architecture": "llama",
-        "tokenizer.ggml.model": "llama",
-        "tokenizer.ggml.tokens": [token for token, _, _ in tokens],
-        "tokenizer.ggml.scores": [score for _, score, _ in tokens],
-        "tokenizer.ggml.token_type": [kind for *_, kind in tokens],
-        "tokenizer.ggml.unknown_token_id": 0,
-        **{f"tokenizer.ggml.{key}": value for key, value in more.items()},
-    }
-
-
-LETTERS = [(letter, -100.0, NORMAL) for letter in "\u2581abc"]
 
 
 def test_the_pair_with_the_best_score_is_merged_first(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Computed in fp32 on both sides, so that what is found apart is what rounding the
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from graftlab.adapters.artifact import TrainedModel
     from graftlab.text.tokenizer import Tokenizer
 
+Answer = Callable[[Tensor], Tensor]
+"""Ids (1, T) -> logits (T, V) in fp32."""
 CONVERSATIONS = (
     ("Which instrument opens the record?", "A clarinet, alone, for the first eleven bars."),
     ("Count from one to twelve.", "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 12."),
@@ -71,12 +74,22 @@ def agreement(trained: TrainedModel, strength: float, folder: Path, *, trust: bo
 
     One model after the other is in memory, in fp32. Raises ModelError where `folder` does not load.
     """
+
+    def load() -> Answer:
+        model = _plain(folder, trust=trust)
+        return lambda row: model(input_ids=row, use_cache=False).logits[0].float()
+
+    return compared(trained, strength, load)
+
+
+def compared(trained: TrainedModel, strength: float, load: Callable[[], Answer]) -> Agreement:
+    """How far the export that `load` gives is from the trained model, one after the other."""
     rows = rows_of(trained.load_tokenizer())
     wanted, alone = _trained_logits(trained, strength, rows)
     gc.collect()  # a model may hold itself in cycles, and two of them need twice the memory
-    model = _plain(folder, trust=trust)
+    answer = load()
     with torch.no_grad():
-        found = [model(input_ids=row, use_cache=False).logits[0].float() for row in rows]
+        found = [answer(row) for row in rows]
     positions = sum(row.shape[1] for row in rows)
     pairs = list(zip(wanted, found, strict=True))
     return Agreement(

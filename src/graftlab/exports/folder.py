@@ -11,7 +11,7 @@ from graftlab.files.ownership import is_everybodys
 
 SIGNS = (
     *("metadata.json", "Manifest.json", "adapter_config.json", "adapters.safetensors"),
-    *("config.json", "adapter_model.safetensors"),
+    *("config.json", "adapter_model.safetensors", "model.gguf", "adapter.gguf"),
 )
 """One of these is in every export; a folder without any is none."""
 

@@ -12,7 +12,7 @@ tensor of the adapter must have been used, and every changed one be in the files
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,14 +25,21 @@ from graftlab.adapters.peft import place_adapter
 from graftlab.adapters.peft_adapter import NAME, PREFIX, PeftAdapter
 from graftlab.errors import ModelError, listed
 from graftlab.exports.changes import Change, LowRank, Replaced, Rows, Shifted
-from graftlab.exports.shards import FLOATS, NAMES, Entry, torch_dtype
+from graftlab.exports.shards import FLOATS, NAMES, Entry
 from graftlab.models.finite import describe_nonfinite
 from graftlab.models.outline import outline, stored_names, tied_names
-from graftlab.models.weights import StoredTensor, misfits, read_tensor, stored_tensors
+from graftlab.models.weights import (
+    StoredTensor,
+    misfits,
+    read_tensor,
+    stored_tensors,
+    torch_dtype,
+)
 
 if TYPE_CHECKING:
     from graftlab.adapters.store import AdapterSource
     from graftlab.models.hf import HFModel
+    from graftlab.models.hf_base import HFBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +97,15 @@ class Merge:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an adapter makes of a base, whose tensors are called by their names in its files."""
+
+    changes: Mapping[str, Change]
+    untied: Mapping[str, str]
+    unties: bool
+
+
 def plan_merge(
     spec: HFModel, source: AdapterSource, state: Mapping[str, Tensor], *, strength: float
 ) -> Merge:
@@ -97,18 +113,43 @@ def plan_merge(
 
     Raises ModelError naming what does not fit, what is left over, and what cannot be merged.
     """
+    base = outline(spec)
+    stored = stored_tensors(base.folder)
+    plan = plan_changes(
+        base,
+        source,
+        state,
+        names=stored_names(base),
+        original=lambda name: read_tensor(name, stored[name]),
+        strength=strength,
+    )
+    return Merge(base.folder, stored, plan.changes, plan.untied, unties=plan.unties)
+
+
+def plan_changes(
+    base: HFBase,
+    source: AdapterSource,
+    state: Mapping[str, Tensor],
+    *,
+    names: Mapping[str, str],
+    original: Callable[[str], Tensor],
+    strength: float,
+) -> Plan:
+    """What the adapter in `source`, with the weights `state`, makes of the outline `base`.
+
+    `names` are those of its parameters in its files, and `original` reads one of there. Raises
+    ModelError naming what does not fit, what is left over, and what cannot be merged.
+    """
     if (found := describe_nonfinite(state.items())) is not None:
         raise ModelError(f"{source.file} is damaged or was trained to divergence: {found}.")
-    base = outline(spec)
-    names, groups = stored_names(base), tied_names(base)
+    names, groups = dict(names), tied_names(base)
     adapter = place_adapter(base, source)
-    stored = stored_tensors(base.folder)
     shared = {n: names[held] for group in groups for held in group if held in names for n in group}
-    state = _without_copies(state, adapter, shared | names, stored)
+    state = _without_copies(state, adapter, shared | names, original)
     expected = {name: tuple(p.shape) for name, p in adapter.named_parameters()}
     if problems := misfits(state, expected):
         raise ModelError(
-            f"{source.path} does not fit {spec.name}: {listed(problems, 3, '; ')}. Every tensor "
+            f"{source.path} does not fit {base.name}: {listed(problems, 3, '; ')}. Every tensor "
             "of an adapter must have a place in what is merged."
         )
     changes = _Reader(adapter, state, strength).changes()
@@ -116,12 +157,12 @@ def plan_merge(
     lost = sorted(name for name in changes if name not in names)
     if lost:
         raise ModelError(
-            f"{source.path} changes {len(lost)} tensors that {spec.name} computes from others in "
+            f"{source.path} changes {len(lost)} tensors that {base.name} computes from others in "
             f"its files when it is loaded, or that are not there ({listed(lost, 3)}): they cannot "
             "be merged one by one. target=peft keeps the adapter beside its base."
         )
     changes = {names[name]: change for name, change in changes.items()}
-    return Merge(base.folder, stored, changes, untied or {}, unties=untied is not None)
+    return Plan(changes, untied or {}, unties=untied is not None)
 
 
 class _Reader:
@@ -219,7 +260,7 @@ def _without_copies(
     state: Mapping[str, Tensor],
     adapter: PeftAdapter,
     names: Mapping[str, str],
-    stored: Mapping[str, StoredTensor],
+    original: Callable[[str], Tensor],
 ) -> dict[str, Tensor]:
     """What was trained: PEFT also saves the base's embedding and head where one is adapted.
 
@@ -232,7 +273,7 @@ def _without_copies(
         if name in own or place not in names:
             kept[name] = tensor
             continue
-        original = read_tensor(names[place], stored[names[place]])
-        if tensor.shape != original.shape or not tensor.to(original.dtype).equal(original):
+        own_one = original(names[place])
+        if tensor.shape != own_one.shape or not tensor.to(own_one.dtype).equal(own_one):
             raise ModelError(f"the adapter carries a {place} that is not the base's.")
     return kept

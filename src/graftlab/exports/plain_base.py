@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from graftlab.adapters.origin import require_same_base
@@ -29,17 +30,24 @@ class PlainBase:
 
 
 def require_base(adapter: Trained, target: str) -> TrainedModel:
-    """The adapter on its base, which is a model of transformers; weights are not looked at.
+    """The adapter on its base, which is a folder of transformers; weights are not looked at.
 
-    Raises ConfigError where the base is not known, and ModelError for another library's.
+    Raises ConfigError where the base is not known, and ModelError for another library's and for a
+    GGUF file.
     """
+    trained = require_known_base(adapter, target)
+    refuse_gguf(adapter, target)
+    return trained
+
+
+def require_known_base(adapter: Trained, target: str) -> TrainedModel:
+    """The adapter on its base, a folder or a GGUF file. Raises as `require_base`."""
     adapter.require_transformers(target)
     if adapter.on_base is None:
         raise ConfigError(
             f"target={target} needs the base, and the adapter's is not known or not there: give "
             "model=hf model.path=DIR, or the model that it was trained on."
         )
-    refuse_gguf(adapter, target)
     return adapter.on_base
 
 
@@ -73,12 +81,18 @@ def require_plain_base(adapter: Trained, target: str) -> PlainBase:
         )
     source = trained.adapter
     assert source is not None, "a whole model was refused"
-    own, files = model.fingerprint(), fingerprint(model.folder())
-    if own != files:
+    if stored := model.storage.title:
+        raise ModelError(
+            f"{adapter.path} was trained on {model.name} stored in {stored}, and target={target} "
+            "writes full-precision weights, on which nobody has trained it. target=peft keeps the "
+            "adapter beside its base."
+        )
+    if model.fingerprint() != fingerprint(model.folder()):
         raise ModelError(
             f"{adapter.path} was trained on {model.name} with other weights than its files hold, "
             f"such as codes of 4 or 8 bits: target={target} would make a model of the files that "
             "nobody has trained. target=peft keeps the adapter beside its base."
         )
-    require_same_base(source, model.name, own, files=files)
+    as_stored = partial(fingerprint, model.folder())
+    require_same_base(source, model.name, model.fingerprint(), as_stored=as_stored)
     return PlainBase(trained, source, model)

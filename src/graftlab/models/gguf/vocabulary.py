@@ -30,7 +30,7 @@ SPECIAL = {
     "pad_token": "padding_token_id",
 }
 """transformers' name of a special token -> the key under tokenizer.ggml that gives its id."""
-UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 SPACE = "\u2581"
 """What stands for a space in SentencePiece's tokens."""
 

@@ -86,15 +86,29 @@ def read_parameters(
     Matrices stay in the blocks that the file has, and on a processor in the file itself, unless
     they are not to be `packed`; all others are in `dtype`.
     """
-    maps = {path: torch.from_numpy(map_file(path)) for path in file.files}
     for name in parameter_shapes(file):
-        stored = file.tensors[file_name(file, name)]
-        start = stored.offset
-        data = maps[stored.file][start : start + stored.num_bytes].to(device)
-        weight: Tensor = _weight(file, name, stored, data, dtype)
+        weight = read_parameter(file, name, dtype=dtype, device=device)
         if isinstance(weight, QuantizedWeight) and not packed:
             weight = weight.wide()
         yield name, weight
+
+
+def read_parameter(
+    file: GGUFFile, name: str, *, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """The weight that transformers calls `name`, as `read_parameters` gives it, packed."""
+    stored = file.tensors[file_name(file, name)]
+    end = stored.offset + stored.num_bytes
+    data = torch.from_numpy(map_file(stored.file))[stored.offset : end].to(device)
+    return _weight(file, name, stored, data, dtype)
+
+
+def in_file(file: GGUFFile, name: str, values: Tensor) -> Tensor:
+    """The values of a parameter as a file of this header holds them, which reading undoes."""
+    if values.ndim == 1 and "norm" in name:
+        values = values + family_of(file).norm_offset
+    order = _halves(file, name, len(values))
+    return values if order is None else values[order.argsort()]
 
 
 def _weight(
@@ -113,15 +127,20 @@ def _weight(
 
 
 def _in_halves(file: GGUFFile, name: str, rows: Tensor) -> Tensor:
-    """Rows of q or k whose pairs are turned together, ordered as transformers turns halves.
+    """Rows of q or k whose pairs are turned together, ordered as transformers turns halves."""
+    order = _halves(file, name, len(rows))
+    return rows if order is None else rows[order.to(rows.device)]
 
-    Those of other weights, and of families that turn halves, are left as they are.
+
+def _halves(file: GGUFFile, name: str, count: int) -> Tensor | None:
+    """Which of the file's rows come first for transformers; None where all lie as in the file.
+
+    So do those of other weights than q and k, and of families that turn halves.
     """
     keys = {"q_proj": "attention.head_count", "k_proj": "attention.head_count_kv"}
     module = name.split(".")[-2]
     if module not in keys or not family_of(file).rotates_pairs:
-        return rows
+        return None
     told = Metadata(file)
     heads = int(told.number(keys[module], told.integer("attention.head_count")))
-    order = torch.arange(len(rows), device=rows.device).view(heads, -1, 2)
-    return rows[order.transpose(1, 2).reshape(-1)]
+    return torch.arange(count).view(heads, -1, 2).transpose(1, 2).reshape(-1)
