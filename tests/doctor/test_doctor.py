@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 
-import pytest
 import torch
 
 from graftlab.cli.main import main
@@ -24,9 +23,7 @@ def test_it_says_what_is_here_and_writes_it(tmp_path, capsys):
     said = capsys.readouterr().out
     assert f"torch {torch.__version__}" in rows["packages"]["value"]
     assert all(subject in said for subject in rows)
-    fp32, bf16 = (
-        float(part.split()[1]) for part in rows["cpu arithmetic"]["value"].split(",")[:2]
-    )
+    fp32, bf16 = (float(part.split()[1]) for part in rows["cpu arithmetic"]["value"].split(",")[:2])
     assert fp32 > 0
     assert bf16 > 0
     assert rows["cpu attention"]["value"].startswith("segments")
