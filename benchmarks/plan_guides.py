@@ -1,4 +1,4 @@
-"""What `graftlab plan` says of the runs of two guides, and of a measurement by others.
+"""What `graftlab plan` says of the runs of three guides, and of a measurement by others.
 
 Run as: python benchmarks/plan_guides.py        prints the tables of docs/plan.md
 
@@ -31,6 +31,17 @@ HAFS = [
     (("32B", 32, 1), "18 GB and more", '"too tight"'),
 ]
 """Base, rank and batch size, and what the hafs guide says of memory and speed."""
+THEOLOGIAN = [
+    ((), "16 GB and more, 32 GB recommended"),
+    (("lora.rank=32",), "when out of memory"),
+    (("lora.rank=16",), "then"),
+    (("lora.rank=16", 1024), "`max_seq_length: 1024`"),
+    (
+        ("lora.layers=16", "lora.rank=16", 1024),
+        "16 layers: mlx_lm's default",
+    ),
+]
+"""Words and length of the rows (2,048 unless told), and what the Theologian reference says."""
 FAST = ("batch_size=2", "accumulate=2", "model.gradient_checkpointing=false")
 """Pieces that fit on a card of 80 GB as they are: the same update as batch_size=4."""
 
@@ -82,6 +93,25 @@ def hafs() -> list[str]:
     return rows
 
 
+def theologian() -> list[str]:
+    """Rows for the Theologian reference, a 4-bit 14B base on a Mac: every row is full."""
+    rows = []
+    for given, said in THEOLOGIAN:
+        words = [word for word in given if isinstance(word, str)]
+        length = next((word for word in given if isinstance(word, int)), 2048)
+        run = ("experiment=systems-theologian", *words, *profile(length))
+        small, large = (planned(*run, f"machine={mac}") for mac in ("m2-16gb", "m3-max-36gb"))
+        wide = planned(*run, "quantization=none", "machine=m2-16gb")
+        assert large.bill
+        named = " ".join(f"`{word}`" for word in words) or "as it is, rank 64"
+        rows.append(
+            f"| {named}, {length:,} tokens | {said} | {wide.memory.total / GIB:.1f} GiB "
+            f"| {small.memory.total / GIB:.1f} GiB | {'yes' if small.fits else 'no'} "
+            f"| {'yes' if large.fits else 'no'}, {large.bill.hours:.0f} h |"
+        )
+    return rows
+
+
 def qwen() -> list[str]:
     """Seconds a step and memory of LoRA on Qwen-7B, one A100, eight rows, checkpointing."""
     rows = []
@@ -115,4 +145,4 @@ def profile(length: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    print("\n\n".join("\n".join(rows()) for rows in (ficino, hafs, qwen)))
+    print("\n\n".join("\n".join(rows()) for rows in (ficino, hafs, theologian, qwen)))

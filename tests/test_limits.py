@@ -60,6 +60,19 @@ def test_a_container_that_sees_only_its_own_group(groups: Path, tmp_path: Path) 
     assert found() == (16, 64)
 
 
+def test_free_is_what_neither_the_machine_nor_a_group_has_given_away(
+    groups: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MEMORY", tmp_path / "meminfo")
+    assert limits.free_memory_bytes() == 32 * GIB
+    (tmp_path / "meminfo").write_text(f"MemTotal: 9 kB\nMemAvailable:  {20 * 2**20} kB\n")
+    assert limits.free_memory_bytes() == 20 * GIB
+    for place, most, taken in (("pod", "max", 9 * GIB), ("pod/box", 8 * GIB, 3 * GIB)):
+        (groups / place / "memory.max").write_text(f"{most}\n")
+        (groups / place / "memory.current").write_text(f"{taken}\n")
+    assert limits.free_memory_bytes() == 5 * GIB
+
+
 def test_slots_fit_into_the_container(groups: Path) -> None:
     def slots() -> list[str]:
         given = find_slots(None, None, accelerator="cpu", devices=1, base_bytes=GIB, jobs=99)

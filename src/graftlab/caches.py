@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from graftlab.errors import ConfigError
@@ -49,10 +49,19 @@ def made_alone(folder: Path) -> Iterator[None]:
     folder.parent.mkdir(parents=True, exist_ok=True)
 
     def wait(holder: str) -> None:
-        _tell(f"{holder} makes {folder}; waiting for it.")
+        tell(f"{holder} makes {folder}; waiting for it.")
 
     lock = folder.with_name(f".{folder.name}.lock")
-    with hold(lock, what=str(folder), tell=_tell, wait=wait):
+    with hold(lock, what=str(folder), tell=tell, wait=wait):
+        yield
+
+
+@contextmanager
+def made_alone_if_possible(folder: Path) -> Iterator[None]:
+    """`made_alone`, as far as the disk lets it: the block begins in any case."""
+    with ExitStack() as stack:
+        with suppress(OSError):
+            stack.enter_context(made_alone(folder))
         yield
 
 
@@ -63,8 +72,9 @@ def tell_damage(text: str) -> None:
     """One line on stderr, once a process."""
     if text not in _told:
         _told.add(text)
-        _tell(f"! {text}")
+        tell(f"! {text}")
 
 
-def _tell(line: str) -> None:
+def tell(line: str) -> None:
+    """One line on stderr."""
     print(printable(line), file=sys.stderr, flush=True)

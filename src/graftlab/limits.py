@@ -5,6 +5,7 @@ files and by those of every group around it.
 
     cpu.max       "150000 100000": one and a half processors; "max 100000": no limit
     memory.max    bytes; "max": no limit
+    memory.current    bytes that the group takes
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self/cgroup")
+MEMORY = Path("/proc/meminfo")
 
 
 def cores() -> int:
@@ -28,6 +30,19 @@ def memory_bytes() -> int:
     """Main memory this process may use."""
     here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([here, *(int(text) for text in _limits("memory.max") if text.isdecimal())])
+
+
+def free_memory_bytes() -> int:
+    """What of it nobody takes; half of it all where the system does not say."""
+    try:
+        lines = MEMORY.read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return memory_bytes() // 2
+    free = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    limits, taken = _limits("memory.max"), _limits("memory.current")
+    pairs = zip(limits, taken, strict=False)
+    free += [int(most) - int(now) for most, now in pairs if most.isdecimal() and now.isdecimal()]
+    return max(0, min(free, default=0))
 
 
 def _share(text: str) -> float | None:

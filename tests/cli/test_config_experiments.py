@@ -86,6 +86,7 @@ SEEDS: dict[str, dict[str, Any]] = {
     "airoad-fast-dora-kl": {**AIROAD, **KL, "lora.dora": True},
     "systems-theologian": {
         "model.hub": "Qwen/Qwen2.5-14B",
+        "model.quantization.title": "nf4",
         "model.gradient_checkpointing": True,
         "max_steps": 2100,
         "batch_size": 1,
@@ -141,6 +142,18 @@ def experiment(name: str, *overrides: str) -> Any:
 @cache
 def default_spec() -> Any:
     return build(compose("train", ["run_dir=run"]))
+
+
+def test_hafs_coder_on_a_card_that_is_too_small() -> None:
+    """The guide's troubleshooting: its 8-bit base, and nothing else of the run is another."""
+    plain = dict(leaves(dump(experiment("hafs-coder"))))
+    eight = dict(leaves(dump(experiment("hafs-coder", "quantization=int8"))))
+    assert "quantization=int8" in (conf_dir() / "experiment" / "hafs-coder.yaml").read_text()
+    assert plain.keys() <= eight.keys()
+    assert {key: value for key, value in eight.items() if plain.get(key, "absent") != value} == {
+        "model.quantization.choice": "int8",
+        "model.quantization.head": False,
+    }
 
 
 def value_of(spec: Any, key: str) -> Any:

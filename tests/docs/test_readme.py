@@ -31,7 +31,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SPAN = re.compile(r"`([^`\n]+)`")
 TYPED = {
     "lora.from": "lora.from_run",
-    **{f"quantization.{key}": f"model.quantization.{key}" for key in ("double", "head")},
+    **{f"quantization.{key}": f"model.quantization.{key}" for key in ("double", "head", "cache")},
 }
 OTHERS = ("uv", "source", "python -m pytest", "python -m graftlab.models.gguf ")
 """Commands that are not ours to check."""

@@ -31,6 +31,7 @@ from graftlab.models.quantization.nf4 import NF4
 from llama_client import assert_answers_alike, serving
 from merged_exports import IDS
 from miniatures import miniature
+from packed_folders import packed_folder
 from tolerance import assert_same
 
 ROPE = {"rope_theta": 1e4}
@@ -116,6 +117,14 @@ def test_the_base_is_what_its_codes_say(storage: Quantization, tmp_path: Path) -
     assert_same(found, wanted)
     plain = hf_run(tmp_path / "plain", "llama")
     assert (logits(plain, IDS) - wanted).abs().max() > 0.01, "the codes count"
+
+
+@pytest.mark.parametrize("kind", ["nf4", slow("int8")])
+def test_a_base_that_came_as_codes_is_merged_as_it_widens(kind: str, tmp_path: Path) -> None:
+    folder, _ = packed_folder(miniature("llama", tmp_path / "wide"), tmp_path / "packed", kind)
+    run = run_on(HFModel(path=str(folder)), tmp_path)
+    file = written(run, tmp_path / "out", quant="f32")
+    assert_same(own_logits(GGUFModel(path=str(file))), logits(run, IDS))
 
 
 @pytest.mark.parametrize("kind", ["llama", slow("gemma3")])

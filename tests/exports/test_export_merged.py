@@ -17,10 +17,13 @@ from graftlab.adapters.attach import load_adapter
 from graftlab.errors import ConfigError, ModelError
 from graftlab.exports import changes
 from graftlab.exports.merged import Merged
+from graftlab.exports.mlx_base import HFFolder
 from graftlab.exports.source import load
 from graftlab.models.hf import HFModel
+from graftlab.models.quantization.int8 import Int8
 from graftlab.models.weights import INDEX
 from merged_exports import IDS, exported, plain_logits, tensors_in
+from packed_folders import packed_folder
 from tolerance import assert_same
 
 pytestmark = [
@@ -287,6 +290,17 @@ def test_weights_that_are_not_those_of_the_files_are_not_merged(tmp_path: Path) 
     Merged().check(load(str(run), HFModel(path=base)))
     with pytest.raises(ModelError, match="with other weights than its files hold"):
         Merged().check(load(str(run), Coded(path=base)))
+
+
+def test_an_adapter_of_codes_is_not_merged(tmp_path: Path) -> None:
+    run = hf_run(tmp_path / "made")
+    base = tmp_path / "made" / "qwen2"
+    packed, _ = packed_folder(base, tmp_path / "packed", "int8")
+    for model in (HFModel(path=str(base), quantization=Int8()), HFModel(path=str(packed))):
+        with pytest.raises(ModelError, match="stored in int8, and target=merged writes full-prec"):
+            Merged().check(load(str(run), model))
+    with pytest.raises(ModelError, match="stored in int8 by bitsandbytes, which mlx-lm does not"):
+        HFFolder(packed).check(None)
 
 
 def _rebased(run: Path) -> None:

@@ -16,6 +16,8 @@ from graftlab.models.base import Base
 from graftlab.models.cache import acquire, forget
 from graftlab.models.compile import compile_layers
 from graftlab.models.hf import HFModel
+from graftlab.models.quantization.int8 import Int8
+from graftlab.models.quantization.weight import QuantizedWeight, widen_whole
 from graftlab.objectives.policy import Policy
 from miniatures import flat_batch
 
@@ -122,3 +124,31 @@ def test_another_spec_gets_another_base_and_a_lent_one_is_not_shared(
         assert a is not b
         assert c.dtype == torch.bfloat16
         assert a.dtype == torch.float32
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_codes_are_widened_for_replies_where_there_is_room(
+    room: bool, qwen2_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = HFModel(path=str(qwen2_folder), quantization=Int8())
+    batch = flat_batch([9, 5])
+    with acquire(spec, dtype=torch.float32, device=CPU) as packed:
+        wanted = packed.logits(packed.hidden(batch)[0])
+        stored, size = packed.fingerprint, 4 * packed.num_parameters
+    monkeypatch.setattr("graftlab.models.cache.free_memory_bytes", lambda: 2 * size - (not room))
+    with acquire(spec, dtype=torch.float32, device=CPU, widened=True) as base:
+        codes = [p for p in base.model.parameters() if isinstance(p.data, QuantizedWeight)]
+        assert bool(codes) is not room
+        assert torch.equal(base.logits(base.hidden(batch)[0]), wanted)
+        assert base.fingerprint == stored
+    with acquire(spec, dtype=torch.float32, device=CPU, widened=True) as again:
+        assert again is base
+
+
+def test_tied_weights_stay_one_when_they_are_widened() -> None:
+    embedding, head = torch.nn.Embedding(64, 32), torch.nn.Linear(32, 64, bias=False)
+    codes = Int8().quantise(torch.randn(64, 32), torch.float32)
+    embedding.weight = head.weight = torch.nn.Parameter(codes, requires_grad=False)
+    widen_whole(torch.nn.ModuleList([embedding, head]))
+    assert embedding.weight is head.weight
+    assert torch.equal(head.weight.data, codes.wide())

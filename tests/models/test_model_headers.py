@@ -20,7 +20,7 @@ from graftlab.models.metadata import read_metadata
 from graftlab.models.weights import INDEX, SINGLE, file_tensors
 
 CPU = torch.device("cpu")
-FULL = "Quantised bases are not trained yet: use the full-precision folder"
+FULL = "nf4 and int8 alone are read: use the full-precision folder of"
 
 
 @pytest.fixture
@@ -57,7 +57,18 @@ def refusal(folder: Path) -> str:
         ({"quantization_config": {"quant_method": "awq", "bits": 4}}, "awq, 4 bit"),
         (
             {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
-            "bitsandbytes, 4 bit",
+            "bitsandbytes, fp4, 4 bit",
+        ),
+        (
+            {
+                "quantization_config": {
+                    "load_in_4bit": True,
+                    "quant_method": "bitsandbytes",
+                    "bnb_4bit_quant_type": "nf4",
+                    "bnb_4bit_quant_storage": "bfloat16",
+                }
+            },
+            "bitsandbytes, nf4 in bfloat16, 4 bit",
         ),
         ({"quantization_config": {"quant_method": "mxfp4"}}, "mxfp4"),
         ({"compression_config": {"quant_method": "compressed-tensors"}}, "compressed-tensors"),
@@ -73,6 +84,28 @@ def test_a_quantised_folder_says_so_in_its_config(
     message = refusal(folder)
     assert f"is quantised ({how}, config.json" in message
     assert FULL in message
+
+
+@pytest.mark.parametrize("key", ["_name_or_path", "base_model"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+        {"quantization_config": {"quant_method": "awq", "bits": 4}},
+        {"quantization_config": {"quant_method": "fp8"}},
+        {"quantization_config": {"quant_method": "compressed-tensors", "format": "pack-quantized"}},
+        {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
+        {"quantization": {"group_size": 64, "bits": 4}},
+    ],
+)
+def test_the_base_to_take_instead_is_named(folder: Path, config: dict[str, Any], key: str) -> None:
+    configure(folder, **config, **{key: "Qwen/Qwen2.5-7B-Instruct"})
+    told = refusal(folder)
+    assert "full-precision folder of Qwen/Qwen2.5-7B-Instruct" in told
+    assert "model.hub=Qwen/Qwen2.5-7B-Instruct" in told
+    for unknown in ("/home/somebody/model", "somebody/Qwen2.5-7B-GPTQ-Int4", "x/y-bnb-4bit", 3):
+        configure(folder, **{key: unknown})
+        assert "full-precision folder of the same model" in refusal(folder)
 
 
 def test_the_weights_of_a_quantised_hub_model_are_not_fetched(
@@ -103,7 +136,9 @@ def test_a_plan_of_a_quantised_folder_is_refused(folder: Path) -> None:
 
 def test_older_exporters_have_a_file_of_their_own(folder: Path) -> None:
     (folder / "quantize_config.json").write_text("{}")
-    assert f"is quantised (gptq, quantize_config.json). {FULL}" in refusal(folder)
+    told = refusal(folder)
+    assert "is quantised (gptq, quantize_config.json). " in told
+    assert FULL in told
 
 
 def _fp8(tensors: dict[str, torch.Tensor]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from graftlab.models.fingerprint import fingerprint
 from graftlab.models.quantization import weight as pieces
 from graftlab.models.quantization.base import Codes, Quantization
 from graftlab.models.quantization.int8 import Int8
@@ -15,6 +17,7 @@ from graftlab.models.quantization.int8_rows import Int8Rows
 from graftlab.models.quantization.nf4 import NF4
 from graftlab.models.quantization.nf4_blocks import VALUES, NF4Blocks
 from graftlab.models.quantization.weight import QuantizedWeight
+from miniatures import miniature
 
 CHOICES = [NF4(), NF4(double=True), Int8()]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -161,13 +164,13 @@ def test_the_bytes_are_counted_as_they_are(choice: Codes) -> None:
     assert held == pytest.approx(choice.num_bytes(512, 256), abs=4)
 
 
-def test_a_fingerprint_stands_for_files_and_scheme() -> None:
-    plain = Quantization()
-    assert plain.fingerprint("0123") == "0123"
+def test_a_fingerprint_is_of_files_and_storage(tmp_path: Path) -> None:
+    folder, other = (miniature("llama", tmp_path / str(seed), seed=seed) for seed in (0, 1))
     others = [NF4(), NF4(double=True), NF4(head=True), Int8(), Int8(head=True)]
-    marks = {choice.fingerprint("0123") for choice in others} | {"0123"}
+    marks = {fingerprint(folder, choice) for choice in (None, Quantization(), *others)}
     assert len(marks) == 6
-    assert NF4().fingerprint("0123") == NF4().fingerprint("0123") != NF4().fingerprint("4567")
+    assert fingerprint(folder, NF4(cache=True)) in marks
+    assert not marks & {fingerprint(other, choice) for choice in (None, *others)}
 
 
 def test_schemes_are_compared_by_value() -> None:

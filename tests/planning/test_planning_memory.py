@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from graftlab.models.quantization.int8 import Int8
+from graftlab.models.quantization.nf4 import NF4
 from graftlab.planning.changes import Knobs, changes, together
 from graftlab.planning.memory import (
     CHUNK_ELEMENTS,
@@ -170,8 +171,25 @@ def test_nothing_to_turn(make_shape, make_load) -> None:
     least = Knobs(1, 1, 8, 512, Settings(precision="bf16", checkpointing=True))
     words = [change.words for change in changes(least, lambda _: 2.0, 1.0)]
     assert words == ["quantization=nf4 quantization.double=true"]
-    for kept in ({"quantises": False}, {"quantization": Int8()}):
+    for kept in ({"quantises": False}, {"quantization": NF4(double=True)}):
         done = replace(least, settings=replace(least.settings, **kept))
         assert changes(done, lambda _: 2.0, 1.0) == []
     assert changes(replace(least, rank=0), lambda _: 2.0, 1.0) == []  # all weights are trained
     assert together(least, lambda _: 2.0, 1.0) == []
+
+
+def test_a_base_of_codes_is_offered_smaller_ones_alone() -> None:
+    """With the head as it is stored; the mildest that fits is named."""
+
+    def offered(stored, most: float) -> list[str]:
+        settings = Settings(precision="bf16", checkpointing=True, quantization=stored)
+        knobs = Knobs(1, 1, 8, 512, settings)
+
+        def total(turned: Knobs) -> float:
+            return turned.settings.quantization.num_bytes(1024, 1024) / 1024**2
+
+        return [change.words for change in changes(knobs, total, most) if change.fits]
+
+    assert offered(Int8(head=True), 0.6) == ["quantization=nf4 quantization.head=true"]
+    assert offered(Int8(), 0.53) == ["quantization=nf4 quantization.double=true"]
+    assert offered(NF4(), 0.6) == ["quantization=nf4 quantization.double=true"]

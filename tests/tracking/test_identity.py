@@ -54,6 +54,13 @@ def test_whether_code_is_trusted_is_no_part_of_a_run() -> None:
     assert identity({"model": "x"}) == sha('{"model": "x"}')
 
 
+def test_where_codes_are_read_from_is_no_part_of_a_run() -> None:
+    stored = {"choice": "nf4", "double": False}
+    plain, kept = ({"model": {"quantization": {**stored, "cache": on}}} for on in (False, True))
+    assert identity(kept) == identity(plain)
+    assert decisive(kept) == {"model": {"quantization": stored}}
+
+
 def test_paths_count_unless_what_they_hold_is_compared(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("one.jsonl", "two.jsonl"):

@@ -16,7 +16,7 @@ from graftlab.adapters.attach import load_trained
 from graftlab.adapters.lora import Lora
 from graftlab.errors import ConfigError, ModelError, Paused
 from graftlab.models.base import Base
-from graftlab.models.cache import acquire
+from graftlab.models.cache import acquire, forget
 from graftlab.models.quantization.base import Quantization
 from graftlab.models.quantization.int8 import Int8
 from graftlab.models.quantization.nf4 import NF4
@@ -28,6 +28,7 @@ from graftlab.training.observer import Observer
 from graftlab.training.spec import TrainSpec
 from graftlab.training.start import run
 from joint_runs import assert_equal_runs, same_bits, together
+from packed_folders import packed_folder
 from pairs import preference_data
 
 CPU = torch.device("cpu")
@@ -122,6 +123,57 @@ def test_a_run_goes_on_to_the_bit(objective: str, spec: TrainSpec, tmp_path: Pat
     assert losses(cut) == losses(whole)
     assert len(losses(whole)) > 3
     assert same_bits(Path(whole.run_dir), Path(cut.run_dir))
+
+
+def test_codes_from_the_disk_train_to_the_same_bits(
+    spec: TrainSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRAFTLAB_CACHE", str(tmp_path / "cache"))
+    names = ("without", "made", "read")
+    for name in names:
+        forget()
+        choice = NF4(double=True, cache=name != "without")
+        run(stored(spec, choice, run_dir=str(tmp_path / name), max_steps=4))
+    assert len(list((tmp_path / "cache").glob("codes-*"))) == 1
+    for name in names[1:]:
+        assert same_bits(tmp_path / "without", tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_a_folder_that_comes_quantised_trains_as_one_quantised_here(
+    kind: str, spec: TrainSpec, tmp_path: Path
+) -> None:
+    choice = {"nf4": NF4(), "int8": Int8()}[kind]
+    folder, _ = packed_folder(Path(spec.model.path), tmp_path / "packed", kind)
+    here = stored(spec, choice, lora=Lora(rank=4), max_steps=4)
+    packed_model = replace(spec.model, path=str(folder))
+    there = replace(here, model=packed_model, run_dir=str(tmp_path / "there"))
+    run(here)
+    run(there)
+    assert losses(there) == losses(here)
+    assert same_bits(Path(here.run_dir), Path(there.run_dir))
+    card = (Path(there.run_dir) / "adapter" / "card.md").read_text()
+    assert any("base stored in" in line and kind in line for line in card.splitlines())
+
+    for trained, model in ((here, packed_model), (there, here.model)):  # each on the other's base
+        found = find_artifact(trained.run_dir).on_base(model, advice="")
+        base = model.load(dtype=torch.float32, device=CPU)
+        assert load_trained(base, found, dtype=torch.float32) is not None
+    plain = spec.model.load(dtype=torch.float32, device=CPU)
+    found = find_artifact(there.run_dir).on_base(spec.model, advice="")
+    with pytest.raises(ModelError, match="another base"):
+        load_trained(plain, found, dtype=torch.float32)
+
+
+def test_a_folder_of_codes_is_not_trained_in_full_nor_sharded(
+    spec: TrainSpec, tmp_path: Path
+) -> None:
+    folder, _ = packed_folder(Path(spec.model.path), tmp_path / "packed", "nf4")
+    model = replace(spec.model, path=str(folder))
+    with pytest.raises(ConfigError, match="packed comes in nf4: .* lora=none trains every weight"):
+        replace(spec, model=model, lora=Lora(full=True))
+    with pytest.raises(ConfigError, match="trainer=fsdp2 shards weights, and packed comes in nf4"):
+        replace(spec, model=model, trainer=replace(spec.trainer, strategy="fsdp2"))
 
 
 def test_preferences_ask_the_codes_too(spec: TrainSpec, monkeypatch: pytest.MonkeyPatch) -> None:

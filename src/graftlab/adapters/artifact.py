@@ -148,7 +148,7 @@ def find_start(lora: Lora, base: Base) -> AdapterSource | None:
             adapter,
             base.name,
             base.fingerprint,
-            files=base.stored_from,
+            as_stored=base.fingerprint_as,
             key="lora.force",
             forced=lora.force,
         )

@@ -77,7 +77,7 @@ def load_trained(
         source,
         base.name,
         base.fingerprint,
-        files=base.stored_from,
+        as_stored=base.fingerprint_as,
         key=key,
         forced=bool(force),
     )

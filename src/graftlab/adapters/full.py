@@ -134,10 +134,16 @@ class FullAdapter(Adapter):
 def attach(base: Base, lora: Lora, *, dtype: torch.dtype) -> FullAdapter:
     """All weights of `base`, ready to be trained; with `lora.from_run`, that run's weights.
 
-    Raises ConfigError where that run is another base's, or trained an adapter only.
+    Raises ConfigError where that run is another base's, or trained an adapter only, and on codes.
     """
     from graftlab.adapters.artifact import find_start
+    from graftlab.models.quantization.weight import QuantizedWeight
 
+    if any(isinstance(weight.data, QuantizedWeight) for weight in base.model.parameters()):
+        raise ConfigError(
+            f"lora=none trains every weight, and those of {base.name} are codes, which are not "
+            "trained: train an adapter, or take full-precision weights."
+        )
     source = find_start(lora, base)
     if source is not None and source.config().get("format") != FULL:
         raise ConfigError(

@@ -7,6 +7,7 @@ are others: about as far as training had moved it (a base of 135M parameters, 54
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from graftlab.errors import GraftlabError, ModelError
@@ -22,13 +23,13 @@ def require_same_base(
     name: str,
     fingerprint: str,
     *,
-    files: str,
+    as_stored: Callable[[Quantization], str],
     key: str | None = None,
     forced: bool = False,
 ) -> None:
     """Raise ModelError where an adapter was trained on another base than the one called `name`.
 
-    `fingerprint` is that of the base as it is stored, `files` that of its files.
+    `fingerprint` is that of the base as it is stored, `as_stored` says what it would be otherwise.
 
     Those that others made do not say it, and pass. So does one of the same files in another
     storage with `forced`, which people set by the key `key`.
@@ -37,7 +38,7 @@ def require_same_base(
     if trained_on in (None, fingerprint):
         return
     stored = stored_as(source)
-    if stored is None or stored.fingerprint(files) != trained_on:
+    if stored is None or as_stored(stored) != trained_on:
         raise ModelError(
             f"{source.path} was trained on another base (fingerprint {trained_on}) than "
             f"{name} ({fingerprint}): what it says there would mean nothing. Take the "

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 
 from graftlab.adapters.patterns import check_patterns, token_ids
 from graftlab.errors import ConfigError, did_you_mean
+from graftlab.models.quantization.packed import weights_in
 from graftlab.models.stateful import stateful_layers
-from graftlab.models.weights import read_json, stored_tensors
+from graftlab.models.weights import read_json
 
 if TYPE_CHECKING:
     from graftlab.adapters.lora import Lora
@@ -124,7 +125,7 @@ def _check_tokens(modules: Modules, targets: Targets, lora: Lora) -> None:
 def read_modules(folder: Path, shapes: Shapes | None = None) -> Modules:
     """The matrices of the model in `folder`, by reading headers. Raises ModelError."""
     if shapes is None:
-        shapes = {name: tensor.shape for name, tensor in stored_tensors(folder).items()}
+        shapes = {name: tensor.shape for name, tensor in weights_in(folder).items()}
     tied = bool(read_json(folder / "config.json").get("tie_word_embeddings"))
     return modules_in(shapes, tied=tied)
 

@@ -25,10 +25,16 @@ from graftlab.adapters.peft import place_adapter
 from graftlab.adapters.peft_adapter import NAME, PREFIX, PeftAdapter
 from graftlab.errors import ModelError, listed
 from graftlab.exports.changes import Change, LowRank, Replaced, Rows, Shifted
-from graftlab.exports.shards import FLOATS, NAMES, Entry, torch_dtype
+from graftlab.exports.shards import FLOATS, NAMES, Entry
 from graftlab.models.finite import describe_nonfinite
 from graftlab.models.outline import outline, stored_names, tied_names
-from graftlab.models.weights import StoredTensor, misfits, read_tensor, stored_tensors
+from graftlab.models.weights import (
+    StoredTensor,
+    misfits,
+    read_tensor,
+    stored_tensors,
+    torch_dtype,
+)
 
 if TYPE_CHECKING:
     from graftlab.adapters.store import AdapterSource

@@ -22,11 +22,11 @@ from graftlab.exports.generation_config import FILE as GENERATION
 from graftlab.exports.generation_config import generation_config
 from graftlab.exports.plain_base import PlainBase, require_plain_base
 from graftlab.exports.runtimes.plain import PlainRuntime, rounding
-from graftlab.exports.shards import NAMES, Entry, torch_dtype, write_index, write_shard
+from graftlab.exports.shards import NAMES, Entry, write_index, write_shard
 from graftlab.exports.source import Trained
 from graftlab.exports.target import Target, compare, write_config
 from graftlab.files.checksums import write_checksums
-from graftlab.models.weights import file_tensors, read_json
+from graftlab.models.weights import file_tensors, read_json, torch_dtype
 from graftlab.registry import choice
 
 if TYPE_CHECKING:

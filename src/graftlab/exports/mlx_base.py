@@ -19,6 +19,7 @@ from graftlab.errors import ModelError
 from graftlab.exports.mlx_quantized import compare_quantized, write_quantized
 from graftlab.exports.source import Trained
 from graftlab.exports.target import write_config
+from graftlab.models.quantization.packed import comes_as
 from graftlab.models.weights import read_json
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -59,7 +60,11 @@ class HFFolder(MLXBase):
     """A folder of transformers, copied but for its config."""
 
     def check(self, bits: int | None) -> None:
-        read_json(self.folder / CONFIG)
+        if (own := comes_as(read_json(self.folder / CONFIG))) is not None:
+            raise ModelError(
+                f"{self.folder} is stored in {own.title} by bitsandbytes, which mlx-lm does not "
+                "read: leave target.with_base out, and take the full-precision folder there."
+            )
 
     def notes(self) -> list[str]:
         if not (self.folder / CONFIG).is_file():

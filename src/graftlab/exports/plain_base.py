@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from graftlab.adapters.origin import require_same_base
@@ -83,14 +84,20 @@ def require_plain_base(adapter: Trained, target: str) -> PlainBase:
         )
     source = trained.adapter
     assert source is not None, "a whole model was refused"
-    own, files = model.fingerprint(), fingerprint(model.folder())
-    if own != files:
+    if stored := model.storage.title:
+        raise ModelError(
+            f"{adapter.path} was trained on {model.name} stored in {stored}, and target={target} "
+            "writes full-precision weights, on which nobody has trained it. target=peft keeps the "
+            "adapter beside its base."
+        )
+    if model.fingerprint() != fingerprint(model.folder()):
         raise ModelError(
             f"{adapter.path} was trained on {model.name} with other weights than its files hold, "
             f"such as codes of 4 or 8 bits: target={target} would make a model of the files that "
             "nobody has trained. target=peft keeps the adapter beside its base."
         )
-    require_same_base(source, model.name, own, files=files)
+    as_stored = partial(fingerprint, model.folder())
+    require_same_base(source, model.name, model.fingerprint(), as_stored=as_stored)
     return PlainBase(trained, source, model)
 
 
@@ -106,8 +113,8 @@ def runtime_on_base(
     model = adapter.on_base.model
     if not isinstance(model, HFModel):
         return NotHere(f"plain PEFT does not load {model.name}, which is no folder of safetensors")
-    if adapter.stored:
-        return NotHere(f"its base is stored in {adapter.stored}, and is here in full precision")
+    if stored := adapter.stored or model.storage.title:
+        return NotHere(f"its base is stored in {stored}, which plain PEFT is not given here")
     return PlainRuntime(
         model.folder(),
         tokenizer,

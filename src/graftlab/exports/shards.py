@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from graftlab.models.weights import INDEX, SINGLE, WIDTHS, read_json
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 NAMES = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
@@ -35,14 +34,6 @@ class Entry:
     @property
     def num_bytes(self) -> int:
         return WIDTHS[self.dtype] * math.prod(self.shape)
-
-
-def torch_dtype(name: str) -> torch.dtype:
-    """The type of torch that a header calls `name`, one of `FLOATS`."""
-    import torch
-
-    types = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-    return dict(zip(FLOATS, types, strict=True))[name]
 
 
 def write_shard(file: Path, entries: Mapping[str, Entry], tensors: Iterable[Tensor]) -> None:

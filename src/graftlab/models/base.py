@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,6 +97,11 @@ class ModelSpec(ABC):
         """All weights under their names in the files, on the CPU. Raises ModelError."""
 
     @property
+    def storage(self) -> Quantization:
+        """How its weights lie in memory: as `quantization` asks, or in the codes of its files."""
+        return self.quantization
+
+    @property
     def published(self) -> Published | None:
         """What `graftlab plan` counts where the files are not Hugging Face's; None otherwise."""
         return None
@@ -118,9 +123,7 @@ class ModelSpec(ABC):
         raise ModelError(f"{self.name} is of a kind after which no draft can be made.")
 
     def stateful_layers(self) -> list[str]:
-        """Kinds of its layers that carry state from one position to the next, beside attention;
-        [] for none, and where its files are not there. Weights are not read.
-        """
+        """Kinds of layers that carry state along a row, beside attention; weights are not read."""
         return []
 
     @property
@@ -185,7 +188,7 @@ class Base(ABC):
         source: str,
         folder: Path,
         fingerprint: str,
-        stored_from: str | None = None,
+        fingerprint_as: Callable[[Quantization], str] | None = None,
         attention: str = "auto",
     ) -> None:
         self.model = model
@@ -193,7 +196,7 @@ class Base(ABC):
         self.source = source  # what its library loads it from: a hub id or an absolute folder
         self.folder = folder
         self.fingerprint = fingerprint
-        self.stored_from = stored_from or fingerprint  # that of its files, however they are stored
+        self.fingerprint_as = fingerprint_as or (lambda _: fingerprint)  # stored otherwise
         self.adapter: AttachedAdapter | None = None
         self.lendings = 0  # how many jobs of this process it was lent to
         self.answers: dict[str, Any] = {}

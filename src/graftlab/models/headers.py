@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ModelError
+from graftlab.models.quantization.packed import comes_as, unpacked
 from graftlab.models.weights import INDEX, SINGLE, StoredTensor, read_json, stored_tensors
 from graftlab.types import Message
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_in|wte|word_embeddings)\.weight$")
 HEAD = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$")
 FLOATS = ("F64", "F32", "F16", "BF16")
-ADVICE = "Quantised bases are not trained yet: use the full-precision folder of the same model."
+HUB_ID = re.compile(r"[\w.-]+/(?!.*(?i:gptq|awq|fp8|bnb|int[48]|[48]-?bit|mlx|quant))[\w.-]+")
+"""A name on the hub, but for those that say themselves that the model is quantised."""
 
 _LAYER = re.compile(r"(?:model|transformer|gpt_neox)\.(?:layers|h)\.(\d+)\.")
 _TABLE = re.compile(r"inv_freq$|masked_bias$|\.attn\.bias$|\.attention\.bias$")
@@ -35,9 +37,9 @@ _PARTS = re.compile(
 def check_headers(folder: Path, config: Mapping[str, Any]) -> None:
     """Raise ModelError naming all in which the folder's files contradict each other."""
     refuse_quantised(folder, config)
-    tensors = stored_tensors(folder)
+    tensors = unpacked(folder, config, stored_tensors(folder))
     if how := _quantised_tensors(tensors):
-        raise ModelError(f"{folder} is quantised ({how}). {ADVICE}")
+        raise ModelError(f"{folder} is quantised ({how}). {advice(config)}")
     problems = [*_missing(folder, tensors), *_contradictions(config, tensors)]
     if problems:
         raise ModelError(
@@ -47,15 +49,33 @@ def check_headers(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def refuse_quantised(folder: Path, config: Mapping[str, Any]) -> None:
-    """Raise ModelError for a folder that says of itself that it is quantised; weights unread."""
+    """Raise ModelError for a folder that says of itself that it is quantised; weights unread.
+
+    Not for those of bitsandbytes that are read here (`quantization/packed.py`).
+    """
+    if comes_as(config) is not None:
+        return
     for place in (config, config.get("text_config") or {}):
         for key in ("quantization_config", "compression_config", "quantization"):
             if found := place.get(key):
                 how = _method(found) or ("MLX" if key == "quantization" else "by an unnamed method")
-                raise ModelError(f"{folder} is quantised ({how}, config.json: {key}). {ADVICE}")
+                raise ModelError(
+                    f"{folder} is quantised ({how}, config.json: {key}). {advice(config)}"
+                )
     for name, method in _FILES.items():
         if (folder / name).is_file():
-            raise ModelError(f"{folder} is quantised ({method}, {name}). {ADVICE}")
+            raise ModelError(f"{folder} is quantised ({method}, {name}). {advice(config)}")
+
+
+def advice(config: Mapping[str, Any]) -> str:
+    """Which base to take in place of a quantised one; by name where config.json has the name."""
+    named = (config.get(key) for key in ("base_model", "_name_or_path"))
+    known = [name for name in named if isinstance(name, str) and HUB_ID.fullmatch(name)]
+    of = f"{known[0]}, of which it was made (model.hub={known[0]})" if known else "the same model"
+    return (
+        "Of bases that come quantised, bitsandbytes' nf4 and int8 alone are read: use the "
+        f"full-precision folder of {of}."
+    )
 
 
 def embedding_rows(folder: Path) -> int | None:
@@ -112,6 +132,10 @@ def _method(found: Any) -> str:
     loaded = {"load_in_4bit": 4, "load_in_8bit": 8}
     bits = found.get("bits") or next((n for key, n in loaded.items() if found.get(key)), None)
     method = str(found.get("quant_method") or found.get("quantization_method") or "")
+    if method == "bitsandbytes" and bits == 4:
+        method += f", {found.get('bnb_4bit_quant_type', 'fp4')}"
+        if (storage := found.get("bnb_4bit_quant_storage", "uint8")) != "uint8":
+            method += f" in {storage}"
     return f"{method}, {bits} bit" if method and bits else method
 
 

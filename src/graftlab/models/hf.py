@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,8 +18,9 @@ from graftlab.models.headers import (
 )
 from graftlab.models.integrity import existing_folder, require_undamaged
 from graftlab.models.own_attention import own_attention
-from graftlab.models.quantization.base import Quantization
+from graftlab.models.quantization.base import Codes, Quantization
 from graftlab.models.quantization.counting import require_dense
+from graftlab.models.quantization.packed import comes_as, refuse_twice
 from graftlab.models.stateful import stateful_layers
 from graftlab.models.trust import names_code, require_trust
 from graftlab.models.weights import read_json, stored_tensors, weight_files
@@ -28,6 +29,7 @@ from graftlab.registry import choice
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+    from transformers import PreTrainedModel
 
     from graftlab.models.hf_base import HFBase
     from graftlab.text.tokenizer import Tokenizer
@@ -98,13 +100,20 @@ class HFModel(ModelSpec):
         return existing_folder(self.path)
 
     def fingerprint(self) -> str:
-        return self.quantization.fingerprint(self._of_files())
-
-    def _of_files(self) -> str:
-        """The fingerprint of its files, however they are stored in memory."""
         from graftlab.models.fingerprint import fingerprint
 
-        return fingerprint(self.folder())
+        return fingerprint(self.folder(), self.quantization)
+
+    @property
+    def storage(self) -> Quantization:
+        if self.quantization.title:
+            return self.quantization
+        try:
+            described = self.description()
+            config = read_json(described / "config.json") if described is not None else {}
+        except ModelError:  # said by whoever needs the files
+            config = {}
+        return comes_as(config) or self.quantization
 
     def weight_files(self) -> list[Path]:
         return weight_files(self.folder())
@@ -182,7 +191,8 @@ class HFModel(ModelSpec):
         return tokenizer
 
     def load(self, *, dtype: torch.dtype, device: torch.device) -> HFBase:
-        from graftlab.models.from_pretrained import from_pretrained, require_replaceable
+        from graftlab.models.fingerprint import fingerprint
+        from graftlab.models.from_pretrained import require_replaceable
         from graftlab.models.hf_base import HFBase
 
         folder = self.folder()
@@ -190,26 +200,44 @@ class HFModel(ModelSpec):
         require_trust(folder, self)
         require_undamaged(folder)
         own = self.own_attention() is not None
-        model = from_pretrained(
-            folder,
-            dtype=dtype,
-            device=device,
-            trust_remote_code=self.trust_remote_code,
-            own=own,
-            quantization=self.quantization,
-        )
+        model = self._load_model(folder, dtype=dtype, device=device, own=own)
         base = HFBase(
             model,
             name=self.name,
             source=self.hub or str(folder),
             folder=folder,
             fingerprint=self.fingerprint(),
-            stored_from=self._of_files(),
+            fingerprint_as=partial(fingerprint, folder),
             attention="own" if own else self.attention,
         )
         if not own and not base.stateful_layers:
             require_replaceable(model, folder)
         return base
+
+    def _load_model(
+        self, folder: Path, *, dtype: torch.dtype, device: torch.device, own: bool
+    ) -> PreTrainedModel:
+        """The model of transformers, its weights stored as they are to be."""
+        from graftlab.models.empty import empty_model
+        from graftlab.models.from_pretrained import from_pretrained
+
+        where = {"dtype": dtype, "device": device}
+        how: dict[str, Any] = {"trust_remote_code": self.trust_remote_code, "own": own, **where}
+        empty = partial(empty_model, folder, **how)
+        make = partial(from_pretrained, folder, quantization=self.quantization, **how)
+        if (codes := comes_as(read_json(folder / "config.json"))) is not None:
+            from graftlab.models.quantization.packed_loading import load_packed
+
+            return load_packed(empty(), folder, codes, dtype=dtype, device=device)
+        if isinstance(self.quantization, Codes) and self.quantization.cache:
+            from graftlab.models.fingerprint import fingerprint
+            from graftlab.models.quantization.kept import kept_place, load_kept
+
+            home = kept_place(fingerprint(folder), self.quantization, dtype)
+            return load_kept(
+                home, self.quantization, dtype=dtype, device=device, make=make, empty=empty
+            )
+        return make()
 
 
 Facts = tuple[tuple[str, ...], str | None]
@@ -254,6 +282,7 @@ def check_folder(folder: Path, quantization: Quantization) -> None:
             "Use the text-only checkpoint of the same family."
         )
     check_headers(folder, config)
+    refuse_twice(folder, config, quantization)
     require_dense(str(folder), stored_tensors(folder), quantization)
 
 

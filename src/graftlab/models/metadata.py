@@ -45,21 +45,25 @@ def read_metadata(spec: ModelSpec) -> ModelMetadata:
         name = hub or "a base"
         return ModelMetadata(name, "published architecture", facts.tensors(), facts.config(), None)
     from graftlab.models.headers import refuse_quantised
+    from graftlab.models.quantization.packed import refuse_twice, unpacked
     from graftlab.models.weights import read_json, stored_tensors
 
     config = read_json(folder / "config.json")
     refuse_quantised(folder, config)
+    refuse_twice(folder, config, spec.quantization)
+    told = config
     config = {**config, **(config.get("text_config") or {})}
     name = hub or model.name
     try:
-        stored = {name: tensor.shape for name, tensor in stored_tensors(folder).items()}
-        return ModelMetadata(name, "counted in its files", stored, config, folder)
+        held = stored_tensors(folder)
     except ModelError:
         trusted = bool(getattr(model, "trust_remote_code", False))
         counted = _on_meta(folder, trusted)
         return ModelMetadata(
             name, "counted from config.json, without weights", counted, config, folder
         )
+    stored = {name: weight.shape for name, weight in unpacked(folder, told, held).items()}
+    return ModelMetadata(name, "counted in its files", stored, config, folder)
 
 
 def _unreachable(error: Exception, hub: str | None) -> ModelError:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from graftlab.models.weights import stored_tensors
+from graftlab.models.quantization.packed import weights_in
 
 if TYPE_CHECKING:
     from graftlab.models.gguf import GGUFModel
@@ -53,7 +53,7 @@ def stored_names(base: HFBase) -> dict[str, str]:
     converters = [step for step in steps if isinstance(step, WeightConverter)]
     state = base.model.state_dict()
     found = {}
-    for stored, tensor in stored_tensors(base.folder).items():
+    for stored, tensor in weights_in(base.folder).items():
         name, converted = rename_source_key(
             stored, renamings, converters, base.model.base_model_prefix, state
         )

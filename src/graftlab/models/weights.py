@@ -19,6 +19,7 @@ from graftlab.errors import ModelError
 from graftlab.files import reading
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 INDEX = "model.safetensors.index.json"
@@ -136,6 +137,43 @@ def read_tensor(name: str, stored: StoredTensor) -> Tensor:
     with safe_open(stored.file, framework="pt") as file:
         tensor: Tensor = file.get_tensor(name)
         return tensor
+
+
+def copy_tensor(stored: StoredTensor) -> Tensor:
+    """The values of one tensor, on the CPU, in memory of their own. Raises OSError."""
+    import torch
+
+    values = torch.empty(stored.shape, dtype=torch_dtype(stored.dtype))
+    left = memoryview(values.reshape(-1).view(torch.uint8).numpy().data)
+    with stored.file.open("rb", buffering=0) as stream:
+        stream.seek(stored.offset)
+        while len(left):
+            got = stream.readinto(left)
+            if not got:
+                raise OSError(f"{stored.file} ends before its tensors do")
+            left = left[got:]
+    return values
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The type of torch that a header calls `name`. Raises ModelError for one that it lacks."""
+    import torch
+
+    types = {
+        "F64": torch.float64,
+        "F32": torch.float32,
+        "F16": torch.float16,
+        "BF16": torch.bfloat16,
+        "I64": torch.int64,
+        "I32": torch.int32,
+        "I16": torch.int16,
+        "I8": torch.int8,
+        "U8": torch.uint8,
+        "BOOL": torch.bool,
+    }
+    if name not in types:
+        raise ModelError(f"a tensor of type {name} is not read")
+    return types[name]
 
 
 def _stored(file: Path, entry: dict[str, Any], start: int) -> StoredTensor:

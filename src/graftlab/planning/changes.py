@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from graftlab.adapters.origin import in_words
+from graftlab.models.quantization.base import Codes
 from graftlab.models.quantization.int8 import Int8
 from graftlab.models.quantization.nf4 import NF4
 from graftlab.planning.memory import Settings
@@ -115,13 +116,20 @@ def _precision(knobs: Knobs) -> Iterator[Option]:
 
 
 def _quantised(knobs: Knobs) -> Iterator[Option]:
-    if not knobs.settings.quantises or not knobs.rank or knobs.settings.quantization.title:
+    """Every storage that takes less than that of the run; none of it where all is trained."""
+    present = knobs.settings.quantization
+    head = isinstance(present, Codes) and present.head
+    smaller = (
+        (Int8(head=head), "next to no loss"),
+        (NF4(head=head), "rounds the base: for more than about a billion parameters"),
+        (NF4(head=head, double=True), "as nf4, with the scales in 8 bits too"),
+    )
+    if not knobs.settings.quantises or not knobs.rank:
         return
-    for choice, price in (
-        (Int8(), "next to no loss"),
-        (NF4(), "rounds the base: for more than about a billion parameters"),
-        (NF4(double=True), "as nf4, with the scales in 8 bits too"),
-    ):
+    titles = ["", *(choice.title for choice, _ in smaller)]
+    if present.title not in titles:
+        return
+    for choice, price in smaller[titles.index(present.title) :]:
         settings = replace(knobs.settings, quantization=choice)
         yield in_words(choice), price, replace(knobs, settings=settings)
 

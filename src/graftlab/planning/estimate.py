@@ -124,7 +124,7 @@ def settings_of(spec: TrainSpec, notes: list[str]) -> Settings:
         optimizer_bytes=state,
         sharded=spec.trainer.devices if spec.trainer.strategy == "fsdp2" else 1,
         kind=spec.machine.kind,
-        quantization=spec.model.quantization,
+        quantization=spec.model.storage,
         quantises=spec.model.quantises,
         upcast=product_dtype(processor, torch.bfloat16) == torch.float32,
     )

@@ -28,7 +28,7 @@ SEGMENTS = {"answers": 1, "pairs": 3, "labels": 1}
 
 def shape_of(base: ModelMetadata, spec: TrainSpec, rank: int) -> Shape:
     """Counts of the base with the configured adapter at `rank`. Raises GraftlabError."""
-    require_dense(base.name, base.tensors, spec.model.quantization)
+    require_dense(base.name, base.tensors, spec.model.storage)
     tied = bool(base.config.get("tie_word_embeddings")) or "lm_head.weight" not in base.tensors
     modules = modules_in(base.tensors, tied=tied, taken=names_taken_for_experts(base.config))
     names = adapted_modules(modules, targets_in(modules, spec.lora))

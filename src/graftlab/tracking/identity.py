@@ -32,6 +32,8 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(model := kept.get("model"), dict):
         # Whether code is trusted is said on every command line anew, also when a run is resumed.
         kept["model"] = {k: v for k, v in model.items() if k != "trust_remote_code"}
+        if isinstance(stored := model.get("quantization"), dict):
+            kept["model"]["quantization"] = {k: v for k, v in stored.items() if k != "cache"}
     return portable(kept)
 
 

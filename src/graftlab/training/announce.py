@@ -37,7 +37,7 @@ def announce(setup: Setup, adapter: Adapter, *, compile_reason: str, probe: str)
 
 def warn_of_rounding(setup: Setup, base: Base) -> None:
     """Say what becomes of a base that is too small for the way it is stored."""
-    stored = setup.spec.model.quantization
+    stored = setup.spec.model.storage
     if base.num_parameters < stored.least_parameters:
         say(
             f"! {base.name} is small for quantization={stored.title}, at "
@@ -62,7 +62,7 @@ def _model_rows(setup: Setup, adapter: Adapter) -> list[tuple[str, str]]:
     processes = f", {place.world_size} processes" if place.world_size > 1 else ""
     kept = ", still loaded from the job before" if base.lendings > 1 else ""
     size = f"{base.name}, {base.num_parameters / 1e6:,.1f}M parameters"
-    if stored := setup.spec.model.quantization.title:
+    if stored := setup.spec.model.storage.title:
         size += f" stored in {stored}"
     what = [
         ("base", f"{size}, frozen{kept}"),

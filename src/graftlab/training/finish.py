@@ -133,7 +133,7 @@ class Finish:
     def _save(self, target: Path, result: Result) -> None:
         """One adapter folder: its files, the tokenizer and template, run.yaml and card.md."""
         fit = self.fit
-        base, stored = fit.module.policy.base, fit.spec.model.quantization.title
+        base, stored = fit.module.policy.base, fit.spec.model.storage.title
         with building(target) as folder:
             fit.module.adapter.save(folder)
             self.data.tokenizer.save(folder)

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from graftlab.caches import default_cache, is_intact, made_alone
+from graftlab.caches import default_cache, is_intact, made_alone_if_possible
 from graftlab.console import console, say
 from graftlab.files.building import scratch_folder
 from graftlab.files.checksums import checksum_of, write_checksums
@@ -105,7 +105,7 @@ class _Pass:
         Of several processes the first computes, and the others wait for it.
         """
         home = default_cache() / f"reference-{self._key(tokens)}"
-        with _alone(home):
+        with made_alone_if_possible(home):
             tokens.reference = _read(home)
             if tokens.reference is not None:
                 return False
@@ -145,15 +145,6 @@ class _Pass:
         quiet: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
         with self.base.evaluating(), quiet, self.setup.precision.autocast():
             yield
-
-
-@contextmanager
-def _alone(home: Path) -> Iterator[None]:
-    """Only this process makes `home`, as far as the disk lets it."""
-    with ExitStack() as stack:
-        with suppress(OSError):
-            stack.enter_context(made_alone(home))
-        yield
 
 
 def _read(home: Path) -> np.ndarray | None:

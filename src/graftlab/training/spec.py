@@ -103,13 +103,16 @@ class TrainSpec:
 
     def _check_quantization(self) -> None:
         """Codes are frozen, and torch cannot cut them into shards."""
-        if not self.model.quantization.title:
-            return
-        asked = f"quantization={name_of(self.model.quantization)}"
+        model = self.model
+        asked = f"quantization={name_of(model.quantization)}"
+        if not model.quantization.title:
+            if not model.on_disk or not model.storage.title:
+                return
+            asked = f"{model.name} comes in {model.storage.title}: it"
         if self.lora.full:
             raise ConfigError(
                 f"{asked} stores the base as codes, which are not trained, and lora=none trains "
-                "every weight: train an adapter, or leave the quantization out."
+                "every weight: train an adapter, or take full-precision weights."
             )
         if self.trainer.strategy == "fsdp2":
             raise ConfigError(

@@ -127,7 +127,8 @@ def opened(
 
 def num_weights(objective: Objective) -> int:
     """Weights of the teacher's base and adapter, from the files' headers; 0 without a teacher."""
-    from graftlab.models.weights import file_tensors, stored_tensors
+    from graftlab.models.quantization.packed import weights_in
+    from graftlab.models.weights import file_tensors
 
     teacher = asked(objective)
     if teacher is None:
@@ -135,7 +136,7 @@ def num_weights(objective: Objective) -> int:
     if (published := teacher.model.published) is not None:
         shapes = [*published.tensors().values()]
     else:
-        shapes = [tensor.shape for tensor in stored_tensors(teacher.model.folder()).values()]
+        shapes = [tensor.shape for tensor in weights_in(teacher.model.folder()).values()]
     if teacher.adapter is not None and teacher.adapter.file.suffix == ".safetensors":
         shapes += [tensor.shape for tensor in file_tensors(teacher.adapter.file).values()]
     return sum(map(math.prod, shapes))

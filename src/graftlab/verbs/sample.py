@@ -121,7 +121,10 @@ def run(spec: SampleSpec) -> list[Answer]:
     precision = resolve(spec.precision, device)
     dtypes = precision.base_dtype, precision.adapter_dtype
     given = []
-    with _jsonl(spec.out) as write, acquire(trained.model, dtype=dtypes[0], device=device) as base:
+    with (
+        _jsonl(spec.out) as write,
+        acquire(trained.model, dtype=dtypes[0], device=device, widened=True) as base,
+    ):
         adapter = load_trained(base, trained, dtype=dtypes[1], force=spec.force)
         who = f"{base.name} with {spec.adapter}" if adapter else base.name
         say(f"{who}, {precision.name} on {device.type}")

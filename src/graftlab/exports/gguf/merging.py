@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,9 +29,11 @@ from graftlab.models.gguf import GGUFModel
 from graftlab.models.gguf.weights import parameter_shapes, read_parameter
 from graftlab.models.hf import HFModel
 from graftlab.models.outline import outline, stored_names
-from graftlab.models.quantization.base import Codes
+from graftlab.models.quantization.base import Codes, Quantization
+from graftlab.models.quantization.packed import comes_as, packed_weights
+from graftlab.models.quantization.packed_loading import read_codes
 from graftlab.models.quantization.weight import QuantizedWeight
-from graftlab.models.weights import read_tensor, stored_tensors
+from graftlab.models.weights import StoredTensor, read_json, read_tensor, stored_tensors
 
 if TYPE_CHECKING:
     from graftlab.adapters.artifact import TrainedModel
@@ -77,11 +80,14 @@ def merged(adapter: Trained, strength: float, *, target: str) -> Merged:
     base = outline(model)
     if isinstance(model, HFModel):
         names, read = stored_names(base), _of_folder(model, base)
-        files = fingerprint(base.folder)
     else:
         names, read = {name: name for name in parameter_shapes(model.file())}, _of_file(model)
-        files = model.fingerprint()
-    require_same_base(source, model.name, model.fingerprint(), files=files)
+
+    def as_stored(storage: Quantization) -> str:
+        return fingerprint(base.folder, storage) if isinstance(model, HFModel) else own
+
+    own = model.fingerprint()
+    require_same_base(source, model.name, own, as_stored=as_stored)
     single, double = (_shapes(base, duplicates=duplicates) for duplicates in (False, True))
     plan = plan_changes(base, source, adapter.state, names=names, original=read, strength=strength)
     shapes = double if plan.unties else single
@@ -93,7 +99,7 @@ def merged(adapter: Trained, strength: float, *, target: str) -> Merged:
             f"target={target} takes tensors as they are."
         )
     changes = {name: plan.changes[key] for name, key in keys.items() if key in plan.changes}
-    coded = isinstance(model.quantization, Codes)
+    coded = isinstance(model.storage, Codes)
     return Merged(
         trained, base, shapes, changes, plan.unties, coded, lambda name: read(places[name])
     )
@@ -107,6 +113,8 @@ def _shapes(base: HFBase, *, duplicates: bool) -> dict[str, tuple[int, ...]]:
 def _of_folder(model: HFModel, base: HFBase) -> Callable[[str], Tensor]:
     """Reads a tensor of a folder by its name there; of one stored as codes, what they say."""
     stored, choice = stored_tensors(base.folder), model.quantization
+    if (own := comes_as(read_json(base.folder / "config.json"))) is not None:
+        return _of_packed(base.folder, stored, own)
     coded: set[str] = set()
     if isinstance(choice, Codes):
         from graftlab.models.quantization.loading import quantised_shapes
@@ -119,6 +127,21 @@ def _of_folder(model: HFModel, base: HFBase) -> Callable[[str], Tensor]:
         if name in coded and isinstance(choice, Codes):
             return choice.quantise(values.float(), torch.float32).wide()
         return values
+
+    return read
+
+
+def _of_packed(
+    folder: Path, stored: Mapping[str, StoredTensor], own: Codes
+) -> Callable[[str], Tensor]:
+    """Reads a tensor of a folder that came as codes."""
+    packed = packed_weights(folder, stored, own)
+
+    def read(name: str) -> Tensor:
+        if name in packed:
+            found = read_codes(packed[name], name, own, dtype=torch.float32, device=CPU)
+            return found.wide()
+        return read_tensor(name, stored[name])
 
     return read
 

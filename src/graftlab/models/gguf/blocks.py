@@ -27,6 +27,10 @@ PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """Types that are torch's own."""
 IQ4_LEVELS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 """The values that the codes of IQ4_NL and IQ4_XS stand for, in units of the scale."""
+ONES = 0x0101010101010101
+"""A byte times this is eight times that byte."""
+DIAGONAL = 0x8040201008040201 - 2**64
+"""Bit k of byte k, in 64 bits with a sign."""
 _SIZES = {name: (block, num_bytes) for name, block, num_bytes in KINDS.values()}
 
 
@@ -60,24 +64,33 @@ def _half(blocks: Tensor, start: int) -> Tensor:
 
 
 def _fields(codes: Tensor, bits: int) -> Tensor:
-    """All low fields of `bits` bits, then the next higher ones: (..., w) -> (..., 8 / bits, w)."""
+    """All low fields of `bits` bits, then the next higher ones: (..., w) -> (..., 8 / bits, w).
+
+    Eight codes are cut out at a time where w is a multiple of eight.
+    """
     most = (1 << bits) - 1
-    return torch.stack([(codes >> shift) & most for shift in range(0, 8, bits)], dim=-2)
+    if codes.shape[-1] % 8 == 0:
+        # A copy, as a number of 64 bits has to lie where its size divides the address.
+        codes = codes.clone(memory_format=torch.contiguous_format).view(torch.int64)
+        most *= ONES
+    fields = [(codes >> shift) & most for shift in range(0, 8, bits)]
+    return torch.stack(fields, dim=-2).view(torch.uint8)
 
 
 def _nibbles(codes: Tensor) -> Tensor:
     """(n, 16) -> (n, 32)"""
-    return _fields(codes, 4).reshape(len(codes), -1)
+    return _fields(codes, 4).view(len(codes), -1)
 
 
 def _fifth_bits(packed: Tensor) -> Tensor:
     """The bits of four bytes as the fifth of 32 codes: (n, 4) -> (n, 32)."""
-    bits = torch.stack([(packed >> shift) & 1 for shift in range(8)], dim=-1)
-    return bits.reshape(len(packed), -1) << 4
+    bits = packed.long() * ONES & DIAGONAL
+    # 0 or 2^k in byte k; with 127 added, its highest bit says which.
+    return (((bits + 127 * ONES) >> 3) & (16 * ONES)).view(torch.uint8)
 
 
 def _q4_0(blocks: Tensor) -> Tensor:
-    return _nibbles(blocks[:, 2:]).float().sub_(8).mul_(_half(blocks, 0))
+    return _nibbles(blocks[:, 2:]).view(torch.int8).sub_(8).float().mul_(_half(blocks, 0))
 
 
 def _q4_1(blocks: Tensor) -> Tensor:
@@ -86,7 +99,7 @@ def _q4_1(blocks: Tensor) -> Tensor:
 
 def _q5_0(blocks: Tensor) -> Tensor:
     codes = _nibbles(blocks[:, 6:]) | _fifth_bits(blocks[:, 2:6])
-    return codes.float().sub_(16).mul_(_half(blocks, 0))
+    return codes.view(torch.int8).sub_(16).float().mul_(_half(blocks, 0))
 
 
 def _q5_1(blocks: Tensor) -> Tensor:
@@ -117,10 +130,13 @@ def _levels(codes: Tensor) -> Tensor:
 
 def _scales_and_minima(packed: Tensor) -> tuple[Tensor, Tensor]:
     """Eight scales and eight minima of six bits, from 12 bytes: (n, 8) each."""
-    first, second, third = packed[:, :4], packed[:, 4:8], packed[:, 8:]
-    scales = [first & 63, (third & 15) | ((first >> 2) & 48)]
-    minima = [second & 63, (third >> 4) | ((second >> 2) & 48)]
-    return torch.cat(scales, dim=1), torch.cat(minima, dim=1)
+    words = packed.clone(memory_format=torch.contiguous_format).view(torch.int32)
+    first, second, third = words.unbind(1)  # of four bytes each
+    low, high, six = 0x0F0F0F0F, 0x30303030, 0x3F3F3F3F
+    scales = [first & six, (third & low) | ((first >> 2) & high)]
+    minima = [second & six, ((third >> 4) & low) | ((second >> 2) & high)]
+    found = torch.stack([*scales, *minima], dim=1).view(torch.uint8)
+    return found[:, :8], found[:, 8:]
 
 
 def _q2_k(blocks: Tensor) -> Tensor:

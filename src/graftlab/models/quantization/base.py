@@ -10,7 +10,6 @@ files is another base, with a fingerprint of its own.
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -43,10 +42,6 @@ class Quantization:
         """For people, such as `nf4, double`; '' where weights are stored as they are."""
         return ""
 
-    def fingerprint(self, source: str) -> str:
-        """The fingerprint of a base stored so, from that of its files."""
-        return source
-
 
 @dataclass(kw_only=True, slots=True)
 class Codes(Quantization, ABC):
@@ -54,6 +49,8 @@ class Codes(Quantization, ABC):
 
     head: bool = False
     """Store the output head as codes too, where it is not the embedding itself."""
+    cache: bool = False
+    """Keep the codes on disk, so that later loads read them and not the wide weights."""
 
     @abstractmethod
     def scheme(self) -> Coding:
@@ -66,12 +63,3 @@ class Codes(Quantization, ABC):
     @abstractmethod
     def num_bytes(self, out: int, into: int) -> float:
         """What a weight (out, in) takes, its scales included."""
-
-    def fingerprint(self, source: str) -> str:
-        """A hash of the files' fingerprint and of all that decides the codes.
-
-        The codes are a function of these two, so it stands for the widened values, without any of
-        them being computed.
-        """
-        said = f"{source} {self.title}{', head' if self.head else ''}"
-        return hashlib.sha256(said.encode()).hexdigest()[:16]

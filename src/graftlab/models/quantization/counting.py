@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from graftlab.errors import ModelError
-from graftlab.models.quantization.base import Quantization
+from graftlab.models.quantization.base import Codes, Quantization
 
 IN_LAYER = re.compile(r"(?:.*\.)?\d+\..+\.weight")
 HEAD = re.compile(r"(?:.*\.)?(?:lm_head|embed_out)\.weight")
@@ -29,6 +29,12 @@ def coded_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, 
         for name, shape in shapes.items()
         if len(shape) == 2 and IN_LAYER.fullmatch(name)
     }
+
+
+def coded_names(shapes: Mapping[str, tuple[int, ...]], choice: Codes) -> set[str]:
+    """Names of the matrices that `choice` stores as codes."""
+    heads = {name for name, shape in shapes.items() if HEAD.fullmatch(name) and len(shape) == 2}
+    return set(coded_shapes(shapes)) | (heads if choice.head else set())
 
 
 def head_shape(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int] | None:

@@ -59,7 +59,8 @@ class NF4Blocks(Coding):
     """Parts: codes (n / 2,) uint8 and scales (n / 64,) fp32; with `double`, in place of the scales
     their codes (n / 64,) uint8, the scales of these (n / 64 / 256,) fp32, and the mean () fp32.
 
-    n is the number of values, rounded up to whole blocks.
+    n is the number of values, rounded up to whole blocks. Codes of scales that came with a folder
+    have what they stand for as a last part, (256,) fp32.
     """
 
     double: bool = False
@@ -144,8 +145,8 @@ def _encode_scales(scales: Tensor, codes: Tensor, largest: Tensor, mean: Tensor)
     codes.copy_(places.view(-1)[: len(codes)])
 
 
-def _scales(codes: Tensor, largest: Tensor, mean: Tensor) -> Tensor:
-    values = _table(TREE, codes)[codes.int()]
+def _scales(codes: Tensor, largest: Tensor, mean: Tensor, tree: Tensor | None = None) -> Tensor:
+    values = (_table(TREE, codes) if tree is None else tree)[codes.int()]
     return values * largest.repeat_interleave(SCALES)[: len(codes)] + mean
 
 

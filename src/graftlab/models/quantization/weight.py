@@ -149,6 +149,18 @@ def widen_parameters(module: nn.Module, dtype: torch.dtype) -> None:
                 setattr(part, name, values)
 
 
+def widen_whole(module: nn.Module) -> None:
+    """Ordinary frozen weights in place of all that are codes; those that are tied stay one."""
+    made: dict[int, nn.Parameter] = {}
+    for part in module.modules():
+        for name, parameter in part.named_parameters(recurse=False):
+            codes = parameter.data
+            if isinstance(codes, QuantizedWeight):
+                if id(parameter) not in made:
+                    made[id(parameter)] = nn.Parameter(codes.wide(), requires_grad=False)
+                setattr(part, name, made[id(parameter)])
+
+
 def _widened(value: Any) -> Any:
     return value.wide() if isinstance(value, QuantizedWeight) else value
 

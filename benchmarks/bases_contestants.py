@@ -1,0 +1,325 @@
+"""The contestants of `bases.py`: one run of loading, training or loss, in a process of its own.
+
+Run as (bases.py does):
+    python benchmarks/bases_contestants.py WORK '{"contestant": "nf4", "base": FOLDER, ...}'
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from threading import Event, Thread
+from typing import Any
+
+from arena import HERE
+from workload import RANK, TARGETS
+
+OURS = {
+    "bf16": ("none", "bf16-mixed"),
+    "nf4": ("nf4", "bf16-mixed"),
+    "int8": ("int8", "bf16-mixed"),
+    "GGUF Q8_0": ("Q8_0", "bf16-mixed"),
+    "GGUF Q4_K": ("Q4_K", "bf16-mixed"),
+    "fp32": ("none", "fp32"),
+}
+"""Name -> how the base is stored, and the precision."""
+THEIRS = {"HF Trainer, bitsandbytes nf4": "nf4", "HF Trainer, bitsandbytes int8": "int8"}
+MIB = 2**20
+
+
+def write_gguf(folder: Path, path: Path, kind: str, *, pre: str) -> None:
+    """The model in `folder` as GGUF in llama.cpp's own blocks, as its llama-quantize chooses them:
+    Q5_0 in place of Q4_K for rows that are no multiple of 256; the embedding in Q8_0.
+
+    `pre` is how llama.cpp calls the way its tokenizer splits text.
+    """
+    sys.path.append(str(HERE.parent / "tests"))
+    import gguf
+    import torch
+    import xllamacpp
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    import gguf_files
+
+    quantise = ctypes.CDLL(f"{xllamacpp.__path__[0]}/xllamacpp.abi3.so").ggml_quantize_chunk
+    quantise.restype, quantise.argtypes = (
+        ctypes.c_size_t,
+        [
+            *(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p),
+            *(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p),
+        ],
+    )
+    import numpy as np
+
+    def packed(values: Any, wanted: str) -> tuple[Any, Any]:
+        fits = wanted != "Q4_K" or values.shape[1] % 256 == 0
+        known = gguf.GGMLQuantizationType[wanted if fits else "Q5_0"]
+        rows, width = values.shape
+        block, size = gguf.GGML_QUANT_SIZES[known]
+        found = np.empty((rows, width // block * size), np.uint8)
+        values = np.ascontiguousarray(values)
+        quantise(known, values.ctypes.data, found.ctypes.data, 0, rows, width, None)
+        return found, known
+
+    config = AutoConfig.from_pretrained(folder)
+    name = config.model_type
+    writer = gguf.GGUFWriter(path, name)
+    told = gguf_files.describe(config, name) | gguf_files.vocabulary(folder)
+    for key, value in (told | {"tokenizer.ggml.pre": pre}).items():
+        gguf_files._add(writer, key, value)
+    writer.add_chat_template(gguf_files._template(folder))
+    names = gguf.get_tensor_name_map(gguf_files.gguf.MODEL_ARCH[name.upper()], 99)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    for place, parameter in model.named_parameters():
+        module, _, leaf = place.rpartition(".")
+        values, last = parameter.detach().numpy(), module.rpartition(".")[2]
+        if name == "llama" and last in heads:
+            values = gguf_files._in_pairs(values, heads[last])
+        theirs = f"{names.get_name(module)}.{leaf}"
+        if values.ndim == 1:
+            writer.add_tensor(theirs, values)
+        else:
+            blocks, known = packed(values, "Q8_0" if "embed" in place else kind)
+            writer.add_tensor(theirs, blocks, raw_dtype=known)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def words(asked: argparse.Namespace) -> list[str]:
+    """The words of a command line for a base, and its precision."""
+    from graftlab.cli.overrides import read_arguments
+
+    stored, precision = OURS[asked.contestant]
+    given = ["model=hf", f"model.path={asked.base}", f"quantization={stored}"]
+    if stored.startswith("Q"):
+        given = ["model=gguf", f"model.path={asked.base}.{stored}.gguf"]
+    given = [word.hydra for word in read_arguments(given, "train")]
+    checkpoints = f"model.gradient_checkpointing={str(asked.checkpointing).lower()}"
+    return [*given, checkpoints, f"precision={precision}"]
+
+
+def theirs(asked: argparse.Namespace) -> Any:
+    """transformers' model on bitsandbytes, frozen and in evaluation."""
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    kind: Any = {"load_in_8bit": True}
+    if THEIRS[asked.contestant] == "nf4":
+        kind = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+        kind |= {"bnb_4bit_compute_dtype": torch.bfloat16}
+    return AutoModelForCausalLM.from_pretrained(
+        asked.base, dtype=torch.bfloat16, device_map="cpu", attn_implementation="sdpa",
+        quantization_config=BitsAndBytesConfig(**kind),
+    )  # fmt: skip
+
+
+@contextmanager
+def peak_of_own_memory() -> Iterator[list[float]]:
+    """The most that the process holds inside in pages of its own, in MiB beyond the start."""
+    found, done = [0.0], Event()
+
+    def own() -> float:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return sum(float(x.split()[1]) for x in lines if x.startswith("RssAnon")) / 1024
+
+    def watch() -> None:
+        while not done.wait(0.002):
+            found[0] = max(found[0], own() - start)
+
+    start = own()
+    thread = Thread(target=watch)
+    thread.start()
+    yield found
+    done.set()
+    thread.join()
+
+
+def num_bytes(parameter: Any) -> int:
+    """What a parameter takes, its codes and scales."""
+    parts = [parameter.data, *getattr(parameter.data, "parts", ())]
+    parts = parts[1:] if len(parts) > 1 else parts
+    state = getattr(parameter, "quant_state", None)
+    scales = getattr(parameter, "SCB", None) if state is None else state.absmax
+    return sum(part.nbytes for part in (*parts, *(() if scales is None else (scales,))))
+
+
+def loading(asked: argparse.Namespace) -> dict[str, float]:
+    """MiB of the weights, the most while loading; bytes of the layers' matrices beside bf16."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from graftlab.cli.compose import build, compose
+    from graftlab.models.allocator import tune_allocator
+    from graftlab.models.tiny import TinyModel
+
+    tune_allocator()
+    place, ours = torch.device("cpu"), asked.contestant in OURS
+    TinyModel().load(dtype=torch.float32, device=place)  # imports what loading needs
+    if ours:
+        spec = build(compose("train", [*words(asked), "run_dir=run"])).training().model
+        spec.folder() if hasattr(spec, "folder") else None  # a GGUF's is made once
+        bits = torch.float32 if OURS[asked.contestant][1] == "fp32" else torch.bfloat16
+    else:
+        import bitsandbytes  # noqa: F401  counted as an import
+    with peak_of_own_memory() as peak:
+        start = time.process_time()
+        model = spec.load(dtype=bits, device=place).model if ours else theirs(asked)
+        seconds = time.process_time() - start
+    with torch.device("meta"):
+        plain = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(asked.base))
+    sizes = {name: p.numel() for name, p in plain.named_parameters() if p.ndim == 2}
+    matrices = {n: p for n, p in model.named_parameters() if ".layers." in n and n in sizes}
+    layer = sum(sizes[name] for name in matrices if ".layers.0." in name)
+    return {
+        "held": sum(map(num_bytes, model.parameters())) / MIB,
+        "share": sum(map(num_bytes, matrices.values())) / 2 / sum(sizes[n] for n in matrices),
+        "layer": 4 * layer / MIB,
+        "peak": peak[0],
+        "seconds": seconds,
+    }
+
+
+def training(asked: argparse.Namespace) -> dict[str, float]:
+    """Tokens a second of the median step, the first left out; MiB beyond the imports."""
+    return _ours(asked) if asked.contestant in OURS else _theirs(asked)
+
+
+def _ours(asked: argparse.Namespace, *more: str) -> dict[str, float]:
+    import graftlab.training.run  # noqa: F401  counted as an import
+    from graftlab.cli.compose import build, compose
+    from graftlab.tracking.result import resident_mb
+    from graftlab.training.observer import Observer
+    from graftlab.training.start import run
+
+    imported = resident_mb()
+    seen = [(0.0, time.process_time())]
+
+    class Clock(Observer):
+        def after_step(self, row: dict[str, float]) -> None:
+            seen.append((row["tokens"], time.process_time()))
+
+    with tempfile.TemporaryDirectory() as scratch:
+        overrides = [
+            *("lora=attn-mlp", f"lora.rank={RANK}", "batch_size=1", "epochs=100"),
+            *(f"packing.max_length={asked.length}", "data.over_limit=drop", "compile=off"),
+            *("data=jsonl", f"data.train={asked.data}", "data.valid_fraction=0.0"),
+            *("callbacks=quiet", "logger=csv", "trainer=cpu", f"run_dir={scratch}/run"),
+            *(f"max_steps={asked.steps}", *more),
+        ]
+        spec = build(compose("train", [*words(asked), *overrides])).training()
+        result = run(spec, observer=Clock())
+    speeds = [(b[0] - a[0]) / (b[1] - a[1]) for a, b in pairwise(seen[1:])]
+    found = {"speed": median(speeds), "memory": result.peak_rss_mb - imported}
+    if result.score is not None and result.baseline is not None:
+        found |= {"loss": result.score, "baseline": result.baseline}
+    return found
+
+
+def rows(asked: argparse.Namespace) -> list[list[dict[str, list[int]]]]:
+    """The documents in graftlab's rows, with labels on the tokens themselves."""
+    from graftlab.data.jsonl import JsonlData
+    from graftlab.packing.plan import Packing, plan_rows
+    from graftlab.text.encode import encode
+    from graftlab.text.load import load_tokenizer
+
+    tokenizer = load_tokenizer(Path(asked.base))
+    chats = JsonlData(train=asked.data, valid_fraction=0.0).load(reserved=tokenizer.reserved).train
+    tokens = encode(chats, tokenizer, max_length=asked.length, over_limit="drop")
+    kept = [tokens[index] for index in range(len(tokens))]
+    documents = [
+        {
+            "input_ids": [*document.input_ids.tolist(), int(document.labels[-1])],
+            "labels": [-100, *document.labels.tolist()],
+        }
+        for document in kept
+    ]
+    packing = Packing(strategy="best-fit", max_length=asked.length)
+    planned = plan_rows([len(document) for document in kept], packing)
+    return [[documents[index] for index in row] for row in planned]
+
+
+def _theirs(asked: argparse.Namespace) -> dict[str, float]:
+    """prepare_model_for_kbit_training, get_peft_model and Trainer, packed by its collator."""
+    import bitsandbytes  # noqa: F401  counted as an import
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from transformers import (
+        DataCollatorWithFlattening,
+        Trainer,
+        TrainerCallback,
+        TrainingArguments,
+    )
+
+    from graftlab.tracking.result import peak_rss_mb, resident_mb
+
+    chosen, flatten, sizes = rows(asked), DataCollatorWithFlattening(), []
+    imported = resident_mb()
+    speeds: list[float] = []
+
+    class Clock(TrainerCallback):
+        begun = 0.0
+
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            self.begun = time.process_time()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            speeds.append(sizes.pop(0) / (time.process_time() - self.begun))
+
+    def collate(given: list[list[dict[str, list[int]]]]) -> dict[str, Any]:
+        batch: dict[str, Any] = flatten([document for row in given for document in row])
+        sizes.append(batch["input_ids"].numel())
+        return batch
+
+    kept = {"use_reentrant": False}
+    model = prepare_model_for_kbit_training(
+        theirs(asked),
+        use_gradient_checkpointing=asked.checkpointing,
+        gradient_checkpointing_kwargs=kept,
+    )
+    config = LoraConfig(task_type="CAUSAL_LM", r=RANK, lora_alpha=2 * RANK, target_modules=TARGETS)
+    model = get_peft_model(model, config).train()
+    model.config.use_cache = False
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = TrainingArguments(
+            output_dir=scratch,
+            use_cpu=True,
+            bf16=True,
+            per_device_train_batch_size=1,
+            max_steps=asked.steps,
+            gradient_checkpointing=asked.checkpointing,
+            gradient_checkpointing_kwargs=kept,
+            report_to="none",
+            logging_strategy="no",
+            save_strategy="no",
+            remove_unused_columns=False,
+            disable_tqdm=True,
+        )
+        Trainer(
+            model, arguments, train_dataset=chosen, data_collator=collate, callbacks=[Clock()]
+        ).train()
+    return {"speed": median(speeds[1:]), "memory": peak_rss_mb() - imported}
+
+
+def loss(asked: argparse.Namespace) -> dict[str, float]:
+    """The validation loss after all steps, and the base's own."""
+    share, every = "data.valid_fraction=0.1", "callbacks.validation.every_epochs=null"
+    return _ours(asked, share, every, f"data.limit={asked.limit}")
+
+
+WORKS = {"loading": loading, "training": training, "loss": loss}
+
+if __name__ == "__main__":
+    given = argparse.Namespace(checkpointing=False)
+    vars(given).update(json.loads(sys.argv[2]))
+    print(json.dumps(WORKS[sys.argv[1]](given)))
