@@ -133,8 +133,10 @@ class MLX(Target):
         from importlib.util import find_spec
 
         base = adapter.on_base.model if adapter.on_base else None
-        if not adapter.for_transformers or not isinstance(base, HFModel) or adapter.stored:
+        if not adapter.for_transformers or not isinstance(base, HFModel):
             return NotHere("its base is no folder of safetensors that mlx-lm loads")
+        if stored := adapter.stored or base.storage.title:
+            return NotHere(f"its base is stored in {stored}, which mlx-lm is not given here")
         if find_spec("mlx_lm") is None:
             return NotHere("mlx-lm is not installed: pip install mlx-lm")
         model = folder / BASE if self.with_base else base.folder()

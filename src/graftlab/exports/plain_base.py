@@ -113,8 +113,8 @@ def runtime_on_base(
     model = adapter.on_base.model
     if not isinstance(model, HFModel):
         return NotHere(f"plain PEFT does not load {model.name}, which is no folder of safetensors")
-    if adapter.stored:
-        return NotHere(f"its base is stored in {adapter.stored}, and is here in full precision")
+    if stored := adapter.stored or model.storage.title:
+        return NotHere(f"its base is stored in {stored}, which plain PEFT is not given here")
     return PlainRuntime(
         model.folder(),
         tokenizer,
