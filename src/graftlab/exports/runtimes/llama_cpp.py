@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ModelError
 from graftlab.exports.runtimes.base import NotHere, Runtime, Scores
+from graftlab.files.reading import load_json
 from graftlab.text.template import functions
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class LlamaCpp(Runtime):
         request = urllib.request.Request(self._server.listening_address + route, data, kind)
         try:
             with urllib.request.urlopen(request) as answer:
-                return json.load(answer)
+                return load_json(answer.read())
         except urllib.error.HTTPError as error:
             told = error.read().decode(errors="replace")[:300]
             raise ModelError(f"llama.cpp refuses {route}: {told}") from error
