@@ -225,7 +225,7 @@ class HFModel(ModelSpec):
         how: dict[str, Any] = {"trust_remote_code": self.trust_remote_code, "own": own, **where}
         empty = partial(empty_model, folder, **how)
         make = partial(from_pretrained, folder, quantization=self.quantization, **how)
-        if (codes := comes_as(read_json(folder / "config.json"))) is not None:
+        if isinstance(codes := self.storage, Codes) and codes is not self.quantization:
             from graftlab.models.quantization.packed_loading import load_packed
 
             return load_packed(empty(), folder, codes, dtype=dtype, device=device)

@@ -46,7 +46,7 @@ def read_metadata(spec: ModelSpec) -> ModelMetadata:
         return ModelMetadata(name, "published architecture", facts.tensors(), facts.config(), None)
     from graftlab.models.headers import refuse_quantised
     from graftlab.models.quantization.packed import refuse_twice, weights_in
-    from graftlab.models.weights import read_json
+    from graftlab.models.weights import read_json, stored_tensors
 
     config = read_json(folder / "config.json")
     refuse_quantised(folder, config)
@@ -54,13 +54,14 @@ def read_metadata(spec: ModelSpec) -> ModelMetadata:
     config = {**config, **(config.get("text_config") or {})}
     name = hub or model.name
     try:
-        stored = {name: weight.shape for name, weight in weights_in(folder).items()}
+        stored_tensors(folder)
     except ModelError:
         trusted = bool(getattr(model, "trust_remote_code", False))
         counted = _on_meta(folder, trusted)
         return ModelMetadata(
             name, "counted from config.json, without weights", counted, config, folder
         )
+    stored = {name: weight.shape for name, weight in weights_in(folder).items()}
     return ModelMetadata(name, "counted in its files", stored, config, folder)
 
 

@@ -53,6 +53,7 @@ class ExportSpec:
     """Replace an export that is there."""
 
     def __post_init__(self) -> None:
+        self.parity.check()
         if self.verify is not None:
             if self.target is not None or self.out is not None:
                 raise ConfigError("verify=PATH writes no export: leave target and out away.")

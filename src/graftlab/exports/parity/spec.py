@@ -21,7 +21,8 @@ class Parity:
     """Share of the adapter's gain that the export must have, or it is not kept; null takes what is
     usual for the target."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise ConfigError for a value that cannot be."""
         require_range("parity.rows", self.rows, least=0, most=1000)
         require_range("parity.tokens", self.tokens, least=1, most=1024)
         require_range("parity.least", self.least, least=0, most=1)
