@@ -42,7 +42,7 @@ ORDER = [
         "tracking",
         "recipes",
     ),
-    *("training", "exports", "planning", "sweeps", "reports", "apple", "doctor"),
+    *("training", "evaluation", "exports", "planning", "sweeps", "reports", "apple", "doctor"),
     *("verbs", "cli", "__main__"),
 ]
 """Rooms from the ground up: each imports from those before it alone, type hints included."""
@@ -60,7 +60,7 @@ ONLY_IN = {
     "plotly": ("reports/page/",),
     "mlx": ("exports/mlx.py", "exports/mlx_quantized.py", "exports/runtimes/mlx.py"),
     "mlx_lm": ("exports/mlx.py", "exports/mlx_quantized.py", "exports/runtimes/mlx.py"),
-    "xllamacpp": ("exports/runtimes/llama_cpp.py",),
+    "xllamacpp": ("exports/runtimes/llama_cpp.py", "exports/contract/llama_server.py"),
     "coremltools": ("apple/exports/",),
     "starlette": ("serving/app.py",),
     "uvicorn": ("serving/server.py",),
@@ -73,6 +73,7 @@ LIGHT = [
     *("graftlab.verbs.export", "graftlab.exports.mlx", "graftlab.exports.merged"),
     *("graftlab.exports.vllm", "graftlab.exports.hub", "graftlab.exports.gguf"),
     "graftlab.exports.gguf_lora",
+    *("graftlab.exports.ollama", "graftlab.exports.modelfile"),
     *("graftlab.cli", "graftlab.verbs.train", "graftlab.verbs.report", "graftlab.registry"),
     *("graftlab.reports.gather", "graftlab.reports.compare", "graftlab.reports.page"),
     *("graftlab.sweeps.search", "graftlab.cli.sweep", "graftlab.sweeps.run"),

@@ -74,7 +74,7 @@ def doors(
     turns = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}]
     (tmp_path / "chats.jsonl").write_text(json.dumps(turns) + "\n", encoding="utf-8")
     doors = Doors(capsys, tmp_path, qwen2_folder)
-    for verb in ("train", "sample", "inspect", "prepare", "report"):
+    for verb in ("train", "sample", "evaluate", "inspect", "prepare", "report"):
         monkeypatch.setattr(importlib.import_module(f"graftlab.verbs.{verb}"), "run", doors.run)
     monkeypatch.setattr(importlib.import_module("graftlab.sweeps.run"), "run", doors.sweep)
     # A process of its own only keeps the launcher small; test_sweep_prefix_sharing.py starts it.

@@ -54,6 +54,11 @@ def test_jobs_of_a_sample_write_beside_each_other(doors: Doors) -> None:
         for tokens in (4, 8)
         for seed in (1, 2)
     ]
+    judged = ["model=tiny", "prompts=FILE", "batch=1,2", "out=a/judged.v1"]
+    assert doors.knock("evaluate", *judged, "-m").code == 0
+    assert [Path(spec.out).name for spec in doors.specs[-2:]] == [
+        *("judged.v1-batch=1", "judged.v1-batch=2")
+    ]
     assert doors.knock("sample", "model=tiny", "prompt=Hi", "out=a/said.jsonl").code == 0
     assert doors.specs[-1].out == "a/said.jsonl"
 

@@ -90,6 +90,7 @@ def test_every_verb_builds(verb: str) -> None:
         "sample": ["model=tiny", "prompt=Hello"],
         "chat": ["model=tiny"],
         "serve": ["model=tiny"],
+        "evaluate": ["model=tiny", "prompts=FILE"],
         "prepare": ["corpus=chats.jsonl"],
         "export": ["adapter=RUN", "target=peft", "out=DIR"],
     }

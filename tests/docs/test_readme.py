@@ -33,7 +33,10 @@ TYPED = {
     "lora.from": "lora.from_run",
     **{f"quantization.{key}": f"model.quantization.{key}" for key in ("double", "head", "cache")},
 }
-OTHERS = ("uv", "source", "python -m pytest", "python -m graftlab.models.gguf ")
+OTHERS = (
+    *("uv", "source", "python -m pytest", "python -m graftlab.models.gguf ", "llama-server"),
+    "ollama create",
+)
 """Commands that are not ours to check."""
 ELSEWHERE = ("docs/apple.md",)
 """Pages whose commands build on each other, and have a test of their own."""

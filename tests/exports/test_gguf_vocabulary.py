@@ -42,7 +42,7 @@ def test_sentencepiece_goes_into_a_file_and_comes_back(tmp_path: Path, prefix: b
     metadata["tokenizer.ggml.eos_token_id"] = metadata["tokenizer.ggml.tokens"].index("<eos>")
     trained = load_tokenizer(folder_of(metadata, tmp_path / "trained"))
     rows = len(metadata["tokenizer.ggml.tokens"]) + 3
-    told = vocabulary(trained, rows=rows)
+    told = vocabulary(trained, rows=rows, name="mine")
     assert told["tokenizer.ggml.model"] == "llama"
     assert told["tokenizer.ggml.add_space_prefix"] is prefix
     tokens = [*metadata["tokenizer.ggml.tokens"], *(f"[PAD{n}]" for n in range(rows - 3, rows))]
@@ -61,11 +61,27 @@ def test_every_end_of_a_reply_has_its_key(tmp_path: Path) -> None:
     eos = metadata["tokenizer.ggml.tokens"].index("<eos>")
     metadata["tokenizer.ggml.eos_token_id"] = eos
     tokenizer = load_tokenizer(folder_of(metadata, tmp_path / "both"))
-    told = vocabulary(tokenizer, rows=300)
+    told = vocabulary(tokenizer, rows=300, name="mine")
     assert told["tokenizer.ggml.eos_token_id"] == eos
     assert told["tokenizer.ggml.eot_token_id"] == eos - 1 == tokenizer.stop_ids[0]
     assert "tokenizer.ggml.eom_token_id" not in told
     assert told["tokenizer.chat_template"] == CHAT
+
+
+@pytest.mark.parametrize("name", ["Phi-3 Mini", "other"])
+def test_spaces_behind_markers_are_left_out_by_the_name(tmp_path: Path, name: str) -> None:
+    """llama.cpp does it for files that are called Phi-3, and so do those tokenizers."""
+    metadata = sentencepiece([*LETTERS, *PIECES]) | {"tokenizer.chat_template": CHAT}
+    metadata["general.name"] = name
+    trained = load_tokenizer(folder_of(metadata, tmp_path / "trained"))
+    strips = len(trained.encode_text(["<turn> a"])[0]) == len(trained.encode_text(["<turn>a"])[0])
+    assert strips == (name == "Phi-3 Mini"), "the case occurs"
+    for called in ("mine", "my phi3"):
+        told = vocabulary(trained, rows=300, name=called)
+        assert ("phi" in told["general.name"].lower()) == strips
+        place = tmp_path / called.replace(" ", "-")
+        again = load_tokenizer(folder_of({**told, "general.architecture": "llama"}, place))
+        assert again.encode_text(["<turn> a<end> b"]) == trained.encode_text(["<turn> a<end> b"])
 
 
 @pytest.mark.parametrize("name", ["gpt-2", "smollm", "llama-bpe", "qwen2", "tekken", "gpt-4o"])
@@ -111,7 +127,7 @@ def test_other_kinds_are_refused(
     rules["model"]["dropout"] = 0.5
     (folder / "tokenizer.json").write_text(json.dumps(rules))
     with pytest.raises(ModelError, match="BPE alone"):
-        vocabulary(load_tokenizer(folder), rows=400)
+        vocabulary(load_tokenizer(folder), rows=400, name="mine")
 
 
 @pytest.mark.slow
@@ -124,7 +140,7 @@ def test_real_vocabularies_come_back(package: str, tmp_path: Path) -> None:
         pytest.skip(f"{package} is not in GRAFTLAB_REAL_MODELS")
     original = read_gguf(path).metadata
     tokenizer = GGUFModel(path=str(path), template="chatml").load_tokenizer()
-    told = vocabulary(tokenizer, rows=len(original["tokenizer.ggml.tokens"]))
+    told = vocabulary(tokenizer, rows=len(original["tokenizer.ggml.tokens"]), name="mine")
     assert told["tokenizer.ggml.model"] == original["tokenizer.ggml.model"]
     assert told["tokenizer.ggml.pre"] == original["tokenizer.ggml.pre"]
     for key in ("tokens", "merges", "bos_token_id", "eos_token_id", "add_space_prefix"):

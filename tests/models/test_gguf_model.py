@@ -255,5 +255,5 @@ def test_its_description_is_made_once(make_file: Make, monkeypatch: pytest.Monke
     spec = GGUFModel(path=str(make_file("qwen2")))
     folder = spec.folder()
     assert json.loads((folder / "config.json").read_text())["model_type"] == "qwen2"
-    monkeypatch.setattr("graftlab.models.gguf.spec._describe", None)
+    monkeypatch.setattr("graftlab.models.gguf.spec.describe", None)
     assert spec.folder() == folder

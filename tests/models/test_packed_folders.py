@@ -215,6 +215,9 @@ def test_bitsandbytes_writes_and_widens_the_same(kind: str, tmp_path: Path) -> N
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     wide = miniature("llama", tmp_path / "wide")
+    # In 16 bits, as models come: it makes eight-bit codes of fp16, whatever the file holds.
+    plain = AutoModelForCausalLM.from_pretrained(wide, dtype=torch.bfloat16)
+    plain.save_pretrained(wide)
     asked = {
         "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
         "double": {
@@ -225,14 +228,16 @@ def test_bitsandbytes_writes_and_widens_the_same(kind: str, tmp_path: Path) -> N
         "int8": {"load_in_8bit": True},
     }
     config = BitsAndBytesConfig(**asked[kind])
-    how: dict[str, Any] = {"device_map": "cpu", "dtype": torch.float32}
+    how: dict[str, Any] = {"device_map": "cpu", "dtype": torch.bfloat16}
     theirs = AutoModelForCausalLM.from_pretrained(wide, quantization_config=config, **how)
     theirs.save_pretrained(tmp_path / "packed")
     base = load(tmp_path / "packed")
     functional, compared = bitsandbytes.functional, 0
     for name, module in theirs.named_modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit):
-            wanted = functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
+            told = module.weight.quant_state
+            told.dtype = torch.float32
+            wanted = functional.dequantize_4bit(module.weight.data, told)
             off = 0.0
         elif isinstance(module, bitsandbytes.nn.Linear8bitLt):
             weight = module.weight

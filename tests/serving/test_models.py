@@ -55,7 +55,7 @@ def test_adapters_of_another_base_are_named(served_folders: list[Path], tmp_path
         find_models([*map(str, served_folders), str(other)], None)
     (problem, advice) = str(error.value).splitlines()
     assert problem.startswith(f"{other} belongs to base, {served_folders[0]} to ")
-    assert "serve adapters of another one apart" in advice
+    assert "take adapters of another one apart" in advice
     with pytest.raises(ConfigError, match="trained on another base"):
         find_models([str(served_folders[0])], find_models([str(other)], None)["base"].model)
 

@@ -15,7 +15,7 @@ from graftlab.text.load import load_tokenizer
 from graftlab.types import Message
 from text_tokenizers import CHATML, QWEN25, write_tokenizer
 
-FACTS = ("fingerprint", "vocab_size", "template", "stop", "stop_ids", "reserved", "notes")
+FACTS = ("fingerprint", "vocab_size", "template", "stop", "stop_ids", "reserved", "notes", "bos")
 TEXT = "A slow waltz, naïve 🎵.\n\n - one"
 CHAT = [Message("user", "Hi"), Message("assistant", TEXT)]
 

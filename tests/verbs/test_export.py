@@ -325,14 +325,10 @@ def test_from_the_command_line(made, tmp_path, capfd):
         ),
         (
             ["target=onnx"],
-            "target=onnx is not one of fmadapter, gguf, gguf-lora, hub, merged, mlpackage, mlx, "
-            "peft, vllm.",
+            "target=onnx is not one of fmadapter, gguf, gguf-lora, hub, merged, mlpackage, mlx,",
         ),
         (["target=mlx", "target.with_bas=1"], "Did you mean `target.with_base`?"),
-        (
-            ["target.bits=6"],
-            "choose target=fmadapter|gguf|gguf-lora|hub|merged|mlpackage|mlx|peft|vllm first",
-        ),
+        (["target.bits=6"], "|hub|merged|mlpackage|mlx|ollama|peft|vllm first"),
         (["signature=a"], "Did you mean `target.signature`?"),
     ],
 )

@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,25 @@ def test_tools_are_counted_by_themselves(spec: InspectSpec, tmp_path: Path, plac
     assert "tools" not in plain
     assert with_tools.pop("tools") == with_tools["total"] - plain["total"] > 10
     assert with_tools | {"total": 0} == plain | {"total": 0}
+
+
+def test_prompts_of_runtimes_are_compared_with_the_trained_ones(
+    spec: InspectSpec, tmp_path: Path
+) -> None:
+    spec.contract = ["ollama", "llama.cpp", "mlx", "vllm"]
+    found, text = printed(spec, terminal=False)
+    assert [contract.runtime for contract in found.contracts] == spec.contract
+    (count,) = {contract.prompts for contract in found.contracts}
+    assert count > 20
+    assert all(f"{name}: {count} of {count} prompts as trained" in text for name in spec.contract)
+    # What the base's files say of the end of an answer is what vLLM and mlx-lm go by.
+    (tmp_path / "model" / "generation_config.json").write_text('{"eos_token_id": 0}')
+    found, text = printed(spec, terminal=False)
+    told = [contract.runtime for contract in found.contracts if contract.breaches]
+    assert told == ["mlx", "vllm"]
+    assert text.count("! every row: stops: answers end with <|im_end|>, and the base's own") == 2
+    with pytest.raises(ConfigError, match=r"contract=lama\.cpp is not one of .*llama\.cpp"):
+        replace(spec, contract=["lama.cpp"])
 
 
 def test_a_missing_file_is_told_before_the_tokenizer_loads(spec: InspectSpec) -> None:

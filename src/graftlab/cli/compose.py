@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.cli.secrets import refuse_secrets
 from graftlab.errors import ConfigError, require_finite
+from graftlab.evaluation.spec import EvaluateSpec
 from graftlab.files.paths import conf_dir
 from graftlab.recipes.spec import PrepareSpec
 from graftlab.registry import choices, dump, field_types, groups
@@ -41,6 +42,7 @@ VERBS: dict[str, type] = {
     "sample": SampleSpec,
     "chat": ChatSpec,
     "serve": ServeSpec,
+    "evaluate": EvaluateSpec,
     "inspect": InspectSpec,
     "prepare": PrepareSpec,
     "plan": PlanSpec,

@@ -33,7 +33,10 @@ PATHS = frozenset(
         "data.valid",
         "decontaminate.against",
         "dirs",
+        "cache",
         "draft",
+        "endpoint",
+        "endpoint_model",
         "frame",
         "generation.schema",
         "host",
@@ -42,6 +45,11 @@ PATHS = frozenset(
         "logger.wandb.group",
         "logger.wandb.project",
         "lora.from_run",
+        "metrics.json_schema.schema",
+        *("metrics.persona.corpus", "metrics.persona.plain", "metrics.regex.pattern"),
+        "metrics.style.ends",
+        "metrics.style.pattern",
+        "metrics.style.starts",
         "model.hub",
         "model.of",
         "model.path",
@@ -71,12 +79,12 @@ PATHS = frozenset(
 LISTS = frozenset(
     {
         *("corpus", "data.corpus", "data.train", "data.valid", "decontaminate.against", "dirs"),
-        *("adapters", "objective.anchors"),
+        *("adapters", "metrics.persona.corpus", "metrics.persona.plain", "objective.anchors"),
     }
 )
 """Paths that may also be given as a list: data.train=[a.jsonl,b.jsonl]."""
 
-TOKENS = frozenset({"lora.trainable_tokens"})
+TOKENS = frozenset({"lora.trainable_tokens", "metrics.failures.refusals", "metrics.style.banned"})
 """Lists of text: lora.trainable_tokens=[<|tool|>]."""
 
 INNER = "data.prepare."
@@ -94,7 +102,7 @@ ALIASES = {"lora.from": "lora.from_run"}
 POSITIONAL = {
     **dict.fromkeys(("chat", "export", "sample"), "adapter"),
     "report": "dirs",
-    "serve": "adapters",
+    **dict.fromkeys(("evaluate", "serve"), "adapters"),
 }
 """Verb -> the key that words without `key=` stand for; of a key in LISTS there may be several."""
 

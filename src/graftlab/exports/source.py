@@ -51,6 +51,7 @@ class Trained:
         "merged",
         "gguf",
         "gguf-lora",
+        "ollama",
         "vllm",
         "hub",
     )

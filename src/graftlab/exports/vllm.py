@@ -145,13 +145,13 @@ class VLLM(Target):
         return bases[""]
 
 
-def served(adapter: Trained) -> Served:
+def served(adapter: Trained, *, by: str = "vLLM") -> Served:
     """The adapter in one rank and one scale.
 
-    Raises ModelError naming all that vLLM does not serve.
+    Raises ModelError naming all that it does not serve.
     """
-    adapter.require_transformers("vllm")
-    matrices = _matrices(adapter)
+    adapter.require_transformers(by.lower())
+    matrices = _matrices(adapter, by)
     config, rank = adapter.config, adapter.ranks[-1]
     plain, alpha = int(config.get("r", 8)), adapter.alpha
     rooted = bool(config.get("use_rslora"))
@@ -178,7 +178,7 @@ def served(adapter: Trained) -> Served:
     return Served(state, own_config, rank)
 
 
-def _matrices(adapter: Trained) -> dict[str, tuple[Tensor, Tensor]]:
+def _matrices(adapter: Trained, by: str) -> dict[str, tuple[Tensor, Tensor]]:
     """Module -> A (rank, in) and B (out, rank). Raises ModelError for all that is no plain LoRA."""
     config = adapter.config
     problems = [key for key in ("use_dora", "lora_bias", "modules_to_save") if config.get(key)]
@@ -198,7 +198,7 @@ def _matrices(adapter: Trained) -> dict[str, tuple[Tensor, Tensor]]:
     if problems or not found:
         what = ", ".join(problems) or "an adapter without LoRA"
         raise ModelError(
-            f"{adapter.path}: vLLM does not serve {what} beside a base. target=merged makes one "
+            f"{adapter.path}: {by} does not serve {what} beside a base. target=merged makes one "
             "model of both, which it serves."
         )
     return {module: (parts["A"], parts["B"]) for module, parts in found.items()}

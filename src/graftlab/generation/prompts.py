@@ -1,7 +1,15 @@
-"""What is asked: conversations up to an answer, and the answer to compare with."""
+"""What is asked: conversations up to an answer, and the answer to compare with.
+
+Rows are those of training data (`data/shapes.py`), whose last answer is left out, or
+
+{"prompt": str or turns, "reference"?: ..., "options"?: [str, ...]}     a question of an evaluation
+
+A reference is text or a number; anything else is taken as the JSON that it is.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,8 +17,9 @@ from typing import Any
 
 from graftlab.data.check import problems_in, reserved_pattern
 from graftlab.data.files import locate, read_rows
-from graftlab.data.problems import RowProblem
-from graftlab.data.shapes import parse_row
+from graftlab.data.preferences import compares, prompt_turns
+from graftlab.data.problems import RowProblem, kind_of
+from graftlab.data.shapes import parse_row, turns_key
 from graftlab.data.system import with_system as behind
 from graftlab.errors import ConfigError, DataError, Problem, counted
 from graftlab.types import Conversation, Message, place_of
@@ -24,6 +33,8 @@ class Prompt:
     """Ends with a user turn, or with what a tool gave back."""
     expected: str | None = None
     """The answer in the file, when it has one; calls of tools are lines of JSON."""
+    options: tuple[str, ...] = ()
+    """Answers to choose among, where the row has some."""
 
 
 def read_prompts(
@@ -86,7 +97,8 @@ def _rows(
                 yield Problem(where, row.problem)
                 continue
             try:
-                parsed = parse_row(_answerable(row.value), ignore=ignore)
+                value, options = _with_options(row.value)
+                parsed = parse_row(_answerable(value), ignore=ignore)
             except RowProblem as problem:
                 yield Problem(where, str(problem))
                 continue
@@ -105,12 +117,41 @@ def _rows(
             )
             if problems:
                 yield Problem(where, "; ".join(problems))
+            elif options and whole.expected not in (None, *options):
+                yield Problem(where, "the answer is none of the `options`")
             else:
-                yield Prompt(asked, whole.expected)
+                yield Prompt(asked, whole.expected, options)
 
 
 def _answerable(row: Any) -> Any:
-    """A row may come without its answer: an Alpaca row, or a prompt alone."""
-    if isinstance(row, dict) and "instruction" in row and "chosen" not in row:
+    """The row in a shape of training data; it may come without its answer."""
+    if not isinstance(row, dict) or compares(row):
+        return row
+    if "instruction" in row:
         return {"output": "", **row}
+    if "prompt" in row and "completion" not in row and turns_key(row) is None:
+        others = {key: value for key, value in row.items() if key not in ("prompt", "reference")}
+        return {"messages": [*prompt_turns(row["prompt"]), *_reference(row)], **others}
     return row
+
+
+def _reference(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The turn that a reply is compared with, if there is one."""
+    given = row.get("reference")
+    if given is None or given == "":
+        return
+    text = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+    yield {"role": "assistant", "content": text}
+
+
+def _with_options(row: Any) -> tuple[Any, tuple[str, ...]]:
+    """The row without its options, and those. Raises RowProblem."""
+    if not isinstance(row, dict) or row.get("options") is None:
+        return row, ()
+    given = row["options"]
+    if not isinstance(given, list) or not all(isinstance(text, str) and text for text in given):
+        seen = "a list with other things in it" if isinstance(given, list) else kind_of(given)
+        raise RowProblem(f"`options` must be a list of texts, this is {seen}")
+    if len(set(given)) < max(2, len(given)):
+        raise RowProblem("`options` must be at least two texts, each another one")
+    return {key: value for key, value in row.items() if key != "options"}, tuple(given)

@@ -18,19 +18,20 @@ _LISTS = ("prefixItems", "anyOf", "oneOf", "allOf")
 _ONES = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
 
 
-def read_schema(given: Any) -> dict[str, Any]:
-    """The schema that `generation.schema` names: a JSON file, or the JSON itself.
+def read_schema(given: Any, *, key: str = KEY, held: bool = True) -> dict[str, Any]:
+    """The schema that a key names: a JSON file, or the JSON itself.
 
-    Raises ConfigError for a missing file, for what is not JSON, not a JSON schema, or a schema that
-    replies cannot be held to: the message says which keyword, and where.
+    Raises ConfigError for a missing file, for what is not JSON, not a JSON schema, or, where
+    replies are to be `held` to it, one that they cannot be: the message says which keyword, and
+    where.
     """
-    schema, where = _parsed(given)
+    schema, where = _parsed(given, key)
     if not isinstance(schema, dict):
         raise ConfigError(
             f"{where} must be a JSON object that describes the reply, not {schema!r}."
         )
     problems = list(malformed(schema))
-    if not problems and (found := _not_supported(schema)):
+    if held and not problems and (found := _not_supported(schema)):
         problems = [found]
     if problems:
         raise ConfigError(f"{where} cannot be used as a schema:\n  " + "\n  ".join(problems))
@@ -58,21 +59,21 @@ def required_names(schema: Any) -> Iterator[str]:
         yield from (name for name in inner.get("required", []) if isinstance(name, str))
 
 
-def _parsed(given: Any) -> tuple[Any, str]:
+def _parsed(given: Any, key: str) -> tuple[Any, str]:
     """The JSON, and how messages name it."""
     if isinstance(given, Mapping):
-        return dict(given), KEY
-    text, where = str(given).strip(), KEY
+        return dict(given), key
+    text, where = str(given).strip(), key
     if not text.startswith(("{", "[")):
         path = Path(text).expanduser()
-        where = f"{KEY}={text}"
+        where = f"{key}={text}"
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8 text"
             raise ConfigError(
                 f"{where} cannot be read: {reason}. Give a JSON schema file, or the schema itself "
-                f'as JSON: {KEY}=\'{{"type": "object", ...}}\'.'
+                f'as JSON: {key}=\'{{"type": "object", ...}}\'.'
             ) from None
     try:
         return load_json(text), where

@@ -45,24 +45,22 @@ def read_metadata(spec: ModelSpec) -> ModelMetadata:
         name = hub or "a base"
         return ModelMetadata(name, "published architecture", facts.tensors(), facts.config(), None)
     from graftlab.models.headers import refuse_quantised
-    from graftlab.models.quantization.packed import refuse_twice, unpacked
-    from graftlab.models.weights import read_json, stored_tensors
+    from graftlab.models.quantization.packed import refuse_twice, weights_in
+    from graftlab.models.weights import read_json
 
     config = read_json(folder / "config.json")
     refuse_quantised(folder, config)
     refuse_twice(folder, config, spec.quantization)
-    told = config
     config = {**config, **(config.get("text_config") or {})}
     name = hub or model.name
     try:
-        held = stored_tensors(folder)
+        stored = {name: weight.shape for name, weight in weights_in(folder).items()}
     except ModelError:
         trusted = bool(getattr(model, "trust_remote_code", False))
         counted = _on_meta(folder, trusted)
         return ModelMetadata(
             name, "counted from config.json, without weights", counted, config, folder
         )
-    stored = {name: weight.shape for name, weight in unpacked(folder, told, held).items()}
     return ModelMetadata(name, "counted in its files", stored, config, folder)
 
 

@@ -94,7 +94,7 @@ def _require_one_base(base: TrainedModel, found: Sequence[TrainedModel]) -> None
             problems.append(f"{trained.path} was trained on another base than {base.model.name}.")
     if problems:
         raise ConfigError(
-            "\n".join([*problems, "One base is loaded: serve adapters of another one apart."])
+            "\n".join([*problems, "One base is loaded: take adapters of another one apart."])
         )
 
 

@@ -28,7 +28,7 @@ from graftlab.text.tokenizer import Tokenizer
 from graftlab.types import Message
 
 _MADE_FROM = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "additional_chat_templates/*")
-_ATTRIBUTES = ("fingerprint", "vocab_size", "template", "markers", "stop")
+_ATTRIBUTES = ("fingerprint", "vocab_size", "template", "markers", "stop", "bos")
 _PACKAGES = ("transformers", "tokenizers")
 
 
@@ -51,7 +51,7 @@ class RememberedTokenizer(Tokenizer):
     def __init__(self, folder: Path, template: str | None, facts: dict[str, Any]) -> None:
         self._folder, self._asked = folder, template
         self.fingerprint, self.vocab_size = facts["fingerprint"], facts["vocab_size"]
-        self.template, self.stop = facts["template"], facts["stop"]
+        self.template, self.stop, self.bos = facts["template"], facts["stop"], facts["bos"]
         self.markers = facts["markers"]
         self.reserved = frozenset(facts["reserved"])
         self.stop_ids, self.notes = tuple(facts["stop_ids"]), tuple(facts["notes"])

@@ -59,6 +59,7 @@ class HFTokenizer(TemplateTokenizer):
         self.template = own if isinstance(own, str) else json.dumps(own, sort_keys=True)
         for source in [own] if isinstance(own, str) else own.values():
             require_finite(source)
+        self.bos = self._inner.bos_token
         self.vocab_size = len(self._inner)
         self._backend = getattr(self._inner, "backend_tokenizer", None)
         if self._backend is not None:

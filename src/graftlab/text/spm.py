@@ -45,7 +45,7 @@ class SentencePieceTokenizer(TemplateTokenizer):
         self._render = compile_template(self.template)
         control, user = self._special_pieces()
         self._eos = self._control_piece(self._model.eos_id())
-        self._bos = self._control_piece(self._model.bos_id())
+        self.bos = self._control_piece(self._model.bos_id())
         self._settle_markers(control, user, self._eos)
         if template == "chatml" and "<|im_end|>" not in self.markers:
             self.notes = (
@@ -88,7 +88,7 @@ class SentencePieceTokenizer(TemplateTokenizer):
             messages=turns,
             tools=functions(tools),
             add_generation_prompt=generation_prompt,
-            bos_token=self._bos or "",
+            bos_token=self.bos or "",
             eos_token=self._eos or "",
             **{DATE_FUNCTION: self.strftime_now},
         )

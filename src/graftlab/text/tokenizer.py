@@ -37,6 +37,7 @@ class Tokenizer(ABC):
     template: str  # Jinja source
     reserved: frozenset[str]  # strings that message content may not hold
     markers: Mapping[str, int]
+    bos: str | None = None  # the text of the token that begins a sequence, where there is one
     stop: str  # the marker that ends an assistant turn
     stop_ids: tuple[int, ...]  # ids generation stops at; the template's stop marker first
     notes: tuple[str, ...] = ()  # lines for the log

@@ -103,6 +103,8 @@ class TrainSpec:
 
     def _check_quantization(self) -> None:
         """Codes are frozen, and torch cannot cut them into shards."""
+        if not self.lora.full and self.trainer.strategy != "fsdp2":
+            return
         model = self.model
         asked = f"quantization={name_of(model.quantization)}"
         if not model.quantization.title:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from graftlab.console import console as terminal
 from graftlab.data.source import DataSpec
-from graftlab.errors import DataError, counted, require_range
+from graftlab.errors import DataError, counted, require_choice, require_range
+from graftlab.exports.contract.compare import RUNTIMES
 from graftlab.models.base import ModelSpec
 from graftlab.objectives.base import Objective
 from graftlab.packing.plan import Packing
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 
     from graftlab.data.budget import Budget, Spread
     from graftlab.data.source import Dataset
+    from graftlab.exports.contract.compare import Contract
     from graftlab.text.encode import TokenSet
     from graftlab.text.show import Branch
+    from graftlab.text.tokenizer import Tokenizer
     from graftlab.types import Conversation
 
 _NO_LIMIT = 2**31 - 1
@@ -51,11 +54,15 @@ class InspectSpec:
     """Not used: data=demo sets it for training, and both verbs take the same choices."""
     rows: int = 2
     """Conversations shown token by token."""
+    contract: list[str] = field(default_factory=list)
+    """Runtimes whose prompts are compared with the trained ones: ollama, llama.cpp, mlx, vllm."""
 
     def __post_init__(self) -> None:
         require_range("batch_size", self.batch_size, least=1)
         require_range("accumulate", self.accumulate, least=1)
         require_range("rows", self.rows, least=0)
+        for runtime in self.contract:
+            require_choice("contract", runtime, RUNTIMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +86,7 @@ class Inspection:
     lengths: np.ndarray  # (n,) tokens of the documents within the limit
     plan: list[list[int]]  # documents per packed row
     longest: list[tuple[str, int]]  # documents over the limit: where, tokens
+    contracts: list[Contract]  # what each runtime of `contract` makes of the prompts
 
 
 def run(spec: InspectSpec, *, console: Console | None = None) -> Inspection:
@@ -154,7 +162,15 @@ def look(spec: InspectSpec) -> Inspection:
         lengths=lengths,
         plan=plan,
         longest=sorted(over, key=lambda item: -item[1]),
+        contracts=_contracts(spec, data, tokenizer) if spec.contract else [],
     )
+
+
+def _contracts(spec: InspectSpec, data: Dataset, tokenizer: Tokenizer) -> list[Contract]:
+    from graftlab.exports.contract.compare import compare
+
+    folder = getattr(spec.model, "folder", None)  # a GGUF file says itself where answers end
+    return compare(spec.contract, data.train, tokenizer, folder() if folder else None)
 
 
 def _notes(tokens: TokenSet, conversations: Sequence[Conversation]) -> list[str]:
@@ -212,6 +228,10 @@ def show(found: Inspection, console: Console) -> None:
     console.print(_budget_table(found.budget))
     for where, count in found.longest[:5]:
         console.print(f"over the limit: {where} has {count} tokens", markup=False, highlight=False)
+    if found.contracts:
+        console.rule("prompts of runtimes")
+    for line in (line for contract in found.contracts for line in contract.lines()):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def layout(plan: Sequence[Sequence[int]], lengths: np.ndarray, max_length: int) -> Text:

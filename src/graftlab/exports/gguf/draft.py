@@ -81,7 +81,7 @@ def draft(model: Merged, quant: str, *, name: str) -> Draft:
     else:
         made = described(model.base.config, model.shapes, name=base.name)
         header, notes = made.header, made.notes
-        told = {**made.metadata, "general.name": name, **vocabulary(tokenizer, rows=rows)}
+        told = {**made.metadata, **vocabulary(tokenizer, rows=rows, name=name)}
         tables = {n: values.view("u1") for n, values in made.tensors.items()}
         sizes = {n: Entry("F32", values.shape) for n, values in made.tensors.items()}
     names = {parameter: file_name(header, parameter) for parameter in model.shapes}

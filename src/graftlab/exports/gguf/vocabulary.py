@@ -39,8 +39,8 @@ ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
 Rules = Mapping[str, Any]
 
 
-def vocabulary(tokenizer: Tokenizer, *, rows: int) -> dict[str, Any]:
-    """What a file says of the tokenizer of an embedding of so many rows.
+def vocabulary(tokenizer: Tokenizer, *, rows: int, name: str) -> dict[str, Any]:
+    """What a file called `name` says of the tokenizer of an embedding of so many rows.
 
     Raises ModelError for one that llama.cpp would not follow.
     """
@@ -61,6 +61,7 @@ def vocabulary(tokenizer: Tokenizer, *, rows: int) -> dict[str, Any]:
     told |= {f"tokenizer.ggml.{key}": index for key, index in ids.items() if index is not None}
     told["tokenizer.ggml.add_bos_token"] = bare[:1] == [ids["bos_token_id"]]
     told["tokenizer.ggml.add_eos_token"] = False
+    told["general.name"] = _named(name, rules)
     return told | endings(tokenizer, ids["eos_token_id"]) | {TEMPLATE: tokenizer.template}
 
 
@@ -190,6 +191,18 @@ def _prefixed(rules: Rules, starts_with_marker: bool) -> bool:
                 "SentencePiece. target=merged writes a folder, which keeps it as it is."
             )
     return prefixed
+
+
+def _named(name: str, rules: Rules) -> str:
+    """A name by which llama.cpp leaves out spaces behind markers where the tokenizer does.
+
+    Its rule for Phi-3 goes by nothing else, and no other model is to be called so.
+    """
+    strips = any(token["special"] and token["rstrip"] for token in rules["added_tokens"])
+    called = name.lower()
+    if strips:
+        return name if "phi-3" in called else f"Phi-3 {name}"
+    return "model" if "phi-3" in called or "phi3" in called else name
 
 
 def _starts_with_marker(tokenizer: Tokenizer) -> bool:

@@ -15,14 +15,14 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ModelError
 from graftlab.exports.runtimes.base import NotHere, Runtime, Scores
-from graftlab.files.reading import load_json
+from graftlab.files.reading import UnreadableError, load_json
 from graftlab.text.template import functions
 
 if TYPE_CHECKING:
@@ -33,8 +33,58 @@ CONTEXT = 2048
 """Tokens of a prompt with its reply."""
 LIKELIEST = 128
 """Tokens that are told at each position."""
+TIMEOUT = 600.0
+"""Seconds that an answer may take: one token of a large model on a slow disk."""
 FORCED = 1e6
 """What is added to the logit of a token that must be said."""
+
+
+class Api:
+    """Routes of a llama-server on the loopback."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        direct = urllib.request.ProxyHandler({})  # it is this machine's own
+        self._open = urllib.request.build_opener(direct).open
+
+    def ask(self, route: str, body: dict[str, Any] | None) -> Any:
+        """What a route answers; without a body it is a GET. Raises ModelError."""
+        data = None if body is None else json.dumps(body).encode()
+        kind = {"Content-Type": "application/json"}
+        request = urllib.request.Request(self._address + route, data, kind)
+        try:
+            with self._open(request, timeout=TIMEOUT) as answer:
+                return load_json(answer.read())
+        except urllib.error.HTTPError as error:
+            told = error.read().decode(errors="replace")
+            with suppress(UnreadableError):
+                told = load_json(told)["error"]["message"]
+            said = " ".join(str(told).split())[:300]
+            raise ModelError(f"llama.cpp refuses {route}: {said}") from error
+
+    def tokens(self, text: str, *, special: bool) -> list[int]:
+        """Its ids of a text, with BOS where it puts one and `special`."""
+        body = {"content": text, "add_special": special, "parse_special": True}
+        return [int(token) for token in self.ask("/tokenize", body)["tokens"]]
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> list[int]:
+        """Its ids of a conversation that asks for an answer, by its own template engine."""
+        body: dict[str, Any] = {"messages": [_as_client(message) for message in messages]}
+        if tools:
+            body["tools"] = functions(tools)
+        return self.tokens(self.ask("/apply-template", body)["prompt"], special=True)
+
+
+def _as_client(message: Message) -> dict[str, Any]:
+    """A turn as clients of the OpenAI API send it: arguments of calls are JSON in a text."""
+    turn = message.as_dict()
+    if calls := turn.get("tool_calls"):
+        turn["tool_calls"] = [{**call, "function": _in_text(call["function"])} for call in calls]
+    return turn
+
+
+def _in_text(function: dict[str, Any]) -> dict[str, Any]:
+    return {**function, "arguments": json.dumps(function["arguments"], ensure_ascii=False)}
 
 
 @dataclass
@@ -45,6 +95,7 @@ class LlamaCpp(Runtime):
     lora: Path | None = None
     ends_replies: bool = True
     _server: Any = field(default=None, init=False, repr=False)
+    _opened: Api | None = field(default=None, init=False, repr=False)
     _letter: int = field(default=0, init=False, repr=False)
     _without: bool = field(default=False, init=False, repr=False)
 
@@ -53,6 +104,11 @@ class LlamaCpp(Runtime):
         from importlib.metadata import version
 
         return f"llama.cpp (xllamacpp {version('xllamacpp')})"
+
+    @property
+    def _api(self) -> Api:
+        assert self._opened is not None, "asked inside `opened` alone"
+        return self._opened
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -75,16 +131,14 @@ class LlamaCpp(Runtime):
         except RuntimeError as error:
             raise ModelError(f"llama.cpp does not load {self.file.name}: {error}") from error
         try:
-            self._letter = self._tokens("a", special=False)[-1]
+            self._opened = Api(self._server.listening_address)
+            self._letter = self._api.tokens("a", special=False)[-1]
             yield
         finally:
-            self._server = None
+            self._server = self._opened = None
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> list[int]:
-        body: dict[str, Any] = {"messages": [message.as_dict() for message in messages]}
-        if tools:
-            body["tools"] = functions(tools)
-        return self._tokens(self._ask("/apply-template", body)["prompt"], special=True)
+        return self._api.prompt(messages, tools)
 
     def score(self, prompt: Sequence[int], answer: Sequence[int]) -> Scores:
         import torch
@@ -115,7 +169,7 @@ class LlamaCpp(Runtime):
             self._without = False
 
     def _vocabulary(self) -> int:
-        return int(self._ask("/v1/models", None)["data"][0]["meta"]["n_vocab"])
+        return int(self._api.ask("/v1/models", None)["data"][0]["meta"]["n_vocab"])
 
     def _likeliest(self, before: Sequence[int], count: int, *, goes_on: bool) -> dict[int, float]:
         """The likeliest tokens behind some, with their log-probabilities.
@@ -142,22 +196,7 @@ class LlamaCpp(Runtime):
             **({"lora": [{"id": 0, "scale": 0.0}]} if self._without and self.lora else {}),
             **body,
         }
-        return self._ask("/completion", asked)
-
-    def _tokens(self, text: str, *, special: bool) -> list[int]:
-        body = {"content": text, "add_special": special, "parse_special": True}
-        return [int(token) for token in self._ask("/tokenize", body)["tokens"]]
-
-    def _ask(self, route: str, body: dict[str, Any] | None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        kind = {"Content-Type": "application/json"}
-        request = urllib.request.Request(self._server.listening_address + route, data, kind)
-        try:
-            with urllib.request.urlopen(request) as answer:
-                return load_json(answer.read())
-        except urllib.error.HTTPError as error:
-            told = error.read().decode(errors="replace")[:300]
-            raise ModelError(f"llama.cpp refuses {route}: {told}") from error
+        return self._api.ask("/completion", asked)
 
 
 def llama_cpp(file: Path, lora: Path | None = None) -> Runtime | NotHere:

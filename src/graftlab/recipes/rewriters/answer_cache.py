@@ -4,21 +4,16 @@
     {"key": ..., "text": ..., "finish": "stop", "tokens": [prompt, answer], "xxh3": ...}
 
 `xxh3` is the checksum of the line without it; an answer that fails it is asked for again. `key` is
-a hash of everything that was sent but the key to the door, which is written nowhere.
+a hash of everything that was sent but the API key, which is written nowhere.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from graftlab.caches import tell_damage
-from graftlab.files.checksums import checksum_of
-from graftlab.files.reading import load_json
+from graftlab.caches import RowCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,52 +32,20 @@ class AnswerCache:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = threading.Lock()
-        self._answers: dict[str, CachedAnswer] = {}
-        self.damaged = 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            self._read()
-
-    def _read(self) -> None:
-        data = self.path.read_bytes()
-        *lines, torn = data.split(b"\n")  # U+2028 ends no line here
-        for line in [*lines, torn]:
-            try:
-                row = load_json(line)
-                if row.pop("xxh3") != checksum_of(_line(row)):
-                    raise ValueError("damaged")
-                asked, said = row["tokens"]
-                answer = CachedAnswer(str(row["text"]), str(row["finish"]), (int(asked), int(said)))
-                self._answers[str(row["key"])] = answer
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                self.damaged += bool(line) and line is not torn  # a process died writing that one
-        if self.damaged:
-            tell_damage(
-                f"{self.path}: lines that are not as they were written: {self.damaged}. Their "
-                "answers are asked for again."
-            )
-        if data and not data.endswith(b"\n"):
-            with self.path.open("ab") as file:
-                file.write(b"\n")
+        self._rows = RowCache(path)
+        self.damaged = self._rows.damaged
 
     def get(self, key: str) -> CachedAnswer | None:
-        return self._answers.get(key)
+        if (row := self._rows.get(key)) is None:
+            return None
+        asked, said = row["tokens"]
+        return CachedAnswer(row["text"], row["finish"], (asked, said))
 
     def put(self, key: str, answer: CachedAnswer) -> None:
         """Keep an answer; it is on disk when this returns."""
-        row = {"key": key, "text": answer.text, "finish": answer.finish, "tokens": answer.tokens}
-        line = _line(row | {"xxh3": checksum_of(_line(row))}) + b"\n"
-        with self._lock:
-            with self.path.open("ab") as file:
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-            self._answers[key] = answer
-
-
-def _line(row: dict[str, Any]) -> bytes:
-    return json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        self._rows.put(
+            key, {"text": answer.text, "finish": answer.finish, "tokens": list(answer.tokens)}
+        )
 
 
 class SpendingLimit:

@@ -13,6 +13,7 @@ import asyncio
 import email.utils
 import json
 import logging
+import os
 import re
 import ssl
 import time
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from graftlab.errors import ConfigError
 from graftlab.files.reading import load_json
 from graftlab.recipes.rewriters.answer_cache import CachedAnswer
 from graftlab.recipes.rewriters.base import RewriterError
@@ -31,6 +33,40 @@ _LONGEST_BODY = 16 * 2**20
 _LONGEST_WAIT = 600.0
 _THOUGHT = re.compile(r"^\s*<think>.*?</think>\s*", re.S)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+OPENAI = "OPENAI_API_KEY"
+"""The variable that is read unless another is named."""
+EMPTY = "an empty answer"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyNames:
+    """The keys that name an endpoint, for messages."""
+
+    url: str
+    model: str
+    key_env: str
+
+
+REWRITER = KeyNames("rewriter.url", "rewriter.model", "rewriter.key_env")
+
+
+def check_url(url: str, names: KeyNames) -> None:
+    """Raise ConfigError for what is no address of an endpoint, or holds a secret."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"{names.url}={url} must begin with http:// or https://.")
+    if parts.username or parts.password or parts.query:
+        raise ConfigError(
+            f"{names.url} must hold no user, password or query, which would be written into files: "
+            f"put the key into the variable that {names.key_env} names."
+        )
+
+
+def key_for(url: str, variable: str | None) -> str | None:
+    """The API key for a host; OpenAI's is never sent in the clear, nor to a server on loopback."""
+    if variable is None or (variable == OPENAI and urlsplit(url).scheme != "https"):
+        return None
+    return os.environ.get(variable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +91,17 @@ class Endpoint:
     """`POST url/chat/completions`; the API key lives here and nowhere else."""
 
     def __init__(
-        self, url: str, *, key: str | None, timeout: float, longest: float = 900.0
+        self,
+        url: str,
+        *,
+        key: str | None,
+        timeout: float,
+        longest: float = 900.0,
+        names: KeyNames = REWRITER,
     ) -> None:
         """`timeout`: seconds without a byte; `longest`: seconds for the whole of a request."""
         self.url, self.timeout = url.rstrip("/") + "/chat/completions", timeout
-        self.longest, self._key = longest, key
+        self.longest, self._key, self._names = longest, key, names
         self._is_local = urlsplit(url).hostname in _LOOPBACK
         self._tls = ssl.create_default_context()
         logging.getLogger("httpx2").setLevel(logging.WARNING)  # it tells every request
@@ -113,19 +155,21 @@ class Endpoint:
             return Again(why, after=_retry_after(response.headers.get("Retry-After")))
         if code in (400, 413, 422):
             return Refused(why)
-        raise RewriterError(f"{self.url} answers {why}: {_advice(code)}")
+        raise RewriterError(f"{self.url} answers {why}: {_advice(code, self._names)}")
 
     def _read(self, data: bytes) -> CachedAnswer | Again:
         try:
             reply = load_json(data)
             choice = reply["choices"][0]
-            text = choice["message"]["content"]
-        except (ValueError, KeyError, IndexError, TypeError):
+            text = choice["message"].get("content")
+            calls = _calls(choice["message"].get("tool_calls"))
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
             seen = self._safe(data[:120].decode("utf-8", "replace"))
             return Again(f"an answer that is no chat completion: {seen!r}", paid=True)
         text = _THOUGHT.sub("", text).strip() if isinstance(text, str) else ""
+        text = "\n".join(filter(None, [text, *calls]))
         if not text:
-            return Again("an empty answer", paid=True)
+            return Again(EMPTY, paid=True)
         usage = reply.get("usage")
         usage = usage if isinstance(usage, dict) else {}
         tokens = (_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
@@ -134,6 +178,16 @@ class Endpoint:
     def _safe(self, said: str) -> str:
         """What an endpoint said, which may quote the key."""
         return said.replace(self._key, "***") if self._key else said
+
+
+def _calls(calls: Any) -> list[str]:
+    """Each call of a tool as a line of JSON. Raises KeyError, TypeError or ValueError."""
+    found = []
+    for call in calls or ():
+        name, given = call["function"]["name"], call["function"]["arguments"]
+        arguments = load_json(given) if isinstance(given, str) else given
+        found.append(json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False))
+    return found
 
 
 def _count(value: Any) -> int:
@@ -154,12 +208,12 @@ def _retry_after(value: str | None) -> float | None:
     return min(max(seconds, 0.0), _LONGEST_WAIT) if seconds == seconds else None
 
 
-def _advice(code: int) -> str:
+def _advice(code: int, names: KeyNames) -> str:
     if code in (401, 403):
         return (
-            "set the variable named by rewriter.key_env to a key that is valid there "
+            f"set the variable named by {names.key_env} to a key that is valid there "
             "(OPENAI_API_KEY is sent to https hosts alone)."
         )
     if code == 404:
-        return "check rewriter.url (it ends before /chat/completions) and .model."
-    return "check rewriter.url."
+        return f"check {names.url} (it ends before /chat/completions) and {names.model}."
+    return f"check {names.url}."

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from graftlab.caches import default_cache
 from graftlab.errors import ConfigError, require_range
@@ -29,11 +27,17 @@ from graftlab.recipes.rewriters.base import (
     RewriterError,
     asked,
 )
-from graftlab.recipes.rewriters.endpoint import Again, Endpoint, Refused
+from graftlab.recipes.rewriters.endpoint import (
+    OPENAI,
+    REWRITER,
+    Again,
+    Endpoint,
+    Refused,
+    check_url,
+    key_for,
+)
 from graftlab.registry import choice
 
-OPENAI = "OPENAI_API_KEY"
-"""The variable that is read unless another is named."""
 GIVE_UP_AFTER = 8
 """So many texts in a row without an answer, and the endpoint is held to be down."""
 
@@ -81,7 +85,7 @@ class HttpRewriter(PromptedRewriter):
             require_range(f"rewriter.{key}", getattr(self, key), least=0)
         require_range("rewriter.timeout", self.timeout, above=0)
         require_range("rewriter.longest", self.longest, above=0)
-        _check_url(self.url)
+        check_url(self.url, REWRITER)
         if self.max_cost is not None and not (self.prompt_price or self.answer_price):
             raise ConfigError(
                 f"rewriter.max_cost={self.max_cost} needs prices to count by: give "
@@ -100,30 +104,12 @@ class HttpRewriter(PromptedRewriter):
         yield HttpClient(self).rewrite
 
 
-def _check_url(url: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"rewriter.url={url} must begin with http:// or https://.")
-    if parts.username or parts.password or parts.query:
-        raise ConfigError(
-            "rewriter.url must hold no user, password or query, which would be written into "
-            "the manifest: put the key into the variable that rewriter.key_env names."
-        )
-
-
-def _key_for(url: str, variable: str | None) -> str | None:
-    """The API key for a host; OpenAI's is never sent in the clear, nor to a server on loopback."""
-    if variable is None or (variable == OPENAI and urlsplit(url).scheme != "https"):
-        return None
-    return os.environ.get(variable)
-
-
 class HttpClient:
     """Asks the endpoint that a spec describes; `budget.spent` is what that cost so far."""
 
     def __init__(self, spec: HttpRewriter) -> None:
         self.spec, self.frame = spec, spec.frame()
-        key = _key_for(spec.url, spec.key_env)
+        key = key_for(spec.url, spec.key_env)
         self.endpoint = Endpoint(spec.url, key=key, timeout=spec.timeout, longest=spec.longest)
         folder = default_cache() if spec.cache is None else Path(spec.cache).expanduser()
         name = hashlib.sha256(f"{spec.url} {spec.model}".encode()).hexdigest()[:16]

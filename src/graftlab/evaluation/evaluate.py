@@ -1,0 +1,55 @@
+"""The whole of an evaluation: find, ask, score."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from graftlab.console import console
+from graftlab.data.files import locate
+from graftlab.evaluation.asking import ask_all, score_all
+from graftlab.evaluation.questions import questions, run_data
+from graftlab.evaluation.results import Results
+from graftlab.evaluation.speaking import find_speakers, load_speakers
+from graftlab.registry import dump
+
+if TYPE_CHECKING:
+    from graftlab.evaluation.spec import EvaluateSpec
+
+
+def evaluate(spec: EvaluateSpec) -> Results:
+    """Everybody's replies to every prompt, scored; progress is shown.
+
+    Raises ConfigError, DataError or ModelError; what was answered before is in the cache.
+    """
+    spec.metrics.check(endpoint=spec.endpoint is not None)
+    if spec.prompts is not None:
+        locate("prompts", spec.prompts)
+    found = find_speakers(spec)
+    metrics = spec.metrics.chosen
+    data = run_data(found.trained, found.reserved)
+    prompts = questions(spec.prompts, data, metrics, limit=spec.limit)
+    options = any(metric.needs_likelihoods for metric in metrics.values())
+    with ExitStack() as stack:
+        speakers = load_speakers(spec, found, prompts, stack)
+        replies, likelihoods = ask_all(
+            speakers, prompts, draws=spec.draws, options=options, console=console()
+        )
+        models = {speaker.name: speaker.told for speaker in speakers}
+    return Results(
+        prompts=prompts,
+        replies=replies,
+        scores=score_all(metrics, prompts, replies, likelihoods, data.training),
+        measures={
+            (name, measure): about
+            for name, metric in metrics.items()
+            for measure, about in metric.measures().items()
+        },
+        models=models,
+        settings={
+            "asked": spec.prompts or "held-out rows",
+            "draws": spec.draws,
+            "generation": dump(spec.generation),
+            "metrics": {name: dump(metric) for name, metric in metrics.items()},
+        },
+    )
