@@ -93,7 +93,9 @@ def test_four_bits_of_a_small_model_are_too_few(tmp_path: Path) -> None:
     if report.verdict == REFUSED:
         assert "where rounding to q4_0 explains" in report.why
     with pytest.raises(ModelError, match=r"target.quant=q8_0 or f16 keeps more of it"):
-        require_as_trained(replace(report, verdict=REFUSED, why="KL"), GGUF(quant="q4_0"))
+        require_as_trained(
+            replace(report, verdict=REFUSED, why="KL", curable=True), GGUF(quant="q4_0")
+        )
 
 
 def test_an_adapter_of_gguf_is_asked_beside_its_base(tmp_path: Path) -> None:

@@ -48,22 +48,23 @@ def gate(target: Target, adapter: Trained, folder: Path, spec: Parity) -> Report
     with runtime.opened():
         found = measure(runtime, tokenizer, rows, said, tokens=spec.tokens)
     bounds = _bounds(target.bounds(folder), found, spec.least)
-    problems = [*_of_text(found), *_of_numbers(found, bounds)]
+    numbers = _of_numbers(found, bounds)
+    problems = [*_of_text(found), *numbers]
     if not problems:
         return Report(AS_TRAINED, measured=found)
-    if _of_numbers(found, bounds):
+    if numbers:
         from graftlab.exports.parity.diagnosis import reasons
 
         told = reasons(found, adapter, rows.rows, tolerance=bounds.kl)
         problems += told or target.diagnose(adapter, folder)
-    return Report(REFUSED, "; ".join(problems), found)
+    return Report(REFUSED, "; ".join(problems), found, curable=bool(numbers))
 
 
 def require_as_trained(report: Report, target: Target) -> None:
     """Raise ModelError for an export that does not answer as it was trained."""
     if report.verdict == REFUSED:
         assert report.measured is not None
-        cure = target.cure()
+        cure = target.cure() if report.curable else ""
         raise ModelError(
             f"the export does not answer as it was trained, in {report.measured.runtime}: "
             f"{report.why}.{' ' if cure else ''}{cure}"

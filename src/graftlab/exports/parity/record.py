@@ -37,6 +37,8 @@ class Report:
     why: str = ""
     """Why it was not checked, or not kept."""
     measured: Measured | None = None
+    curable: bool = False
+    """Whether it is the numbers that are off, so that other types may help."""
 
     def shown(self, place: Path) -> list[str]:
         """Lines for people."""
