@@ -297,7 +297,7 @@ def test_compiled_layers_multiply_alike(
     real = upcast._add_product
 
     def watched(*args: Any, **kwargs: Any) -> Tensor:
-        served.append(tuple(args[1].shape))
+        served.append(tuple(args[2].shape))
         return real(*args, **kwargs)
 
     monkeypatch.setattr(upcast, "_add_product", watched)  # `_product` calls it by its name
