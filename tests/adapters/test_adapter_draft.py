@@ -109,7 +109,7 @@ def test_a_draft_that_another_process_makes_is_waited_for(qwen2_folder, monkeypa
     home = spec.folder().rename(tmp_path / "made elsewhere")
     place, waits, found = tmp_path / "cache" / spec.folder().name, threading.Event(), []
     shutil.rmtree(place)
-    monkeypatch.setattr(caches, "_tell", lambda line: waits.set())
+    monkeypatch.setattr(caches, "tell", lambda line: waits.set())
     monkeypatch.setattr(DraftModel, "_build", lambda *_: found.append("built twice"))
     second = threading.Thread(target=lambda: found.append(spec.folder()))
     with caches.made_alone(place):

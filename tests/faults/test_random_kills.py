@@ -67,10 +67,17 @@ def assert_equal(does: str, ours: Path, theirs: Path) -> None:
 NAMES = {"prepare": "prepared", "export": "export"}
 
 
-def files(folder: Path) -> dict[str, bytes]:
+def files(folder: Path) -> dict[str, Any]:
+    """By name; of an export's record all but the line that names its place."""
     found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     assert found
-    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+    held: dict[str, Any] = {str(path.relative_to(folder)): path.read_bytes() for path in found}
+    if "parity.json" in held:
+        record, sums = (json.loads(held[name]) for name in ("parity.json", "checksums.json"))
+        assert str(folder) in record.pop("check")
+        assert len(sums.pop("parity.json")) == 32
+        held |= {"parity.json": record, "checksums.json": sums}
+    return held
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_adapters_of_two_bases_are_named(
     done = knock(capsys, "serve", f"adapters=[{','.join(runs)}]")
     assert done.code == 2
     assert all(run in done.err for run in runs)
-    assert "serve adapters of another one apart" in done.err
+    assert "take adapters of another one apart" in done.err
 
 
 def test_it_starts_answers_and_ends_with_ctrl_c(tmp_path: Path) -> None:
