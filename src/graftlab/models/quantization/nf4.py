@@ -23,7 +23,7 @@ class NF4(Codes):
     # QLoRA's experiments begin at 7 billion parameters; ours, on 0.1 billion, speak against it.
     least_parameters: ClassVar[int] = 1_000_000_000
     caution: ClassVar[str] = (
-        "nf4 moved one of 135M by 0.45 nats (KL), more than training did, and the adapter fits "
+        "nf4 moved one of 135M by half a nat (KL), more than training did, and the adapter fits "
         "what is left of it; quantization=int8 moved it by 0.0035"
     )
 
