@@ -7,7 +7,6 @@ Run as (bases.py does):
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import sys
 import tempfile
@@ -45,30 +44,10 @@ def write_gguf(folder: Path, path: Path, kind: str, *, pre: str) -> None:
     sys.path.append(str(HERE.parent / "tests"))
     import gguf
     import torch
-    import xllamacpp
     from transformers import AutoConfig, AutoModelForCausalLM
 
     import gguf_files
-
-    quantise = ctypes.CDLL(f"{xllamacpp.__path__[0]}/xllamacpp.abi3.so").ggml_quantize_chunk
-    quantise.restype, quantise.argtypes = (
-        ctypes.c_size_t,
-        [
-            *(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p),
-            *(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p),
-        ],
-    )
-    import numpy as np
-
-    def packed(values: Any, wanted: str) -> tuple[Any, Any]:
-        fits = wanted != "Q4_K" or values.shape[1] % 256 == 0
-        known = gguf.GGMLQuantizationType[wanted if fits else "Q5_0"]
-        rows, width = values.shape
-        block, size = gguf.GGML_QUANT_SIZES[known]
-        found = np.empty((rows, width // block * size), np.uint8)
-        values = np.ascontiguousarray(values)
-        quantise(known, values.ctypes.data, found.ctypes.data, 0, rows, width, None)
-        return found, known
+    from graftlab.exports.gguf.quantising import quantised
 
     config = AutoConfig.from_pretrained(folder)
     name = config.model_type
@@ -89,8 +68,11 @@ def write_gguf(folder: Path, path: Path, kind: str, *, pre: str) -> None:
         if values.ndim == 1:
             writer.add_tensor(theirs, values)
         else:
-            blocks, known = packed(values, "Q8_0" if "embed" in place else kind)
-            writer.add_tensor(theirs, blocks, raw_dtype=known)
+            wanted = "Q8_0" if "embed" in place else kind
+            known = "Q5_0" if wanted == "Q4_K" and values.shape[1] % 256 else wanted
+            blocks = quantised(place, torch.from_numpy(values), known)
+            blocks = blocks.reshape(len(values), -1)
+            writer.add_tensor(theirs, blocks, raw_dtype=gguf.GGMLQuantizationType[known])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -60,7 +60,7 @@ ONLY_IN = {
     "plotly": ("reports/page/",),
     "mlx": ("exports/mlx.py", "exports/mlx_quantized.py", "exports/runtimes/mlx.py"),
     "mlx_lm": ("exports/mlx.py", "exports/mlx_quantized.py", "exports/runtimes/mlx.py"),
-    "xllamacpp": ("exports/runtimes/llama_cpp.py", "exports/contract/llama_server.py"),
+    "xllamacpp": ("exports/runtimes/llama_cpp.py",),
     "coremltools": ("apple/exports/",),
     "starlette": ("serving/app.py",),
     "uvicorn": ("serving/server.py",),

@@ -14,7 +14,7 @@ from tokenizers import processors
 
 from chat_families import FAMILIES, OTHERS, Family, write_vocabulary
 from graftlab.exports.contract.compare import RUNTIMES, Contract, check, compare
-from graftlab.exports.contract.rules import Ollama
+from graftlab.exports.contract.renderers import Ollama
 from graftlab.exports.turns import Turns, turns_of
 from graftlab.text.load import load_tokenizer
 from graftlab.text.tokenizer import Tokenizer
@@ -74,7 +74,7 @@ def begun(vocabulary: Path, folder: Path) -> Path:
 
 
 def found(contracts: list[Contract]) -> dict[str, set[tuple[str, str]]]:
-    """Runtime -> (row, kind of mismatch)."""
+    """Renderer -> (row, kind of mismatch)."""
     return {c.runtime: {(breach.where, breach.kind) for breach in c.breaches} for c in contracts}
 
 

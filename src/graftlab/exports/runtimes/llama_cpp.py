@@ -87,6 +87,33 @@ def _in_text(function: dict[str, Any]) -> dict[str, Any]:
     return {**function, "arguments": json.dumps(function["arguments"], ensure_ascii=False)}
 
 
+@contextmanager
+def started(file: Path, lora: Path | None = None, *, context: int = CONTEXT) -> Iterator[Api]:
+    """A server with a GGUF file, in this process. Raises ModelError where it does not start."""
+    import torch
+    import xllamacpp
+
+    asked = xllamacpp.CommonParams()
+    asked.model.path = str(file)
+    asked.n_ctx, asked.n_parallel, asked.warmup, asked.use_jinja = context, 1, False, True
+    asked.cache_type_k = asked.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+    asked.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    asked.swa_full, asked.fit_params, asked.verbosity = True, False, -1
+    asked.cache_ram_mib = 0  # what is kept there does not know whether the adapter was on
+    threads = torch.get_num_threads()
+    asked.cpuparams.n_threads = asked.cpuparams_batch.n_threads = threads
+    if lora is not None:
+        asked.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(lora))]
+    try:
+        server = xllamacpp.Server(asked)
+    except RuntimeError as error:
+        raise ModelError(f"llama.cpp does not load {file.name}: {error}") from error
+    try:
+        yield Api(server.listening_address)
+    finally:
+        del server
+
+
 @dataclass
 class LlamaCpp(Runtime):
     """A GGUF file in llama.cpp, with an adapter of GGUF where one is given."""
@@ -94,7 +121,6 @@ class LlamaCpp(Runtime):
     file: Path
     lora: Path | None = None
     ends_replies: bool = True
-    _server: Any = field(default=None, init=False, repr=False)
     _opened: Api | None = field(default=None, init=False, repr=False)
     _letter: int = field(default=0, init=False, repr=False)
     _without: bool = field(default=False, init=False, repr=False)
@@ -112,30 +138,12 @@ class LlamaCpp(Runtime):
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        import torch
-        import xllamacpp
-
-        asked = xllamacpp.CommonParams()
-        asked.model.path = str(self.file)
-        asked.n_ctx, asked.n_parallel, asked.warmup, asked.use_jinja = CONTEXT, 1, False, True
-        asked.cache_type_k = asked.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-        asked.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        asked.swa_full, asked.fit_params, asked.verbosity = True, False, -1
-        asked.cache_ram_mib = 0  # what is kept there does not know whether the adapter was on
-        threads = torch.get_num_threads()
-        asked.cpuparams.n_threads = asked.cpuparams_batch.n_threads = threads
-        if self.lora is not None:
-            asked.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(self.lora))]
         try:
-            self._server = xllamacpp.Server(asked)
-        except RuntimeError as error:
-            raise ModelError(f"llama.cpp does not load {self.file.name}: {error}") from error
-        try:
-            self._opened = Api(self._server.listening_address)
-            self._letter = self._api.tokens("a", special=False)[-1]
-            yield
+            with started(self.file, self.lora) as self._opened:
+                self._letter = self._api.tokens("a", special=False)[-1]
+                yield
         finally:
-            self._server = self._opened = None
+            self._opened = None
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> list[int]:
         return self._api.prompt(messages, tools)

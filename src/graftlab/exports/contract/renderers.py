@@ -29,8 +29,8 @@ _PARTS = re.compile(r"""for\s+\w+\s+in\s+\w+(?:\.content\b|\[["']content["']\])"
 _THOUGHT = re.compile(r"\s*<think>.*?</think>\s*", re.DOTALL)
 
 
-class Runtime(ABC):
-    """One runtime; `by` says what stands for it."""
+class Renderer(ABC):
+    """How one runtime writes prompts; `by` says what stands for it."""
 
     name: ClassVar[str]
     by: ClassVar[str]
@@ -47,7 +47,7 @@ class Runtime(ABC):
         """
 
 
-class Transformers(Runtime):
+class Transformers(Renderer):
     """Whoever calls `apply_chat_template`, as mlx-lm does."""
 
     name = "mlx"
@@ -87,7 +87,7 @@ class VLLM(Transformers):
         return super()._text(turns, tools)
 
 
-class LlamaCpp(Runtime):
+class LlamaCpp(Renderer):
     """llama-server --jinja: the template as it is, and BOS where the tokenizer puts it first."""
 
     name = "llama.cpp"
@@ -136,11 +136,11 @@ def _without_thought(message: Message) -> str:
     return _THOUGHT.sub("", message.content, count=1)
 
 
-def runtimes(names: Sequence[str], tokenizer: Tokenizer) -> list[Runtime | tuple[str, str]]:
+def renderers(names: Sequence[str], tokenizer: Tokenizer) -> list[Renderer | tuple[str, str]]:
     """Those that are asked for, in order; (name, reason) where one cannot serve the template."""
     inner = _as_exported(tokenizer)
     adds_bos = inner is not None and _adds_bos(inner)
-    made: list[Runtime | tuple[str, str]] = []
+    made: list[Renderer | tuple[str, str]] = []
     for name in names:
         if name == LlamaCpp.name:
             made.append(LlamaCpp(tokenizer, adds_bos=adds_bos))
@@ -149,7 +149,7 @@ def runtimes(names: Sequence[str], tokenizer: Tokenizer) -> list[Runtime | tuple
                 turns = turns_of(tokenizer, adds_bos=adds_bos)
                 made.append(Ollama(tokenizer, turns, adds_bos=adds_bos))
             except UnlikeError as error:
-                made.append((name, f"no TEMPLATE: {error}. {Runtime.otherwise}"))
+                made.append((name, f"no TEMPLATE: {error}. {Renderer.otherwise}"))
         elif inner is None:
             made.append((name, "transformers does not load the tokenizer"))
         else:
