@@ -19,7 +19,10 @@ from graftlab.evaluation.spec import EvaluateSpec
 from graftlab.generation.decode import generate
 from graftlab.generation.prompts import read_prompts
 from graftlab.generation.sampling import Generation
-from graftlab.models.cache import acquire
+from graftlab.models.cache import acquire, forget
+from graftlab.models.hf import HFModel
+from graftlab.models.quantization.int8 import Int8
+from graftlab.models.quantization.weight import QuantizedWeight
 from graftlab.serving.models import find_models, load_models
 from graftlab.types import Conversation, Message
 from graftlab.verbs.evaluate import run
@@ -194,3 +197,20 @@ def test_bad_input_is_one_message(
     assert "metrics=exact-mach is not one of" in said(f"prompts={prompts}", "metrics=[exact-mach]")
     assert "prompts=nowhere.jsonl does not exist" in said("prompts=nowhere.jsonl")
     assert "draws=2 would be the same reply" in said(f"prompts={prompts}", "draws=2")
+
+
+def test_codes_are_widened_once_for_all_replies(
+    asked: Asked, qwen2_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget()
+    seen: list[bool] = []
+    real = models.generate_batch
+
+    def watched(base: Any, *rest: Any) -> Any:
+        seen.extend(isinstance(p.data, QuantizedWeight) for p in base.model.parameters())
+        return real(base, *rest)
+
+    monkeypatch.setattr(models, "generate_batch", watched)
+    run(asked(adapters=[], model=HFModel(path=str(qwen2_folder), quantization=Int8())))
+    assert seen
+    assert not any(seen)
