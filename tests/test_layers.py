@@ -16,8 +16,18 @@ PACKAGE = ROOT / "src" / "graftlab"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = [
-    *("errors", "types", "columns", "terminal", "console", "progress", "process", "parent_watch"),
-    "limits",
+    *(
+        "errors",
+        "hints",
+        "types",
+        "columns",
+        "terminal",
+        "console",
+        "progress",
+        "process",
+        "parent_watch",
+    ),
+    *("limits", "hints"),
     *(
         "files",
         "caches",

@@ -10,16 +10,9 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 from graftlab.cli.schema import Schema
 from graftlab.cli.validate import unknown_key
 from graftlab.errors import AUTO, NumberOrAuto, WholeOrAuto
+from graftlab.hints import nested_spec
 from graftlab.plugins import OWN_CLASS
-from graftlab.registry import (
-    choice_of,
-    choices,
-    field_types,
-    group_at,
-    groups,
-    nested_spec,
-    place_of,
-)
+from graftlab.registry import choice_of, choices, field_types, group_at, groups, place_of
 
 if TYPE_CHECKING:
     from hydra.errors import MissingConfigException

@@ -9,7 +9,8 @@ from typing import Any, get_origin
 
 from graftlab.cli.compose import VERBS
 from graftlab.files.reading import read_yaml
-from graftlab.registry import choices_under, field_types, named_specs, nested_spec, place_of
+from graftlab.hints import named_specs, nested_spec
+from graftlab.registry import choices_under, field_types, place_of
 
 
 @dataclass(frozen=True, slots=True)

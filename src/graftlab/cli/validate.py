@@ -16,8 +16,9 @@ from graftlab.cli.plugins import KEY
 from graftlab.cli.schema import Schema, is_free
 from graftlab.cli.secrets import is_secret, refuse_secrets
 from graftlab.errors import ConfigError, did_you_mean
+from graftlab.hints import named_specs, nested_spec
 from graftlab.plugins import OWN_CLASS
-from graftlab.registry import group_at, groups, named_specs, nested_spec
+from graftlab.registry import group_at, groups
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
