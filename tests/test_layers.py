@@ -16,43 +16,11 @@ PACKAGE = ROOT / "src" / "graftlab"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = [
-    *(
-        "errors",
-        "hints",
-        "types",
-        "columns",
-        "terminal",
-        "console",
-        "progress",
-        "process",
-        "parent_watch",
-    ),
-    *("limits", "hints"),
-    *(
-        "files",
-        "caches",
-        "plugins",
-        "registry",
-        "schemas",
-        "commands",
-        "machine",
-        "statistics",
-        "pages",
-        "text",
-        "data",
-    ),
-    *(
-        "packing",
-        "models",
-        "adapters",
-        "objectives",
-        "generation",
-        "chat",
-        "serving",
-        "tracking",
-        "recipes",
-    ),
-    *("training", "evaluation", "exports", "planning", "sweeps", "reports", "apple", "doctor"),
+    *("errors", "hints", "types", "columns", "terminal", "console", "progress", "process"),
+    *("parent_watch", "limits", "files", "caches", "plugins", "registry", "schemas", "commands"),
+    *("machine", "statistics", "pages", "text", "data", "packing", "models", "adapters"),
+    *("objectives", "generation", "chat", "serving", "tracking", "recipes", "training"),
+    *("evaluation", "exports", "planning", "sweeps", "reports", "apple", "doctor"),
     *("verbs", "cli", "__main__"),
 ]
 """Rooms from the ground up: each imports from those before it alone, type hints included."""
