@@ -209,6 +209,12 @@ def test_a_record_is_kept_and_checked_again(
     assert "Traceback" not in told
     assert json.loads((out / FILE).read_text())["verdict"] == REFUSED
 
+    (out / "config.json").write_text("{")
+    assert main(["export", f"verify={out}", *QUICK]) == 2
+    told = capfd.readouterr().err
+    assert "transformers does not load out" in told
+    assert "Traceback" not in told
+
 
 def test_what_does_not_answer_as_trained_is_not_kept(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
