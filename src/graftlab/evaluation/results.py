@@ -9,7 +9,7 @@ OUT/
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import combinations
 from math import isfinite
@@ -31,6 +31,21 @@ if TYPE_CHECKING:
     from graftlab.evaluation.replies import Judged, Said
     from graftlab.generation.prompts import Prompt
 
+
+@dataclass(frozen=True, slots=True)
+class Early:
+    """How asking went that stops when the verdict is clear."""
+
+    of: int
+    """Prompts that there were to ask."""
+    stopped: bool
+    """Whether some were left when it was clear."""
+    seed: int
+    """By which their order was drawn."""
+    by: list[str]
+    """Metrics or measures that decided; all that are judged where none is named."""
+
+
 Name = tuple[str, str]
 """Metric and measure, such as ("style", "pct_list")."""
 
@@ -49,6 +64,8 @@ class Results:
     """Model -> what it is."""
     settings: dict[str, Any]
     """What was asked for, as keys."""
+    early: Early | None = None
+    """Where asking may have stopped early; `prompts` are then in the order they were asked."""
 
     def values(self, model: str, name: Name) -> Values:
         """A measure of each prompt: the mean over its draws."""
@@ -76,7 +93,12 @@ class Results:
         for first, second in combinations(self.replies, 2):
             for name, measure in self.measures.items():
                 values = self.values(first, name), self.values(second, name)
-                seen = contrast(*values, share=measure.share)
+                seen = contrast(
+                    *values,
+                    share=measure.share,
+                    anytime=self.early is not None,
+                    most=measure.most,
+                )
                 if seen is not None:
                     found[first, second, name] = seen
         better = {key: self.measures[key[2]].better for key in found}
@@ -87,6 +109,7 @@ class Results:
         return {
             **self.settings,
             "prompts": len(self.prompts),
+            **({"sequential": asdict(self.early)} if self.early is not None else {}),
             "models": {
                 model: {
                     **told,

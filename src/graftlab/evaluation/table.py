@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from graftlab.errors import counted
-from graftlab.evaluation.wording import bounds, label, number, words
+from graftlab.evaluation.wording import bounds, how_many, label, number, words
 from graftlab.terminal import printable
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ def show(found: Results, console: Console) -> None:
             )
         table.add_row(label(*name, measure), *cells)
     console.print(table)
+    if found.early is not None:
+        console.print(f"Asked: {how_many(found)}.")
     judged = {key: verdict for key, verdict in found.verdicts.items() if verdict.word}
     apart = {key: verdict for key, verdict in judged.items() if verdict.contrast.moved}
     if same := len(judged) - len(apart):
