@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from graftlab.console import console
 from graftlab.data.files import locate
 from graftlab.evaluation.asking import Likelihoods, Replies, ask_all, score_all
+from graftlab.evaluation.blind import read_votes
 from graftlab.evaluation.questions import questions, run_data
 from graftlab.evaluation.results import Early, Results
 from graftlab.evaluation.sequential import check_deciding, is_clear, looks, shuffled
@@ -26,6 +27,8 @@ def evaluate(spec: EvaluateSpec) -> Results:
     spec.metrics.check(endpoint=spec.endpoint is not None)
     if spec.prompts is not None:
         locate("prompts", spec.prompts)
+    if spec.votes is not None:
+        locate("votes", spec.votes)
     found = find_speakers(spec)
     metrics = spec.metrics.chosen
     measures = {
@@ -71,4 +74,7 @@ def evaluate(spec: EvaluateSpec) -> Results:
             looks=looks(of, batch=spec.batch) if spec.sequential else (),
             is_clear=lambda *seen: is_clear(results(*seen), spec.decides),
         )
-    return results(replies, likelihoods)
+    whole = results(replies, likelihoods)
+    if spec.votes is not None:
+        whole.preferences.append(read_votes(spec.votes, whole, seed=seed))
+    return whole

@@ -9,7 +9,7 @@ OUT/
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import combinations
 from math import isfinite
@@ -28,6 +28,7 @@ from graftlab.evaluation.verdicts import (
 
 if TYPE_CHECKING:
     from graftlab.evaluation.metrics.base import Measure
+    from graftlab.evaluation.preferences import Preference
     from graftlab.evaluation.replies import Judged, Said
     from graftlab.generation.prompts import Prompt
 
@@ -66,6 +67,13 @@ class Results:
     """What was asked for, as keys."""
     early: Early | None = None
     """Where asking may have stopped early; `prompts` are then in the order they were asked."""
+    preferences: list[Preference] = field(default_factory=list)
+    """Of people and judges between two replies; there before verdicts are asked for."""
+
+    def measure(self, name: Name) -> Measure:
+        """That of scores or preferences."""
+        preferred = {one.name: one.measure for one in self.preferences}
+        return preferred[name] if name in preferred else self.measures[name]
 
     def values(self, model: str, name: Name) -> Values:
         """A measure of each prompt: the mean over its draws."""
@@ -101,7 +109,12 @@ class Results:
                 )
                 if seen is not None:
                     found[first, second, name] = seen
-        better = {key: self.measures[key[2]].better for key in found}
+        for one in self.preferences:
+            for pair in one.pairs:
+                seen = one.contrast(pair, anytime=self.early is not None)
+                if seen is not None:
+                    found[*pair, one.name] = seen
+        better = {key: self.measure(key[2]).better for key in found}
         return verdicts(found, better)
 
     def as_json(self) -> dict[str, Any]:
@@ -137,9 +150,14 @@ class Results:
                 for metric, measures in self._by_metric().items()
             },
             "comparisons": [
-                _comparison(key, found, self.measures[key[2]].unit)
+                _comparison(key, found, self.measure(key[2]).unit)
                 for key, found in self.verdicts.items()
             ],
+            **(
+                {"preferences": [one.as_json() for one in self.preferences]}
+                if self.preferences
+                else {}
+            ),
         }
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -165,7 +183,18 @@ class Results:
                     ]
                     for model, draws in self.replies.items()
                 },
+                **self._preferred(place),
             }
+
+    def _preferred(self, place: int) -> dict[str, Any]:
+        found = {
+            one.by: [
+                {"of": second, "against": first, "value": values[place]}
+                for (first, second), values in one.pairs.items()
+            ]
+            for one in self.preferences
+        }
+        return {"preferences": found} if found else {}
 
     def _by_metric(self) -> Mapping[str, Sequence[str]]:
         found: dict[str, list[str]] = {}

@@ -31,6 +31,10 @@ class EvaluateSpec:
     metrics: Metrics = field(default_factory=Metrics)
     out: str | None = None
     """The folder for results.json, replies.jsonl and report.html; null shows the tables alone."""
+    blind: bool = False
+    """Write blind.html as well, where people choose between two replies without names."""
+    votes: Any = None
+    """Files that such a page saved: they are folded into the results. Give the same command."""
     draws: int = 1
     """Replies to each prompt; more than one needs generation.temperature."""
     sequential: bool = False
@@ -88,6 +92,10 @@ class EvaluateSpec:
                 f"draws={self.draws} would be the same reply each time: give "
                 "generation.temperature=0.8 (generation=creative)."
             )
+        if self.blind and self.out is None:
+            yield "blind=true writes a page: give out=DIR."
+        if (self.blind or self.votes) and self._speakers < 2:
+            yield "blind and votes compare models, and there is one: give adapters=[RUN]."
         if self.decides and not self.sequential:
             yield "decides says when to stop asking: give sequential=true as well."
         if self.sequential and self._speakers < 2:

@@ -38,6 +38,9 @@ def show(found: Results, console: Console) -> None:
     console.print(table)
     if found.early is not None:
         console.print(f"Asked: {how_many(found)}.")
+    for one in found.preferences:
+        for note in one.notes():
+            console.print(text(note))
     judged = {key: verdict for key, verdict in found.verdicts.items() if verdict.word}
     apart = {key: verdict for key, verdict in judged.items() if verdict.contrast.moved}
     if same := len(judged) - len(apart):
@@ -48,7 +51,7 @@ def show(found: Results, console: Console) -> None:
     for head in ("model", "against", "measure", "difference", "verdict"):
         table.add_column(head, overflow="fold")
     for (first, second, name), verdict in apart.items():
-        measure, difference = found.measures[name], verdict.contrast.difference
+        measure, difference = found.measure(name), verdict.contrast.difference
         told = number(difference.mean, measure, signed=True)
         table.add_row(
             text(second),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,15 @@ def how_many(found: Results) -> str:
         return counted(asked, "prompt")
     end = "until the verdict was clear" if early.stopped else "all of them: it was not clear before"
     return f"{asked} of {counted(early.of, 'prompt')}, in random order, {end}"
+
+
+def preferred_in(found: Results, place: int) -> Iterator[str]:
+    """`votes: run, not base`, of each two models of which somebody preferred one."""
+    for one in found.preferences:
+        for (first, second), values in one.pairs.items():
+            if value := values[place]:
+                better, other = (second, first) if value > 0 else (first, second)
+                yield f"{one.by}: {better}, not {other}"
 
 
 def words(found: Verdict) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from graftlab import __version__
 from graftlab.evaluation.page.cases import ordered, orders, row
+from graftlab.evaluation.page.preferences import preferences
 from graftlab.evaluation.wording import bounds, how_many, label, number, words
 from graftlab.pages.html import attribute, count, embedded, esc, folded, section, shell, table
 
@@ -39,6 +40,7 @@ def page(found: Results) -> str:
             '<nav><a href="#verdicts">Verdicts</a><a href="#means">Means</a>'
             '<a href="#prompts">Prompts</a><a href="#models">Models</a></nav>',
             _verdicts(found),
+            preferences(found),
             _means(found),
             _prompts(found, places),
             _models(found),
@@ -86,7 +88,7 @@ def _verdicts(found: Results) -> str:
     same: list[list[str]] = []
     others: list[list[str]] = []
     for (first, second, name), verdict in found.verdicts.items():
-        measure, difference = found.measures[name], verdict.contrast.difference
+        measure, difference = found.measure(name), verdict.contrast.difference
         p = "–" if verdict.adjusted is None else f"{verdict.adjusted:.3g}"
         cells = [
             esc(second),
