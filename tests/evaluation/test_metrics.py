@@ -45,8 +45,8 @@ def test_every_metric_scores_what_it_says_it_measures() -> None:
     found: dict[str, Metric] = {name: cls() for name, cls in choices("metrics").items()}
     assert found.pop("persona").measures(), "it needs a corpus, and has tests of its own"
     assert set(found) == {
-        *("choice", "exact-match", "failures", "json-schema", "number", "regex", "style"),
-        "tool-call",
+        *("bleu", "choice", "chrf", "exact-match", "failures", "json-schema", "number", "regex"),
+        *("rouge", "style", "tool-call"),
     }
     form = {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}
     one = case("4", "4", options=("4", "5"), likelihoods=(-1.0, -2.0), response_format=form)

@@ -71,6 +71,7 @@ PATHS = frozenset(
         "target.draft_template",
         "target.signature",
         "verify",
+        "votes",
         "write",
     }
 )
@@ -80,6 +81,7 @@ LISTS = frozenset(
     {
         *("corpus", "data.corpus", "data.train", "data.valid", "decontaminate.against", "dirs"),
         *("adapters", "metrics.persona.corpus", "metrics.persona.plain", "objective.anchors"),
+        "votes",
     }
 )
 """Paths that may also be given as a list: data.train=[a.jsonl,b.jsonl]."""
