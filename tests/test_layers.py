@@ -50,7 +50,7 @@ LONGEST = 300
 LIGHT = [
     *("graftlab.verbs.export", "graftlab.exports.mlx", "graftlab.exports.merged"),
     *("graftlab.exports.vllm", "graftlab.exports.hub", "graftlab.exports.gguf"),
-    "graftlab.exports.gguf_lora",
+    *("graftlab.exports.gguf_lora", "graftlab.evaluation.plugin"),
     *("graftlab.exports.ollama", "graftlab.exports.modelfile"),
     *("graftlab.cli", "graftlab.verbs.train", "graftlab.verbs.report", "graftlab.registry"),
     *("graftlab.reports.gather", "graftlab.reports.compare", "graftlab.reports.page"),

@@ -51,6 +51,9 @@ def explain(error: Exception, schema: Schema, overrides: Sequence[str]) -> str |
         inside = [o for o in overrides if place_of(o.partition("=")[0]).startswith(f"{key}.")]
         if inside:
             return switched_off(inside[0], key, schema)
+    if (off := re.match(r"Could not override '(\w+)@([\w.]+)'", str(error))) is not None:
+        parent = off[2].rpartition(".")[0]
+        return switched_off(off[1], parent, schema)
     if isinstance(error, HydraException | OmegaConfBaseException):
         text = _without_advice(str(error), str(cause) if cause is not error else "")
         return f"{text}\n{OWN_CLASS}" if re.search("Key '[^']+' not in", text) else text
