@@ -25,6 +25,8 @@ class EvaluateSpec:
     """Base model; null takes the one the adapters were trained on."""
     adapters: Any = field(default_factory=list)
     """Run folders, adapter folders or checkpoints of one base; none evaluates the base alone."""
+    checkpoints: str | None = None
+    """A run folder whose kept checkpoints are evaluated, each as an adapter."""
     prompts: str | None = None
     """A file of prompts with references; null asks the rows that the adapters' runs held out."""
     limit: int | None = None
@@ -84,11 +86,12 @@ class EvaluateSpec:
 
     def _problems(self) -> Iterator[str]:
         """What does not fit together, one line each."""
-        if not self.adapters and self.model is None and self.endpoint is None:
+        trained = self.adapters or self.checkpoints is not None
+        if not trained and self.model is None and self.endpoint is None:
             yield "Give adapters=[RUN], model=tiny (or another) for a base alone, or endpoint=URL."
-        if not self.adapters and self.prompts is None:
+        if not trained and self.prompts is None:
             yield "Give prompts=FILE: only adapters have held-out rows of their own."
-        if not self.adapters and self.scale != 1:
+        if not trained and self.scale != 1:
             yield f"scale={self.scale} needs adapters: give adapters=[RUN]."
         if self.draws > 1 and self.generation.temperature == 0:
             yield (

@@ -27,6 +27,10 @@ def show(found: Results, console: Console) -> None:
     table.add_column("measure")
     for model in found.replies:
         table.add_column(text(model), justify="right")
+    losses = {model: told.get("valid_loss") for model, told in found.models.items()}
+    if any(loss is not None for loss in losses.values()):
+        known = ["–" if losses[m] is None else f"{losses[m]:.4f}" for m in found.replies]
+        table.add_row("validation loss ↓", *known)
     for name, measure in found.measures.items():
         cells = []
         for model in found.replies:
