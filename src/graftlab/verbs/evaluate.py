@@ -23,7 +23,7 @@ def run(spec: EvaluateSpec) -> Results:
     from graftlab.evaluation.folder import writing_results
 
     out = Path(spec.out).expanduser() if spec.out is not None else None
-    with writing_results(out) as write:
+    with writing_results(out, blind=spec.generation.seed if spec.blind else None) as write:
         from graftlab.console import console, say
         from graftlab.evaluation.evaluate import evaluate
         from graftlab.evaluation.table import show
