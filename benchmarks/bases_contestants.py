@@ -13,70 +13,25 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
-from statistics import median
 from threading import Event, Thread
 from typing import Any
 
-from arena import HERE
 from workload import RANK, TARGETS
 
+COMPILED = "nf4, compiled"
 OURS = {
     "bf16": ("none", "bf16-mixed"),
     "nf4": ("nf4", "bf16-mixed"),
+    COMPILED: ("nf4", "bf16-mixed"),
     "int8": ("int8", "bf16-mixed"),
-    "GGUF Q8_0": ("Q8_0", "bf16-mixed"),
-    "GGUF Q4_K": ("Q4_K", "bf16-mixed"),
+    "GGUF Q8_0": ("q8_0", "bf16-mixed"),
+    "GGUF Q4_K_M": ("q4_k_m", "bf16-mixed"),
     "fp32": ("none", "fp32"),
 }
-"""Name -> how the base is stored, and the precision."""
-THEIRS = {"HF Trainer, bitsandbytes nf4": "nf4", "HF Trainer, bitsandbytes int8": "int8"}
+"""Name -> how the base is stored, and the precision. Layers are compiled where the name says so."""
+THEIRS = ("HF Trainer, bitsandbytes nf4", "HF Trainer, bitsandbytes int8")
 MIB = 2**20
-
-
-def write_gguf(folder: Path, path: Path, kind: str, *, pre: str) -> None:
-    """The model in `folder` as GGUF in llama.cpp's own blocks, as its llama-quantize chooses them:
-    Q5_0 in place of Q4_K for rows that are no multiple of 256; the embedding in Q8_0.
-
-    `pre` is how llama.cpp calls the way its tokenizer splits text.
-    """
-    sys.path.append(str(HERE.parent / "tests"))
-    import gguf
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    import gguf_files
-    from graftlab.exports.gguf.quantising import quantised
-
-    config = AutoConfig.from_pretrained(folder)
-    name = config.model_type
-    writer = gguf.GGUFWriter(path, name)
-    told = gguf_files.describe(config, name) | gguf_files.vocabulary(folder)
-    for key, value in (told | {"tokenizer.ggml.pre": pre}).items():
-        gguf_files._add(writer, key, value)
-    writer.add_chat_template(gguf_files._template(folder))
-    names = gguf.get_tensor_name_map(gguf_files.gguf.MODEL_ARCH[name.upper()], 99)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
-    for place, parameter in model.named_parameters():
-        module, _, leaf = place.rpartition(".")
-        values, last = parameter.detach().numpy(), module.rpartition(".")[2]
-        if name == "llama" and last in heads:
-            values = gguf_files._in_pairs(values, heads[last])
-        theirs = f"{names.get_name(module)}.{leaf}"
-        if values.ndim == 1:
-            writer.add_tensor(theirs, values)
-        else:
-            wanted = "Q8_0" if "embed" in place else kind
-            known = "Q5_0" if wanted == "Q4_K" and values.shape[1] % 256 else wanted
-            blocks = quantised(place, torch.from_numpy(values), known)
-            blocks = blocks.reshape(len(values), -1)
-            writer.add_tensor(theirs, blocks, raw_dtype=gguf.GGMLQuantizationType[known])
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 def words(asked: argparse.Namespace) -> list[str]:
@@ -85,11 +40,12 @@ def words(asked: argparse.Namespace) -> list[str]:
 
     stored, precision = OURS[asked.contestant]
     given = ["model=hf", f"model.path={asked.base}", f"quantization={stored}"]
-    if stored.startswith("Q"):
-        given = ["model=gguf", f"model.path={asked.base}.{stored}.gguf"]
+    if stored.startswith("q"):
+        given = ["model=gguf", f"model.path={asked.base}.{stored}/model.gguf"]
     given = [word.hydra for word in read_arguments(given, "train")]
     checkpoints = f"model.gradient_checkpointing={str(asked.checkpointing).lower()}"
-    return [*given, checkpoints, f"precision={precision}"]
+    compiled = f"compile={'on' if asked.contestant == COMPILED else 'off'}"
+    return [*given, checkpoints, compiled, f"precision={precision}"]
 
 
 def theirs(asked: argparse.Namespace) -> Any:
@@ -98,7 +54,7 @@ def theirs(asked: argparse.Namespace) -> Any:
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     kind: Any = {"load_in_8bit": True}
-    if THEIRS[asked.contestant] == "nf4":
+    if asked.contestant.endswith("nf4"):
         kind = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
         kind |= {"bnb_4bit_compute_dtype": torch.bfloat16}
     return AutoModelForCausalLM.from_pretrained(
@@ -174,7 +130,7 @@ def loading(asked: argparse.Namespace) -> dict[str, float]:
 
 
 def training(asked: argparse.Namespace) -> dict[str, float]:
-    """Tokens a second of the median step, the first left out; MiB beyond the imports."""
+    """Tokens a second, the first step left out; MiB beyond the imports."""
     return _ours(asked) if asked.contestant in OURS else _theirs(asked)
 
 
@@ -195,22 +151,22 @@ def _ours(asked: argparse.Namespace, *more: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as scratch:
         overrides = [
             *("lora=attn-mlp", f"lora.rank={RANK}", "batch_size=1", "epochs=100"),
-            *(f"packing.max_length={asked.length}", "data.over_limit=drop", "compile=off"),
+            *(f"packing.max_length={asked.length}", "data.over_limit=drop"),
             *("data=jsonl", f"data.train={asked.data}", "data.valid_fraction=0.0"),
             *("callbacks=quiet", "logger=csv", "trainer=cpu", f"run_dir={scratch}/run"),
             *(f"max_steps={asked.steps}", *more),
         ]
         spec = build(compose("train", [*words(asked), *overrides])).training()
         result = run(spec, observer=Clock())
-    speeds = [(b[0] - a[0]) / (b[1] - a[1]) for a, b in pairwise(seen[1:])]
-    found = {"speed": median(speeds), "memory": result.peak_rss_mb - imported}
+    tokens, seconds = (last - first for first, last in zip(seen[1], seen[-1], strict=True))
+    found = {"speed": tokens / seconds, "memory": result.peak_rss_mb - imported}
     if result.score is not None and result.baseline is not None:
         found |= {"loss": result.score, "baseline": result.baseline}
     return found
 
 
-def rows(asked: argparse.Namespace) -> list[list[dict[str, list[int]]]]:
-    """The documents in graftlab's rows, with labels on the tokens themselves."""
+def documents(asked: argparse.Namespace) -> tuple[list[dict[str, list[int]]], list[list[int]]]:
+    """The conversations, with labels on the tokens themselves, and graftlab's rows of them."""
     from graftlab.data.jsonl import JsonlData
     from graftlab.packing.plan import Packing, plan_rows
     from graftlab.text.encode import encode
@@ -220,48 +176,49 @@ def rows(asked: argparse.Namespace) -> list[list[dict[str, list[int]]]]:
     chats = JsonlData(train=asked.data, valid_fraction=0.0).load(reserved=tokenizer.reserved).train
     tokens = encode(chats, tokenizer, max_length=asked.length, over_limit="drop")
     kept = [tokens[index] for index in range(len(tokens))]
-    documents = [
+    packing = Packing(strategy="best-fit", max_length=asked.length)
+    return [
         {
             "input_ids": [*document.input_ids.tolist(), int(document.labels[-1])],
             "labels": [-100, *document.labels.tolist()],
         }
         for document in kept
-    ]
-    packing = Packing(strategy="best-fit", max_length=asked.length)
-    planned = plan_rows([len(document) for document in kept], packing)
-    return [[documents[index] for index in row] for row in planned]
+    ], plan_rows([len(document) for document in kept], packing)
 
 
 def _theirs(asked: argparse.Namespace) -> dict[str, float]:
-    """prepare_model_for_kbit_training, get_peft_model and Trainer, packed by its collator."""
+    """prepare_model_for_kbit_training, get_peft_model and Trainer, packed or padded by a collator.
+
+    `padded` is how many conversations are a batch; without it a batch is a row.
+    """
     import bitsandbytes  # noqa: F401  counted as an import
+    import transformers
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-    from transformers import (
-        DataCollatorWithFlattening,
-        Trainer,
-        TrainerCallback,
-        TrainingArguments,
-    )
+    from transformers import Trainer, TrainerCallback, TrainingArguments
 
     from graftlab.tracking.result import peak_rss_mb, resident_mb
 
-    chosen, flatten, sizes = rows(asked), DataCollatorWithFlattening(), []
+    singles, rows = documents(asked)
+    chosen = [[document] for document in singles]
+    merge: Any = transformers.DataCollatorWithFlattening()
+    if asked.padded:
+        speaker = transformers.AutoTokenizer.from_pretrained(asked.base)
+        merge = transformers.DataCollatorForSeq2Seq(speaker)
+    else:
+        chosen = [[singles[index] for index in row] for row in rows]
+    sizes: list[int] = []
+    seen = [time.process_time()]
     imported = resident_mb()
-    speeds: list[float] = []
 
     class Clock(TrainerCallback):
-        begun = 0.0
-
-        def on_step_begin(self, *_: Any, **__: Any) -> None:
-            self.begun = time.process_time()
-
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            speeds.append(sizes.pop(0) / (time.process_time() - self.begun))
+            seen.append(time.process_time())
 
     def collate(given: list[list[dict[str, list[int]]]]) -> dict[str, Any]:
-        batch: dict[str, Any] = flatten([document for row in given for document in row])
-        sizes.append(batch["input_ids"].numel())
-        return batch
+        batch = [document for row in given for document in row]
+        sizes.append(sum(len(document["input_ids"]) for document in batch))
+        collated: dict[str, Any] = merge(batch)
+        return collated
 
     kept = {"use_reentrant": False}
     model = prepare_model_for_kbit_training(
@@ -277,7 +234,7 @@ def _theirs(asked: argparse.Namespace) -> dict[str, float]:
             output_dir=scratch,
             use_cpu=True,
             bf16=True,
-            per_device_train_batch_size=1,
+            per_device_train_batch_size=asked.padded or 1,
             max_steps=asked.steps,
             gradient_checkpointing=asked.checkpointing,
             gradient_checkpointing_kwargs=kept,
@@ -290,7 +247,8 @@ def _theirs(asked: argparse.Namespace) -> dict[str, float]:
         Trainer(
             model, arguments, train_dataset=chosen, data_collator=collate, callbacks=[Clock()]
         ).train()
-    return {"speed": median(speeds[1:]), "memory": peak_rss_mb() - imported}
+    speed = sum(sizes[1 : asked.steps]) / (seen[-1] - seen[1])
+    return {"speed": speed, "memory": peak_rss_mb() - imported}
 
 
 def loss(asked: argparse.Namespace) -> dict[str, float]:
@@ -302,6 +260,6 @@ def loss(asked: argparse.Namespace) -> dict[str, float]:
 WORKS = {"loading": loading, "training": training, "loss": loss}
 
 if __name__ == "__main__":
-    given = argparse.Namespace(checkpointing=False)
+    given = argparse.Namespace(checkpointing=False, padded=0)
     vars(given).update(json.loads(sys.argv[2]))
     print(json.dumps(WORKS[sys.argv[1]](given)))

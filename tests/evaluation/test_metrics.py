@@ -45,8 +45,8 @@ def test_every_metric_scores_what_it_says_it_measures() -> None:
     found: dict[str, Metric] = {name: cls() for name, cls in choices("metrics").items()}
     assert found.pop("persona").measures(), "it needs a corpus, and has tests of its own"
     assert set(found) == {
-        *("choice", "exact-match", "failures", "json-schema", "number", "regex", "style"),
-        "tool-call",
+        *("bleu", "choice", "chrf", "exact-match", "failures", "json-schema", "number", "regex"),
+        *("rouge", "style", "tool-call"),
     }
     form = {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}
     one = case("4", "4", options=("4", "5"), likelihoods=(-1.0, -2.0), response_format=form)
@@ -84,7 +84,7 @@ def test_style_follows_wishes_and_a_template() -> None:
     assert "pct_template" not in Style().measures()
     with pytest.raises(ConfigError, match="Did you mean `list`"):
         Style(want=["lists"])
-    with pytest.raises(ConfigError, match=r"metrics.style.pattern=\( is no regular expression"):
+    with pytest.raises(ConfigError, match=r"metrics.style.pattern: .* is no regular expression"):
         Style(pattern="(")
 
 
@@ -214,3 +214,15 @@ def test_memorised_text_is_that_of_training_answers() -> None:
     scores = metric.score_all(cases, lambda: rows)
     assert [one["pct_memorised"] for one in scores] == [1, 0, 0, 0]
     assert [one["pct_memorised"] for one in metric.score_all(cases[:1], list)] == [None]
+
+
+@pytest.mark.parametrize("pattern", ["a{99999999999999999999}", "(" * 3000 + ")" * 3000, "[a"])
+def test_what_is_no_expression_is_one_message(pattern: str) -> None:
+    with pytest.raises(ConfigError, match=r"metrics.regex.pattern: the pattern .* is no regular"):
+        Regex(pattern=pattern)
+
+
+def test_an_expression_that_never_ends_is_given_up() -> None:
+    endless = Regex(pattern=r"(a|a)*$")
+    with pytest.raises(ConfigError, match="takes more than 2 s on"):
+        endless.score(case("a" * 40 + "!"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -193,6 +194,10 @@ def test_a_record_is_kept_and_checked_again(
     assert content["found"]["positions"] == done.report.measured.positions
     assert content["found"]["kl"] < 1e-6 < content["found"]["moved"]
     assert content["check"] == f"graftlab export verify={out}"
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    told = {key for line in rows for key in re.findall(r"`(\w+)`", line.split("|")[1])}
+    assert set(content["found"]) - {"why"} <= told
     assert check_folder(out), "the record has its checksum, too"
     assert FILE in json.loads((out / "checksums.json").read_text())
     assert main(["export", f"verify={out}", *QUICK]) == 0
@@ -208,6 +213,12 @@ def test_a_record_is_kept_and_checked_again(
     assert "the stop token is missing" in told
     assert "Traceback" not in told
     assert json.loads((out / FILE).read_text())["verdict"] == REFUSED
+
+    (out / "config.json").write_text("{")
+    assert main(["export", f"verify={out}", *QUICK]) == 2
+    told = capfd.readouterr().err
+    assert "transformers does not load out" in told
+    assert "Traceback" not in told
 
 
 def test_what_does_not_answer_as_trained_is_not_kept(

@@ -69,7 +69,7 @@ def test_letters_are_counted_where_no_tokenizer_is() -> None:
 # the MLP. Over four layers: what lora_A reads, and 28 x 16 of what it makes.
 KEPT = {
     "fp32": 4 * (8 * 256 + 8 * 384 + 4 * 4 + 12 * 704) + 4 * 4864 + 4 * 448,
-    "bf16-mixed": 4 * (8 * 256 + 4 * 384 + 4 * 4 + 6 * 704) + 2 * 8960 + 2 * 448,
+    "bf16-mixed": 4 * (8 * 256 + 4 * 384 + 4 * 4 + 6 * 704) + 2 * 4864 + 2 * 448,
     "bf16": 4 * (8 * 256 + 4 * 384 + 4 * 4 + 6 * 704) + 2 * 4864 + 2 * 448,
 }
 
@@ -81,7 +81,7 @@ def test_terms_by_hand(precision) -> None:
     wide, weight = (4, 4) if precision == "fp32" else (2, 2)
     trained = 2 if precision == "bf16" else 4
     logits = 250 * 8000 * (12 + wide)
-    working = 1000 * ({"fp32": 16, "bf16-mixed": 14, "bf16": 8}[precision] * 704 + 4 * wide * 256)
+    working = 1000 * (4 * wide * 704 + 4 * wide * 256)
     activations = 1000 * KEPT[precision]
     assert working < logits  # they do not come at the same time
     found = estimate_memory(SHAPE, a_load(), settings)
@@ -163,7 +163,7 @@ def test_what_options_keep_by_hand() -> None:
     plain = Settings(precision="bf16-mixed")
     assert kept_per_token(SHAPE, plain) == KEPT["bf16-mixed"]
     dora = kept_per_token(SHAPE, replace(plain, dora=True))
-    assert dora - KEPT["bf16-mixed"] == 2 * 2 * 8704
+    assert dora - KEPT["bf16-mixed"] == 2 * 2 * 8704 + 2 * (8960 - 4864)
     normed = kept_per_token(replace(SHAPE, qk_norm=True), plain)
     assert normed - KEPT["bf16-mixed"] == 4 * 4 * 384
     again = kept_per_token(SHAPE, replace(plain, checkpointing=True))
@@ -171,9 +171,9 @@ def test_what_options_keep_by_hand() -> None:
     # Compiled: each layer's input twice, q, k, v and output, gate and up; lora_A's input once.
     compiled = kept_per_token(SHAPE, replace(plain, compiled=True))
     assert compiled == 4 * (4 * 256 + 4 * 384 + 16 + 4 * 704) + 2 * (4864 + 448)
-    for precision, extra in (("fp32", 4 * (8960 - 4864)), ("bf16", 2 * (8960 - 4864))):
+    for precision, wide in (("fp32", 4), ("bf16-mixed", 2), ("bf16", 2)):
         dropping = kept_per_token(SHAPE, Settings(precision=precision, dropout=True))
-        assert dropping - KEPT[precision] == extra
+        assert dropping - KEPT[precision] == wide * (8960 - 4864)
     one_row = Settings(precision="fp32")
     assert logit_bytes(9, 20_000_000, one_row) == 16 * 20_000_000  # never less than a row
 

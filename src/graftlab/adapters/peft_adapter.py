@@ -64,6 +64,10 @@ class PeftAdapter(Adapter):
             drops = self._streams.dropouts(config.lora_dropout)
             for layer, drop in zip(self.layers.values(), drops, strict=True):
                 layer.lora_dropout[NAME] = drop
+        for layer in self.layers.values():
+            # DoRA computes norms in its input's dtype, and dropout draws in it.
+            if not config.lora_dropout and NAME not in layer.lora_variant:
+                layer._cast_input_dtype = cast_input
         base.adapter = self
 
     def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
@@ -199,6 +203,17 @@ class PeftAdapter(Adapter):
                 rows = layer.trainable_tokens_original[NAME]
                 pairs.append((rows, layer.trainable_tokens_delta[NAME]))
         return pairs
+
+
+def cast_input(x: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """What PEFT makes of a layer's input: `x` in the adapter's dtype, where nobody else casts it.
+
+    Under autocast the product with lora_A does, to the same bits. PEFT would put it into fp32 for
+    that, and back: two copies a layer forward, two backward, and one of them kept in between.
+    """
+    if x is None or x.dtype == dtype or torch.is_autocast_enabled(x.device.type):
+        return x
+    return x.to(dtype)
 
 
 @torch.no_grad()

@@ -64,7 +64,7 @@ def register() -> None:
         _store("schema", verb, schema_of(spec))
     for group in groups():
         for name, cls in choices(group).items():
-            _store(f"schema/{group}", name, cls)
+            _store(f"schema/{group}", name, schema_of(cls))
 
 
 @cache
@@ -233,10 +233,10 @@ def build(cfg: DictConfig) -> Any:
     """
     from omegaconf import OmegaConf
 
-    spec = _unmask(OmegaConf.to_object(cfg))
+    spec = gathered(_unmask(OmegaConf.to_object(cfg)))
     require_finite(spec)
     refuse_secrets(dump(spec))
-    return gathered(spec)
+    return spec
 
 
 def _unmask(spec: Any) -> Any:

@@ -16,11 +16,11 @@ Activations are counted tensor by tensor, from what PyTorch keeps for a Llama-li
 LoRA on it (a frozen linear keeps nothing; a norm its fp32 input; attention q, k, v, output and a
 log-sum-exp; the MLP gate, its activation and up; lora_A its input). Per token and layer, eager:
 
-    bf16-mixed   8 D + 4 (q + k) + 4 heads + 6 I + 2 (inputs of all lora_A) + 2 r (each)
+    bf16-mixed   8 D + 4 (q + k) + 4 heads + 6 I + 2 (distinct inputs of lora_A) + 2 r (each)
     fp32         8 D + 8 (q + k) + 4 heads + 12 I + 4 (distinct inputs of lora_A) + 4 r (each)
 
-D hidden size, I width of the MLP, q and k widths of all query and of all key heads. Autocast makes
-every lora_A keep a bf16 copy of its own; without it they share their input.
+D hidden size, I width of the MLP, q and k widths of all query and of all key heads. With dropout,
+and of DoRA under autocast, every lora_A keeps an input of its own; else they share it.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class Settings:
 
     @property
     def casts(self) -> bool:
-        """Whether adapters keep copies of their inputs in another dtype."""
-        return self.precision.endswith("-mixed")
+        """Whether adapters put their inputs into another dtype: see `adapters/peft_adapter.py`."""
+        return self.precision.endswith("-mixed") and (self.dora or self.dropout)
 
 
 @dataclass(frozen=True, slots=True)

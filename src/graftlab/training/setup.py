@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from graftlab.adapters.attach import check_lora
 from graftlab.console import say
 from graftlab.data.rejects import refused_row, write_rejects
+from graftlab.data.system import system_of
 from graftlab.data.takes import KINDS, require_kinds
 from graftlab.errors import ConfigError, counted
-from graftlab.registry import name_of
+from graftlab.registry import dump, name_of
 from graftlab.text.encode import encode
 from graftlab.training.anchors import mixed_in
 from graftlab.training.answers import answers_of
+from graftlab.training.callbacks.spec import Rows
 from graftlab.training.precision import Resolved, resolve
 from graftlab.training.process_context import ProcessContext
 from graftlab.training.step_plan import StepPlan, plan_steps
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from graftlab.text.encode import TokenSet
     from graftlab.text.tokenizer import Tokenizer
     from graftlab.tracking.folder import RunFolder
+    from graftlab.training.callbacks.spec import Measurer
     from graftlab.training.spec import TrainSpec
     from graftlab.types import Conversation
 
@@ -37,6 +40,8 @@ class Data:
     train: TokenSet
     valid: TokenSet | None
     prompts: list[Conversation]
+    measurers: dict[str, Measurer] = field(default_factory=dict)
+    """By the key of the callback that made it."""
 
     @property
     def fingerprint(self) -> str:
@@ -123,7 +128,7 @@ def check_validation(spec: TrainSpec, data: Data, *, tell: bool) -> None:
             f"objective.{waiting} is measured on held-out rows, and {why}. Give more or shorter "
             f"data to hold out, or leave objective.{waiting} out."
         )
-    for key in spec.callbacks.waiting:
+    for key in spec.callbacks.waiting if spec.ranking.is_loss else ():
         raise ConfigError(
             f"callbacks.{key} waits for a validation loss, and {why}. Give more or shorter data to "
             f"hold out, or leave {key.replace('_', '-')} out of callbacks=[...]; "
@@ -180,7 +185,17 @@ def read_data(spec: TrainSpec, folder: RunFolder, *, prompts: int, place: Proces
     train = mixed_in(spec, tokens(dataset.train, "train"), tokenizer, tell=tell)
     valid = tokens(dataset.valid, "valid") if dataset.valid else None
     asked = [one for one in dataset.valid if one.where not in refused]
-    return Data(tokenizer, train, valid, asked[:prompts])
+    rows = Rows(
+        train=dataset.train,
+        valid=asked,
+        tokenizer=tokenizer,
+        generation=spec.generation,
+        system=system_of({"data": dump(spec.data)}),
+        ignore_keys=spec.data.ignore_keys,
+    )
+    made = {key: own.measurer(rows) for key, own in sorted(spec.callbacks.chosen.items())}
+    measurers = {key: one for key, one in made.items() if one is not None}
+    return Data(tokenizer, train, valid, asked[:prompts], measurers)
 
 
 def _tell(encoded: TokenSet, name: str, max_length: int) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from graftlab.errors import ConfigError, require_choice
 from graftlab.evaluation.metrics.base import LESS, MORE, Measure, Metric
-from graftlab.evaluation.metrics.patterns import compiled
+from graftlab.evaluation.metrics.patterns import is_found, require_pattern
 from graftlab.recipes.sentences import sentences_of
 from graftlab.recipes.words import words_of
 from graftlab.registry import choice
@@ -24,7 +24,7 @@ MARKS = {
 }
 """Mark of Markdown -> how it is known."""
 
-
+PATTERN = "metrics.style.pattern"
 TAGS = (
     *("Human:", "User:", "Assistant:", "System:", "### Instruction", "### Response"),
     *("<|user|>", "<|assistant|>", "<|system|>", "<|im_start|>", "<|im_end|>", "[INST]"),
@@ -59,7 +59,8 @@ class Style(Metric):
                 require_choice(f"metrics.style.{key}", mark, list(MARKS))
         if both := set(self.want) & set(self.avoid):
             raise ConfigError(f"metrics.style: {', '.join(sorted(both))} is wanted and avoided.")
-        compiled("metrics.style.pattern", self.pattern)
+        if self.pattern is not None:
+            require_pattern(PATTERN, self.pattern)
 
     def measures(self) -> dict[str, Measure]:
         found = {
@@ -110,9 +111,8 @@ class Style(Metric):
         return any(part is not None for part in (self.starts, self.ends, self.pattern))
 
     def _follows(self, text: str) -> bool:
-        found = compiled("metrics.style.pattern", self.pattern)
         return (
             text.startswith((self.starts or "").strip())
             and text.endswith((self.ends or "").strip())
-            and (found is None or found.search(text) is not None)
+            and (self.pattern is None or is_found(PATTERN, self.pattern, text))
         )
