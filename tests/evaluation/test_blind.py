@@ -64,7 +64,16 @@ def test_the_page_does_not_tell_who_is_who() -> None:
     text = blind_page(found, seed=0)
     pairs = shown(text)
     assert len(pairs) == 32, "replies that are the same are not asked about"
-    for name in ("base<", '"base"', "run<1>", "run&lt;1", "\\u003c1", "/runs", "fingerprint", "jsonl"):
+    for name in (
+        "base<",
+        '"base"',
+        "run<1>",
+        "run&lt;1",
+        "\\u003c1",
+        "/runs",
+        "fingerprint",
+        "jsonl",
+    ):
         assert name not in text
     assert {key for pair in pairs for key in pair} == {"id", "turns", "reference", "replies"}
     turned = {pair.digest: pair.turned for pair in pairs_of(found, seed=0)}
