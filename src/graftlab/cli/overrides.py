@@ -41,6 +41,7 @@ PATHS = frozenset(
         "frame",
         "generation.schema",
         "host",
+        *("judge.adapter", "judge.model", "judge.rubric", "judge.url"),
         "key_env",
         "logger.wandb.entity",
         "logger.wandb.group",
