@@ -132,6 +132,8 @@ def test_all_that_differ_must_be_clear() -> None:
     assert is_clear(seen({"share": apart, "numbers": little}, N), ["share"])
     assert not is_clear(seen({"share": apart, "numbers": little}, N), ["numbers.it"])
     assert not is_clear(seen({"counts": same}, N), [])
+    some = next(n for n in range(5, N) if is_clear(seen({"share": apart}, n), []))
+    assert not is_clear(seen({"share": apart}, some), [], preferences=2), "these count as well"
 
 
 def test_known_values() -> None:
