@@ -48,9 +48,11 @@ PATHS = frozenset(
         "logger.wandb.project",
         "lora.from_run",
         "metrics.json_schema.schema",
-        *("metrics.persona.corpus", "metrics.persona.plain", "metrics.regex.pattern"),
+        *("metrics.invention.corpus", "metrics.invention.plain", "metrics.regex.pattern"),
+        *("metrics.persona.corpus", "metrics.persona.plain"),
         "metrics.style.ends",
         "metrics.style.pattern",
+        "metrics.style.schema",
         "metrics.style.starts",
         "model.hub",
         "model.of",
@@ -83,7 +85,7 @@ LISTS = frozenset(
     {
         *("corpus", "data.corpus", "data.train", "data.valid", "decontaminate.against", "dirs"),
         *("adapters", "metrics.persona.corpus", "metrics.persona.plain", "objective.anchors"),
-        "votes",
+        *("metrics.invention.corpus", "metrics.invention.plain", "votes"),
     }
 )
 """Paths that may also be given as a list: data.train=[a.jsonl,b.jsonl]."""

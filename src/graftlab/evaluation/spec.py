@@ -82,7 +82,8 @@ class EvaluateSpec:
     @property
     def _speakers(self) -> int:
         """How many answer at least."""
-        return bool(self.model) + 2 * bool(self.adapters) + (self.endpoint is not None)
+        trained = self.adapters or self.checkpoints is not None
+        return (2 if trained else self.model is not None) + (self.endpoint is not None)
 
     def _problems(self) -> Iterator[str]:
         """What does not fit together, one line each."""

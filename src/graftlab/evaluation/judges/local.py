@@ -70,7 +70,7 @@ class LocalJudge(PromptedJudge):
         model, dtype = found[name].model, precision.base_dtype
         with acquire(model, dtype=dtype, device=device, widened=True) as base:
             served = load_models(base, found, dtype=precision.adapter_dtype)
-            yield LocalSpeaker(
+            speaker = LocalSpeaker(
                 served[name],
                 found[name],
                 base=base,
@@ -78,5 +78,8 @@ class LocalJudge(PromptedJudge):
                 generation=Generation(max_new_tokens=self.max_tokens),
                 scale=1.0,
                 batch=self.batch,
+                facts={},
                 cache=RowCache(cache / f"judge-{base.fingerprint}.jsonl"),
             )
+            speaker.name = base.name if self.adapter is None else name
+            yield speaker
