@@ -6,8 +6,12 @@ what `save_pretrained` writes: config, safetensors, a byte-level BPE tokenizer w
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import hybrids
@@ -98,10 +102,19 @@ KINDS |= hybrids.KINDS
 
 def miniature(kind: str, folder: Path, *, seed: int = 0, **overrides: Any) -> Path:
     """Write the miniature of architecture `kind` into `folder` and return it."""
-    vocab_size = save_tokenizer(folder)
-    model = build(kind, vocab_size=vocab_size, seed=seed, **overrides)
-    model.save_pretrained(folder)
+    made = _made(kind, seed, json.dumps(overrides, sort_keys=True))
+    shutil.copytree(made.name, folder, dirs_exist_ok=True)
     return folder
+
+
+@cache
+def _made(kind: str, seed: int, overrides: str) -> TemporaryDirectory[str]:
+    """A folder with that miniature, to be copied, for as long as the process lives."""
+    made = TemporaryDirectory(prefix="graftlab-miniature-")
+    vocab_size = save_tokenizer(Path(made.name))
+    model = build(kind, vocab_size=vocab_size, seed=seed, **json.loads(overrides))
+    model.save_pretrained(made.name)
+    return made
 
 
 def build(kind: str, *, vocab_size: int = 400, seed: int = 0, **overrides: Any) -> PreTrainedModel:

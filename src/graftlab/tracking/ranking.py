@@ -41,7 +41,7 @@ class Ranking:
 
     def key(self, value: float) -> float:
         """The value as a number of which less is better; of that number again the value."""
-        return -value if self.better == MORE else value
+        return 0.0 - value if self.better == MORE else value
 
 
 def ranking_by(by: str, measures: Mapping[str, str | None], *, key: str) -> Ranking:
