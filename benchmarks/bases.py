@@ -3,7 +3,8 @@
 graftlab on weights in bf16, fp32, nf4, int8 and in the blocks of its own GGUF exports, beside
 transformers' Trainer on PEFT and bitsandbytes as their documentation has it. Every run is a process
 of its own with one thread, timed in processor time, which other work on the machine disturbs least;
-contestants take turns in every round.
+those of a table train at once and take turns, a step each, so that a slow minute hits all of them.
+That takes the memory of all: 20 GiB for the largest table, of SmolLM2-135M.
 
 Run as:
     python benchmarks/bases.py --model DIR                      # a SmolLM2 or Qwen2 folder
@@ -19,6 +20,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -54,12 +56,12 @@ class Case:
 
 
 CASES = {
-    "short": Case("rows of 1,024 tokens", (*OURS, *THEIRS), {"length": 1024, "steps": 3}),
+    "short": Case("rows of 1,024 tokens", (*OURS, *THEIRS), {"length": 1024, "steps": 4}),
     "varied": Case(
         "conversations as they come: ours in rows of 1,024 tokens, theirs in batches of four "
         "padded to the longest; tokens are those of conversations",
         ("bf16", "nf4", "int8", COMPILED, *THEIRS),
-        {"length": 1024, "steps": 4, "padded": 4},
+        {"length": 1024, "steps": 5, "padded": 4},
     ),
     "long": Case(
         "rows of 4,095 tokens, activations recomputed, one step timed",
@@ -69,58 +71,95 @@ CASES = {
     "qwen": Case(
         "rows of 1,024 tokens",
         ("bf16", "nf4", "int8", "GGUF Q8_0", "GGUF Q4_K_M", THEIRS[0]),
-        {"length": 1024, "steps": 3},
+        {"length": 1024, "steps": 4},
     ),
 }
-ONCE = ("long", "qwen")
-"""One round is enough of them: each takes as long as all others."""
 WORKS = (*CASES, "loss")
 QUANTS = ("q8_0", "q4_k_m")
 
 
-def measured(
-    asked: argparse.Namespace,
-    work: str,
-    names: Sequence[str],
-    rounds: int,
-    **settings: Any,
-) -> Found:
-    """What the runs of `work` found; each a process of its own, round after round.
+class Runs:
+    """Runs and what they found; with a file, those that it holds are not repeated."""
 
-    A work is called by what it does and, behind a colon, on what.
-    """
-    kept = Path(asked.kept) if asked.kept else None
-    lines = kept.read_text(encoding="utf-8").splitlines() if kept and kept.exists() else []
-    known = dict(json.loads(line) for line in lines)
-    found: Found = {name: [] for name in names}
-    for turn in range(rounds):
-        first = turn % len(names)
-        for name in [*names[first:], *names[:first]]:
-            key = f"{work} {name} {turn}"
-            if key not in known:
-                known[key] = _run(work.split(":")[0], {"contestant": name, **settings})
-                if kept:
-                    with kept.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps([key, known[key]]) + "\n")
-            found[name].append(known[key])
-            print(f"  {key}: {known[key]}", flush=True)
-    return found
+    def __init__(self, kept: str | None) -> None:
+        self.file = Path(kept) if kept else None
+        lines = self.file.read_text().splitlines() if self.file and self.file.exists() else []
+        self.known: dict[str, Any] = dict(json.loads(line) for line in lines)
+
+    def alone(self, key: str, names: Sequence[str], **options: Any) -> Found:
+        """Each by itself, of the work that `key` begins with."""
+        found: Found = {}
+        for name in names:
+            if (own := f"{key} {name}") not in self.known:
+                run = Run(key.split(":")[0], {"contestant": name, **options})
+                self._keep(own, run.result())
+            found[name] = [self.known[own]]
+        return found
+
+    def in_turn(self, case: str, names: Sequence[str], **options: Any) -> Found:
+        """Training of all of them, a step each at a time: every round is one step of each."""
+        if case not in self.known:
+            options["turns"] = True
+            running = [Run("training", {"contestant": name, **options}) for name in names]
+            for turn in range(options["steps"]):
+                first = turn % len(names)
+                for run in [*running[first:], *running[:first]]:
+                    run.step()
+            self._keep(case, dict(zip(names, [run.result() for run in running], strict=True)))
+        return {
+            name: [{"speed": speed, "memory": found["memory"]} for speed in found["speeds"]]
+            for name, found in self.known[case].items()
+        }
+
+    def _keep(self, key: str, found: dict[str, Any]) -> None:
+        self.known[key] = found
+        print(f"  {key}: {found}", flush=True)
+        if self.file:
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([key, found]) + "\n")
 
 
-def _run(work: str, options: dict[str, Any]) -> dict[str, float]:
-    paths = [str(SOURCE), os.environ.get("PYTHONPATH", "")]
-    quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    done = subprocess.run(
-        [sys.executable, str(HERE / "bases_contestants.py"), work, json.dumps(options)],
-        env={**os.environ, **quiet, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(f"{work}, {options}:\n{done.stdout[-1500:]}{done.stderr[-3000:]}")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+class Run:
+    """A contestant in a process of its own, which begins when it is first asked for something."""
+
+    def __init__(self, work: str, options: dict[str, Any]) -> None:
+        self.words = [str(HERE / "bases_contestants.py"), work, json.dumps(options)]
+        self.output = tempfile.TemporaryFile("w+")  # noqa: SIM115  as long as the run
+        self.process: subprocess.Popen[str] | None = None
+
+    def step(self) -> None:
+        """Go on to the end of the next step, behind which it stops by itself."""
+        process = self._going()
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            raise SystemExit(self._said())
+
+    def result(self) -> dict[str, Any]:
+        """What it found, at its end."""
+        if self._going().wait():
+            raise SystemExit(self._said())
+        lines = [line for line in self._said().splitlines() if line.startswith("{")]
+        found: dict[str, Any] = json.loads(lines[-1])
+        return found
+
+    def _going(self) -> subprocess.Popen[str]:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGCONT)
+            return self.process
+        paths = os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")])
+        quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONPATH": paths}
+        self.process = subprocess.Popen(
+            [sys.executable, *self.words],
+            env={**os.environ, **quiet, "OMP_NUM_THREADS": "1"},
+            stdout=self.output,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        return self.process
+
+    def _said(self) -> str:
+        self.output.seek(0)
+        return self.output.read()
 
 
 def prepare(base: Path, scratch: Path, name: str) -> str:
@@ -172,41 +211,37 @@ def main(asked: argparse.Namespace) -> None:
         raise SystemExit(MISSING)
     scratch, speaker = Path(asked.scratch or tempfile.mkdtemp()), Path(asked.model)
     model, lost, runs = prepare(speaker, scratch, "model"), {}, []
-    rounds = f"{asked.rounds} rounds in turn, medians" if asked.rounds > 1 else "1 round"
+    known = Runs(asked.kept)
     lines = ["# A base in four or eight bits", "", machine()]
     lines += [
-        f"One thread; processor time; a step to warm up and 2 or 3 timed; {rounds}. Other work ran "
-        "on the machine, so that ratios, which are taken within a round, say more than speeds. "
-        "Products are in bf16, those of fp32 apart. Memory is what is resident at most, less the "
-        "imports and the weights.",
+        "One thread; processor time. All of a table train at once and take turns, a step each, the "
+        "first to warm up: every round is a step of each, ratios are taken within a round, speeds "
+        "and ratios are medians. Other work ran on the machine. Products are in bf16, those of "
+        "fp32 apart. Memory is what is resident at most, less the imports and the weights.",
         "",
         f"## {asked.title or speaker.name}",
         "",
     ]
 
     def train(case: str) -> list[str]:
-        chosen, rounds = CASES[case], 1 if case in ONCE else asked.rounds
+        chosen = CASES[case]
         settings = {"base": model, "data": asked.varied if case == "varied" else asked.data}
-        found = measured(
-            asked, f"training:{case}", chosen.names, rounds, **settings, **chosen.settings
-        )
+        found = known.in_turn(case, chosen.names, **settings, **chosen.settings)
         runs.append((case, found, loaded))
         return training_lines(chosen.title, found, loaded)
 
-    names = [*STORED, *THEIRS]
-    loaded = measured(asked, "loading", names, 1, base=model)
+    loaded = known.alone("loading", [*STORED, *THEIRS], base=model)
     lines += loading_lines(loaded)
     for case in (case for case in CASES if case in asked.works and case != "qwen"):
         lines += train(case)
     if "loss" in asked.works:
-        settings = {"base": model, "data": asked.varied, **LOSS}
-        lost = measured(asked, "loss", STORED, 1, **settings)
+        lost = known.alone("loss", STORED, base=model, data=asked.varied, **LOSS)
         lines += loss_lines(lost)
     if "qwen" in asked.works:
         base = random_qwen(scratch, asked.layers, speaker)
         model = prepare(base, scratch, f"qwen-{asked.layers}")
         lines += [f"## Qwen2.5-0.5B's sizes, {asked.layers} of its 24 layers, random weights", ""]
-        loaded = measured(asked, "loading:qwen", CASES["qwen"].names, 1, base=model)
+        loaded = known.alone("loading:qwen", CASES["qwen"].names, base=model)
         lines += loading_lines(loaded) + train("qwen")
     publish(lines + goals(runs, lost), "bases.md", write=asked.write)
 
@@ -222,7 +257,6 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--varied", default=demo, help="those of `varied` and `loss`")
     parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS))
     parser.add_argument("--layers", type=int, default=24, help="of the base of random weights")
-    parser.add_argument("--rounds", type=int, default=3, help="of `short` and `varied`")
     parser.add_argument("--scratch", help="a folder for the GGUF files, kept")
     parser.add_argument("--kept", help="a file of runs; those that it holds are not repeated")
     parser.add_argument("--write", action="store_true", help="keep the tables in results/")

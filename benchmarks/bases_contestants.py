@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import sys
 import tempfile
 import time
@@ -32,6 +34,28 @@ OURS = {
 """Name -> how the base is stored, and the precision. Layers are compiled where the name says so."""
 THEIRS = ("HF Trainer, bitsandbytes nf4", "HF Trainer, bitsandbytes int8")
 MIB = 2**20
+
+
+class Turns:
+    """Tokens and processor time of each step; behind each the process stops, until it is told to
+    go on: others have their turn.
+    """
+
+    def __init__(self, stops: bool) -> None:
+        self.stops, self.steps, self.last = stops, list[tuple[float, float]](), time.process_time()
+
+    def over(self, tokens: float) -> None:
+        """A step of so many tokens is done."""
+        now = time.process_time()
+        self.steps.append((tokens, now - self.last))
+        if self.stops:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        self.last = time.process_time()
+
+    @property
+    def speeds(self) -> list[float]:
+        """Tokens a second of every step but the first."""
+        return [tokens / seconds for tokens, seconds in self.steps[1:]]
 
 
 def words(asked: argparse.Namespace) -> list[str]:
@@ -129,24 +153,24 @@ def loading(asked: argparse.Namespace) -> dict[str, float]:
     }
 
 
-def training(asked: argparse.Namespace) -> dict[str, float]:
+def training(asked: argparse.Namespace) -> dict[str, Any]:
     """Tokens a second, the first step left out; MiB beyond the imports."""
     return _ours(asked) if asked.contestant in OURS else _theirs(asked)
 
 
-def _ours(asked: argparse.Namespace, *more: str) -> dict[str, float]:
+def _ours(asked: argparse.Namespace, *more: str) -> dict[str, Any]:
     import graftlab.training.run  # noqa: F401  counted as an import
     from graftlab.cli.compose import build, compose
     from graftlab.tracking.result import resident_mb
     from graftlab.training.observer import Observer
     from graftlab.training.start import run
 
-    imported = resident_mb()
-    seen = [(0.0, time.process_time())]
+    imported, turns, seen = resident_mb(), Turns(asked.turns), [0.0]
 
     class Clock(Observer):
         def after_step(self, row: dict[str, float]) -> None:
-            seen.append((row["tokens"], time.process_time()))
+            seen.append(row["tokens"])
+            turns.over(seen[-1] - seen[-2])
 
     with tempfile.TemporaryDirectory() as scratch:
         overrides = [
@@ -158,8 +182,7 @@ def _ours(asked: argparse.Namespace, *more: str) -> dict[str, float]:
         ]
         spec = build(compose("train", [*words(asked), *overrides])).training()
         result = run(spec, observer=Clock())
-    tokens, seconds = (last - first for first, last in zip(seen[1], seen[-1], strict=True))
-    found = {"speed": tokens / seconds, "memory": result.peak_rss_mb - imported}
+    found: dict[str, Any] = {"speeds": turns.speeds, "memory": result.peak_rss_mb - imported}
     if result.score is not None and result.baseline is not None:
         found |= {"loss": result.score, "baseline": result.baseline}
     return found
@@ -186,7 +209,7 @@ def documents(asked: argparse.Namespace) -> tuple[list[dict[str, list[int]]], li
     ], plan_rows([len(document) for document in kept], packing)
 
 
-def _theirs(asked: argparse.Namespace) -> dict[str, float]:
+def _theirs(asked: argparse.Namespace) -> dict[str, Any]:
     """prepare_model_for_kbit_training, get_peft_model and Trainer, packed or padded by a collator.
 
     `padded` is how many conversations are a batch; without it a batch is a row.
@@ -207,12 +230,11 @@ def _theirs(asked: argparse.Namespace) -> dict[str, float]:
     else:
         chosen = [[singles[index] for index in row] for row in rows]
     sizes: list[int] = []
-    seen = [time.process_time()]
-    imported = resident_mb()
+    imported, turns = resident_mb(), Turns(asked.turns)
 
     class Clock(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            seen.append(time.process_time())
+            turns.over(sizes.pop(0))
 
     def collate(given: list[list[dict[str, list[int]]]]) -> dict[str, Any]:
         batch = [document for row in given for document in row]
@@ -247,11 +269,10 @@ def _theirs(asked: argparse.Namespace) -> dict[str, float]:
         Trainer(
             model, arguments, train_dataset=chosen, data_collator=collate, callbacks=[Clock()]
         ).train()
-    speed = sum(sizes[1 : asked.steps]) / (seen[-1] - seen[1])
-    return {"speed": speed, "memory": peak_rss_mb() - imported}
+    return {"speeds": turns.speeds, "memory": peak_rss_mb() - imported}
 
 
-def loss(asked: argparse.Namespace) -> dict[str, float]:
+def loss(asked: argparse.Namespace) -> dict[str, Any]:
     """The validation loss after all steps, and the base's own."""
     share, every = "data.valid_fraction=0.1", "callbacks.validation.every_epochs=null"
     return _ours(asked, share, every, f"data.limit={asked.limit}")
@@ -260,6 +281,6 @@ def loss(asked: argparse.Namespace) -> dict[str, float]:
 WORKS = {"loading": loading, "training": training, "loss": loss}
 
 if __name__ == "__main__":
-    given = argparse.Namespace(checkpointing=False, padded=0)
+    given = argparse.Namespace(checkpointing=False, padded=0, turns=False)
     vars(given).update(json.loads(sys.argv[2]))
     print(json.dumps(WORKS[sys.argv[1]](given)))

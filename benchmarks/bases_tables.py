@@ -22,7 +22,7 @@ def middle(runs: Sequence[dict[str, float]], key: str) -> float:
 
 def ratios(found: Found, name: str, other: str) -> list[float]:
     """Speeds beside another contestant's of the same round, from the worst."""
-    pairs = zip(found[name], found[other], strict=True)
+    pairs = zip(found[name], found[other], strict=False)
     return sorted(mine["speed"] / its["speed"] for mine, its in pairs)
 
 
@@ -51,15 +51,16 @@ def loading_lines(loaded: Found) -> list[str]:
 
 
 def training_lines(title: str, found: Found, loaded: Found) -> list[str]:
-    plain = beyond_weights("bf16", found, loaded)
+    first = next(iter(found))
+    plain = beyond_weights(first, found, loaded)
     lines = [
-        f"**Training, {title}.** Ratios are to bf16.",
+        f"**Training, {title}.** Ratios are to {first}.",
         "",
         "| | tokens/s | ratio | (worst to best round) | memory beyond the weights, MiB | ratio |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for name, runs in found.items():
-        shares, beyond = ratios(found, name, "bf16"), beyond_weights(name, found, loaded)
+        shares, beyond = ratios(found, name, first), beyond_weights(name, found, loaded)
         lines.append(
             f"| {name} | {shown(middle(runs, 'speed'))} | **{median(shares):.2f}** "
             f"| {shares[0]:.2f} to {shares[-1]:.2f} | {beyond:,.0f} "
@@ -94,15 +95,17 @@ def goals(runs: Sequence[tuple[str, Found, Found]], lost: Found) -> list[str]:
         ("nf4 and GGUF, speed beside bf16", ">= 0.75"): [
             median(ratios(found, name, "bf16"))
             for _, found, _ in runs
-            for name in found.keys() & set(coded)
+            for name in (found.keys() & set(coded) if "bf16" in found else ())
         ],
         ("4 bits, the layers' matrices, x bf16", "<= 0.35"): [
-            middle(loaded[name], "share") for loaded in loads for name in ("nf4", "GGUF Q4_K_M")
+            middle(loaded[name], "share")
+            for loaded in loads
+            for name in loaded.keys() & {"nf4", "GGUF Q4_K_M"}
         ],
         ("most while loading, over weights and a layer", "<= 1.15"): [
             middle(loaded[name], "peak") / (middle(loaded[name], "held") + loaded[name][0]["layer"])
             for loaded in loads
-            for name in (*coded, "int8")
+            for name in loaded.keys() & {*coded, "int8"}
         ],
     }
     for case, found, loaded in runs:
@@ -116,8 +119,7 @@ def goals(runs: Sequence[tuple[str, Found, Found]], lost: Found) -> list[str]:
         ]
     told["int8 and Q8_0, loss over bf16's, nats", "<= 0.02"] = [
         middle(lost[name], "loss") - middle(lost["bf16"], "loss")
-        for name in ("int8", "GGUF Q8_0")
-        if lost
+        for name in lost.keys() & {"int8", "GGUF Q8_0"}
     ]
     lines = [
         "## What was to be reached",

@@ -21,6 +21,7 @@ from graftlab.evaluation.verdicts import (
 )
 
 SETS = 200
+KINDS = ["share", pytest.param("numbers", marks=pytest.mark.slow), "counts"]
 
 
 def test_known_values() -> None:
@@ -89,7 +90,7 @@ def compared(random: np.random.Generator, kind: str, **how: Any) -> Contrast:
     return found
 
 
-@pytest.mark.parametrize("kind", ["share", "numbers", "counts"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_equal_models_are_seldom_told_apart(kind: str) -> None:
     random = np.random.default_rng(1)
     p_values = [compared(random, kind).p for _ in range(SETS)]
@@ -113,7 +114,7 @@ def test_many_metrics_at_once_have_few_false_winners() -> None:
     assert wrong / (SETS // 2) <= 0.05 + 1.64 * (0.05 * 0.95 / (SETS // 2)) ** 0.5
 
 
-@pytest.mark.parametrize("kind", ["share", "numbers", "counts"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_intervals_cover(kind: str) -> None:
     random = np.random.default_rng(3)
     many = np.random.default_rng(4)

@@ -25,6 +25,7 @@ from graftlab.generation.decode import generate
 from graftlab.generation.sampling import Generation
 from graftlab.models.cache import acquire
 from graftlab.registry import dump, restore
+from graftlab.sweeps.ledger import Ledger
 from graftlab.tracking.history import History
 from graftlab.tracking.ranking import Ranking, ranking_by
 from graftlab.tracking.result import Result
@@ -33,8 +34,10 @@ from graftlab.training.checkpoint import Checkpointing, CheckpointStore
 from graftlab.training.spec import TrainSpec
 from graftlab.training.start import run
 from graftlab.training.watch import Callbacks, Samples
+from joint_runs import together
 from left_behind import left_behind
 from miniatures import miniature
+from sweep_runs import jobs_of, sweep_here
 from training_spec import small_spec
 
 BANNED = "avg_banned_hits"
@@ -97,11 +100,12 @@ def test_what_is_logged_is_what_the_adapter_says(spec: TrainSpec, tmp_path: Path
 
 
 def test_names_of_checkpoints_tell_what_ranks_them(spec: TrainSpec, tmp_path: Path) -> None:
-    result = run(with_metrics(spec, "regex", every_steps=1))
+    result = run(with_metrics(spec, "regex", every_steps=3))
     store = CheckpointStore(tmp_path / "run" / "checkpoints")
     rows = History(tmp_path / "run" / "train_log.csv").rows
-    shares = {row["step"]: row["valid/regex/pct_match"] for row in rows}
-    assert shares.keys() == set(range(result.steps + 1))
+    column = "valid/regex/pct_match"
+    shares = {row["step"]: row[column] for row in rows if column in row}
+    assert shares.keys() == {*range(0, result.steps, 3), result.steps // 2, result.steps}
     assert (result.ranked_by, result.better) == ("regex/pct_match", "more")
     highest = max(share for step, share in shares.items() if step)
     assert result.ranked == highest
@@ -124,6 +128,54 @@ def test_the_checkpoints_that_are_kept_are_the_best_by_the_measure(tmp_path: Pat
     assert [saved.step for saved in store.ranked()] == [1, 3, 2, 4]
     store.prune(2, ends=True)
     assert [saved.step for saved in store.saved()] == [1, 3, 4]
+
+
+def test_jobs_of_a_sweep_are_compared_and_pruned_by_the_measure(
+    spec: TrainSpec, tmp_path: Path
+) -> None:
+    """Two that train together; a rung lies inside the first epoch."""
+    own = with_metrics(spec, "regex")
+    own.trainer.accelerator = "cpu"
+    folder = tmp_path / "sweep"
+    drafts = jobs_of(own, [2e-2, 1e-3])
+    ended = sweep_here(folder, drafts, together=2, pruner="asha", reduction=2, first_rung=0.4)
+    jobs, rungs = ended.jobs, Ledger(folder).rungs()
+    assert {job.state for job in jobs} <= {"done", "pruned", "paused"}
+    assert any(job.state == "done" for job in jobs)
+    for job in jobs:
+        rows = History(folder / job.folder / "train_log.csv").rows
+        told = {row["step"]: row["rung/regex/pct_match"] for row in rows if "rung_loss" in row}
+        reached = {step: rung.losses for (_, step), rung in rungs.items()}
+        assert told, "the measure stands beside the loss"
+        for step, share in told.items():
+            assert reached[step][job.number] == -share
+        if job.state == "done":
+            result = Result.read(folder / job.folder / "result.json")
+            assert result.ranked is not None
+            assert job.score == -result.ranked
+            assert result.score is not None, "the loss stands beside"
+
+
+@pytest.mark.slow
+def test_together_replies_are_measured_as_alone(spec: TrainSpec, tmp_path: Path) -> None:
+    own = with_metrics(spec, "style")
+    own.trainer.accelerator = "cpu"
+    specs = [replace(own, lr=rate) for rate in (2e-2, 1e-2)]
+    for ended in together(specs, tmp_path):
+        assert ended.error is None
+    column = f"valid/style/{BANNED}"
+    for place, alone in enumerate(specs):
+        run(replace(alone, run_dir=str(tmp_path / f"alone{place}")))
+        ours, theirs = (
+            [
+                row[column]
+                for row in History(tmp_path / name / "train_log.csv").rows
+                if column in row
+            ]
+            for name in (str(place), f"alone{place}")
+        )
+        assert ours == theirs
+        assert len(ours) == 3
 
 
 def test_early_stopping_goes_by_the_measure(spec: TrainSpec, tmp_path: Path) -> None:
@@ -220,7 +272,6 @@ def test_early_stopping_by_what_is_measured_once_is_refused(spec: TrainSpec) -> 
 
 def test_a_metric_by_its_name() -> None:
     measures = {"number/pct_right": "more", "style/avg_words": None, "style/hits": "less"}
-    assert ranking_by("loss", measures, key="k") == Ranking()
     assert ranking_by("number", measures, key="k") == Ranking("number/pct_right", "more")
     assert ranking_by("style", measures, key="k") == Ranking("style/hits", "less")
     assert ranking_by("style/hits", measures, key="k").column == "valid/style/hits"

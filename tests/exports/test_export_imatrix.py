@@ -14,6 +14,7 @@ import yaml
 import gated
 from afm_adapters import hf_run, run_on
 from chats import chats
+from gguf_files import write_gguf
 from graftlab.errors import ConfigError, ModelError
 from graftlab.exports.gguf import GGUF
 from graftlab.exports.gguf.checking import read
@@ -178,3 +179,17 @@ def test_a_trained_module_and_dora_are_looked_into(tmp_path: Path) -> None:
     squares = read_importance(file.with_name(FILE)).squares
     assert squares["blk.0.ffn_down.weight"].min() > 0
     assert squares["blk.1.attn_q.weight"].min() > 0
+
+
+def test_few_bits_of_few_bits_are_warned_of(tmp_path: Path) -> None:
+    folder = miniature("llama", tmp_path / "base")
+
+    def notes(kind: str, quant: str) -> str:
+        place = tmp_path / kind
+        place.mkdir(exist_ok=True)
+        base = GGUFModel(path=str(write_gguf(folder, place / "base.gguf", kind=kind)))
+        run = place / "run" if (place / "run").is_dir() else run_on(base, place)
+        return " ".join(GGUF(quant=quant).check(load(str(run))))
+
+    assert "may fall back onto them, and lose the adapter" in notes("Q4_0", "q4_0")
+    assert "fall back" not in notes("Q4_0", "q8_0") + notes("Q8_0", "q4_0")

@@ -41,15 +41,18 @@ PATHS = frozenset(
         "frame",
         "generation.schema",
         "host",
+        *("judge.adapter", "judge.model", "judge.rubric", "judge.url"),
         "key_env",
         "logger.wandb.entity",
         "logger.wandb.group",
         "logger.wandb.project",
         "lora.from_run",
         "metrics.json_schema.schema",
-        *("metrics.persona.corpus", "metrics.persona.plain", "metrics.regex.pattern"),
+        *("metrics.invention.corpus", "metrics.invention.plain", "metrics.regex.pattern"),
+        *("metrics.persona.corpus", "metrics.persona.plain"),
         "metrics.style.ends",
         "metrics.style.pattern",
+        "metrics.style.schema",
         "metrics.style.starts",
         "model.hub",
         "model.of",
@@ -82,7 +85,7 @@ LISTS = frozenset(
     {
         *("corpus", "data.corpus", "data.train", "data.valid", "decontaminate.against", "dirs"),
         *("adapters", "metrics.persona.corpus", "metrics.persona.plain", "objective.anchors"),
-        "votes",
+        *("metrics.invention.corpus", "metrics.invention.plain", "votes"),
     }
 )
 """Paths that may also be given as a list: data.train=[a.jsonl,b.jsonl]."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from graftlab.caches import default_cache
 from graftlab.console import console
 from graftlab.data.files import locate
 from graftlab.evaluation.asking import Likelihoods, Replies, ask_all, score_all
 from graftlab.evaluation.blind import read_votes
+from graftlab.evaluation.judges.base import PromptedJudge
+from graftlab.evaluation.judging import judged
 from graftlab.evaluation.questions import questions, run_data
 from graftlab.evaluation.results import Early, Results
 from graftlab.evaluation.sequential import check_deciding, is_clear, looks, shuffled
@@ -29,6 +33,8 @@ def evaluate(spec: EvaluateSpec) -> Results:
         locate("prompts", spec.prompts)
     if spec.votes is not None:
         locate("votes", spec.votes)
+    if spec.judge is not None:
+        spec.judge.check()
     found = find_speakers(spec)
     metrics = spec.metrics.chosen
     measures = {
@@ -43,6 +49,7 @@ def evaluate(spec: EvaluateSpec) -> Results:
     seed, of = spec.generation.seed, len(prompts)
     if spec.sequential:
         prompts = shuffled(prompts, seed=seed)
+    preferences = (spec.votes is not None) + isinstance(spec.judge, PromptedJudge)
     options = any(metric.needs_likelihoods for metric in metrics.values())
 
     def results(replies: Replies, likelihoods: Likelihoods) -> Results:
@@ -72,9 +79,15 @@ def evaluate(spec: EvaluateSpec) -> Results:
             options=options,
             console=console(),
             looks=looks(of, batch=spec.batch) if spec.sequential else (),
-            is_clear=lambda *seen: is_clear(results(*seen), spec.decides),
+            is_clear=lambda *seen: is_clear(results(*seen), spec.decides, preferences=preferences),
         )
     whole = results(replies, likelihoods)
     if spec.votes is not None:
         whole.preferences.append(read_votes(spec.votes, whole, seed=seed))
+    if isinstance(spec.judge, PromptedJudge):
+        cache = default_cache() if spec.cache is None else Path(spec.cache).expanduser()
+        seen = judged(spec.judge, whole, seed=seed, cache=cache, console=console())
+        whole.settings["judge"] = dump(spec.judge)
+        whole.preferences.append(seen[0])
+        whole.unfinished = seen[1]
     return whole

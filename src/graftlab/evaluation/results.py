@@ -69,6 +69,8 @@ class Results:
     """Where asking may have stopped early; `prompts` are then in the order they were asked."""
     preferences: list[Preference] = field(default_factory=list)
     """Of people and judges between two replies; there before verdicts are asked for."""
+    unfinished: str | None = None
+    """Why a judge has not judged all, if so."""
 
     def measure(self, name: Name) -> Measure:
         """That of scores or preferences."""
@@ -122,6 +124,7 @@ class Results:
         return {
             **self.settings,
             "prompts": len(self.prompts),
+            **({"unfinished": self.unfinished} if self.unfinished else {}),
             **({"sequential": asdict(self.early)} if self.early is not None else {}),
             "models": {
                 model: {

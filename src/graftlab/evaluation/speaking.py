@@ -78,19 +78,21 @@ def load_speakers(
         speakers += _local(spec, found, prompts, folder, stack)
     if spec.endpoint is not None:
         from graftlab.evaluation.endpoint import EndpointSpeaker
+        from graftlab.evaluation.spec import NAMES
+        from graftlab.recipes.rewriters.endpoint import Endpoint, key_for
 
+        key = key_for(spec.endpoint, spec.key_env)
         model = str(spec.endpoint_model)
         known = hashlib.sha256(f"{spec.endpoint} {model}".encode()).hexdigest()[:16]
         speakers.append(
             EndpointSpeaker(
-                spec.endpoint,
                 model,
-                key_env=spec.key_env,
+                Endpoint(spec.endpoint, key=key, timeout=spec.timeout, names=NAMES),
+                url=spec.endpoint,
                 generation=spec.generation,
                 system=found.system,
                 batch=spec.batch,
                 retries=spec.retries,
-                timeout=spec.timeout,
                 cache=RowCache(folder / f"replies-{known}.jsonl"),
             )
         )

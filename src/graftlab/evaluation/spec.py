@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graftlab.errors import ConfigError, require_choice, require_range
+from graftlab.evaluation.judges.base import JudgeSpec, NoJudge
 from graftlab.evaluation.metrics.chosen import Metrics
 from graftlab.generation.sampling import ROW, Generation
 from graftlab.models.base import ModelSpec
@@ -37,6 +38,8 @@ class EvaluateSpec:
     """Write blind.html as well, where people choose between two replies without names."""
     votes: Any = None
     """Files that such a page saved: they are folded into the results. Give the same command."""
+    judge: JudgeSpec | None = None
+    """A model that compares every two replies; null is judge=none."""
     draws: int = 1
     """Replies to each prompt; more than one needs generation.temperature."""
     sequential: bool = False
@@ -79,7 +82,8 @@ class EvaluateSpec:
     @property
     def _speakers(self) -> int:
         """How many answer at least."""
-        return bool(self.model) + 2 * bool(self.adapters) + (self.endpoint is not None)
+        trained = self.adapters or self.checkpoints is not None
+        return (2 if trained else self.model is not None) + (self.endpoint is not None)
 
     def _problems(self) -> Iterator[str]:
         """What does not fit together, one line each."""
@@ -97,8 +101,9 @@ class EvaluateSpec:
             )
         if self.blind and self.out is None:
             yield "blind=true writes a page: give out=DIR."
-        if (self.blind or self.votes) and self._speakers < 2:
-            yield "blind and votes compare models, and there is one: give adapters=[RUN]."
+        judged = not isinstance(self.judge, NoJudge | None)
+        if (self.blind or self.votes or judged) and self._speakers < 2:
+            yield "blind, votes and judge compare models, and there is one: give adapters=[RUN]."
         if self.decides and not self.sequential:
             yield "decides says when to stop asking: give sequential=true as well."
         if self.sequential and self._speakers < 2:

@@ -54,6 +54,7 @@ class Trained:
         "ollama",
         "vllm",
         "hub",
+        "mlpackage",
     )
     """The formats that there are for it."""
 

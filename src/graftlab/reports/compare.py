@@ -128,7 +128,7 @@ class Comparison:
         results = [run.result for run in self.runs if run.counts and run.result is not None]
         numbers = [r.valid_documents for r in results if r.valid_documents is not None]
         few = few_documents(min(numbers)) if numbers else None
-        return f"{said} The scores are {few}." if few else said
+        return f"{said} The scores are {few}." if few and self.ranking.is_loss else said
 
 
 def differing(runs: Sequence[ReportedRun]) -> list[str]:

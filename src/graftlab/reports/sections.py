@@ -14,7 +14,7 @@ from graftlab.reports.values import is_number
 from graftlab.tracking.ranking import MORE
 
 COLUMNS: dict[str, tuple[str, Any]] = {
-    "shown": ("score", shown.loss),
+    "score": ("score", shown.loss),
     "loss": ("validation loss", shown.loss),
     "baseline": ("base", shown.loss),
     "best_step": ("best step", shown.count),
@@ -55,6 +55,12 @@ def runs(found: Comparison) -> str:
     )
 
 
+def _number(run: ReportedRun, name: str) -> float | None:
+    """A number of COLUMNS; the score as it was measured, whichever way of it is better."""
+    found: float | None = run.shown if name == "score" else getattr(run, name)
+    return found
+
+
 def _columns(found: Comparison) -> dict[str, tuple[str, Any]]:
     """Those that say something: where runs are compared by their loss, it stands there once."""
     beside = found.ranking.is_loss
@@ -73,7 +79,7 @@ def _row(found: Comparison, run: ReportedRun, place: int, *, best: bool) -> str:
     cells = [f'<td title="{attribute(run.folder)}">{esc(run.name)}</td>']
     cells += [_cell(run.value(key), found.shown(run, key)) for key in found.keys]
     cells += [
-        _cell(getattr(run, name), write(getattr(run, name)), name)
+        _cell(value := _number(run, name), write(value), name)
         for name, (_, write) in _columns(found).items()
     ]
     why = f' title="{attribute(run.reason)}"' if run.reason else ""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, require_choice
 from graftlab.evaluation.metrics.base import LESS, MORE, Measure, Metric
+from graftlab.evaluation.metrics.json_schema import keeps_to
 from graftlab.evaluation.metrics.patterns import is_found, require_pattern
 from graftlab.recipes.sentences import sentences_of
 from graftlab.recipes.words import words_of
@@ -52,6 +53,8 @@ class Style(Metric):
     """What every reply must end with, white space aside."""
     pattern: str | None = None
     """A regular expression that must be found in every reply (`^` and `$` at every line)."""
+    schema: Any = None
+    """A JSON schema (a file, or the JSON itself) that every reply must keep to."""
 
     def __post_init__(self) -> None:
         for key in ("want", "avoid"):
@@ -61,6 +64,10 @@ class Style(Metric):
             raise ConfigError(f"metrics.style: {', '.join(sorted(both))} is wanted and avoided.")
         if self.pattern is not None:
             require_pattern(PATTERN, self.pattern)
+        if self.schema is not None:
+            from graftlab.generation.schema import read_schema
+
+            self.schema = read_schema(self.schema, key="metrics.style.schema", held=False)
 
     def measures(self) -> dict[str, Measure]:
         found = {
@@ -108,11 +115,12 @@ class Style(Metric):
 
     @property
     def _has_template(self) -> bool:
-        return any(part is not None for part in (self.starts, self.ends, self.pattern))
+        return any(part is not None for part in (self.starts, self.ends, self.pattern, self.schema))
 
     def _follows(self, text: str) -> bool:
         return (
             text.startswith((self.starts or "").strip())
             and text.endswith((self.ends or "").strip())
             and (self.pattern is None or is_found(PATTERN, self.pattern, text))
+            and (self.schema is None or keeps_to(text, self.schema))
         )
