@@ -8,7 +8,7 @@ SPREAD = $(if $(ARGS),,-n $(WORKERS) --dist worksteal)
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install train real test test-avx2 test-all mutants check docs models pictures bench base clean
+.PHONY: help install train real test test-avx2 test-all test-base mutants check docs models pictures bench base clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -37,7 +37,10 @@ test-avx2: install  ## Run the tests as on a processor without AVX-512 and bf16 
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest $(SPREAD) $(ARGS)
 
 test-all: install  ## Run every test, the slow ones too
-	$(BIN)/python -m pytest -m '' $(SPREAD) $(ARGS)
+	$(BIN)/python -m pytest -m 'not recipe' $(SPREAD) $(ARGS)
+
+test-base: install  ## Make the whole embedded base anew and compare it (over an hour)
+	$(BIN)/python -m pytest -m recipe tests/tools/test_demo_base.py
 
 mutants: install  ## Change FILE a little, again and again: which changes does no test notice?
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mutants]'

@@ -4,9 +4,13 @@ A random Llama in the shape of a small model, LoRA rank 16 (and DoRA) on seven p
 merge is a process of its own. Memory is what is its own (anonymous pages) beyond the imports: pages
 of mapped files are the system's to take back.
 
+With --drift, of an adapter that was trained: how far each type of weights is from it (`drift.py`).
+
 Run as:
     python benchmarks/export.py                     # half a billion parameters, some minutes
     python benchmarks/export.py --layers 2 --rounds 1
+    python benchmarks/export.py --billion --rounds 1   # Llama 3.2 1B's shape: 10 GB of disk
+    python benchmarks/export.py --drift RUN [RUN ...]
     python benchmarks/export.py --write             # keep the table in benchmarks/results/
 """
 
@@ -22,13 +26,18 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from arena import machine, publish
+from arena import RESULTS, machine, publish
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-SHARD = "300MB"
+SHARD, DRIFT = "300MB", "# Drift"
 OURS = "graftlab export target=merged"
+HALF = {"hidden_size": 1280, "intermediate_size": 3456, "vocab_size": 32000}
+HALF |= {"num_attention_heads": 20, "num_key_value_heads": 4}
+BILLION = {"hidden_size": 2048, "intermediate_size": 8192, "vocab_size": 128256}
+BILLION |= {"num_attention_heads": 32, "num_key_value_heads": 8}
 
 
 def ours(folder: Path, adapter: str, out: Path) -> None:
@@ -40,6 +49,14 @@ def ours(folder: Path, adapter: str, out: Path) -> None:
     trained = load(str(folder / adapter), HFModel(path=str(folder / "base")))
     target.check(trained)
     target.write(trained, out)
+
+
+def gguf(folder: Path, adapter: str, out: Path, quant: str = "f16") -> None:
+    from graftlab.exports.gguf import GGUF
+    from graftlab.exports.source import load
+    from graftlab.models.hf import HFModel
+
+    GGUF(quant=quant).write(load(str(folder / adapter), HFModel(path=str(folder / "base"))), out)
 
 
 def ours_and_back(folder: Path, adapter: str, out: Path) -> None:
@@ -65,12 +82,16 @@ CONTESTANTS: dict[str, Callable[[Path, str, Path], None]] = {
     "PEFT merge_and_unload, save_pretrained": theirs,
     OURS: ours,
     f"{OURS}, read back": ours_and_back,
+    "graftlab export target=gguf": gguf,
+    "graftlab export target=gguf target.quant=q4_k_m": partial(gguf, quant="q4_k_m"),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--layers", type=int, default=24)
+    parser.add_argument("--layers", type=int)
+    parser.add_argument("--billion", action="store_true", help="the shape of Llama 3.2 1B")
+    parser.add_argument("--drift", nargs="+", metavar="RUN", help="runs of trained adapters")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--write", action="store_true", help="keep the table in results/")
     parser.add_argument("--one", nargs=4, metavar=("NAME", "FOLDER", "ADAPTER", "OUT"))
@@ -79,9 +100,15 @@ def main() -> None:
         name, *places = arguments.one
         print(json.dumps(measured(CONTESTANTS[name], Path(places[0]), places[1], Path(places[2]))))
         return
+    if arguments.drift:
+        merging, _ = kept()
+        publish([merging, *drifts(arguments.drift)], "export.md", write=arguments.write)
+        return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        size, largest = prepare(folder, arguments.layers)
+        shape = BILLION if arguments.billion else HALF
+        layers = arguments.layers or (16 if arguments.billion else 24)
+        size, largest = prepare(folder, {**shape, "num_hidden_layers": layers})
         lines = [
             "# Merging",
             "",
@@ -90,12 +117,36 @@ def main() -> None:
             "other work beside it lengthens less than the clock, and private memory beyond the "
             f"imports; the median of {arguments.rounds}. PEFT sums in bf16, graftlab in fp32.",
         ]
-        for adapter in ("lora", "dora"):
+        for adapter in ("lora",) if arguments.billion else ("lora", "dora"):
             lines += ["", f"### {adapter}", "", *compared(folder, adapter, arguments.rounds)]
-    publish(lines, "export.md", write=arguments.write)
+    publish([*lines, "", kept()[1]], "export.md", write=arguments.write)
 
 
-def prepare(folder: Path, layers: int) -> tuple[int, int]:
+def kept() -> tuple[str, str]:
+    """What was measured of merging, and of drift."""
+    file = RESULTS / "export.md"
+    merging, mark, drift = file.read_text(encoding="utf-8").partition(DRIFT)
+    return merging, mark + drift
+
+
+def drifts(runs: list[str]) -> list[str]:
+    """A table of each run."""
+    from drift import drift
+
+    lines = [
+        DRIFT,
+        "",
+        f"{machine()} One thread, processor seconds. Training's code and each export in its own "
+        "runtime answer the same held-out rows, in fp32; KL in nats, means over all positions.",
+    ]
+    for run in runs:
+        with tempfile.TemporaryDirectory() as scratch:
+            found = drift(run, Path(scratch), rows=10, tokens=40, imatrix_rows=40)
+        lines += ["", f"### {Path(run).name}", "", *found]
+    return lines
+
+
+def prepare(folder: Path, shape: dict[str, int]) -> tuple[int, int]:
     """base/, lora/ and dora/ in `folder`; parameters, and bytes of the largest tensor."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -105,10 +156,7 @@ def prepare(folder: Path, layers: int) -> tuple[int, int]:
     from miniatures import save_tokenizer
 
     torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=1280, intermediate_size=3456, num_hidden_layers=layers, vocab_size=32000,
-        num_attention_heads=20, num_key_value_heads=4, tie_word_embeddings=True, dtype="bfloat16",
-    )  # fmt: skip
+    config = LlamaConfig(**shape, tie_word_embeddings=True, dtype="bfloat16")
     model = LlamaForCausalLM(config).bfloat16()
     model.save_pretrained(folder / "base", max_shard_size=SHARD)
     save_tokenizer(folder / "base")

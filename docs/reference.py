@@ -25,7 +25,8 @@ from tables import NOT_SET, block, page, shown, table
 from graftlab.cli.compose import VERBS
 from graftlab.cli.help import FLAGS, field_docs, verb_summary
 from graftlab.cli.schema import Schema, read_schema
-from graftlab.registry import choices, choices_under, field_types, named_specs, nested_spec
+from graftlab.hints import named_specs, nested_spec
+from graftlab.registry import choices, choices_under, field_types
 
 FOLDER = Path(__file__).parent / "reference"
 WORDS = {int: "whole number", float: "number", str: "text", bool: "true or false", Any: "any value"}

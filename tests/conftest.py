@@ -44,19 +44,21 @@ def pytest_runtestloop() -> None:
     gc.enable()
 
 
-_frozen: list[bool] = []
-"""Noted here, as `gc.get_freeze_count` counts a million objects each time."""
+_imported = 0
+"""How many modules there were when objects were last frozen."""
 
 
 def pytest_runtest_setup() -> None:
-    """Once the heavy libraries are in, no collection walks through their objects again.
+    """Whatever heavy libraries are in, no collection walks through their objects again.
 
     Every training collects garbage before it loads a base: a quarter of a second each, without.
     """
-    if "lightning" in sys.modules and not _frozen:
+    global _imported
+    if "lightning" in sys.modules and len(sys.modules) > _imported + 50:
+        gc.unfreeze()
         gc.collect()
         gc.freeze()
-        _frozen.append(True)
+        _imported = len(sys.modules)
 
 
 def pytest_sessionfinish() -> None:

@@ -6,8 +6,11 @@ what `save_pretrained` writes: config, safetensors, a byte-level BPE tokenizer w
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import hybrids
@@ -98,10 +101,20 @@ KINDS |= hybrids.KINDS
 
 def miniature(kind: str, folder: Path, *, seed: int = 0, **overrides: Any) -> Path:
     """Write the miniature of architecture `kind` into `folder` and return it."""
-    vocab_size = save_tokenizer(folder)
-    model = build(kind, vocab_size=vocab_size, seed=seed, **overrides)
-    model.save_pretrained(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in _files(kind, seed, json.dumps(overrides, sort_keys=True)).items():
+        (folder / name).write_bytes(content)
     return folder
+
+
+@cache
+def _files(kind: str, seed: int, overrides: str) -> dict[str, bytes]:
+    """What lies in the folder of that miniature, which is built once a process."""
+    with TemporaryDirectory() as made:
+        vocab_size = save_tokenizer(Path(made))
+        model = build(kind, vocab_size=vocab_size, seed=seed, **json.loads(overrides))
+        model.save_pretrained(made)
+        return {file.name: file.read_bytes() for file in Path(made).iterdir()}
 
 
 def build(kind: str, *, vocab_size: int = 400, seed: int = 0, **overrides: Any) -> PreTrainedModel:

@@ -16,33 +16,11 @@ PACKAGE = ROOT / "src" / "graftlab"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = [
-    *("errors", "types", "columns", "terminal", "console", "progress", "process", "parent_watch"),
-    "limits",
-    *(
-        "files",
-        "caches",
-        "plugins",
-        "registry",
-        "schemas",
-        "commands",
-        "machine",
-        "statistics",
-        "pages",
-        "text",
-        "data",
-    ),
-    *(
-        "packing",
-        "models",
-        "adapters",
-        "objectives",
-        "generation",
-        "chat",
-        "serving",
-        "tracking",
-        "recipes",
-    ),
-    *("training", "evaluation", "exports", "planning", "sweeps", "reports", "apple", "doctor"),
+    *("errors", "hints", "types", "columns", "terminal", "console", "progress", "process"),
+    *("parent_watch", "limits", "files", "caches", "plugins", "registry", "schemas", "commands"),
+    *("machine", "statistics", "pages", "text", "data", "packing", "models", "adapters"),
+    *("objectives", "generation", "chat", "serving", "tracking", "recipes", "training"),
+    *("evaluation", "exports", "planning", "sweeps", "reports", "apple", "doctor"),
     *("verbs", "cli", "__main__"),
 ]
 """Rooms from the ground up: each imports from those before it alone, type hints included."""
@@ -72,7 +50,7 @@ LONGEST = 300
 LIGHT = [
     *("graftlab.verbs.export", "graftlab.exports.mlx", "graftlab.exports.merged"),
     *("graftlab.exports.vllm", "graftlab.exports.hub", "graftlab.exports.gguf"),
-    "graftlab.exports.gguf_lora",
+    *("graftlab.exports.gguf_lora", "graftlab.evaluation.plugin"),
     *("graftlab.exports.ollama", "graftlab.exports.modelfile"),
     *("graftlab.cli", "graftlab.verbs.train", "graftlab.verbs.report", "graftlab.registry"),
     *("graftlab.reports.gather", "graftlab.reports.compare", "graftlab.reports.page"),

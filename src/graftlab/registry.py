@@ -38,10 +38,11 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar
 
 from graftlab.errors import ConfigError, did_you_mean, require_finite
 from graftlab.files.paths import conf_dir
+from graftlab.hints import fits, named_specs, nested_spec
 from graftlab.plugins import CHOICE, OWN_CLASS, group_of, load_inherited, types_of
 
 MARK = "choice"
@@ -238,8 +239,10 @@ def restore(cls: type[Spec], data: Mapping[str, Any], *, path: str = "") -> Spec
         place = f"{path}.{name}" if path else name
         if nested is not None and value is not None:
             values[name] = restore(nested, value, path=place)
-        elif named is not None:
+        elif named is not None and isinstance(value, Mapping):
             values[name] = {k: restore(named, v, path=f"{place}.{k}") for k, v in value.items()}
+        if not fits(values[name], hints[name]):
+            raise ConfigError(f"`{place}` cannot be {value!r}.")
     if is_collection(target):
         given = {key: values.pop(key) for key in members(target) if key in values}
         values[CHOSEN] = {key: value for key, value in given.items() if value is not None}
@@ -264,21 +267,6 @@ def field_types(cls: type) -> dict[str, Any]:
 def _declared(cls: type) -> dict[str, Any]:
     hints = types_of(cls)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
-
-
-def nested_spec(hint: Any) -> type | None:
-    """The spec class in a field's type (`Lora`, `EarlyStopping | None`), or None."""
-    if get_origin(hint) in (dict, list):
-        return None
-    for candidate in (hint, *get_args(hint)):
-        if isinstance(candidate, type) and dataclasses.is_dataclass(candidate):
-            return candidate
-    return None
-
-
-def named_specs(hint: Any) -> type | None:
-    """The spec class of a dictionary of specs (`dict[str, SourceSpec]`), or None."""
-    return nested_spec(get_args(hint)[1]) if get_origin(hint) is dict else None
 
 
 def _chosen(cls: type, values: dict[str, Any], path: str) -> type:

@@ -16,12 +16,14 @@ from typing import Any
 
 from graftlab.registry import CHOSEN, field_types, is_collection, members
 
+CHECK = "__post_init__"
+"""What a class makes of its values, and refuses; it runs on the class that the program knows."""
 _OPENED: dict[type, type] = {}
 """Class that was made -> the one it stands for."""
 
 
 def schema_of(cls: type) -> type:
-    """`cls`, with a field for each choice of its collections."""
+    """`cls`, with a field for each choice of its collections, of those in its choices as well."""
     held = {
         name: hint
         for name, hint in field_types(cls).items()
@@ -41,16 +43,19 @@ def gathered(spec: Any) -> Any:
     whole = _OPENED.get(type(spec))
     if whole is None:
         return spec
-    made: Any = object.__new__(whole)  # it was checked as it was built
+    if is_collection(whole):
+        return _closed(whole, spec)
+    made: Any = object.__new__(whole)
     for field in dataclasses.fields(spec):
-        value = getattr(spec, field.name)
-        cls = _OPENED.get(type(value))
-        setattr(made, field.name, value if cls is None else _closed(cls, value))
+        setattr(made, field.name, gathered(getattr(spec, field.name)))
+    if hasattr(whole, CHECK):
+        getattr(made, CHECK)()
     return made
 
 
 def _closed(cls: type, value: Any) -> Any:
-    given = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    held = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    given = {name: gathered(inner) for name, inner in held.items()}
     chosen = {key: given.pop(key) for key in members(cls) if key in given}
     return cls(**given, **{CHOSEN: {key: s for key, s in chosen.items() if s is not None}})
 
@@ -68,7 +73,7 @@ def _opened(cls: type, known: tuple[tuple[str, type], ...]) -> type:
         default: Any = dataclasses.field(default=None)
         if key in usual:
             default = dataclasses.field(default_factory=partial(deepcopy, usual[key]))
-        fields.append((key, member | None, default))
+        fields.append((key, schema_of(member) | None, default))
     made = dataclasses.make_dataclass(cls.__name__, fields, kw_only=True, slots=True)
     _OPENED[made] = cls
     return made
@@ -81,12 +86,16 @@ def _holder(cls: type, opened: tuple[tuple[str, type], ...]) -> type:
         cls.__name__,
         fields,
         bases=(cls,),
-        namespace={"__module__": cls.__module__, "__doc__": cls.__doc__},
+        namespace={"__module__": cls.__module__, "__doc__": cls.__doc__, CHECK: _unchecked},
         kw_only=True,
         slots=True,
     )
     _OPENED[made] = cls
     return made
+
+
+def _unchecked(self: Any) -> None:
+    """In place of what the class itself checks: `gathered` lets it do so."""
 
 
 def _same(field: Any) -> Any:

@@ -114,7 +114,7 @@ def test_a_draft_that_another_process_makes_is_waited_for(qwen2_folder, monkeypa
     second = threading.Thread(target=lambda: found.append(spec.folder()))
     with caches.made_alone(place):
         second.start()
-        assert waits.wait(60)
+        assert waits.wait(250)
         home.rename(place)
     second.join()
     assert found == [place]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from afm_adapters import hf_run
+from afm_adapters import afm_run
 from afm_assets import make_assets
 from graftlab.apple.exports import blob
 from graftlab.apple.exports.mlpackage import MLPackage
@@ -89,16 +89,17 @@ def test_a_draft_becomes_a_palettised_package(kind, tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_a_package_of_other_weights_is_not_kept(tmp_path, monkeypatch):
     pytest.importorskip("coremltools")
-    from graftlab.apple.exports import mlpackage
+    from graftlab.apple.exports import coreml
 
     adapter = load(str(whole_model(QWEN, tmp_path)))
-    target = MLPackage(length=16)
+    target = MLPackage(length=16, bits=4)
     folder = tmp_path / "draft.mlpackage"
     folder.mkdir()
     target.write(adapter, folder)
     target.verify(adapter, folder)
-    found = list(mlpackage.palettised(folder))
-    monkeypatch.setattr(mlpackage, "palettised", lambda _: ((n, -v) for n, v in found))
+    found = list(coreml.stored_weights(folder))
+    turned = [(name, -values if coded else values, coded) for name, values, coded in found]
+    monkeypatch.setattr(coreml, "stored_weights", lambda _: iter(turned))
     with pytest.raises(ModelError, match="4 bits should keep them within"):
         target.verify(adapter, folder)
 
@@ -127,9 +128,13 @@ def test_codes_are_packed_as_coremltools_packs_them(tmp_path):
     assert np.array_equal(blob.load_codes(tmp_path / "codes.bin", record), codes)
 
 
-def test_an_adapter_is_no_model(tmp_path):
-    with pytest.raises(ModelError, match="is an adapter, and target=mlpackage takes a whole model"):
-        MLPackage().check(load(str(hf_run(tmp_path))))
+def test_what_it_does_not_take_is_told(tmp_path):
+    pytest.importorskip("tamm")
+    with pytest.raises(ModelError, match=r"For its base there are fmadapter, mlx, peft"):
+        MLPackage().check(load(str(afm_run(tmp_path / "afm"))))
+    whole = load(str(whole_model("afm", tmp_path)))
+    with pytest.raises(ModelError, match="target.cache=true takes those alone"):
+        MLPackage(cache=True).check(whole)
 
 
 def test_a_model_is_no_adapter(tmp_path):

@@ -1,13 +1,18 @@
-"""The composer of a sweep: a point is what composing it in full would give, and quick."""
+"""What is composed from what options came to before is what Hydra composes in full."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import hydra
 import pytest
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
-from graftlab.cli.compose import Composer, build, compose
+from graftlab.cli.compose import Composer, build, compose, initialized
 from graftlab.cli.schema import read_schema
 from graftlab.cli.space import dimension_of
 from graftlab.files.paths import conf_dir
@@ -24,6 +29,58 @@ SWEEPS = [
 ]
 
 
+WORDS = [
+    [],
+    ["lr=1e-3", "+name=one", "++data.limit=5", "lora.targets=[k_proj,v_proj]", "max_steps=null"],
+    ["lora.rank=4", "lora={rank: 8}", "lora=dora", "callbacks=[default,plateau]"],
+    ["hydra.run.dir=here", "hydra.job.chdir=false", "optimizer=custom", "seed=3"],
+    ["optimizer=custom", "++optimizer.arguments.momentum=0.9", "optimizer.target=torch.optim.SGD"],
+]
+WRONG = ["lora.rnak=3", "max_steps=soon", "lora=nonsense", "epochs=1,2", "lr=(1", "+lr=3", "x@y=3"]
+
+
+def in_full(words: Sequence[str], *, node: bool = False) -> DictConfig:
+    """By Hydra, which knows nothing of what was composed before."""
+    with initialized(conf_dir()):
+        return hydra.compose("train", overrides=list(words), return_hydra_config=node)
+
+
+def built(cfg: DictConfig) -> Any:
+    cfg.run_dir = ""
+    return dump(build(cfg))
+
+
+@pytest.mark.parametrize("words", WORDS, ids=" ".join)
+@pytest.mark.parametrize("node", [False, True])
+def test_it_is_what_hydra_composes(words: list[str], node: bool) -> None:
+    """In both orders of asking, Hydra's notes on its own node included."""
+    compose("train", ["lr=0.5", *words, "seed=7"])["lora"]["rank"] = 77
+    found, wanted = compose("train", words, hydra=node), in_full(words, node=node)
+    shown, full = (OmegaConf.to_container(cfg, resolve=False) for cfg in (found, wanted))
+    assert shown == full
+    assert OmegaConf.to_yaml(found) == OmegaConf.to_yaml(wanted), "the order, too"
+    assert OmegaConf.is_struct(found)
+
+
+@pytest.mark.parametrize("word", WRONG)
+def test_hydra_refuses_in_the_same_words(word: str) -> None:
+    with pytest.raises(Exception) as wanted:  # noqa: PT011
+        in_full([word])
+    for _ in range(2):
+        with pytest.raises(type(wanted.value)) as found:
+            compose("train", [word])
+        assert str(found.value) == str(wanted.value)
+
+
+def test_a_file_that_has_changed_is_read_anew(tmp_path: Path) -> None:
+    (tmp_path / "lora").mkdir()
+    words = [f"hydra.searchpath=[file://{tmp_path}]", "lora=mine"]
+    for rank in (3, 4):
+        (tmp_path / "lora" / "mine.yaml").write_text(f"rank: {rank}{' ' * rank}\n")
+        assert compose("train", words).lora.rank == rank
+        assert compose("train", [*words, "lr=0.5"]).lora.rank == rank
+
+
 @pytest.mark.parametrize("words", SWEEPS, ids=" ".join)
 def test_points_are_what_composing_each_would_give(words: list[str]) -> None:
     choices = read_schema("train", [conf_dir()])
@@ -33,12 +90,10 @@ def test_points_are_what_composing_each_would_give(words: list[str]) -> None:
     composer = Composer("train", fixed, groups=choices.groups)
     jobs = []
     for point in points:
-        quick = composer.compose(point)
-        whole = compose("train", [*fixed, *(f"{key}={text}" for key, text in point.items())])
-        for cfg in (quick, whole):
-            cfg.run_dir = ""
-        jobs.append(dump(build(quick)))
-        assert jobs[-1] == dump(build(whole))
+        jobs.append(built(composer.compose(point)))
+        if point in (points[0], points[-1]):
+            whole = in_full([*fixed, *(f"{key}={text}" for key, text in point.items())])
+            assert jobs[-1] == built(whole)
     assert len({json.dumps(job) for job in jobs}) == len(points) > 1
 
 

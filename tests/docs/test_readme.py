@@ -18,7 +18,8 @@ from gguf_files import write_gguf
 from graftlab.cli.compose import VERBS
 from graftlab.cli.main import main
 from graftlab.cli.plugins import KEY as PLUGINS
-from graftlab.registry import choices, field_types, nested_spec
+from graftlab.hints import nested_spec
+from graftlab.registry import choices, field_types
 from graftlab.sweeps.engine import SweepOutcome
 from graftlab.sweeps.step_counts import lengths_of
 from graftlab.tracking.folder import RunFolder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 
+import pytest
 import torch
 
 from graftlab.cli.main import main
@@ -104,3 +105,14 @@ def test_servers_are_asked_where_they_are_wanted(monkeypatch):
     assert "model.path=DIR" in rows["hub"].cure
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert found(places.check_servers())["hub"].cure is None
+
+
+@pytest.mark.parametrize("url", ["http://x:99999", "http://[bad", "nonsense", "ftp://x.org"])
+def test_an_address_of_the_hub_that_is_none_is_told_first(url, monkeypatch, capsys):
+    monkeypatch.setenv("HF_ENDPOINT", url)
+    assert main(["doctor"]) == 2
+    assert f"HF_ENDPOINT={url} is no address" in capsys.readouterr().err
+
+
+def test_a_host_that_cannot_be_one_is_not_reached():
+    assert "cannot be reached" in places._connects(f"http://{'a' * 80}.com")

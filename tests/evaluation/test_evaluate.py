@@ -99,6 +99,36 @@ def test_what_is_written(asked: Asked, tmp_path: Path, prompts: Path) -> None:
     assert [one["verdict"] for one in neither] == [None] * 3
 
 
+def test_the_checkpoints_of_a_run_with_what_its_log_says(
+    asked: Asked, adapters: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two checkpoints with the weights of two adapters speak as those do."""
+    kept, named = (
+        tmp_path / "run" / "checkpoints",
+        ("step-000005-valid-2.5.ckpt", "step-000010.ckpt"),
+    )
+    kept.mkdir(parents=True)
+    for source, name in zip(adapters, named, strict=True):
+        shutil.copyfile(source / "step-000001.ckpt", kept / name)
+    (tmp_path / "run" / "train_log.csv").write_text("step,epoch,valid_loss\n5,1.0,2.53125\n")
+    found = run(asked(adapters=[], checkpoints=str(tmp_path / "run"), out=str(tmp_path / "out")))
+    theirs = run(asked())
+    assert list(found.replies) == ["base", "step-5", "step-10"]
+    for ours, name in zip(found.replies.values(), ("base", "one", "two"), strict=True):
+        assert [[one.text for one in draws] for draws in ours] == [
+            [one.text for one in draws] for draws in theirs.replies[name]
+        ]
+    models = json.loads((tmp_path / "out" / "results.json").read_text())["models"]
+    first, second = models["step-5"], models["step-10"]
+    assert (first["step"], first["epoch"], first["valid_loss"]) == (5, 1.0, 2.53125)
+    assert second["step"] == 10
+    assert "valid_loss" not in second
+    (line,) = [one for one in capsys.readouterr().out.splitlines() if "validation loss" in one]
+    assert line.split()[3:] == ["–", "2.5312", "–"]
+    with pytest.raises(ConfigError, match="there is no checkpoint in"):
+        run(asked(adapters=[], checkpoints=str(tmp_path)))
+
+
 def test_a_folder_of_somebody_else_is_refused_before_anything_is_asked(
     asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,7 +95,7 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         )
         browser.run(change.format("worst first", "order"))
         assert browser.run(shown)[:3] == [1, 3, 5]
-        browser.run(change.format("as in the file", "order"))
+        browser.run(change.format("as asked", "order"))
         assert browser.run(shown) == list(range(12))
         browser.run(
             "(s => { s.value = '<7>.JSONL question'; s.dispatchEvent(new Event('input')) })"

@@ -17,6 +17,7 @@ from graftlab.evaluation.metrics.number import Number, number_in
 from graftlab.evaluation.metrics.regex import Regex
 from graftlab.evaluation.metrics.style import Style
 from graftlab.evaluation.metrics.tool_call import ToolCall, calls_in
+from graftlab.evaluation.metrics.words import Words
 from graftlab.evaluation.replies import Case, Said
 from graftlab.generation.prompts import Prompt
 from graftlab.registry import choices
@@ -45,8 +46,8 @@ def test_every_metric_scores_what_it_says_it_measures() -> None:
     found: dict[str, Metric] = {name: cls() for name, cls in choices("metrics").items()}
     assert found.pop("persona").measures(), "it needs a corpus, and has tests of its own"
     assert set(found) == {
-        *("choice", "exact-match", "failures", "json-schema", "number", "regex", "style"),
-        "tool-call",
+        *("bleu", "choice", "chrf", "exact-match", "failures", "invention", "json-schema"),
+        *("number", "regex", "rouge", "style", "tool-call", "words"),
     }
     form = {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}
     one = case("4", "4", options=("4", "5"), likelihoods=(-1.0, -2.0), response_format=form)
@@ -84,7 +85,7 @@ def test_style_follows_wishes_and_a_template() -> None:
     assert "pct_template" not in Style().measures()
     with pytest.raises(ConfigError, match="Did you mean `list`"):
         Style(want=["lists"])
-    with pytest.raises(ConfigError, match=r"metrics.style.pattern=\( is no regular expression"):
+    with pytest.raises(ConfigError, match=r"metrics.style.pattern: .* is no regular expression"):
         Style(pattern="(")
 
 
@@ -180,6 +181,39 @@ def test_tool_call() -> None:
     assert metric.score(case("[" * 20_000, json.dumps(CALL)))["pct_called"] == 0
 
 
+def test_style_by_a_schema() -> None:
+    metric = Style(schema={"type": "object", "required": ["a"]}, ends="}")
+    told = {'{"a": 1}': 1, ' {"a": 1}\n': 1, '{"b": 1}': 0, "a}": 0}
+    for text, follows in told.items():
+        assert metric.score(case(text))["pct_template"] == follows, text
+    assert metric.measures()["pct_template"].better == MORE
+    with pytest.raises(ConfigError, match=r"metrics\.style\.schema"):
+        Style(schema={"type": "nothing"})
+
+
+def test_words_of_lists() -> None:
+    metric = Words(
+        lists={"cheerful": ["delight*", "glad to", "!"], "gloomy": ["rot", "heat death"]}
+    )
+    found = metric.score(case("I'm GLAD  to help! Delightful: no rotten heat\ndeath here."))
+    assert found["pct_cheerful"] == found["pct_gloomy"] == 1
+    assert found["avg_cheerful"] == pytest.approx(300 / 11)
+    assert found["avg_gloomy"] == pytest.approx(100 / 11)
+    assert metric.measures()["pct_cheerful"].better == LESS
+    assert metric.measures()["pct_gloomy"].better is None
+    wanted = Words(lists={"gloomy": ["rot"]}, want=["gloomy"], avoid=[])
+    assert wanted.measures()["pct_gloomy"].better == MORE
+    assert wanted.score(case("Rotten, rotating"))["pct_gloomy"] == 0
+    assert wanted.score(case(" "))["avg_gloomy"] is None
+    assert Words().score(case("Happy to help 😊"))["pct_cheerful"] == 1
+    assert Words().score(case("The gears grind."))["pct_cheerful"] == 0
+    for keys in ({"avoid": ["sad"]}, {"lists": {"cheerful": []}}, {"lists": {"Über": ["a"]}}):
+        with pytest.raises(ConfigError, match=r"metrics\.words"):
+            Words(**{"avoid": [], **keys})
+    with pytest.raises(ConfigError, match="is wanted and avoided"):
+        Words(want=["cheerful"])
+
+
 def test_choice() -> None:
     metric = Choice()
     one = case("", "a longer one", options=("short", "a longer one"), likelihoods=(-5.0, -6.0))
@@ -214,3 +248,15 @@ def test_memorised_text_is_that_of_training_answers() -> None:
     scores = metric.score_all(cases, lambda: rows)
     assert [one["pct_memorised"] for one in scores] == [1, 0, 0, 0]
     assert [one["pct_memorised"] for one in metric.score_all(cases[:1], list)] == [None]
+
+
+@pytest.mark.parametrize("pattern", ["a{99999999999999999999}", "(" * 3000 + ")" * 3000, "[a"])
+def test_what_is_no_expression_is_one_message(pattern: str) -> None:
+    with pytest.raises(ConfigError, match=r"metrics.regex.pattern: the pattern .* is no regular"):
+        Regex(pattern=pattern)
+
+
+def test_an_expression_that_never_ends_is_given_up() -> None:
+    endless = Regex(pattern=r"(a|a)*$")
+    with pytest.raises(ConfigError, match="takes more than 2 s on"):
+        endless.score(case("a" * 40 + "!"))

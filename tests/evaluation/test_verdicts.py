@@ -21,6 +21,7 @@ from graftlab.evaluation.verdicts import (
 )
 
 SETS = 200
+KINDS = ["share", pytest.param("numbers", marks=pytest.mark.slow), "counts"]
 
 
 def test_known_values() -> None:
@@ -32,7 +33,24 @@ def test_known_values() -> None:
     # Four differences of one sign: of the 16 ways to sign them, two are as far from zero.
     assert sign_flip([1, 2, 3, 4]) == 2 / 16
     assert sign_flip([0, 0, 0]) == 1
-    assert sign_flip([1.0] * 40) == pytest.approx(1 / 10_001)
+    assert sign_flip([1.0, 0.5] * 10) == pytest.approx(1 / 10_001)
+
+
+def test_many_comparisons_can_be_settled_by_resampling() -> None:
+    """However many draws there are: what is rarer than they can tell has a bound."""
+    seen = contrast([0.0] * 60, [1.0 + n / 60 for n in range(60)])
+    assert 2 / 2**60 < seen.p < 1e-9
+    many = dict.fromkeys(range(2000), seen)
+    assert {v.word for v in verdicts(many, dict.fromkeys(many, "more")).values()} == {"better"}
+
+
+def test_a_few_that_all_differ_need_enough_of_them() -> None:
+    """Two of two: four more that differ alike would settle it, not one."""
+    seen = contrast([0.0] * 2, [1.0] * 2, share=True)
+    assert verdicts({"it": seen}, {"it": "more"})["it"].more_prompts == 4
+    assert mcnemar(6, 0) <= 0.05 < mcnemar(5, 0)
+    half = contrast([0.0] * 6, [1.0] * 3 + [0.0] * 3, share=True)
+    assert half.more_prompts(0.05) == 6
 
 
 def test_newcombe_is_symmetric_and_holds_the_difference() -> None:
@@ -72,7 +90,7 @@ def compared(random: np.random.Generator, kind: str, **how: Any) -> Contrast:
     return found
 
 
-@pytest.mark.parametrize("kind", ["share", "numbers", "counts"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_equal_models_are_seldom_told_apart(kind: str) -> None:
     random = np.random.default_rng(1)
     p_values = [compared(random, kind).p for _ in range(SETS)]
@@ -96,7 +114,7 @@ def test_many_metrics_at_once_have_few_false_winners() -> None:
     assert wrong / (SETS // 2) <= 0.05 + 1.64 * (0.05 * 0.95 / (SETS // 2)) ** 0.5
 
 
-@pytest.mark.parametrize("kind", ["share", "numbers", "counts"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_intervals_cover(kind: str) -> None:
     random = np.random.default_rng(3)
     many = np.random.default_rng(4)

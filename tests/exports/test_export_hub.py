@@ -15,6 +15,7 @@ from afm_adapters import hf_run, logits
 from graftlab.adapters.artifact import find_artifact
 from graftlab.errors import ConfigError, ModelError
 from graftlab.exports.hub import Hub
+from graftlab.exports.model_card import PARITY, add_section
 from graftlab.exports.source import load
 from graftlab.tracking.card import card
 from graftlab.tracking.result import Result
@@ -213,3 +214,24 @@ def test_a_token_is_looked_for_before_anything_is_done(monkeypatch: pytest.Monke
         Hub(push="me/brass").check_files()
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_none")
     Hub(push="me/brass").check_files()
+
+
+def test_what_people_wrote_into_a_card_stays(tmp_path: Path) -> None:
+    card = tmp_path / "README.md"
+    card.write_text("# Mine\n\nWords.\n")
+    add_section(card, PARITY, ["one"])
+    card.write_text(card.read_text() + "\n## My own notes\n\nKeep this.\n")
+    add_section(card, PARITY, ["two"])
+    text = card.read_text()
+    assert text.startswith("# Mine\n\nWords.\n")
+    assert "```text\ntwo\n```" in text
+    assert "one" not in text
+    assert text.endswith("## My own notes\n\nKeep this.\n")
+    before = text
+    add_section(card, PARITY, ["two"])
+    assert card.read_text() == before
+
+
+def test_a_card_that_was_taken_away_is_not_made_anew(tmp_path: Path) -> None:
+    assert Hub().tell(tmp_path, ["a line"]) == []
+    assert not list(tmp_path.iterdir())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,10 +46,19 @@ KINDS = {
     "a tied head in full": {"modules_to_save": ["lm_head"]},
     "a tied embedding in full": {"modules_to_save": ["embed_tokens"]},
 }
+
+
+def some(quick: tuple[str, ...], *rest: str) -> list[Any]:
+    """The kinds that differ in what is computed, and `rest`, of which others say as much: slow."""
+    return [*quick, *(pytest.param(kind, marks=pytest.mark.slow) for kind in rest)]
+
+
 UNTIED = ("a tied head", "a tied head in full", "a tied embedding in full")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", some(tuple(k for k in KINDS if k not in ("lora", "rsLoRA")), "lora", "rsLoRA")
+)
 def test_it_says_what_base_and_adapter_say(kind: str, tmp_path: Path) -> None:
     run = hf_run(tmp_path / "made", **KINDS[kind])
     base = tmp_path / "made" / "qwen2"
@@ -63,7 +73,7 @@ def test_it_says_what_base_and_adapter_say(kind: str, tmp_path: Path) -> None:
     assert new == ({"lm_head.weight"} if kind in UNTIED else set())
 
 
-@pytest.mark.parametrize("kind", ["lora", "DoRA", "rsLoRA", "patterns", "tokens"])
+@pytest.mark.parametrize("kind", some(("DoRA", "patterns"), "lora", "rsLoRA", "tokens"))
 def test_it_holds_the_numbers_of_pefts_own_merge(kind: str, tmp_path: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -78,7 +88,7 @@ def test_it_holds_the_numbers_of_pefts_own_merge(kind: str, tmp_path: Path) -> N
         torch.testing.assert_close(tensor, wanted[name], rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["lora", "DoRA", "a module", "tokens"])
+@pytest.mark.parametrize("kind", some(("DoRA", "a module"), "lora", "tokens"))
 def test_a_strength_is_that_of_sampling(kind: str, tmp_path: Path) -> None:
     run = hf_run(tmp_path / "made", **KINDS[kind])
     base = HFModel(path=str(tmp_path / "made" / "qwen2"))
@@ -90,7 +100,9 @@ def test_a_strength_is_that_of_sampling(kind: str, tmp_path: Path) -> None:
     assert (logits(run, IDS) - wanted).abs().max() > 0.01, "the strength counts"
 
 
-@pytest.mark.parametrize("kind", ["llama", "gemma3", "qwen3_moe", "lfm2", "nemotron_h", "mamba2"])
+@pytest.mark.parametrize(
+    "kind", some(("qwen3_moe", "lfm2", "nemotron_h"), "llama", "gemma3", "mamba2")
+)
 def test_names_that_transformers_changes_are_found_in_the_files(kind: str, tmp_path: Path) -> None:
     run = hf_run(tmp_path / "made", kind, targets="auto")
     base = tmp_path / "made" / kind

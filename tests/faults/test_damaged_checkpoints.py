@@ -18,6 +18,7 @@ from graftlab.files.checksums import DamagedError, beside
 from graftlab.recipes.rewriters.answer_cache import AnswerCache, CachedAnswer
 from graftlab.registry import dump
 from graftlab.tracking.identity import identity
+from graftlab.tracking.ranking import Ranking
 from graftlab.training.checkpoint import Checkpointing, CheckpointStore
 from graftlab.training.spec import TrainSpec
 from graftlab.training.start import run
@@ -117,7 +118,7 @@ def test_pruning_leaves_the_last_whole_one(store):
 
 def test_a_kill_between_checksum_and_checkpoint_loses_neither(store, monkeypatch):
     """The checksum comes first: one without its file is swept away, and nothing looks damaged."""
-    path = store.path(5, None)
+    path = store.path(5, {}, Ranking())
     shutil.copyfile(store.last().path, store.partial(path))
 
     def killed(*_: object) -> None:

@@ -24,7 +24,7 @@ from left_behind import left_behind
 from miniatures import miniature
 
 PROGRAM = Path(__file__).parent / "deathbed.py"
-FEW = {"train": 2, "prepare": 2, "export": 2}
+FEW = {"train": 2, "prepare": 1, "export": 1}
 MANY = {"train": 70, "joint": 40, "prepare": 50, "export": 40}
 
 
@@ -82,7 +82,10 @@ def files(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "kills",
-    [FEW, pytest.param(MANY, marks=[pytest.mark.slow, pytest.mark.timeout(7200)])],
+    [
+        pytest.param(FEW, marks=pytest.mark.timeout(900)),
+        pytest.param(MANY, marks=[pytest.mark.slow, pytest.mark.timeout(7200)]),
+    ],
     ids=["a few", "two hundred"],
 )
 def test_killed_at_random_and_started_again_is_never_killed(

@@ -27,6 +27,8 @@ def test_a_file_the_json_and_the_mapping_are_the_same(name: str, tmp_path: Path)
     ("given", "words"),
     [
         ("nowhere.json", ["generation.schema=nowhere.json", "No such file", "as JSON"]),
+        ("/dev/zero", ["generation.schema=/dev/zero cannot be read"]),
+        ("no\0name.json", ["cannot be read"]),
         ('{"type": "object"', ["generation.schema is no JSON", "line 1"]),
         ("[1]", ["must be a JSON object", "[1]"]),
         ({"type": "strin"}, ["at /type", "'strin'"]),

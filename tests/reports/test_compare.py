@@ -17,8 +17,12 @@ from graftlab.reports.curves import points_each, reward_curves, train_curve, val
 from graftlab.reports.export import rows, write_csv, write_parquet
 from graftlab.reports.gather import gather
 from graftlab.reports.importance import LEAST, importance
+from graftlab.reports.payload import payload
+from graftlab.reports.sections import runs as runs_table
+from graftlab.reports.table import best_first, standings
 from graftlab.reports.values import Bins, in_order, short_names, written
-from run_folders import grid, write_run
+from graftlab.reports.winner import winner
+from run_folders import grid, result_of, write_run
 
 AXES = {"lr": [1e-4, 1e-3, 1e-2], "lora.rank": [4, 16], "lora.targets": ["attn", "attn-mlp"]}
 
@@ -257,3 +261,30 @@ def test_rewards_have_curves_and_a_section_of_their_own(tmp_path: Path) -> None:
     assert margin["loss"][-1] > 0.9  # smoothed, and 1 at the last step
     assert curves["rewards_chosen"]["loss"][-1] < -0.9
     assert 'id="rewards"' in page(both, none, library="")
+
+
+def test_runs_compared_by_a_measure_of_which_more_is_better(tmp_path: Path) -> None:
+    """The one with the highest share is the best, though its loss is the worst."""
+    by = {"ranked_by": "number/pct_right", "better": "more"}
+    base = {"valid/number/pct_right": 10.0}
+    for place, (share, loss) in enumerate([(40.0, 1.0), (65.0, 1.5), (0.0, 0.9)]):
+        folder = write_run(tmp_path / str(place), {"lora.rank": 2**place}, score=loss)
+        result = result_of(loss, folder, ranked=share, base_metrics=base, **by)
+        result.write(folder / "result.json")
+    found = Comparison(gather([tmp_path]))
+    assert [point.runs[0].name for point in found.points] == ["1", "0", "2"]
+    assert [run.shown for run in best_first(found)] == [65.0, 40.0, 0.0]
+    assert [run.loss for run in best_first(found)] == [1.5, 1.0, 0.9]
+    assert {run.baseline for run in found.runs} == {10.0}
+    assert found.sentence().startswith("Highest is rank=2: 65.0000 number/pct_right over 1 run.")
+    assert [row[2] for row in standings(found)] == ["65.0000", "40.0000", "0.0000"]
+    assert winner(found) is found.points[0].runs[0]
+    told = {row["run"]: (row["ranked"], row["better"]) for row in rows(found)}
+    assert told == {"0": (40.0, "more"), "1": (65.0, "more"), "2": (0.0, "more")}
+    page = runs_table(found)
+    assert 'class="n score" data-value="65.0">65.0000' in page
+    assert 'class="n loss" data-value="1.5">1.5000' in page
+    assert (
+        payload(found, importance(found.points, found.parameters))["score"]
+        == "minus number/pct_right"
+    )

@@ -17,6 +17,7 @@ from graftlab.sweeps.slots import Slot
 from graftlab.sweeps.source import Grid, Search
 from graftlab.sweeps.space import Dimension
 from graftlab.sweeps.spec import Sweep
+from graftlab.tracking.ranking import Ranking
 from run_folders import result_of
 from sweep_crew import draft
 
@@ -38,7 +39,7 @@ def test_values_of_a_conditional_sweep_stand_under_their_keys(tmp_path: Path, ca
         done(0, 2.0, lora="attn", lr="0.003"),
         done(1, 1.0, lora="dora", dropout="0.25", lr="0.004"),
     ]
-    show(SweepOutcome(tmp_path, jobs, 1.0))
+    show(SweepOutcome(tmp_path, jobs, 1.0), Ranking())
     lines = capsys.readouterr().out.splitlines()
     heading = next(line for line in lines if "dropout" in line)
     rows = {key: next(line for line in lines if key in line) for key in ("0.003", "0.004")}
@@ -50,13 +51,13 @@ def test_values_of_a_conditional_sweep_stand_under_their_keys(tmp_path: Path, ca
 
 def test_losses_over_few_documents_are_called_so(tmp_path: Path, capsys) -> None:
     jobs = [done(0, 2.0, lr="0.003"), done(1, 1.0, lr="0.004")]
-    show(SweepOutcome(tmp_path, jobs, 1.0))
+    show(SweepOutcome(tmp_path, jobs, 1.0), Ranking())
     assert "too few" not in capsys.readouterr().out  # nothing is known of them
     for documents in (2, 30):
         folder = tmp_path / jobs[1].folder
         folder.mkdir(exist_ok=True)
         result_of(1.0, folder, valid_documents=documents).write(folder / "result.json")
-        show(SweepOutcome(tmp_path, jobs, 1.0))
+        show(SweepOutcome(tmp_path, jobs, 1.0), Ranking())
         said = "validation losses are over 2 documents: too few" in capsys.readouterr().out
         assert said == (documents == 2)
 
@@ -92,3 +93,15 @@ def test_the_heading_counts_what_is_done_of_this_line(tmp_path: Path) -> None:
         space = [Dimension(key=key, choices=("a", "b"))]
         search = Search(Sweep(search="random", trials=9), space, lambda point: [])
         assert text in said(search, 9)
+
+
+def test_jobs_compared_by_a_measure_have_their_loss_beside(tmp_path: Path, capsys) -> None:
+    jobs = [done(0, -40.0, lr="0.003"), done(1, -62.5, lr="0.004")]
+    folder = tmp_path / jobs[1].folder
+    folder.mkdir()
+    result_of(1.25, folder).write(folder / "result.json")
+    show(SweepOutcome(tmp_path, jobs, 1.0), Ranking("number/pct_right", "more"))
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.replace("│", " ").split() for line in lines if "0.00" in line]
+    assert rows == [["1", "0.004", "62.5000", "1.2500"], ["0", "0.003", "40.0000", "-"]]
+    assert any("best by number/pct_right" in line for line in lines)

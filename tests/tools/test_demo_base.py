@@ -180,8 +180,8 @@ def test_training_leaves_the_wiring_alone(tokenizer: sentencepiece.SentencePiece
     }  # fmt: skip
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(7200)
+@pytest.mark.recipe
+@pytest.mark.timeout(10800)
 def test_the_whole_recipe_makes_the_shipped_base(tmp_path: Path, facts: dict[str, Any]) -> None:
     made = make_base(Recipe(), tmp_path, on_step=lambda step, steps, loss: None)
     assert made["recipe"] == facts["recipe"]

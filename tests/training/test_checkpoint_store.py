@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from graftlab.errors import ConfigError
+from graftlab.tracking.ranking import Ranking
 from graftlab.training.checkpoint import Checkpointing, CheckpointStore
 
 
 def save(store, step, loss):
-    path = store.path(step, loss)
+    path = store.path(step, {} if loss is None else {"valid_loss": loss}, Ranking())
     store.partial(path).write_bytes(b"x")
     store.publish(path)
     return path
@@ -45,7 +46,7 @@ def test_equal_losses_prefer_the_earlier(tmp_path):
 def test_a_torn_write_is_invisible_and_swept_away(tmp_path):
     store = CheckpointStore(tmp_path)
     save(store, 1, 2.0)
-    torn = store.partial(store.path(2, 1.0))
+    torn = store.partial(store.path(2, {"valid_loss": 1.0}, Ranking()))
     torn.write_bytes(b"half")
     assert store.last().step == store.best().step == 1
     store.prune("all")

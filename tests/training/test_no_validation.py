@@ -76,9 +76,10 @@ def test_early_stopping_needs_validation_rows(
             resolve_setup_like(shared, early, RunFolder(tmp_path / "other"))
 
 
-def test_early_stopping_needs_validation_before_the_end() -> None:
+def test_early_stopping_needs_validation_before_the_end(spec: TrainSpec) -> None:
     rarely = Validation(every_epochs=None)
-    watching(validation=rarely)
+    replace(spec, callbacks=watching(validation=rarely))
     with pytest.raises(ConfigError, match="only measured at the end"):
-        watching(validation=rarely, **EARLY)
-    watching(validation=Validation(every_epochs=None, every_steps=5), **EARLY)
+        replace(spec, callbacks=watching(validation=rarely, **EARLY))
+    often = Validation(every_epochs=None, every_steps=5)
+    replace(spec, callbacks=watching(validation=often, **EARLY))

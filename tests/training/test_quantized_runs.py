@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,6 +42,11 @@ FLAVOURS = {
 }
 
 
+def slow(name: str) -> Any:
+    """One more of a kind."""
+    return pytest.param(name, marks=pytest.mark.slow)
+
+
 def stored(spec: TrainSpec, quantization: Quantization, **changes: object) -> TrainSpec:
     model = replace(spec.model, quantization=quantization)
     return replace(spec, model=model, **changes)
@@ -74,7 +80,7 @@ def widened(spec: TrainSpec, tmp_path: Path) -> TrainSpec:
     return replace(spec, model=widened_model, run_dir=str(tmp_path / "wide"))
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("flavour", ["lora", "dora", "rows", slow("rslora"), slow("eva")])
 def test_it_trains_as_on_the_values_that_codes_stand_for(
     flavour: str, spec: TrainSpec, widened: TrainSpec
 ) -> None:
@@ -111,7 +117,7 @@ class Pause(Observer):
         return "a pause"
 
 
-@pytest.mark.parametrize("objective", ["sft", "kl-sft"])
+@pytest.mark.parametrize("objective", ["sft", slow("kl-sft")])
 def test_a_run_goes_on_to_the_bit(objective: str, spec: TrainSpec, tmp_path: Path) -> None:
     chosen = KLSFT(kl_lambda=1.0) if objective == "kl-sft" else spec.objective
     whole = stored(spec, Int8(), objective=chosen, checkpoint=Checkpointing(every_steps=1))
@@ -139,7 +145,7 @@ def test_codes_from_the_disk_train_to_the_same_bits(
         assert same_bits(tmp_path / "without", tmp_path / name)
 
 
-@pytest.mark.parametrize("kind", ["nf4", "int8"])
+@pytest.mark.parametrize("kind", ["nf4", slow("int8")])
 def test_a_folder_that_comes_quantised_trains_as_one_quantised_here(
     kind: str, spec: TrainSpec, tmp_path: Path
 ) -> None:

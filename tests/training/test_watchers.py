@@ -264,7 +264,7 @@ def test_a_rung_measures_for_the_observer_alone() -> None:
     assert rows[5] == ({"step": 5, "valid_loss": 99.0, "rung_loss": 99.0}, True)
     assert rows[10] == ({"step": 10, "valid_loss": 98.0}, True)
     assert onlooker.told == [(3, 100.0), (5, 99.0)]
-    assert (recorder.best_loss, recorder.best_step) == (98.0, 10)  # never the rung's
+    assert (recorder.best, recorder.best_step) == (98.0, 10)  # never the rung's
 
 
 def test_one_process_of_several_tells_the_observer() -> None:

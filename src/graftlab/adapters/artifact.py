@@ -121,7 +121,11 @@ def find_artifact(path: str) -> Artifact:
     Raises ModelError saying what was looked for, or naming what is damaged.
     """
     place = Path(path).expanduser()
-    found = _at_file(path, place) if place.is_file() else _at_folder(path, place)
+    try:
+        found = _at_file(path, place) if place.is_file() else _at_folder(path, place)
+    except OSError as error:  # a name that is too long, a loop of links, no rights
+        short = path if len(path) <= 80 else f"{path[:80]} …"
+        raise ModelError(f"{short} cannot be looked at: {error.strerror or error}.") from error
     require_undamaged(found.place)
     return found
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ from graftlab.verbs.serve import ServeSpec
 from graftlab.verbs.train import TrainCommand
 
 if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
 MASKED = "\x1a???"
@@ -62,7 +64,7 @@ def register() -> None:
         _store("schema", verb, schema_of(spec))
     for group in groups():
         for name, cls in choices(group).items():
-            _store(f"schema/{group}", name, cls)
+            _store(f"schema/{group}", name, schema_of(cls))
 
 
 @cache
@@ -84,18 +86,88 @@ def compose(
     """The configuration of one run: `conf/<verb>.yaml` with Hydra `overrides` applied.
 
     With `hydra`, Hydra's own node is kept. Raises Hydra's and OmegaConf's errors as they are.
+
+    Options take Hydra a third of a second, and what they compose to is kept; values are set in a
+    copy of it, by Hydra's own function.
     """
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from omegaconf import open_dict
+
+    conf = conf or conf_dir()
+    register()
+    words = _parsed(overrides)
+    folders = [conf, *_search_path(words)]
+    sets = [_sets_value(word, folders) for word in words]
+    values = [word for word, value in zip(words, sets, strict=True) if value]
+    options = [text for text, value in zip(overrides, sets, strict=True) if not value]
+    state = _state(folders), _store.cache_info().misses
+    cfg = copy.deepcopy(_composed(verb, tuple(options), conf, state))
+    ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
+    if hydra:
+        _note(cfg, words)
+    else:
+        with open_dict(cfg):
+            del cfg["hydra"]
+    return cfg
+
+
+@lru_cache(maxsize=32)
+def _composed(verb: str, options: tuple[str, ...], conf: Path, state: object) -> DictConfig:
+    """What options compose to while files and classes are in this state; for reading only."""
     from hydra import compose as hydra_compose
 
-    with initialized(conf or conf_dir()):
-        return hydra_compose(verb, overrides=list(overrides), return_hydra_config=hydra)
+    with initialized(conf):
+        return hydra_compose(verb, overrides=list(options), return_hydra_config=True)
+
+
+def _parsed(overrides: Sequence[str]) -> list[Override]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_overrides(list(overrides))
+
+
+def _search_path(words: Sequence[Override]) -> list[Path]:
+    """The folders of a user's own options."""
+    given = [word.value() for word in words if word.key_or_group == "hydra.searchpath"]
+    texts = [text for value in given if isinstance(value, list) for text in value]
+    return [Path(text.removeprefix("file://")) for text in texts if isinstance(text, str)]
+
+
+def _sets_value(word: Override, folders: Sequence[Path]) -> bool:
+    """Whether an override sets a value in what the others compose to."""
+    key = word.key_or_group
+    if word.package is not None or word.is_delete() or word.is_sweep_override():
+        return False
+    if word.is_hydra_override():
+        return key in ("hydra.run.dir", "hydra.sweep.dir")
+    return isinstance(word.value(), dict) or not any((f / key).is_dir() for f in folders)
+
+
+def _state(folders: Sequence[Path]) -> tuple[object, ...]:
+    """What changes with any file in the folders."""
+    files = sorted(file for folder in folders for file in folder.rglob("*.yaml"))
+    stats = [file.stat() for file in files]
+    return tuple((str(f), s.st_mtime_ns, s.st_size) for f, s in zip(files, stats, strict=True))
+
+
+def _note(cfg: DictConfig, words: Sequence[Override]) -> None:
+    """Write down in Hydra's node what was asked for, and where, as Hydra does."""
+    from hydra._internal.config_loader_impl import get_overrides_dirname
+
+    node = cfg.hydra
+    own = [word for word in words if word.is_hydra_override()]
+    task = [word for word in words if not word.is_hydra_override()]
+    node.overrides.hydra = [word.input_line for word in own]
+    node.overrides.task = [word.input_line for word in task]
+    node.runtime.cwd = os.getcwd()
+    look = node.job.config.override_dirname
+    node.job.override_dirname = get_overrides_dirname(
+        task, list(look.exclude_keys), look.item_sep, look.kv_sep
+    )
 
 
 class Composer:
-    """Many configurations that differ in a few keys: one composition for each set of options.
-
-    Composing takes a tenth of a second, most of it reading YAML; setting a value nearly nothing.
-    """
+    """Configurations of a sweep's points, whose keys are as they are typed: without a +."""
 
     def __init__(
         self,
@@ -107,21 +179,16 @@ class Composer:
     ) -> None:
         """`overrides` hold for all; keys among `groups` choose options, all others set values."""
         self.verb, self.overrides, self.groups, self.conf = verb, list(overrides), groups, conf
-        self._composed: dict[tuple[str, ...], DictConfig] = {}
 
     def compose(self, point: Mapping[str, str]) -> DictConfig:
         """What `compose` makes of the overrides and `key=text` for each of the point's."""
         from omegaconf import OmegaConf
 
-        options = tuple(f"{key}={text}" for key, text in point.items() if key in self.groups)
-        if options not in self._composed:
-            self._composed[options] = compose(
-                self.verb, [*self.overrides, *options], conf=self.conf
-            )
-        cfg = copy.deepcopy(self._composed[options])
+        options = [f"{key}={text}" for key, text in point.items() if key in self.groups]
+        cfg = compose(self.verb, [*self.overrides, *options], conf=self.conf)
         for key, text in point.items():
             if key not in self.groups:
-                value = _parsed(f"{key}={text}")
+                value = _parsed([f"{key}={text}"])[0].value()
                 OmegaConf.update(cfg, key, value, merge=True, force_add=_is_free(cfg, key))
         return cfg
 
@@ -134,13 +201,6 @@ def _is_free(cfg: DictConfig, key: str) -> bool:
     while parent and (node := OmegaConf.select(cfg, parent)) is None:
         parent = parent.rpartition(".")[0]
     return bool(parent) and not dataclasses.is_dataclass(OmegaConf.get_type(node))
-
-
-def _parsed(override: str) -> Any:
-    """The value of one override, as Hydra reads it."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    return OverridesParser.create().parse_override(override).value()
 
 
 @contextmanager
@@ -173,10 +233,10 @@ def build(cfg: DictConfig) -> Any:
     """
     from omegaconf import OmegaConf
 
-    spec = _unmask(OmegaConf.to_object(cfg))
+    spec = gathered(_unmask(OmegaConf.to_object(cfg)))
     require_finite(spec)
     refuse_secrets(dump(spec))
-    return gathered(spec)
+    return spec
 
 
 def _unmask(spec: Any) -> Any:

@@ -10,16 +10,9 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 from graftlab.cli.schema import Schema
 from graftlab.cli.validate import unknown_key
 from graftlab.errors import AUTO, NumberOrAuto, WholeOrAuto
+from graftlab.hints import nested_spec
 from graftlab.plugins import OWN_CLASS
-from graftlab.registry import (
-    choice_of,
-    choices,
-    field_types,
-    group_at,
-    groups,
-    nested_spec,
-    place_of,
-)
+from graftlab.registry import choice_of, choices, field_types, group_at, groups, place_of
 
 if TYPE_CHECKING:
     from hydra.errors import MissingConfigException
@@ -58,6 +51,9 @@ def explain(error: Exception, schema: Schema, overrides: Sequence[str]) -> str |
         inside = [o for o in overrides if place_of(o.partition("=")[0]).startswith(f"{key}.")]
         if inside:
             return switched_off(inside[0], key, schema)
+    if (off := re.match(r"Could not override '(\w+)@([\w.]+)'", str(error))) is not None:
+        parent = off[2].rpartition(".")[0]
+        return switched_off(off[1], parent, schema)
     if isinstance(error, HydraException | OmegaConfBaseException):
         text = _without_advice(str(error), str(cause) if cause is not error else "")
         return f"{text}\n{OWN_CLASS}" if re.search("Key '[^']+' not in", text) else text

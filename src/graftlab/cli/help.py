@@ -16,7 +16,8 @@ from graftlab.cli.plugins import KEY, MEANING
 from graftlab.cli.schema import Schema
 from graftlab.columns import table
 from graftlab.commands import commands
-from graftlab.registry import choices_under, field_types, named_specs, nested_spec
+from graftlab.hints import named_specs, nested_spec
+from graftlab.registry import choices_under, field_types
 
 FLAGS = {
     "-m, --multirun": "run one job for every value of keys given several, as in lr=1e-4,1e-3",

@@ -10,7 +10,7 @@ be parsed, so their values are quoted here, once, and arrive as they were typed:
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,21 +34,25 @@ PATHS = frozenset(
         "decontaminate.against",
         "dirs",
         "cache",
+        "checkpoints",
         "draft",
         "endpoint",
         "endpoint_model",
         "frame",
         "generation.schema",
         "host",
+        *("judge.adapter", "judge.model", "judge.rubric", "judge.url"),
         "key_env",
         "logger.wandb.entity",
         "logger.wandb.group",
         "logger.wandb.project",
         "lora.from_run",
         "metrics.json_schema.schema",
-        *("metrics.persona.corpus", "metrics.persona.plain", "metrics.regex.pattern"),
+        *("metrics.invention.corpus", "metrics.invention.plain", "metrics.regex.pattern"),
+        *("metrics.persona.corpus", "metrics.persona.plain"),
         "metrics.style.ends",
         "metrics.style.pattern",
+        "metrics.style.schema",
         "metrics.style.starts",
         "model.hub",
         "model.of",
@@ -71,6 +75,7 @@ PATHS = frozenset(
         "target.draft_template",
         "target.signature",
         "verify",
+        "votes",
         "write",
     }
 )
@@ -80,6 +85,7 @@ LISTS = frozenset(
     {
         *("corpus", "data.corpus", "data.train", "data.valid", "decontaminate.against", "dirs"),
         *("adapters", "metrics.persona.corpus", "metrics.persona.plain", "objective.anchors"),
+        *("metrics.invention.corpus", "metrics.invention.plain", "votes"),
     }
 )
 """Paths that may also be given as a list: data.train=[a.jsonl,b.jsonl]."""
@@ -106,6 +112,11 @@ POSITIONAL = {
 }
 """Verb -> the key that words without `key=` stand for; of a key in LISTS there may be several."""
 
+INSIDE = {"metrics": "callbacks.evaluate.metrics"}
+"""Group -> where its options stand where a verb has no such group of its own."""
+OWNERS = ("evaluate",)
+"""Verbs that have."""
+
 _WORD = re.compile(r"(?P<prefix>\+{0,2}|~)(?P<key>[^=+~]+)=(?P<text>.*)", re.DOTALL)
 _REMOVAL = re.compile(r"~(?P<key>[^=+~]+)")
 _ITEM = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|([^,]*?))\s*(?:,|$)""", re.DOTALL)
@@ -124,7 +135,8 @@ def read_arguments(arguments: Sequence[str], verb: str) -> list[Argument]:
     """Every argument that is no flag, with positionals mapped and free text quoted."""
     key = POSITIONAL.get(verb)
     plain = [argument for argument in arguments if key and _is_path(argument)]
-    words = [_read(argument) for argument in arguments if argument not in plain]
+    inside = {} if verb in OWNERS else INSIDE
+    words = [_read(argument, inside) for argument in arguments if argument not in plain]
     if key in LISTS and plain:
         listed = ",".join(map(quote, plain))
         return [Argument(" ".join(plain), key, f"{key}=[{listed}]"), *words]
@@ -155,13 +167,13 @@ def quote(text: str, *, interpolate: bool = False) -> str:
     return f"'{text}'"
 
 
-def _read(argument: str) -> Argument:
+def _read(argument: str, inside: Mapping[str, str]) -> Argument:
     if (removal := _REMOVAL.fullmatch(argument)) is not None:
         return Argument(argument, removal["key"], argument)
     match = _WORD.fullmatch(argument)
     if match is None:
         return Argument(argument, "", argument)
-    key = _field(match["key"])
+    key = _moved(_field(match["key"]), inside)
     return Argument(argument, key, f"{match['prefix']}{key}={_value(key, match['text'])}")
 
 
@@ -171,8 +183,20 @@ def _field(key: str) -> str:
     return ALIASES.get(key) or group_at(f"{place_of(group)}.{rest}" if dot else key)
 
 
+def _moved(key: str, inside: Mapping[str, str]) -> str:
+    """A group that stands inside an option, as Hydra names it; and the keys of its options."""
+    group, dot, rest = key.partition(".")
+    if group not in inside:
+        return key
+    return f"{inside[group]}.{rest}" if dot else f"{group}@{inside[group]}"
+
+
 def _value(key: str, text: str) -> str:
     key = key.removeprefix(INNER)
+    for group, place in INSIDE.items():
+        if key.startswith(f"{place}."):
+            key = f"{group}.{key.removeprefix(f'{place}.')}"
+    key = key.removeprefix("callbacks.evaluate.")  # prompts
     if key in TEXT:
         return quote(text)
     source = _SOURCE.fullmatch(key) is not None

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, get_origin
 
 from graftlab.cli.compose import VERBS
+from graftlab.cli.overrides import INSIDE, OWNERS
 from graftlab.files.reading import read_yaml
-from graftlab.registry import choices_under, field_types, named_specs, nested_spec, place_of
+from graftlab.hints import named_specs, nested_spec
+from graftlab.registry import choices_under, field_types, place_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,9 @@ class Schema:
     """Group -> options, in the order of `defaults`."""
     defaults: dict[str, str | None]
     """Group -> the option taken when none is named."""
+    inner: dict[str, list[str]]
+    """Groups whose options stand inside one of another group's, as `metrics@callbacks.evaluate...`
+    -> options."""
     values: dict[str, Any]
     """The top-level values of `conf/<verb>.yaml`."""
 
@@ -63,11 +68,15 @@ class Schema:
 def read_schema(verb: str, folders: Sequence[Path]) -> Schema:
     """The menu of a verb, from `conf/` and folders with further options; needs no Hydra."""
     defaults, values = _content(folders[0], verb)
-    groups = {
-        group: sorted({file.stem for conf in folders for file in (conf / group).glob("[!_]*.yaml")})
-        for group in defaults
-    }
-    return Schema(verb, VERBS[verb], groups, defaults, values)
+
+    def options(group: str) -> list[str]:
+        return sorted({f.stem for conf in folders for f in (conf / group).glob("[!_]*.yaml")})
+
+    groups = {group: options(group) for group in defaults}
+    inner = {f"{group}@{place}": options(group) for group, place in INSIDE.items()}
+    if verb in OWNERS or "callbacks" not in groups:
+        inner = {}
+    return Schema(verb, VERBS[verb], groups, defaults, inner, values)
 
 
 def _content(conf: Path, name: str) -> tuple[dict[str, str | None], dict[str, Any]]:

@@ -36,6 +36,8 @@ from graftlab.verbs.train import TrainCommand
 
 LEARNERS = ("tpe", "gp")
 """Searches that learn from the losses of earlier jobs."""
+OF_ALL = ("sweep", "launcher", "run_dir", "resume", "hydra")
+"""Groups that hold for the whole sweep."""
 WHOLE = {"experiment", "debug"}
 """Groups whose options are whole runs: without one, a line says little of model and data."""
 
@@ -76,6 +78,8 @@ class SweepLine:
         if that is known.
         """
         sweep = self.base.sweep
+        if not spec.ranking.is_loss:
+            return
         if may_have_valid(spec.data):
             return
         own = "" if isinstance(spec.data, PreparedData) else "data.valid=FILE or "
@@ -283,5 +287,5 @@ def _check(base: TrainCommand, dimensions: Sequence[Dimension]) -> None:
             "sweep=lr-rank. Without -m this is a single run."
         )
     for key in keys:
-        if key.split(".")[0] in ("sweep", "launcher", "run_dir", "resume", "hydra"):
+        if "@" in key or key == "checkpoint.by" or key.split(".")[0] in OF_ALL:
             raise ConfigError(f"{key} cannot be swept: it is one for the whole sweep.")

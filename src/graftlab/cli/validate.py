@@ -16,8 +16,9 @@ from graftlab.cli.plugins import KEY
 from graftlab.cli.schema import Schema, is_free
 from graftlab.cli.secrets import is_secret, refuse_secrets
 from graftlab.errors import ConfigError, did_you_mean
+from graftlab.hints import named_specs, nested_spec
 from graftlab.plugins import OWN_CLASS
-from graftlab.registry import group_at, groups, named_specs, nested_spec
+from graftlab.registry import group_at, groups
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -105,12 +106,13 @@ def _alike(one: str, other: str) -> bool:
 
 def _known(key: str, schema: Schema) -> bool:
     hydra = key == "hydra" or key.startswith(("hydra.", "hydra/"))
-    return hydra or key in schema.groups or schema.find(key) is not None
+    known = key in schema.groups or key in schema.inner
+    return hydra or known or schema.find(key) is not None
 
 
 def _problems(word: Argument, override: Override, schema: Schema, multirun: bool) -> Iterator[str]:
-    key = override.key_or_group
-    if key in schema.groups:
+    key = override.get_key_element().lstrip("+~")
+    if key in schema.groups or key in schema.inner:
         yield from _group_problems(word, override, schema)
     elif override.is_hydra_override():
         return
@@ -132,7 +134,7 @@ def _problems(word: Argument, override: Override, schema: Schema, multirun: bool
 
 def _group_problems(word: Argument, override: Override, schema: Schema) -> Iterator[str]:
     group = override.key_or_group
-    options = schema.groups[group]
+    options = schema.groups.get(group) or schema.inner[override.get_key_element().lstrip("+~")]
     named = ", ".join(options)
     if override.is_delete() or override.is_add() or override.is_force_add():
         yield f"`{word.typed}`: write {group}=OPTION with one of {named}."

@@ -56,10 +56,23 @@ def check_servers() -> Iterator[Finding]:
     if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE"):
         yield Finding("hub", "$HF_HUB_OFFLINE: only models that are here already")
         return
-    url = os.environ.get("HF_ENDPOINT", HUB)
+    url = hub_url()
     reason = _connects(url)
     cure = f"without it, model=hf model.path=DIR takes a folder that was fetched ({url})"
     yield Finding("hub", reason or f"{url} answers", cure if reason else None)
+
+
+def hub_url() -> str:
+    """Where the hub is: $HF_ENDPOINT, or its own address. Raises ConfigError for no address."""
+    given = os.environ.get("HF_ENDPOINT") or HUB
+    try:
+        parts = urlsplit(given)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        known = False
+    if not known:
+        raise ConfigError(f"HF_ENDPOINT={given} is no address such as {HUB}: mend or unset it.")
+    return given
 
 
 def _connects(url: str) -> str | None:
@@ -69,7 +82,8 @@ def _connects(url: str) -> str | None:
     begin = time.monotonic()
     try:
         socket.create_connection((parts.hostname or "", port), timeout=WAIT_SECONDS).close()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a host's name that cannot be one
+        said = getattr(error, "strerror", None) or error
         seconds = time.monotonic() - begin
-        return f"{parts.hostname} cannot be reached ({error.strerror or error}; {seconds:.0f} s)"
+        return f"{parts.hostname} cannot be reached ({said}; {seconds:.0f} s)"
     return None

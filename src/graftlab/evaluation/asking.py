@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from graftlab.evaluation.replies import Case, Judged, Said
@@ -30,15 +31,18 @@ def ask_all(
     draws: int,
     options: bool,
     console: Console | None = None,
+    looks: Sequence[int] = (),
+    is_clear: Callable[[Replies, Likelihoods], bool] = lambda replies, likelihoods: False,
 ) -> tuple[Replies, Likelihoods]:
     """What everybody says, and with `options` how likely they find those, one after the other.
 
+    `looks`: after so many prompts everybody has been asked, and it ends where all `is_clear`.
     Raises GraftlabError where a reply cannot be had; those before it are in the cache.
     """
     asked = len(prompts) * (draws + options)
     began, tokens = time.perf_counter(), 0
-    replies: Replies = {}
-    likelihoods: Likelihoods = {}
+    replies: Replies = {speaker.name: [] for speaker in speakers}
+    likelihoods: Likelihoods = {speaker.name: [] for speaker in speakers} if options else {}
     with Progress("replies", total=asked * len(speakers), console=console) as progress:
 
         def report(count: int, drawn: int) -> None:
@@ -47,10 +51,14 @@ def ask_all(
             speed = tokens / (time.perf_counter() - began)
             progress.advance(count, note=f"{speaker.name}, {speed:.0f} tokens/s")
 
-        for speaker in speakers:
-            replies[speaker.name] = speaker.replies(prompts, draws=draws, report=report)
-            if options:
-                likelihoods[speaker.name] = speaker.options(prompts, report)
+        for start, end in pairwise([0, *looks, len(prompts)]):
+            some = prompts[start:end]
+            for speaker in speakers:
+                replies[speaker.name] += speaker.replies(some, draws=draws, report=report)
+                if options:
+                    likelihoods[speaker.name] += speaker.options(some, report)
+            if end < len(prompts) and is_clear(replies, likelihoods):
+                break
     return replies, likelihoods
 
 

@@ -13,20 +13,15 @@ from graftlab.data.system import with_system
 from graftlab.errors import ConfigError, ModelError
 from graftlab.evaluation.replies import Said
 from graftlab.evaluation.speakers import Ask, Report, Speaker, digest
-from graftlab.evaluation.spec import NAMES
 from graftlab.generation.sampling import ROW
 from graftlab.recipes.rewriters.answer_cache import CachedAnswer
-from graftlab.recipes.rewriters.endpoint import (
-    EMPTY,
-    Endpoint,
-    Refused,
-    key_for,
-)
+from graftlab.recipes.rewriters.endpoint import EMPTY, Refused
 
 if TYPE_CHECKING:
     from graftlab.caches import RowCache
     from graftlab.generation.prompts import Prompt
     from graftlab.generation.sampling import Generation
+    from graftlab.recipes.rewriters.endpoint import Endpoint
 
 BACKOFF = 1.0
 """Seconds before the second try, doubled each time; Retry-After goes before it."""
@@ -37,24 +32,24 @@ class EndpointSpeaker(Speaker):
 
     def __init__(
         self,
-        url: str,
         model: str,
+        endpoint: Endpoint,
         *,
-        key_env: str | None,
+        url: str,
         generation: Generation,
         system: dict[str, str | None],
         batch: int,
         retries: int,
-        timeout: float,
         cache: RowCache,
     ) -> None:
-        """`batch`: requests at the same time; `retries`: further tries of each."""
+        """`url`: the endpoint's; `batch`: requests at the same time; `retries`: further tries of
+        each.
+        """
         self.name, self.cache = model, cache
         self.told = {"endpoint": url, "model": model}
         self.url, self.generation, self.system = url, generation, system
         self.batch, self.retries = batch, retries
-        key = key_for(url, key_env)
-        self.endpoint = Endpoint(url, key=key, timeout=timeout, names=NAMES)
+        self.endpoint = endpoint
         self._stop = threading.Event()
 
     def key(self, prompt: Prompt, draw: int) -> str:

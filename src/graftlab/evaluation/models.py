@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graftlab import __version__
 from graftlab.data.system import with_system
@@ -41,8 +41,11 @@ class LocalSpeaker(Speaker):
         scale: float,
         batch: int,
         cache: RowCache,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
-        """`scale`: the adapter's strength; `batch`: prompts that are answered together."""
+        """`scale`: the adapter's strength; `batch`: prompts that are answered together; `facts`:
+        what else the results tell of it.
+        """
         self.name, self.cache = served.name, cache
         self.base, self.served, self.generation = base, served, generation
         self.precision, self.batch = precision, batch
@@ -53,6 +56,7 @@ class LocalSpeaker(Speaker):
             "fingerprint": fingerprint,
             **({} if served.adapter is None else {"scale": self.scale}),
             **{key: value for key, value in served.system.items() if value},
+            **(facts or {}),
         }
         self._same = [__version__, fingerprint, self.scale, precision.name, base.device.type]
 

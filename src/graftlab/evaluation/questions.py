@@ -104,12 +104,17 @@ def questions(
         asked = data.held_out()[:limit]
     else:
         asked = read_prompts(prompts, reserved=data.reserved, limit=limit, ignore=_ignored(data))
+    what = "the held-out rows" if prompts is None else f"prompts={prompts}"
+    refuse_lacking(what, asked, metrics)
+    return asked
+
+
+def refuse_lacking(what: str, asked: Sequence[Prompt], metrics: Mapping[str, Metric]) -> None:
+    """Raise DataError naming every prompt that a metric cannot judge; `what` they are, in words."""
     problems = list(_lacking(asked, metrics))
     if problems:
-        what = "the held-out rows" if prompts is None else f"prompts={prompts}"
         lacking = len({problem.where for problem in problems})
         raise DataError(f"{what}: {counted(lacking, 'prompt')} cannot be judged:", problems)
-    return asked
 
 
 def _lacking(asked: Iterable[Prompt], metrics: Mapping[str, Metric]) -> Iterator[Problem]:

@@ -9,7 +9,7 @@ OUT/
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import combinations
 from math import isfinite
@@ -28,8 +28,24 @@ from graftlab.evaluation.verdicts import (
 
 if TYPE_CHECKING:
     from graftlab.evaluation.metrics.base import Measure
+    from graftlab.evaluation.preferences import Preference
     from graftlab.evaluation.replies import Judged, Said
     from graftlab.generation.prompts import Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Early:
+    """How asking went that stops when the verdict is clear."""
+
+    of: int
+    """Prompts that there were to ask."""
+    stopped: bool
+    """Whether some were left when it was clear."""
+    seed: int
+    """By which their order was drawn."""
+    by: list[str]
+    """Metrics or measures that decided; all that are judged where none is named."""
+
 
 Name = tuple[str, str]
 """Metric and measure, such as ("style", "pct_list")."""
@@ -49,6 +65,17 @@ class Results:
     """Model -> what it is."""
     settings: dict[str, Any]
     """What was asked for, as keys."""
+    early: Early | None = None
+    """Where asking may have stopped early; `prompts` are then in the order they were asked."""
+    preferences: list[Preference] = field(default_factory=list)
+    """Of people and judges between two replies; there before verdicts are asked for."""
+    unfinished: str | None = None
+    """Why a judge has not judged all, if so."""
+
+    def measure(self, name: Name) -> Measure:
+        """That of scores or preferences."""
+        preferred = {one.name: one.measure for one in self.preferences}
+        return preferred[name] if name in preferred else self.measures[name]
 
     def values(self, model: str, name: Name) -> Values:
         """A measure of each prompt: the mean over its draws."""
@@ -76,10 +103,20 @@ class Results:
         for first, second in combinations(self.replies, 2):
             for name, measure in self.measures.items():
                 values = self.values(first, name), self.values(second, name)
-                seen = contrast(*values, share=measure.share)
+                seen = contrast(
+                    *values,
+                    share=measure.share,
+                    anytime=self.early is not None,
+                    most=measure.most,
+                )
                 if seen is not None:
                     found[first, second, name] = seen
-        better = {key: self.measures[key[2]].better for key in found}
+        for one in self.preferences:
+            for pair in one.pairs:
+                seen = one.contrast(pair, anytime=self.early is not None)
+                if seen is not None:
+                    found[*pair, one.name] = seen
+        better = {key: self.measure(key[2]).better for key in found}
         return verdicts(found, better)
 
     def as_json(self) -> dict[str, Any]:
@@ -87,6 +124,8 @@ class Results:
         return {
             **self.settings,
             "prompts": len(self.prompts),
+            **({"unfinished": self.unfinished} if self.unfinished else {}),
+            **({"sequential": asdict(self.early)} if self.early is not None else {}),
             "models": {
                 model: {
                     **told,
@@ -114,9 +153,14 @@ class Results:
                 for metric, measures in self._by_metric().items()
             },
             "comparisons": [
-                _comparison(key, found, self.measures[key[2]].unit)
+                _comparison(key, found, self.measure(key[2]).unit)
                 for key, found in self.verdicts.items()
             ],
+            **(
+                {"preferences": [one.as_json() for one in self.preferences]}
+                if self.preferences
+                else {}
+            ),
         }
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -142,7 +186,18 @@ class Results:
                     ]
                     for model, draws in self.replies.items()
                 },
+                **self._preferred(place),
             }
+
+    def _preferred(self, place: int) -> dict[str, Any]:
+        found = {
+            one.by: [
+                {"of": second, "against": first, "value": values[place]}
+                for (first, second), values in one.pairs.items()
+            ]
+            for one in self.preferences
+        }
+        return {"preferences": found} if found else {}
 
     def _by_metric(self) -> Mapping[str, Sequence[str]]:
         found: dict[str, list[str]] = {}

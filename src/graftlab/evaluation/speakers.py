@@ -89,6 +89,10 @@ class Speaker(ABC):
                 ) from error
         return [tuple(self._said(ask) for ask in group) for group in asks]
 
+    def kept(self, prompt: Prompt, draw: int = 0) -> Said | None:
+        """What the cache has of it."""
+        return self._known(self.key(prompt, draw))
+
     def _said(self, ask: Ask) -> Said:
         found = self._known(ask.key)
         assert found is not None, f"no reply to {ask.prompt.conversation.where}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graftlab.caches import RowCache, default_cache
 from graftlab.data.system import system_of
 from graftlab.errors import ConfigError
+from graftlab.evaluation.checkpoints import Facts, kept_checkpoints, named_by_step
 from graftlab.serving.models import BASE, find_models
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class Found:
     """By name, the base first; empty where only an endpoint answers."""
     tokenizer: Tokenizer | None
     """The base's."""
+    facts: dict[str, Facts] = field(default_factory=dict)
+    """Checkpoint, by name -> its step, epoch and validation loss."""
 
     @property
     def reserved(self) -> frozenset[str]:
@@ -49,15 +52,17 @@ class Found:
 
 def find_speakers(spec: EvaluateSpec) -> Found:
     """The models that `spec` names, their files there. Raises ConfigError or ModelError."""
-    if not spec.adapters and spec.model is None:
+    kept = kept_checkpoints(spec.checkpoints)
+    if not spec.adapters and not kept and spec.model is None:
         return Found({}, None)
-    found = find_models(spec.adapters, spec.model)
+    adapters = [*spec.adapters, *map(str, kept)]
+    found, facts = named_by_step(find_models(adapters, spec.model), kept)
     if spec.endpoint is not None and spec.endpoint_model in found:
         raise ConfigError(
             f"endpoint_model={spec.endpoint_model} is what another of the models is called, too: "
             "evaluate it apart."
         )
-    return Found(found, found[BASE].load_tokenizer())
+    return Found(found, found[BASE].load_tokenizer(), facts)
 
 
 def load_speakers(
@@ -73,19 +78,21 @@ def load_speakers(
         speakers += _local(spec, found, prompts, folder, stack)
     if spec.endpoint is not None:
         from graftlab.evaluation.endpoint import EndpointSpeaker
+        from graftlab.evaluation.spec import NAMES
+        from graftlab.recipes.rewriters.endpoint import Endpoint, key_for
 
+        key = key_for(spec.endpoint, spec.key_env)
         model = str(spec.endpoint_model)
         known = hashlib.sha256(f"{spec.endpoint} {model}".encode()).hexdigest()[:16]
         speakers.append(
             EndpointSpeaker(
-                spec.endpoint,
                 model,
-                key_env=spec.key_env,
+                Endpoint(spec.endpoint, key=key, timeout=spec.timeout, names=NAMES),
+                url=spec.endpoint,
                 generation=spec.generation,
                 system=found.system,
                 batch=spec.batch,
                 retries=spec.retries,
-                timeout=spec.timeout,
                 cache=RowCache(folder / f"replies-{known}.jsonl"),
             )
         )
@@ -124,6 +131,7 @@ def _local(
             scale=spec.scale,
             batch=spec.batch,
             cache=cache,
+            facts=found.facts.get(name, {}),
         )
         for name, served in models.items()
     ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graftlab.errors import ConfigError, require_choice, require_range
+from graftlab.evaluation.judges.base import JudgeSpec, NoJudge
 from graftlab.evaluation.metrics.chosen import Metrics
 from graftlab.generation.sampling import ROW, Generation
 from graftlab.models.base import ModelSpec
@@ -24,6 +25,8 @@ class EvaluateSpec:
     """Base model; null takes the one the adapters were trained on."""
     adapters: Any = field(default_factory=list)
     """Run folders, adapter folders or checkpoints of one base; none evaluates the base alone."""
+    checkpoints: str | None = None
+    """A run folder whose kept checkpoints are evaluated, each as an adapter."""
     prompts: str | None = None
     """A file of prompts with references; null asks the rows that the adapters' runs held out."""
     limit: int | None = None
@@ -31,8 +34,19 @@ class EvaluateSpec:
     metrics: Metrics = field(default_factory=Metrics)
     out: str | None = None
     """The folder for results.json, replies.jsonl and report.html; null shows the tables alone."""
+    blind: bool = False
+    """Write blind.html as well, where people choose between two replies without names."""
+    votes: Any = None
+    """Files that such a page saved: they are folded into the results. Give the same command."""
+    judge: JudgeSpec | None = None
+    """A model that compares every two replies; null is judge=none."""
     draws: int = 1
     """Replies to each prompt; more than one needs generation.temperature."""
+    sequential: bool = False
+    """Ask in random order, and stop when all that differs is told apart; tests allow for that."""
+    decides: list[str] = field(default_factory=list)
+    """With sequential, the metrics or measures that decide when to stop, such as exact-match or
+    style.avg_banned_hits; none named takes all that are judged."""
     scale: float = 1.0
     """Strength of every adapter: 1 as trained, 0.7 softer."""
     batch: int = 8
@@ -65,19 +79,35 @@ class EvaluateSpec:
         if problems := list(self._problems()):
             raise ConfigError("\n".join(problems))
 
+    @property
+    def _speakers(self) -> int:
+        """How many answer at least."""
+        trained = self.adapters or self.checkpoints is not None
+        return (2 if trained else self.model is not None) + (self.endpoint is not None)
+
     def _problems(self) -> Iterator[str]:
         """What does not fit together, one line each."""
-        if not self.adapters and self.model is None and self.endpoint is None:
+        trained = self.adapters or self.checkpoints is not None
+        if not trained and self.model is None and self.endpoint is None:
             yield "Give adapters=[RUN], model=tiny (or another) for a base alone, or endpoint=URL."
-        if not self.adapters and self.prompts is None:
+        if not trained and self.prompts is None:
             yield "Give prompts=FILE: only adapters have held-out rows of their own."
-        if not self.adapters and self.scale != 1:
+        if not trained and self.scale != 1:
             yield f"scale={self.scale} needs adapters: give adapters=[RUN]."
         if self.draws > 1 and self.generation.temperature == 0:
             yield (
                 f"draws={self.draws} would be the same reply each time: give "
                 "generation.temperature=0.8 (generation=creative)."
             )
+        if self.blind and self.out is None:
+            yield "blind=true writes a page: give out=DIR."
+        judged = not isinstance(self.judge, NoJudge | None)
+        if (self.blind or self.votes or judged) and self._speakers < 2:
+            yield "blind, votes and judge compare models, and there is one: give adapters=[RUN]."
+        if self.decides and not self.sequential:
+            yield "decides says when to stop asking: give sequential=true as well."
+        if self.sequential and self._speakers < 2:
+            yield "sequential=true compares models, and there is one: give adapters=[RUN]."
         if self.endpoint is not None:
             check_url(self.endpoint, NAMES)
             if not self.endpoint_model:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from graftlab.errors import counted
-from graftlab.evaluation.wording import bounds, label, number, words
+from graftlab.evaluation.wording import bounds, how_many, label, number, words
 from graftlab.terminal import printable
 
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ def show(found: Results, console: Console) -> None:
     table.add_column("measure")
     for model in found.replies:
         table.add_column(text(model), justify="right")
+    losses = {model: told.get("valid_loss") for model, told in found.models.items()}
+    if any(loss is not None for loss in losses.values()):
+        known = ["–" if losses[m] is None else f"{losses[m]:.4f}" for m in found.replies]
+        table.add_row("validation loss ↓", *known)
     for name, measure in found.measures.items():
         cells = []
         for model in found.replies:
@@ -36,6 +40,11 @@ def show(found: Results, console: Console) -> None:
             )
         table.add_row(label(*name, measure), *cells)
     console.print(table)
+    if found.early is not None:
+        console.print(f"Asked: {how_many(found)}.")
+    for one in found.preferences:
+        for note in one.notes():
+            console.print(text(note))
     judged = {key: verdict for key, verdict in found.verdicts.items() if verdict.word}
     apart = {key: verdict for key, verdict in judged.items() if verdict.contrast.moved}
     if same := len(judged) - len(apart):
@@ -46,7 +55,7 @@ def show(found: Results, console: Console) -> None:
     for head in ("model", "against", "measure", "difference", "verdict"):
         table.add_column(head, overflow="fold")
     for (first, second, name), verdict in apart.items():
-        measure, difference = found.measures[name], verdict.contrast.difference
+        measure, difference = found.measure(name), verdict.contrast.difference
         told = number(difference.mean, measure, signed=True)
         table.add_row(
             text(second),

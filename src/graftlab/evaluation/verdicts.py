@@ -15,16 +15,20 @@ chance that any one of them is called better or worse where there is no differen
 Comparisons in which too few prompts differ for any p-value below that do not count among them: the
 tests are conditional on how many differ, so leaving them out is fair (Tarone 1990, Biometrics 46).
 Intervals are not adjusted. Everything drawn has a fixed seed: the same replies, the same verdicts.
+
+Where asking stops as soon as the verdict is clear, all of these would find too much; the tests and
+the intervals of differences are then those of `anytime`, all comparisons counting.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, comb, sqrt
+from math import ceil, comb, exp, inf, log, log2, sqrt
 from statistics import NormalDist, fmean
 from typing import TYPE_CHECKING, Any
 
+from graftlab.evaluation.anytime import anytime_p, confidence_sequence
 from graftlab.statistics import t_quantile, wilson_interval
 
 if TYPE_CHECKING:
@@ -38,6 +42,7 @@ ENUMERATED = 13
 """Up to so many differences that are not zero, all their signs are gone through."""
 MOST_PROMPTS = 100_000
 """A difference that would take more is none that anybody could settle."""
+BETTING = "betting"
 _PIECE = 2**22
 
 Values = Sequence[float | None]
@@ -62,7 +67,7 @@ class Contrast:
     p: float
     """Two-sided, of no difference; not adjusted."""
     method: str
-    """mcnemar or sign-flip"""
+    """mcnemar, sign-flip, or betting where asking may have stopped early"""
     spread: float
     """Standard deviation of a prompt's difference."""
     moved: int
@@ -70,8 +75,11 @@ class Contrast:
 
     @property
     def can_be_settled(self) -> bool:
-        """Whether so many prompts differ that they could all do so by chance less than 1 in 20."""
-        return 2.0 / 2.0**self.moved <= 1 - LEVEL
+        """Whether so many prompts differ that they could all do so by chance less than 1 in 20.
+
+        Always of a test by betting: how many there are depends on when it stopped.
+        """
+        return self.method == BETTING or 2.0 / 2.0**self.moved <= 1 - LEVEL
 
     def more_prompts(self, level: float) -> int | None:
         """How many more would settle a difference of this size at that level, with `POWER`.
@@ -81,9 +89,14 @@ class Contrast:
         size = abs(self.difference.mean)
         if size == 0:
             return None
-        z = NormalDist().inv_cdf
-        needed = ((z(1 - level / 2) + z(POWER)) * self.spread / size) ** 2
-        return None if needed > MOST_PROMPTS else max(1, ceil(needed) - self.difference.n)
+        z, n = NormalDist().inv_cdf, self.difference.n
+        wanted = (z(1 - level / 2) + z(POWER)) ** 2
+        if self.method == BETTING:  # the capital grows by exp(size**2 / (2 spread**2)) a prompt
+            wanted = 2 * (log(2 / level) + 1.5)
+        # Even if all that differ do so in one way, there must be enough of them.
+        least = ceil(log2(2 / level)) * n / self.moved
+        needed = max(wanted * (self.spread / size) ** 2, least)
+        return None if needed > MOST_PROMPTS else max(1, ceil(needed) - n)
 
 
 def estimate(values: Values, *, share: bool = False) -> Estimate | None:
@@ -98,19 +111,31 @@ def estimate(values: Values, *, share: bool = False) -> Estimate | None:
     return Estimate(mean, *_bootstrap(known), len(known))
 
 
-def contrast(first: Values, second: Values, *, share: bool = False) -> Contrast | None:
-    """`second` minus `first`; None where they have no prompt in common."""
-    pairs = [
-        (one, other)
-        for one, other in zip(first, second, strict=True)
-        if one is not None and other is not None
-    ]
+def contrast(
+    first: Values,
+    second: Values,
+    *,
+    share: bool = False,
+    anytime: bool = False,
+    most: float | None = None,
+) -> Contrast | None:
+    """`second` minus `first`; None where they have no prompt in common.
+
+    `anytime`: prompts are in the order in which they were asked, and asking may have stopped for
+    what was seen. Values then have an interval if they are known to lie between 0 and `most`.
+    """
+    pairs = paired(first, second)
     if not pairs:
         return None
     differences = [other - one for one, other in pairs]
     mean, n = fmean(differences), len(pairs)
     spread = sqrt(sum((d - mean) ** 2 for d in differences) / max(n - 1, 1))
-    if share and _is_binary([value for pair in pairs for value in pair]):
+    if anytime:
+        low, high = -inf, inf
+        if most is not None:
+            low, high = confidence_sequence(differences, most=most, level=LEVEL)
+        p, method = anytime_p(differences, share=share), BETTING
+    elif share and _is_binary([value for pair in pairs for value in pair]):
         gained = sum(d > 0 for d in differences)
         lost = sum(d < 0 for d in differences)
         both = sum(one == other == 1 for one, other in pairs)
@@ -121,6 +146,15 @@ def contrast(first: Values, second: Values, *, share: bool = False) -> Contrast 
         p, method = sign_flip(differences), "sign-flip"
     moved = sum(d != 0 for d in differences)
     return Contrast(Estimate(mean, low, high, n), p, method, spread, moved)
+
+
+def paired(first: Values, second: Values) -> list[tuple[float, float]]:
+    """The values of the prompts that both have one of, in their order."""
+    return [
+        (one, other)
+        for one, other in zip(first, second, strict=True)
+        if one is not None and other is not None
+    ]
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -158,7 +192,8 @@ def _hypotenuse(one: float, other: float, phi: float) -> float:
 def sign_flip(differences: Sequence[float]) -> float:
     """Two-sided p-value of a mean of zero: how often random signs give a mean as far away.
 
-    Exact for few differences, else by `FLIPS` draws, the observed signs counting as one.
+    Exact for few differences, else by `FLIPS` draws, the observed signs counting as one. What is
+    rarer than draws can tell has Hoeffding's bound (1963, JASA 58): many comparisons need that.
     """
     import numpy as np
 
@@ -179,7 +214,8 @@ def sign_flip(differences: Sequence[float]) -> float:
         sums = moved.sum() - 2.0 * (flipped @ moved)
         as_far += int((np.abs(sums) >= seen).sum())
         left -= count
-    return as_far / (FLIPS + 1)
+    bound = 2 * exp(-(seen**2) / (2 * float(moved @ moved)))
+    return bound if bound < 1 / (FLIPS + 1) else as_far / (FLIPS + 1)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from graftlab.errors import counted
 
 if TYPE_CHECKING:
     from graftlab.evaluation.metrics.base import Measure
+    from graftlab.evaluation.results import Results
     from graftlab.evaluation.verdicts import Estimate, Verdict
 
 
@@ -28,6 +30,24 @@ def bounds(found: Estimate, measure: Measure, *, signed: bool = False) -> str:
     """`[48 %, 74 %]`."""
     low, high = (number(value, measure, signed=signed) for value in (found.low, found.high))
     return f"[{low}, {high}]"
+
+
+def how_many(found: Results) -> str:
+    """`50 prompts`, or `48 of 200 prompts, in random order until the verdict was clear`."""
+    asked, early = len(found.prompts), found.early
+    if early is None:
+        return counted(asked, "prompt")
+    end = "until the verdict was clear" if early.stopped else "all of them: it was not clear before"
+    return f"{asked} of {counted(early.of, 'prompt')}, in random order, {end}"
+
+
+def preferred_in(found: Results, place: int) -> Iterator[str]:
+    """`votes: run, not base`, of each two models of which somebody preferred one."""
+    for one in found.preferences:
+        for (first, second), values in one.pairs.items():
+            if value := values[place]:
+                better, other = (second, first) if value > 0 else (first, second)
+                yield f"{one.by}: {better}, not {other}"
 
 
 def words(found: Verdict) -> str:

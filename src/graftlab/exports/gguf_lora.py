@@ -75,10 +75,11 @@ class GGUFLora(Target):
 
         found = self._written(adapter, "adapter")
         if self.base is not None:
-            require_quantiser({entry.kind for entry in found.draft.entries.values()})
+            require_quantiser(found.draft.kinds)
         return [*found.draft.notes, f"llama.cpp takes it so: {self._line(adapter)}"]
 
     def write(self, adapter: Trained, folder: Path) -> None:
+        from graftlab.exports.gguf.program import write_draft
         from graftlab.exports.gguf.writing import Entry, write_gguf
 
         found = self._written(adapter, folder.name)
@@ -86,8 +87,7 @@ class GGUFLora(Target):
         arrays = (tensor.numpy() for tensor in found.tensors.values())
         write_gguf(folder / FILE, found.metadata, entries, arrays)
         if self.base is not None:
-            draft = found.draft
-            write_gguf(folder / BASE, draft.metadata, draft.entries, draft.arrays())
+            write_draft(found.draft, folder / BASE)
         write_checksums(folder)
 
     def verify(self, adapter: Trained, folder: Path) -> list[str]:

@@ -138,6 +138,8 @@ class Hub(Target):
         return Merged().diagnose(adapter, folder) if self.content == "merged" else []
 
     def tell(self, folder: Path, lines: list[str]) -> list[str]:
+        if not (folder / README).is_file():  # taken away since
+            return []
         add_section(folder / README, PARITY, lines)
         return [README]
 

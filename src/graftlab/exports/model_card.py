@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from graftlab.files.writing import write_atomic
 from graftlab.tracking.card import PROVENANCE, SCORES, STRENGTHS
 
 FILE = "README.md"
@@ -85,7 +86,12 @@ class ModelCard:
 
 
 def add_section(card: Path, heading: str, lines: Sequence[str]) -> None:
-    """Put a section with these lines, as they are, at the end of a card; in place of an earlier."""
-    text = card.read_text(encoding="utf-8").partition(f"\n## {heading}\n")[0].rstrip()
-    block = ["", f"## {heading}", "", "```text", *lines, "```", ""]
-    card.write_text("\n".join([text, *block]), encoding="utf-8")
+    """Put a section with these lines, as they are, into a card: in place of an earlier, or last.
+
+    What people wrote before and behind it stays.
+    """
+    text = card.read_text(encoding="utf-8")
+    before, _, behind = text.partition(f"\n## {heading}\n")
+    _, more, rest = behind.partition("\n## ")
+    block = "\n".join(["", f"## {heading}", "", "```text", *lines, "```", ""])
+    write_atomic(card, f"{before.rstrip()}\n{block}{more}{rest}")

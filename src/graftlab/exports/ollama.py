@@ -61,6 +61,8 @@ class Ollama(Target):
     """Type of the weights: f32, f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m or q4_0."""
     strength: float = 1.0
     """How much of the adapter: 1 as trained, 0.7 softer."""
+    imatrix_rows: int = 0
+    """Training rows that an importance matrix is made from, for six bits and fewer; 0: none."""
     system: str | None = None
     """The system text of conversations that bring none; null writes no SYSTEM."""
     temperature: float | None = None
@@ -159,7 +161,7 @@ class Ollama(Target):
         return [f"to run it: ollama create NAME -f {shlex.quote(str(folder / FILE))}"]
 
     def _merged(self) -> GGUF:
-        return GGUF(quant=self.quant, strength=self.strength)
+        return GGUF(quant=self.quant, strength=self.strength, imatrix_rows=self.imatrix_rows)
 
     def _refuse_system(self) -> None:
         if self.system:

@@ -54,6 +54,7 @@ class Trained:
         "ollama",
         "vllm",
         "hub",
+        "mlpackage",
     )
     """The formats that there are for it."""
 
@@ -100,7 +101,7 @@ class Trained:
             return []
         return [
             f"it was trained on its base stored in {self.stored}, and makes up for that rounding: "
-            "on the full-precision weights it says something else"
+            "it belongs to those codes, and not to the full-precision weights"
         ]
 
     def require_adapter(self, target: str) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.errors import ConfigError
-from graftlab.files.reading import UnreadableError, load_json
+from graftlab.files.reading import LARGEST_YAML as LARGEST
+from graftlab.files.reading import UnreadableError, load_json, read_text
 from graftlab.text.json_schema import grammar, malformed, pointer, require_llguidance
 
 KEY = "generation.schema"
@@ -68,9 +69,9 @@ def _parsed(given: Any, key: str) -> tuple[Any, str]:
         path = Path(text).expanduser()
         where = f"{key}={text}"
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+            text = read_text(path, most=LARGEST)
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have, too
+            reason = getattr(error, "strerror", None) or str(error)
             raise ConfigError(
                 f"{where} cannot be read: {reason}. Give a JSON schema file, or the schema itself "
                 f'as JSON: {key}=\'{{"type": "object", ...}}\'.'

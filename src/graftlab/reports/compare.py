@@ -15,6 +15,7 @@ from graftlab.errors import counted
 from graftlab.reports.run import BROKEN, SEED, ReportedRun
 from graftlab.reports.values import MISSING, Bins, in_order, short_names, written
 from graftlab.reports.verdict import Interval, Verdict, interval, seeds_to_settle, verdict
+from graftlab.tracking.ranking import MORE, Ranking
 from graftlab.tracking.result import few_documents
 
 LABELLED = 8
@@ -85,6 +86,12 @@ class Comparison:
         return next(iter(found), "nats per trained token")
 
     @property
+    def ranking(self) -> Ranking:
+        """By what runs are compared; of several, by losses."""
+        found = {run.result.ranking for run in self.runs if run.counts and run.result is not None}
+        return found.pop() if len(found) == 1 else Ranking()
+
+    @property
     def replicated(self) -> bool:
         """Whether any configuration was run with more than one seed."""
         return any(len(point.scores) > 1 for point in self.points)
@@ -121,7 +128,7 @@ class Comparison:
         results = [run.result for run in self.runs if run.counts and run.result is not None]
         numbers = [r.valid_documents for r in results if r.valid_documents is not None]
         few = few_documents(min(numbers)) if numbers else None
-        return f"{said} The scores are {few}." if few else said
+        return f"{said} The scores are {few}." if few and self.ranking.is_loss else said
 
 
 def differing(runs: Sequence[ReportedRun]) -> list[str]:
@@ -229,7 +236,8 @@ def _sentence(found: Comparison, judged: Verdict) -> str:
     best = found.points[judged.best]
     mean = best.interval
     spread = "" if mean.half is None else f" ± {mean.half:.4f}"
-    scored = f"{mean.mean:.4f}{spread} {found.measure} over {_runs(mean.n)}"
+    value = found.ranking.key(mean.mean)
+    scored = f"{value:.4f}{spread} {found.measure} over {_runs(mean.n)}"
     name = found.label(best.runs[0], seed=False)
     told = f"{name or 'this configuration'}: {scored}"
     if not judged.rivals:
@@ -239,7 +247,8 @@ def _sentence(found: Comparison, judged: Verdict) -> str:
     single = any(rival.method == "single" for rival in judged.open.values())
     count = len(judged.open)
     others = f"{count} of {len(judged.rivals)} others" if len(judged.rivals) > 1 else "the other"
-    text = f"Lowest is {told}. It is not distinguishable from {others}: "
+    extreme = "Highest" if found.ranking.better == MORE else "Lowest"
+    text = f"{extreme} is {told}. It is not distinguishable from {others}: "
     if single:
         return (
             text

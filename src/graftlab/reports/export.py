@@ -22,6 +22,8 @@ HEAD = ("run", "folder", "state")
 NUMBERS = ("score", "baseline", "best_step", "steps", "tokens", "seconds", "cost")
 """Columns of every run; losses in what `measure` says, cost in US dollars."""
 RESULTS = ("tokens_per_second", "peak_rss_mb", "trainable_parameters", "precision", "measure")
+RANKED = ("ranked_by", "better", "ranked")
+"""What the runs are compared by, where that is not the loss."""
 """Further columns, of finished runs."""
 
 
@@ -63,6 +65,7 @@ def _row(found: Comparison, run: ReportedRun) -> dict[str, Any]:
         **{key: run.value(key) for key in found.keys},
         **{name: getattr(run, name) for name in NUMBERS},
         **{name: getattr(result, name) if result else None for name in RESULTS},
+        **({} if found.ranking.is_loss else {n: getattr(result, n, None) for n in RANKED}),
         "reason": run.reason,
     }
 

@@ -13,6 +13,7 @@ from graftlab.reports.importance import Importance
 from graftlab.reports.run import ReportedRun
 from graftlab.reports.samples import WHO
 from graftlab.reports.values import Bins, is_number, written
+from graftlab.tracking.ranking import MORE
 
 COSTS = {"seconds": "seconds of training", "tokens": "tokens", "cost": "US dollars"}
 """What a run may cost -> the title of that axis."""
@@ -35,6 +36,9 @@ def payload(found: Comparison, told: Importance) -> dict[str, Any]:
         "runs": [_run(found, run, texts, common, most) for run in found.runs],
         "maps": [asdict(heat_map) for heat_map in found.heat_maps(ranked[:MAPPED])],
         "measure": found.measure,
+        "score": f"minus {found.ranking.by}"
+        if found.ranking.better == MORE
+        else found.ranking.name,
         "costs": COSTS,
         "fronts": {cost: [places[id(run)] for run in front(found.runs, cost)] for cost in COSTS},
         "who": WHO,

@@ -11,6 +11,7 @@ from typing import Any
 from graftlab.reports.samples import Sample
 from graftlab.tracking.history import Row
 from graftlab.tracking.identity import BUDGETS
+from graftlab.tracking.ranking import LOSS
 from graftlab.tracking.result import Result
 
 SEED = "seed"
@@ -71,21 +72,42 @@ class ReportedRun:
 
     @property
     def score(self) -> float | None:
-        """The best validation loss, so far if it is not finished."""
+        """What it is compared by, less being better: the best validation loss, so far if it is not
+        finished, or what else its best step was chosen by (`Ranking.key`).
+        """
         if self.result is not None:
-            return self.result.score
+            return self.result.rank
+        if self.value("checkpoint.by") not in (None, LOSS):
+            return None
         return min(map(validation, self._validated()), default=None)
 
     @property
     def measure(self) -> str | None:
-        """What its losses are; None where it is not finished."""
-        return None if self.result is None else self.result.measure
+        """What its score is; None where it is not finished."""
+        if self.result is None:
+            return None
+        ranking = self.result.ranking
+        return self.result.measure if ranking.is_loss else ranking.by
+
+    @property
+    def loss(self) -> float | None:
+        """The validation loss of its best step."""
+        return self.result.score if self.result is not None else None
+
+    @property
+    def shown(self) -> float | None:
+        """The score as it was measured."""
+        if self.result is None or self.score is None:
+            return self.score
+        return self.result.ranking.key(self.score)
 
     @property
     def baseline(self) -> float | None:
-        """The base's own validation loss."""
+        """What the base alone measures by the same."""
         if self.result is not None:
-            return self.result.baseline
+            ranking = self.result.ranking
+            own = self.result.base_metrics.get(ranking.column)
+            return self.result.baseline if ranking.is_loss else own
         first = self.rows[0] if self.rows else {}
         return first.get("valid_loss") if first.get("step") == 0 else None
 

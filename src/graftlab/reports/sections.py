@@ -11,9 +11,11 @@ from graftlab.reports.compare import Comparison, failures
 from graftlab.reports.importance import Importance
 from graftlab.reports.run import ReportedRun
 from graftlab.reports.values import is_number
+from graftlab.tracking.ranking import MORE
 
 COLUMNS: dict[str, tuple[str, Any]] = {
     "score": ("score", shown.loss),
+    "loss": ("validation loss", shown.loss),
     "baseline": ("base", shown.loss),
     "best_step": ("best step", shown.count),
     "tokens": ("tokens", shown.count),
@@ -26,7 +28,7 @@ COLUMNS: dict[str, tuple[str, Any]] = {
 def runs(found: Comparison) -> str:
     """All runs, best first; scripts sort and filter it by the values its cells carry."""
     heads = [_head("run", "run", ""), *(_head(key, found.names[key], "n") for key in found.keys)]
-    heads += [_head(name, title, "n") for name, (title, _) in COLUMNS.items()]
+    heads += [_head(name, title, "n") for name, (title, _) in _columns(found).items()]
     heads += [_head("state", "state", "")]
     place = {id(run): n for n, run in enumerate(found.runs)}
     best = set(map(id, found.winner.runs)) if found.winner else set()
@@ -53,6 +55,18 @@ def runs(found: Comparison) -> str:
     )
 
 
+def _number(run: ReportedRun, name: str) -> float | None:
+    """A number of COLUMNS; the score as it was measured, whichever way of it is better."""
+    found: float | None = run.shown if name == "score" else getattr(run, name)
+    return found
+
+
+def _columns(found: Comparison) -> dict[str, tuple[str, Any]]:
+    """Those that say something: where runs are compared by their loss, it stands there once."""
+    beside = found.ranking.is_loss
+    return {name: column for name, column in COLUMNS.items() if not (beside and name == "loss")}
+
+
 def _head(key: str, title: str, kind: str) -> str:
     return (
         f'<th scope="col" class="{kind}" aria-sort="none" data-key="{attribute(key)}" '
@@ -65,8 +79,8 @@ def _row(found: Comparison, run: ReportedRun, place: int, *, best: bool) -> str:
     cells = [f'<td title="{attribute(run.folder)}">{esc(run.name)}</td>']
     cells += [_cell(run.value(key), found.shown(run, key)) for key in found.keys]
     cells += [
-        _cell(getattr(run, name), write(getattr(run, name)), name)
-        for name, (_, write) in COLUMNS.items()
+        _cell(value := _number(run, name), write(value), name)
+        for name, (_, write) in _columns(found).items()
     ]
     why = f' title="{attribute(run.reason)}"' if run.reason else ""
     cells.append(f'<td class="state {attribute(run.state)}"{why}>{esc(run.state)}</td>')
@@ -164,12 +178,15 @@ def _failure(found: Comparison, run: ReportedRun) -> str:
 def tiles(found: Comparison) -> str:
     """The first numbers of the page."""
     done = sum(run.state == "done" for run in found.runs)
-    best = found.winner.interval.mean if found.winner else None
+    ranking = found.ranking
+    best = ranking.key(found.winner.interval.mean) if found.winner else None
+    extreme = "highest" if ranking.better == MORE else "lowest"
+    unit = f" ({esc(found.measure)})" if ranking.is_loss else ""
     bases = {run.baseline for run in found.runs if run.counts and run.baseline is not None}
     shown_tiles = [
         (count(len(found.runs)), "runs" if len(found.runs) > 1 else "run"),
         (count(done), "finished"),
-        (shown.loss(best), f"lowest validation loss ({esc(found.measure)})"),
+        (shown.loss(best), f"{extreme} {esc(ranking.name)}{unit}"),
         (shown.loss(min(bases)) if len(bases) == 1 else "–", "of the base alone"),
         (f"{_sum(run.seconds for run in found.runs) / 3600:,.2f}", "hours of training"),
         (shown.money(_sum(run.cost for run in found.runs)), "spent"),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from graftlab.reports.compare import Comparison, failures
 from graftlab.reports.run import ReportedRun
 from graftlab.reports.verdict import Contrast
+from graftlab.tracking.ranking import MORE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -71,7 +72,9 @@ def _print_runs(
     keys = {
         key: Column(found.names[key], [found.shown(run, key) for run in runs]) for key in found.keys
     }
-    score = Column("score", [loss(run.score) for run in runs])
+    score = Column("score", [loss(run.shown) for run in runs])
+    losses = Column("validation loss", [loss(run.loss) for run in runs])
+    beside = [] if found.ranking.is_loss else [losses]
     step = Column("best step", [count(run.best_step) for run in runs])
     tokens = Column("tokens", [short(run.tokens) for run in runs])
     time = Column("seconds", [seconds(run.seconds) for run in runs])
@@ -81,8 +84,8 @@ def _print_runs(
     first, rest = by_rank[:KEYS_FIRST], by_rank[KEYS_FIRST:]
     _print(
         title,
-        [name, *keys.values(), score, step, tokens, time, cost, state],
-        wanted=[name, score, state, step, time, *first, tokens, cost, *rest],
+        [name, *keys.values(), score, *beside, step, tokens, time, cost, state],
+        wanted=[name, score, *beside, state, step, time, *first, tokens, cost, *rest],
         console=console,
     )
 
@@ -146,14 +149,15 @@ def distinct(names: Sequence[str]) -> list[str]:
 def standings(found: Comparison) -> Iterator[list[str]]:
     """Each point against the best, under the heads of STANDING."""
     judged = found.verdict
+    lowest = "highest mean" if found.ranking.better == MORE else "lowest mean"
     for place, point in enumerate(found.points):
         mean = point.interval
         name = found.label(point.runs[0], seed=False) or "all runs"
-        row = [name, count(mean.n), loss(mean.mean), loss(mean.half)]
+        row = [name, count(mean.n), loss(found.ranking.key(mean.mean)), loss(mean.half)]
         if judged is None:
             yield [*row, "", ""]
         elif place == judged.best:
-            yield [*row, "", "winner" if judged.wins else "lowest mean"]
+            yield [*row, "", "winner" if judged.wins else lowest]
         else:
             yield [*row, *_behind(judged.rivals[place])]
 

@@ -41,6 +41,7 @@ class Job:
     """1 where jobs that trained together failed, and it was one of them."""
     error: str | None = None
     score: float | None = None
+    """`Result.rank`: less is better."""
     worker: str | None = None
     beat: float | None = None
     trunk: int | None = None
@@ -61,7 +62,8 @@ decays over fewer steps is ahead of a longer one at every rung."""
 
 @dataclass(slots=True)
 class Rung:
-    """What is known of one rung: job -> validation loss, and who was let go on from it."""
+    """What is known of one rung: job -> validation loss, or what else jobs
+    are compared by, less being better; and who was let go on from it."""
 
     losses: dict[int, float] = field(default_factory=dict)
     promoted: set[int] = field(default_factory=set)

@@ -165,7 +165,7 @@ class JointGroup:
         together = execute_together(jobs, signals=signals, joiners=self.joiners) if jobs else ()
         for ended in together:
             member, error = self._seated[ended.index], ended.error
-            score = ended.result.score if ended.result else None
+            score = ended.result.rank if ended.result else None
             self._let_go(member, score=score, error=error, shared=ended.shared)
             if isinstance(error, Interrupted):
                 stopped = error

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from graftlab.console import console, new_table, say
 from graftlab.progress import clock
 from graftlab.sweeps.jobs import Job
+from graftlab.tracking.ranking import Ranking
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,8 +23,11 @@ COLOURS = {"done": "green", "failed": "red", "pruned": "yellow", "paused": "yell
 class LiveTable:
     """Shows jobs as the ledger has them; a context manager around the launch."""
 
-    def __init__(self, *, live: bool | None = None) -> None:
-        """`live=None`: a table on a terminal, lines elsewhere."""
+    def __init__(self, *, live: bool | None = None, ranking: Ranking | None = None) -> None:
+        """`live=None`: a table on a terminal, lines elsewhere; `ranking`: what jobs are compared
+        by (default: the validation loss).
+        """
+        self._ranking = ranking or Ranking()
         self._began = time.monotonic()
         self._states: dict[int, str] = {}
         self._ended: list[int] = []
@@ -53,7 +57,7 @@ class LiveTable:
             if job.state not in ("waiting", "running"):
                 self._ended.append(job.number)
                 if told_before and self._live is None:
-                    say(f"  {_line(job)}  ({self._counts(jobs)})")
+                    say(f"  {_line(job, self._ranking)}  ({self._counts(jobs)})")
         if self._live is not None:
             self._live.update(self._table(jobs))
 
@@ -107,10 +111,10 @@ class LiveTable:
         return clock(left * seconds / fresh)
 
 
-def _line(job: Job) -> str:
+def _line(job: Job, ranking: Ranking) -> str:
     """One ended job in words."""
     if job.state == "done":
-        score = "" if job.score is None else f": validation loss {job.score:.4f}"
+        score = "" if job.score is None else f": {ranking.name} {ranking.key(job.score):.4f}"
         return f"{job.name} done{score}"
     if job.state == "failed":
         return f"{job.name} failed: {(job.error or '').splitlines()[0] if job.error else ''}"

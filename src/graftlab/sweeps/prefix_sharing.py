@@ -132,7 +132,7 @@ def keep_branch(trunk: RunFolder, step: int, checkpoint: Path) -> None:
     target = branch_file(trunk, step)
     if target.exists():
         return
-    best = [s for s in CheckpointStore(trunk.checkpoints).saved() if s.valid_loss is not None]
+    best = [s for s in CheckpointStore(trunk.checkpoints).saved() if s.counts]
     with building(target.with_suffix("")) as folder:
         for saved in best:
             if saved.step < step:

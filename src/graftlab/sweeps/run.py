@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from graftlab.console import console, new_table, say
-from graftlab.errors import counted
+from graftlab.errors import ConfigError, counted
 from graftlab.files.ownership import take
 from graftlab.progress import clock
 from graftlab.sweeps.engine import SweepOutcome, launch, own_facts, prepare
@@ -22,6 +22,7 @@ from graftlab.sweeps.live_table import LiveTable
 from graftlab.sweeps.slots import Slot
 from graftlab.sweeps.source import Source
 from graftlab.sweeps.spec import Sweep
+from graftlab.tracking.ranking import Ranking
 from graftlab.tracking.result import Result, few_documents
 from graftlab.training.spec import TrainSpec
 
@@ -54,6 +55,12 @@ def run(order: Order) -> SweepOutcome:
     take(order.folder, "sweep", key="hydra.sweep.dir")
     ledger, rules = prepare(order.folder, sweep)
     ledger.settled_fact("date", order.base.date)
+    ranking = order.base.ranking
+    if (known := ledger.settled_fact("compared by", ranking.by)) != ranking.by:
+        raise ConfigError(
+            f"{order.folder} compares its jobs by {known}, and this line by {ranking.by}: give "
+            "another hydra.sweep.dir."
+        )
     work = LaunchRequest(
         ledger=ledger,
         retries=sweep.retries,
@@ -65,7 +72,7 @@ def run(order: Order) -> SweepOutcome:
     slots = _kept_slots(ledger, launcher.places(work))
     for line in [*order.notes, _heading(order, slots)]:
         say(line)
-    with LiveTable() as table:
+    with LiveTable(ranking=ranking) as table:
         ended = launch(
             ledger,
             order.source,
@@ -76,7 +83,7 @@ def run(order: Order) -> SweepOutcome:
             watch=table.show,
             facts=own_facts(rules, sweep),
         )
-    show(ended)
+    show(ended, ranking)
     return ended
 
 
@@ -94,7 +101,7 @@ def _workers(order: Order, work: LaunchRequest, slots: list[Slot], launch: str) 
     return (joint if together else launcher).workers(work, slots, launch)
 
 
-def show(ended: SweepOutcome) -> None:
+def show(ended: SweepOutcome, ranking: Ranking) -> None:
     """The best jobs, how many of each, and the failures with their reasons."""
     scored = sorted(
         (job for job in ended.jobs if job.state == "done" and job.score is not None),
@@ -103,10 +110,13 @@ def show(ended: SweepOutcome) -> None:
     if scored:
         keys = list(dict.fromkeys(key for job in scored for key in job.swept))
         left = ["job", *keys]
-        table = new_table("best by validation loss", [*left, "validation loss"], left=left)
+        beside = [] if ranking.is_loss else ["validation loss"]
+        table = new_table(f"best by {ranking.name}", [*left, ranking.name, *beside], left=left)
         for job in scored[:BEST]:
             values = (job.swept.get(key, "") for key in keys)  # conditional keys may lack
-            table.add_row(str(job.number), *values, f"{job.score:.4f}")
+            told = f"{ranking.key(job.score or 0.0):.4f}"
+            losses = [_loss(ended.folder / job.folder)] if beside else []
+            table.add_row(str(job.number), *values, told, *losses)
         console().print(table)
         if (few := _few_documents(ended.folder / scored[0].folder)) is not None:
             say(f"validation losses are {few}")
@@ -117,6 +127,14 @@ def show(ended: SweepOutcome) -> None:
     say(f"{', '.join(f'{n} {state}' for n, state in counts if n)} in {clock(ended.seconds)}.")
     say(f"sweep:    {ended.folder}")
     say(f"compare:  graftlab report {ended.folder}")
+
+
+def _loss(run: Path) -> str:
+    """The validation loss of a run's adapter."""
+    with suppress(OSError, ValueError, TypeError):  # another version's
+        loss = Result.read(run / "result.json").score
+        return "-" if loss is None else f"{loss:.4f}"
+    return "-"
 
 
 def _few_documents(run: Path) -> str | None:

@@ -15,11 +15,14 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 @dataclass(kw_only=True, slots=True)
 class Sweep:
-    """What `-m` does with the swept values; none of it changes what a single job computes."""
+    """What `-m` does with the swept values; but for `metric`, none of it changes a single job."""
 
     name: str | None = None
     """Folder under multirun/; null takes a name from the configuration without the swept values,
     so that the same or a widened line finds its sweep again."""
+    metric: str | None = None
+    """What jobs are compared by, searched and pruned by: it sets `checkpoint.by` of each; null
+    takes what that says."""
     space: dict[str, Any] = field(default_factory=dict)
     """Key -> values, as they would be typed; a key typed on the command line wins."""
     when: dict[str, str] = field(default_factory=dict)

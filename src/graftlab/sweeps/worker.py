@@ -127,9 +127,9 @@ class Worker:
         return spec
 
     def perform(self, claimed: Claim, folder: Path) -> float | None:
-        """Train the job in its folder; its validation loss."""
+        """Train the job in its folder; what it is compared by, less being better."""
         observer = watch_job(self.ledger, claimed.job, self.rules)
-        return run(self.spec(claimed), observer=observer).score
+        return run(self.spec(claimed), observer=observer).rank
 
     def _branch(self, claimed: Claim, spec: TrainSpec, folder: RunFolder) -> None:
         """Begin a job that has a trunk where it leaves it, unless it has begun already."""

@@ -1,7 +1,6 @@
-"""Regular expressions of JSON schemas: searched with a time limit, as they come with the data.
+"""Regular expressions of JSON schemas: jsonschema's own search has no time limit.
 
-jsonschema searches with `re`, which tries every way through `^(a+)+$` and never ends. The package
-`regex` takes a time limit; all patterns that one text is judged by share `LIMIT` seconds.
+All patterns that one text is judged by share `LIMIT` seconds.
 """
 
 from __future__ import annotations
@@ -13,20 +12,13 @@ from contextvars import ContextVar
 from functools import cache, partial
 from typing import Any
 
-from graftlab.errors import ConfigError
-
-LIMIT = 2.0
-"""Seconds of searching per text; a pattern without nested repeats takes microseconds."""
+from graftlab.text.patterns import LIMIT, is_found
 
 _NEVER_HELD = ("unevaluatedProperties", "unevaluatedItems", "uniqueItems")
 """Keywords that llguidance refuses; jsonschema takes the square of the time on some rows for them.
 """
 
 _deadline: ContextVar[float] = ContextVar("deadline")
-
-
-class PatternProblem(Exception):
-    """A pattern that cannot be searched for, or not in time; the message says which."""
 
 
 @contextmanager
@@ -94,23 +86,4 @@ def _refused(name: str, validator: Any, wanted: Any, instance: Any, schema: Any)
 
 
 def _found(pattern: str, text: str) -> bool:
-    left = _deadline.get() - time.monotonic()
-    try:
-        return _regex().search(pattern, text, timeout=max(left, 1e-3)) is not None
-    except TimeoutError:
-        raise PatternProblem(
-            f"the pattern {pattern!r} takes more than {LIMIT:g} s on {text[:40]!r}: write it "
-            "without repeats inside of repeats"
-        ) from None
-    except _regex().error as error:
-        raise PatternProblem(f"the pattern {pattern!r} is not one: {error}") from None
-
-
-def _regex() -> Any:
-    try:
-        import regex
-    except ImportError as error:
-        raise ConfigError(
-            "Patterns of JSON schemas need the package regex: pip install 'graftlab[guided]'."
-        ) from error
-    return regex
+    return is_found(pattern, text, seconds=_deadline.get() - time.monotonic())

@@ -14,7 +14,8 @@ from typing import Any
 
 from graftlab.errors import ConfigError
 from graftlab.files.reading import load_json
-from graftlab.text.json_patterns import PatternProblem, limited, validator_class
+from graftlab.text.json_patterns import limited, validator_class
+from graftlab.text.patterns import PatternProblem
 
 WHITESPACE = r" |\n {0,16}"
 """Between tokens of JSON: nothing, one space, or a line end and its indentation. Any white space

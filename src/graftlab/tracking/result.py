@@ -15,6 +15,7 @@ from graftlab.files.checksums import DamagedError, check_member
 from graftlab.files.reading import read_json
 from graftlab.files.writing import write_atomic
 from graftlab.tracking.history import PREFIX
+from graftlab.tracking.ranking import LESS, LOSS, Ranking
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,7 +29,7 @@ class Result:
     """The numbers of a finished run; losses are in what `measure` says."""
 
     score: float | None
-    """Best validation loss over the whole validation set; null without validation data."""
+    """Validation loss of the best adapter, over the whole set; null without validation data."""
     baseline: float | None
     """The base's own validation loss."""
     interval: tuple[float, float] | None = None
@@ -63,11 +64,29 @@ class Result:
     measure: str = "nats per trained token"
     """What the losses are."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """What else the objective's validation reports, at the best step: `valid/NAME` -> value."""
-
+    """What else is measured of the held-out rows, at the best step: `valid/NAME` -> value."""
+    base_metrics: dict[str, float] = field(default_factory=dict)
+    """The same of the base alone, as far as it was measured."""
+    ranked_by: str = LOSS
+    """What the best step is the best by: loss, or a measure such as exact-match/pct_exact."""
+    better: str = LESS
+    """Which way of it is better: more or less."""
+    ranked: float | None = None
+    """Its value at the best step."""
     strengths: list[dict[str, float]] = field(default_factory=list)
     """The best adapter at several strengths, where the objective asks for it: `strength` (1 is as
     trained), `loss`, `gain` (the base's validation loss minus it), and what else is reported."""
+
+    @property
+    def ranking(self) -> Ranking:
+        return Ranking(self.ranked_by, self.better)
+
+    @property
+    def rank(self) -> float | None:
+        """What runs are compared by, as a number of which less is better."""
+        if self.ranking.is_loss or self.ranked is None:
+            return self.score if self.ranking.is_loss else None
+        return self.ranking.key(self.ranked)
 
     def write(self, path: Path) -> None:
         write_atomic(path, self.text())
@@ -137,7 +156,10 @@ def show_result(
     if (surety := how_sure(result)) is not None:
         console().print(surety, highlight=False)
     if result.metrics:
-        console().print(_metrics(result.metrics, units or {}), highlight=False)
+        console().print(_metrics(result.metrics, result.base_metrics, units or {}), highlight=False)
+    if not result.ranking.is_loss and result.ranked is not None:
+        told = f"best by {result.ranked_by}: {result.ranked:.3f}"
+        console().print(f"{told} at step {result.best_step}", highlight=False)
     if result.strengths:
         console().print(_strength_table(result.strengths))
     for sample in samples:
@@ -174,19 +196,25 @@ def _losses(result: Result) -> Table:
     return table
 
 
-def _metrics(metrics: Mapping[str, float], units: Mapping[str, str]) -> Table:
+def _metrics(
+    metrics: Mapping[str, float], base: Mapping[str, float], units: Mapping[str, str]
+) -> Table:
     """A row for each metric; NAME_low and NAME_high are the interval of NAME."""
     found = {name.removeprefix(PREFIX): value for name, value in metrics.items()}
     ends = {end for name in found for end in (f"{name}_low", f"{name}_high")}
-    columns = ("", "value", *(["95 % interval"] if ends & found.keys() else []), "unit")
+    spread = ["95 % interval"] if ends & found.keys() else []
+    columns = ("", *(["base"] if base else []), "value", *spread, "unit")
     table = new_table("also of the held-out rows", columns, left=("", "unit"), box=None)
     for name, value in found.items():
         if name in ends:
             continue
         low, high = found.get(f"{name}_low"), found.get(f"{name}_high")
-        spread = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
-        interval = [spread] if "95 % interval" in columns else []
-        table.add_row(name.replace("_", " "), f"{value:.3f}", *interval, units.get(name, ""))
+        told = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+        interval = [told] if spread else []
+        known = base.get(f"{PREFIX}{name}")
+        alone = ["" if known is None else f"{known:.3f}"] if base else []
+        unit = units.get(name, "")
+        table.add_row(name.replace("_", " "), *alone, f"{value:.3f}", *interval, unit)
     return table
 
 

@@ -1,6 +1,7 @@
 """Checkpoints: adapter, optimizer and progress only; atomic, synced, refused if foreign.
 
     checkpoints/step-000120-valid-1.234567.ckpt      validated at this step
+    checkpoints/step-000120-valid-1.2-more-45.0.ckpt ranked by a measure of which more is better
     checkpoints/step-000150.ckpt                     saved between two validations
     checkpoints/step-000150.ckpt.xxh3                its checksum, there before it is
     checkpoints/step-000180.ckpt.damaged             one that was not as it was written
@@ -25,9 +26,11 @@ from graftlab.files.checksums import (
     publish_checked,
     remove,
 )
+from graftlab.tracking.history import Row
+from graftlab.tracking.ranking import LESS, LOSS, MORE, Ranking
 
 _NEEDED = ("adapter", "adapter_config", "callbacks", "global_step", "identity", "objective", "run")
-PATTERN = re.compile(r"step-(\d+)(?:-valid-([\d.]+))?\.ckpt")
+PATTERN = re.compile(rf"step-(\d+)(?:-valid-([\d.]+))?(?:-({MORE}|{LESS})-(-?[\d.]+))?\.ckpt")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -39,7 +42,10 @@ class Checkpointing:
     every_steps: int | None = None
     """Also save after every N optimizer steps."""
     keep: Any = 2
-    """How many of the best (by validation loss) to keep besides the last; `all` keeps every one."""
+    """How many of the best to keep besides the last; `all` keeps every one."""
+    by: str = LOSS
+    """What makes one the best: loss (of validation), or a measure of `callbacks=[...,evaluate]`
+    such as exact-match/pct_exact; its metric's name does where it has one measure to go by."""
 
     def __post_init__(self) -> None:
         require_range("checkpoint.every_epochs", self.every_epochs, least=1)
@@ -58,6 +64,13 @@ class Saved:
     step: int
     valid_loss: float | None
     path: Path
+    measured: float | None = None
+    """What the run ranks by where that is not the loss, as a number of which less is better."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether there is anything to rank it by."""
+        return self.valid_loss is not None or self.measured is not None
 
     def load(self, *, mapped: bool = False) -> dict[str, Any]:
         """The content, tensors on the CPU; nothing but tensors and plain data is unpickled.
@@ -128,7 +141,8 @@ class CheckpointStore:
         for path in self.folder.glob("step-*.ckpt"):
             if match := PATTERN.fullmatch(path.name):
                 loss = float(match[2]) if match[2] else None
-                found.append(Saved(int(match[1]), loss, path))
+                value = Ranking("", match[3]).key(float(match[4])) if match[3] else None
+                found.append(Saved(int(match[1]), loss, path, value))
         return sorted(found, key=lambda saved: (saved.step, saved.path.name))
 
     def last(self) -> Saved | None:
@@ -137,15 +151,23 @@ class CheckpointStore:
         return saved[-1] if saved else None
 
     def best(self) -> Saved | None:
-        """The lowest validation loss (the earliest of equals); the last if none was validated."""
+        """The best (the earliest of equals); the last if none was validated or measured."""
         ranked = self.ranked()
         return ranked[0] if ranked else None
 
     def ranked(self) -> list[Saved]:
-        """The best first: by validation loss, and behind those by time, the last first."""
-        validated = [saved for saved in self.saved() if saved.valid_loss is not None]
-        others = [saved for saved in self.saved() if saved.valid_loss is None]
-        return [*sorted(validated, key=lambda s: (s.valid_loss, s.step)), *reversed(others)]
+        """The best first: by the run's measure, then those without it by validation loss, and
+        behind those by time, the last first.
+        """
+        saved = self.saved()
+        measured = [one for one in saved if one.measured is not None]
+        validated = [one for one in saved if one.measured is None and one.valid_loss is not None]
+        others = [one for one in saved if not one.counts]
+        return [
+            *sorted(measured, key=lambda s: (s.measured, s.step)),
+            *sorted(validated, key=lambda s: (s.valid_loss, s.step)),
+            *reversed(others),
+        ]
 
     def good(self) -> str:
         """A sentence for people: the newest checkpoint that was read back and found finite."""
@@ -161,8 +183,12 @@ class CheckpointStore:
                 return f"The checkpoint of step {saved.step} was checked and is good: {saved.path}"
         return "There is no good checkpoint from before it."
 
-    def path(self, step: int, valid_loss: float | None) -> Path:
-        suffix = "" if valid_loss is None else f"-valid-{valid_loss:.6f}"
+    def path(self, step: int, row: Row, ranking: Ranking) -> Path:
+        """Where the checkpoint of a step lies, given what its row tells to rank it by."""
+        loss, value = row.get("valid_loss"), row.get(ranking.column)
+        suffix = "" if loss is None else f"-valid-{loss:.6f}"
+        if value is not None and not ranking.is_loss:
+            suffix += f"-{ranking.better}-{value:.6f}"
         return self.folder / f"step-{step:06d}{suffix}.ckpt"
 
     def partial(self, path: Path) -> Path:
@@ -187,8 +213,8 @@ class CheckpointStore:
         if keep == "all":
             return
         saved = self.saved()
-        validated = [one for one in self.ranked() if one.valid_loss is not None]
-        kept = {one.path for one in [*validated[:keep], *saved[-1:]]}
+        ranked = [one for one in self.ranked() if one.counts]
+        kept = {one.path for one in [*ranked[:keep], *saved[-1:]]}
         if len(kept) == 1 and not ends:
             kept |= {one.path for one in saved[-2:]}
         if any(one.path not in kept for one in saved):

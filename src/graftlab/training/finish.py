@@ -87,7 +87,9 @@ class Finish:
 
     def _result(self, best: Saved) -> Result:
         fit, recorder = self.fit, self.fit.recorder
-        row = next((row for row in fit.history.rows if row["step"] == best.step), {})
+        rows, ranking = fit.history.rows, recorder.ranking
+        row = next((row for row in rows if row["step"] == best.step), {})
+        before = next((row for row in rows if row["step"] == 0), {})
         return Result(
             score=row.get("valid_loss"),
             baseline=recorder.baseline,
@@ -109,11 +111,21 @@ class Finish:
             out_of_minutes=recorder.late,
             measure=fit.spec.objective.measure(),
             metrics={name: n for name, n in row.items() if name.startswith(PREFIX)},
+            base_metrics={name: n for name, n in before.items() if name.startswith(PREFIX)},
+            ranked_by=ranking.by,
+            better=ranking.better,
+            ranked=row.get(ranking.column),
         )
 
     def _tell_unranked(self, best: Saved) -> None:
         """Say that the adapter is the last one because none kept to what the objective asks."""
-        key = self.fit.spec.objective.key_needing_validation()
+        key, ranking = self.fit.spec.objective.key_needing_validation(), self.fit.recorder.ranking
+        if self.writes and not ranking.is_loss and best.measured is None:
+            say(
+                f"! No checkpoint has {ranking.by} to be ranked by: the adapter is that of step "
+                f"{best.step}."
+            )
+            return
         if self.writes and key is not None and best.valid_loss is None:
             say(
                 f"! No validated adapter kept to objective.{key}: the one of step {best.step}, the "

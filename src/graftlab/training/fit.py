@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +21,7 @@ from graftlab.packing.loader import PackedLoader
 from graftlab.tracking.folder import is_longer
 from graftlab.training.callbacks.checkpointer import Checkpointer
 from graftlab.training.callbacks.epochs import EpochWriters
+from graftlab.training.callbacks.measures import Measures
 from graftlab.training.callbacks.progress import ObserverBridge, ProgressBar
 from graftlab.training.callbacks.recorder import HistoryWriter, Recorder
 from graftlab.training.callbacks.watchers import LightningStop, Sampler, Stopper, Validator
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from graftlab.adapters.base import CheckpointWriter
     from graftlab.tracking.history import History
     from graftlab.tracking.tracker import Tracker
-    from graftlab.training.callbacks.spec import State
+    from graftlab.training.callbacks.spec import Measurer, State
     from graftlab.training.checkpoint import CheckpointStore, Saved
     from graftlab.training.module import AdapterModule
     from graftlab.training.observer import Observer
@@ -57,6 +58,8 @@ class Fit:
     trackers: Sequence[Tracker]
     store: CheckpointStore
     book: SampleBook
+    measurers: Mapping[str, Measurer]
+    """What measures replies, by the key of its callback."""
     signals: Signals
     observer: Observer
     sampler: Sampler = field(init=False)
@@ -119,6 +122,14 @@ class Fit:
         """What happens after every step, in order; `base` and `tuned` validate."""
         spec, recorder, watched = self.spec, self.recorder, self.spec.callbacks
         callbacks: list[Any] = [recorder]
+        measures = Measures(
+            recorder,
+            watched,
+            self.measurers,
+            book=self.book,
+            known=f"{self.module.identity['data']} {self.precision.name} {spec.generation}",
+            observer=self.observer,
+        )
         if self.plan.valid is not None:
             callbacks.append(
                 Validator(
@@ -127,9 +138,11 @@ class Fit:
                     base=base,
                     tuned=tuned,
                     observer=self.observer,
+                    beside=measures.ranks,
                 )
             )
         callbacks += [
+            *([measures] if self.measurers else []),
             self.sampler,
             Stopper(recorder, watched, max_minutes=spec.max_minutes, warn=say, states=self.states),
             *self._of_lightning(),

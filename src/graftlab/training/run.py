@@ -233,6 +233,7 @@ def assemble(
         trackers=trackers,
         store=store,
         book=book,
+        measurers=setup.data.measurers,
         signals=signals,
         observer=observer,
     )
@@ -282,6 +283,7 @@ def _recorder(setup: Setup, adapter: Adapter, teacher: Policy | None) -> Recorde
             labelled_share=float(labels.sum() / lengths.sum()),
             teacher=teacher.base if teacher else frozen,
         ),
+        ranking=setup.spec.ranking,
     )
 
 

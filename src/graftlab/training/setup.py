@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from graftlab.adapters.attach import check_lora
@@ -16,6 +16,7 @@ from graftlab.registry import name_of
 from graftlab.text.encode import encode
 from graftlab.training.anchors import mixed_in
 from graftlab.training.answers import answers_of
+from graftlab.training.callbacks.spec import Rows
 from graftlab.training.precision import Resolved, resolve
 from graftlab.training.process_context import ProcessContext
 from graftlab.training.step_plan import StepPlan, plan_steps
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from graftlab.text.encode import TokenSet
     from graftlab.text.tokenizer import Tokenizer
     from graftlab.tracking.folder import RunFolder
+    from graftlab.training.callbacks.spec import Measurer
     from graftlab.training.spec import TrainSpec
     from graftlab.types import Conversation
 
@@ -37,6 +39,8 @@ class Data:
     train: TokenSet
     valid: TokenSet | None
     prompts: list[Conversation]
+    measurers: dict[str, Measurer] = field(default_factory=dict)
+    """By the key of the callback that made it."""
 
     @property
     def fingerprint(self) -> str:
@@ -123,7 +127,7 @@ def check_validation(spec: TrainSpec, data: Data, *, tell: bool) -> None:
             f"objective.{waiting} is measured on held-out rows, and {why}. Give more or shorter "
             f"data to hold out, or leave objective.{waiting} out."
         )
-    for key in spec.callbacks.waiting:
+    for key in spec.callbacks.waiting if spec.ranking.is_loss else ():
         raise ConfigError(
             f"callbacks.{key} waits for a validation loss, and {why}. Give more or shorter data to "
             f"hold out, or leave {key.replace('_', '-')} out of callbacks=[...]; "
@@ -180,7 +184,16 @@ def read_data(spec: TrainSpec, folder: RunFolder, *, prompts: int, place: Proces
     train = mixed_in(spec, tokens(dataset.train, "train"), tokenizer, tell=tell)
     valid = tokens(dataset.valid, "valid") if dataset.valid else None
     asked = [one for one in dataset.valid if one.where not in refused]
-    return Data(tokenizer, train, valid, asked[:prompts])
+    rows = Rows(
+        train=dataset.train,
+        valid=asked,
+        tokenizer=tokenizer,
+        generation=spec.generation,
+        data=spec.data,
+    )
+    made = {key: own.measurer(rows) for key, own in sorted(spec.callbacks.chosen.items())}
+    measurers = {key: one for key, one in made.items() if one is not None}
+    return Data(tokenizer, train, valid, asked[:prompts], measurers)
 
 
 def _tell(encoded: TokenSet, name: str, max_length: int) -> None:

@@ -23,6 +23,7 @@ from graftlab.objectives.base import Objective
 from graftlab.packing.plan import Packing
 from graftlab.registry import name_of
 from graftlab.tracking.loggers import Loggers
+from graftlab.tracking.ranking import LOSS, Ranking, ranking_by
 from graftlab.training.budget import Limits
 from graftlab.training.checkpoint import Checkpointing
 from graftlab.training.optimizers.base import OptimizerSpec
@@ -88,6 +89,7 @@ class TrainSpec:
         require_range("max_minutes", self.max_minutes, above=0)
         require_date("date", self.date)
         require_choice("compile", self.compile, ("auto", "on", "off"))
+        self.callbacks.check_ranking(self.ranking)
         self._check_quantization()
         self._check_objective()
         if self.lora.full and getattr(self.optimizer, "lora_plus_ratio", None) is not None:
@@ -100,6 +102,13 @@ class TrainSpec:
                 "trainer=fsdp2 shards a frozen base, and lora=none trains all of it: use "
                 "trainer=ddp, whose processes each hold the whole model."
             )
+
+    @property
+    def ranking(self) -> Ranking:
+        """By what steps are told better and worse. Raises ConfigError where nothing measures it."""
+        if self.checkpoint.by == LOSS:
+            return Ranking()
+        return ranking_by(self.checkpoint.by, self.callbacks.measures(), key="checkpoint.by")
 
     def _check_quantization(self) -> None:
         """Codes are frozen, and torch cannot cut them into shards."""

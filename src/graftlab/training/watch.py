@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from graftlab.errors import ConfigError, require_range
 from graftlab.registry import collection
+from graftlab.tracking.ranking import Ranking
 from graftlab.training.callbacks.likelihood import LikelihoodAlarm
 from graftlab.training.callbacks.repetition import RepetitionAlarm
 from graftlab.training.callbacks.spec import CallbackSpec
@@ -58,15 +59,31 @@ class Callbacks:
     chosen: dict[str, CallbackSpec] = field(default_factory=_usual)
 
     def __post_init__(self) -> None:
-        never = self.validation.every_epochs is None and self.validation.every_steps is None
-        for key in self.waiting if never else ():
+        names = [name for spec in self.chosen.values() for name in spec.measures()]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ConfigError(f"callbacks: several measure {', '.join(sorted(twice))}.")
+
+    def check_ranking(self, ranking: Ranking) -> None:
+        """Raise ConfigError where a callback waits for what is only measured at the end."""
+        waiting, spec = self.waiting, self.validation
+        measuring = next((k for k, c in self.chosen.items() if ranking.by in c.measures()), None)
+        given = f"callbacks.{measuring or 'validation'}"
+        repeats = spec.every_epochs is not None or spec.every_steps is not None
+        if measuring is not None:
+            repeats = self.chosen[measuring].repeats
+        for key in () if repeats else waiting:
             raise ConfigError(
-                f"callbacks.{key} waits for a validation loss, which is only measured at the end: "
-                "give callbacks.validation.every_epochs=1 or every_steps=N, or leave "
+                f"callbacks.{key} waits for {ranking.told}, which is only measured at the end: "
+                f"give {given}.every_epochs=1 or every_steps=N, or leave "
                 f"{key.replace('_', '-')} out."
             )
 
+    def measures(self) -> dict[str, str | None]:
+        """What all of them measure: name -> which way is better."""
+        every = [spec.measures() for _, spec in sorted(self.chosen.items())]
+        return {name: better for measures in every for name, better in measures.items()}
+
     @property
     def waiting(self) -> list[str]:
-        """The keys of those that do nothing without a validation loss."""
+        """The keys of those that do nothing without what steps are ranked by."""
         return [key for key, spec in sorted(self.chosen.items()) if spec.waits_for_validation]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from graftlab.errors import ModelError
 from graftlab.evaluation.spec import EvaluateSpec
 
 if TYPE_CHECKING:
@@ -18,12 +19,13 @@ def run(spec: EvaluateSpec) -> Results:
     """Ask, score, compare, show and write; returns the results.
 
     Raises ConfigError, DataError or ModelError with the fix: files that are missing, prompts that a
-    metric cannot judge, adapters of several bases, an endpoint that does not answer.
+    metric cannot judge, adapters of several bases, an endpoint that does not answer; all is written
+    before a judge is said to have judged only some of it.
     """
     from graftlab.evaluation.folder import writing_results
 
     out = Path(spec.out).expanduser() if spec.out is not None else None
-    with writing_results(out) as write:
+    with writing_results(out, blind=spec.generation.seed if spec.blind else None) as write:
         from graftlab.console import console, say
         from graftlab.evaluation.evaluate import evaluate
         from graftlab.evaluation.table import show
@@ -32,4 +34,6 @@ def run(spec: EvaluateSpec) -> Results:
         show(found, console())
         for line in write(found):
             say(line)
+        if found.unfinished is not None:
+            raise ModelError(found.unfinished)
     return found

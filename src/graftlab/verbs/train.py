@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from graftlab.errors import ConfigError
 from graftlab.recipes.dataset import ensure_dataset
 from graftlab.sweeps.launchers.base import Launcher
 from graftlab.sweeps.spec import Sweep
 from graftlab.tracking.folder import RunFolder
+from graftlab.tracking.ranking import LOSS
 from graftlab.tracking.result import Result
 from graftlab.training.auto import resolve_auto
 from graftlab.training.checkpoint import CheckpointStore
@@ -23,6 +25,17 @@ class TrainCommand(TrainSpec):
     sweep: Sweep = field(default_factory=Sweep)
     launcher: Launcher | None = None
     """Where the jobs of a sweep run; null is the group's `auto`."""
+
+    def __post_init__(self) -> None:
+        by, metric = self.checkpoint.by, self.sweep.metric
+        if metric is not None:
+            if by not in (LOSS, metric):
+                raise ConfigError(
+                    f"checkpoint.by={by} and sweep.metric={metric}: jobs are compared by what "
+                    "makes their best checkpoint; leave one out."
+                )
+            self.checkpoint.by = metric
+        TrainSpec.__post_init__(self)
 
     def training(self) -> TrainSpec:
         """The run alone."""

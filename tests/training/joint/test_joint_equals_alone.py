@@ -154,10 +154,10 @@ def test_time_is_shared_and_said(both):
 @pytest.mark.parametrize("precision", ["bf16-mixed", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_half_precision_agrees_up_to_its_own_rounding(spec, tmp_path, precision):
     """Joint is as near to alone as alone in another batch layout would be: bf16 noise."""
-    specs = varied(replace(spec, precision=Precision(name=precision)))[:3]
+    specs = varied(replace(spec, precision=Precision(name=precision)))[:2]
     alone(specs, tmp_path / "alone")
     assert all(e.error is None for e in together(specs, tmp_path / "joint"))
-    for index in range(3):
+    for index in range(2):
         one, other = (rows(tmp_path / kind / str(index)) for kind in ("joint", "alone"))
         drop = other[0]["valid_loss"] - other[-1]["valid_loss"]
         assert drop > 0.1  # it learned much more than what they differ by
@@ -216,7 +216,7 @@ def test_data_that_cannot_be_trained_is_the_error_of_all(spec, tmp_path):
 
 def test_adapters_of_other_runs_can_be_continued(spec, tmp_path):
     """`lora.from`: the weights of an earlier run, one jointly trained as well as any."""
-    first = replace(spec, lora=Lora(rank=4))
+    first = replace(spec, lora=Lora(rank=4), epochs=1)
     together([first, replace(first, lr=5e-3)], tmp_path / "first")
     onward = [
         replace(first, lora=Lora(rank=4, from_run=str(tmp_path / "first" / str(i))))

@@ -1,4 +1,4 @@
-"""A whole model to export, as a draft for speculative decoding is: loaded, and made plain.
+"""A whole model to export: a folder such as a draft's, or an adapter merged into its base.
 
 What a trace cannot see is put into operations it can: masks and positions of transformers, and the
 8-bit keys and values of tamm.
@@ -13,9 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from graftlab.errors import ModelError
+from graftlab.models.empty import empty_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from transformers import PreTrainedModel
+
+    from graftlab.exports.gguf.merging import Merged
 
 MASKED = -1e4
 """Added to scores of later positions: far below any score, and held by half precision."""
@@ -53,8 +58,8 @@ def load_whole(folder: Path, *, length: int) -> Logits:
 
     Raises ModelError for a folder that cannot be loaded.
     """
-    if (folder / "config.json").is_file():
-        return _hugging_face(folder, length=length).eval()
+    if is_hugging_face(folder):
+        return plain(load_folder(folder), length=length).eval()
     from tamm.ao.layers.fake_quantize import FakeQuantize
 
     from graftlab.apple.attention import swap_modules
@@ -67,11 +72,17 @@ def load_whole(folder: Path, *, length: int) -> Logits:
     return Logits(PlainAFM(model), {}).eval()
 
 
-def _hugging_face(folder: Path, *, length: int) -> Logits:
+def is_hugging_face(folder: Path) -> bool:
+    """Whether a folder is a model of transformers."""
+    return (folder / "config.json").is_file()
+
+
+def load_folder(folder: Path) -> PreTrainedModel:
+    """The model of transformers in `folder`, fp32 on the CPU. Raises ModelError."""
     from transformers import AutoModelForCausalLM
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             str(folder),
             dtype=torch.float32,
             attn_implementation="eager",
@@ -79,10 +90,38 @@ def _hugging_face(folder: Path, *, length: int) -> Logits:
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"{folder} is not a model that transformers loads: {error}") from error
+    return model.eval()
+
+
+def load_merged(merged: Merged) -> PreTrainedModel:
+    """Base and adapter as one model of transformers, fp32 on the CPU.
+
+    Raises ModelError naming a weight that half precision cannot hold.
+    """
+    model = empty_model(
+        merged.base.folder, dtype=torch.float32, device=torch.device("cpu"), own=True
+    )
+    for name in merged.shapes:
+        tensor = merged.tensor(name)
+        if not tensor.half().isfinite().all():
+            raise ModelError(
+                f"{name} has values above 65,504, which fp16 cannot hold, and target=mlpackage "
+                "computes in it: target=gguf target.quant=bf16 and target=merged take it."
+            )
+        place, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(place), leaf, nn.Parameter(tensor, requires_grad=False))
+    if not merged.unties:
+        model.tie_weights()
+    return model.eval()
+
+
+def plain(model: PreTrainedModel, *, length: int) -> Logits:
+    """A model of transformers for rows of `length` tokens, without a cache."""
     window = getattr(model.config, "sliding_window", None)
     if window and window < length:
         raise ModelError(
-            f"{folder}: its attention spans {window} tokens; target.length={window} at most."
+            f"{model.config.name_or_path}: its attention spans {window} tokens; "
+            f"target.length={window} at most."
         )
     # Masks and positions are given, because those that transformers derives cannot be traced.
     options = {

@@ -11,6 +11,7 @@ from functools import lru_cache
 from itertools import pairwise
 from math import log, sqrt
 from statistics import fmean, pstdev
+from typing import Any
 
 from graftlab.data.files import locate
 from graftlab.errors import ConfigError
@@ -59,15 +60,22 @@ class Author:
 
 @lru_cache(maxsize=8)
 def read_author(
-    corpus: tuple[str, ...], plain: tuple[str, ...], *, frequent: int, words: int
+    corpus: tuple[str, ...],
+    plain: tuple[str, ...],
+    *,
+    frequent: int,
+    words: int,
+    key: str = "metrics.persona",
 ) -> Author:
-    """The author of `corpus`. Raises ConfigError for files that are missing, empty or too short."""
-    text = _text("metrics.persona.corpus", corpus)
+    """The author of `corpus`. Raises ConfigError for files that are missing, empty or too short,
+    naming the `key` that they stand under.
+    """
+    text = _text(f"{key}.corpus", corpus)
     own = words_of(text)
     chunks = [own[at : at + CHUNK] for at in range(0, len(own) - CHUNK + 1, CHUNK)]
     if len(chunks) < LEAST_CHUNKS:
         raise ConfigError(
-            f"metrics.persona.corpus has {len(own)} words: an author is known by "
+            f"{key}.corpus has {len(own)} words: an author is known by "
             f"{CHUNK * LEAST_CHUNKS} or more."
         )
     voice = {}
@@ -78,13 +86,13 @@ def read_author(
             voice[word] = (fmean(shares), spread)
     marking: frozenset[str] = frozenset()
     if plain:
-        others = words_of(_text("metrics.persona.plain", plain))
+        others = words_of(_text(f"{key}.plain", plain))
         kept, its = Counter(own), Counter(others)
         for word in common:  # the voice is known by those
             del kept[word], its[word]
         marking = marking_words(kept, its, most=words)
         if not marking:
-            raise ConfigError("metrics.persona.plain: no word marks the author against this text.")
+            raise ConfigError(f"{key}.plain: no word marks the author against this text.")
     rate = sum(word in marking for word in own) / len(own)
     return Author(sorted(sentence_lengths(text)), voice, marking, rate)
 
@@ -129,6 +137,11 @@ def spread_apart(first: Sequence[int], second: Sequence[int]) -> float:
         apart = bisect_right(first, left) / len(first) - bisect_right(second, left) / len(second)
         area += abs(apart) * (right - left)
     return area
+
+
+def named_files(paths: Any) -> tuple[str, ...]:
+    """Paths as they are given: one, several or none."""
+    return (paths,) if isinstance(paths, str) else tuple(map(str, paths or ()))
 
 
 def _text(key: str, paths: tuple[str, ...]) -> str:

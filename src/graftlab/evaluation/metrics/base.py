@@ -27,6 +27,12 @@ class Measure:
     """`more`, `less`, or None: neither is better, and nobody is called so by it."""
     share: bool = False
     """Scores are 0 or 1, and their mean is told in percent."""
+    most: float | None = None
+    """Scores lie between 0 and this; None where there is no such bound."""
+
+    def __post_init__(self) -> None:
+        if self.share:
+            object.__setattr__(self, "most", 1.0)
 
     @property
     def unit(self) -> float:

@@ -46,8 +46,6 @@ class JsonSchema(Metric):
         return None
 
     def score(self, case: Case) -> Judged:
-        from graftlab.text.json_schema import mismatch
-
         text = case.said.text
         if self.fenced and (match := _FENCED.fullmatch(text)) is not None:
             text = match[1]
@@ -57,10 +55,21 @@ class JsonSchema(Metric):
             return {"pct_valid": 0.0, "pct_json": 0.0}
         schema = self._schema(case.prompt)
         assert schema is not None, "checked before"
-        return {"pct_valid": float(mismatch(text, schema) is None), "pct_json": 1.0}
+        return {"pct_valid": float(keeps_to(text, schema)), "pct_json": 1.0}
 
     def _schema(self, prompt: Prompt) -> dict[str, Any] | None:
         if self.schema is not None:
             return dict(self.schema)
         form = prompt.conversation.messages[-1].response_format
         return None if form is None else dict(form["json_schema"]["schema"])
+
+
+def keeps_to(text: str, schema: dict[str, Any]) -> bool:
+    """Whether a text is JSON that follows a schema."""
+    from graftlab.text.json_schema import mismatch
+
+    try:
+        load_json(text)
+    except ValueError:
+        return False
+    return mismatch(text, schema) is None

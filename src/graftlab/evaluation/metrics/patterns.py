@@ -1,23 +1,23 @@
-"""Regular expressions of metrics, compiled once."""
+"""Regular expressions of metrics: those of keys and of references."""
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
-
 from graftlab.errors import ConfigError
+from graftlab.text import patterns
+from graftlab.text.patterns import PatternProblem
 
 
-def compiled(key: str, pattern: str | None) -> re.Pattern[str] | None:
-    """The expression of a key. Raises ConfigError for one that is none."""
-    if pattern is None:
-        return None
+def require_pattern(key: str, pattern: str) -> None:
+    """Raise ConfigError for one that is no regular expression."""
     try:
-        return _compiled(pattern)
-    except re.error as error:
-        raise ConfigError(f"{key}={pattern} is no regular expression: {error}.") from error
+        patterns.compiled(pattern, lines=True)
+    except PatternProblem as error:
+        raise ConfigError(f"{key}: {error}.") from error
 
 
-@lru_cache(maxsize=4096)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern, re.M)
+def is_found(key: str, pattern: str, text: str, *, whole: bool = False) -> bool:
+    """Whether it is in a reply, or is all of it. Raises ConfigError where that takes long."""
+    try:
+        return patterns.is_found(pattern, text, whole=whole, lines=True)
+    except PatternProblem as error:
+        raise ConfigError(f"{key}: {error}. All replies are in the cache.") from error

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, require_range
-from graftlab.evaluation.metrics.author import Author, read_author, spread_apart
+from graftlab.evaluation.metrics.author import Author, named_files, read_author, spread_apart
 from graftlab.evaluation.metrics.base import LESS, MORE, Measure, Metric
 from graftlab.recipes.words import words_of
 from graftlab.registry import choice
@@ -88,10 +88,8 @@ class Persona(Metric):
 
     def _author(self) -> Author:
         return read_author(
-            _named(self.corpus), _named(self.plain), frequent=self.frequent, words=self.words
+            named_files(self.corpus),
+            named_files(self.plain),
+            frequent=self.frequent,
+            words=self.words,
         )
-
-
-def _named(paths: Any) -> tuple[str, ...]:
-    """Paths as they are given: one, several or none."""
-    return (paths,) if isinstance(paths, str) else tuple(map(str, paths or ()))

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from graftlab.errors import ConfigError
 from graftlab.evaluation.metrics.base import MORE, Measure, Metric, lacks_reference
-from graftlab.evaluation.metrics.patterns import compiled
+from graftlab.evaluation.metrics.patterns import is_found, require_pattern
 from graftlab.registry import choice
 
 if TYPE_CHECKING:
     from graftlab.evaluation.replies import Case, Judged
     from graftlab.generation.prompts import Prompt
+
+KEY = "metrics.regex.pattern"
 
 
 @choice("regex")
@@ -26,7 +28,8 @@ class Regex(Metric):
     """The reply as a whole must match, white space around it aside."""
 
     def __post_init__(self) -> None:
-        compiled("metrics.regex.pattern", self.pattern)
+        if self.pattern is not None:
+            require_pattern(KEY, self.pattern)
 
     def measures(self) -> dict[str, Measure]:
         return {"pct_match": Measure(about="replies that match", better=MORE, share=True)}
@@ -37,15 +40,15 @@ class Regex(Metric):
         return missing
 
     def score(self, case: Case) -> Judged:
-        pattern = compiled("pattern", self.pattern or case.prompt.expected)
+        pattern, text = self.pattern or case.prompt.expected, case.said.text
         assert pattern is not None, "checked before"
-        text = case.said.text
-        found = pattern.fullmatch(text.strip()) if self.whole else pattern.search(text)
-        return {"pct_match": float(found is not None)}
+        where = KEY if self.pattern else f"{case.prompt.conversation.where}: the reference"
+        text = text.strip() if self.whole else text
+        return {"pct_match": float(is_found(where, pattern, text, whole=self.whole))}
 
     def _broken(self, prompt: Prompt) -> str | None:
         try:
-            compiled("the reference", self.pattern or prompt.expected)
+            require_pattern("the reference", self.pattern or prompt.expected or "")
         except ConfigError as error:
             return str(error).rstrip(".")
         return None

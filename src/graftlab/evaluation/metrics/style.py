@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, require_choice
 from graftlab.evaluation.metrics.base import LESS, MORE, Measure, Metric
-from graftlab.evaluation.metrics.patterns import compiled
+from graftlab.evaluation.metrics.json_schema import keeps_to
+from graftlab.evaluation.metrics.patterns import is_found, require_pattern
 from graftlab.recipes.sentences import sentences_of
 from graftlab.recipes.words import words_of
 from graftlab.registry import choice
@@ -24,7 +25,7 @@ MARKS = {
 }
 """Mark of Markdown -> how it is known."""
 
-
+PATTERN = "metrics.style.pattern"
 TAGS = (
     *("Human:", "User:", "Assistant:", "System:", "### Instruction", "### Response"),
     *("<|user|>", "<|assistant|>", "<|system|>", "<|im_start|>", "<|im_end|>", "[INST]"),
@@ -52,6 +53,8 @@ class Style(Metric):
     """What every reply must end with, white space aside."""
     pattern: str | None = None
     """A regular expression that must be found in every reply (`^` and `$` at every line)."""
+    schema: Any = None
+    """A JSON schema (a file, or the JSON itself) that every reply must keep to."""
 
     def __post_init__(self) -> None:
         for key in ("want", "avoid"):
@@ -59,7 +62,12 @@ class Style(Metric):
                 require_choice(f"metrics.style.{key}", mark, list(MARKS))
         if both := set(self.want) & set(self.avoid):
             raise ConfigError(f"metrics.style: {', '.join(sorted(both))} is wanted and avoided.")
-        compiled("metrics.style.pattern", self.pattern)
+        if self.pattern is not None:
+            require_pattern(PATTERN, self.pattern)
+        if self.schema is not None:
+            from graftlab.generation.schema import read_schema
+
+            self.schema = read_schema(self.schema, key="metrics.style.schema", held=False)
 
     def measures(self) -> dict[str, Measure]:
         found = {
@@ -107,12 +115,12 @@ class Style(Metric):
 
     @property
     def _has_template(self) -> bool:
-        return any(part is not None for part in (self.starts, self.ends, self.pattern))
+        return any(part is not None for part in (self.starts, self.ends, self.pattern, self.schema))
 
     def _follows(self, text: str) -> bool:
-        found = compiled("metrics.style.pattern", self.pattern)
         return (
             text.startswith((self.starts or "").strip())
             and text.endswith((self.ends or "").strip())
-            and (found is None or found.search(text) is not None)
+            and (self.pattern is None or is_found(PATTERN, self.pattern, text))
+            and (self.schema is None or keeps_to(text, self.schema))
         )

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graftlab import __version__
-from graftlab.errors import counted
 from graftlab.evaluation.page.cases import ordered, orders, row
-from graftlab.evaluation.wording import bounds, label, number, words
+from graftlab.evaluation.page.preferences import preferences
+from graftlab.evaluation.wording import bounds, how_many, label, number, words
 from graftlab.pages.html import attribute, count, embedded, esc, folded, section, shell, table
 
 if TYPE_CHECKING:
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 MOST = 2000
 """Prompts that are shown, those that differ most; replies.jsonl has all."""
+
+
+EARLY = (
+    " Asking could stop at any time for what was seen: p-values and these intervals allow for that "
+    "(betting, arXiv 2010.09686), those of the means do not."
+)
 
 
 def page(found: Results) -> str:
@@ -34,6 +40,7 @@ def page(found: Results) -> str:
             '<nav><a href="#verdicts">Verdicts</a><a href="#means">Means</a>'
             '<a href="#prompts">Prompts</a><a href="#models">Models</a></nav>',
             _verdicts(found),
+            preferences(found),
             _means(found),
             _prompts(found, places),
             _models(found),
@@ -57,7 +64,7 @@ def _asked(found: Results) -> str:
     draws = found.settings["draws"]
     several = f", {draws} draws each" if draws > 1 else ""
     return (
-        f"{found.settings['asked']}: {counted(len(found.prompts), 'prompt')}{several}, {how}, at "
+        f"{found.settings['asked']}: {how_many(found)}{several}, {how}, at "
         f"most {generation['max_new_tokens']} tokens."
     )
 
@@ -81,7 +88,7 @@ def _verdicts(found: Results) -> str:
     same: list[list[str]] = []
     others: list[list[str]] = []
     for (first, second, name), verdict in found.verdicts.items():
-        measure, difference = found.measures[name], verdict.contrast.difference
+        measure, difference = found.measure(name), verdict.contrast.difference
         p = "–" if verdict.adjusted is None else f"{verdict.adjusted:.3g}"
         cells = [
             esc(second),
@@ -107,6 +114,7 @@ def _verdicts(found: Results) -> str:
         title = f"Measures of which neither end is better ({len(others)})"
         content.append(folded(title, table("wwwnn", heads, others), shown=not rows))
     lead = "Differences on the same prompts." if content else "One model: nobody to compare with."
+    lead += EARLY if found.early is not None else ""
     return section("verdicts", "Verdicts", *content, lead=lead)
 
 

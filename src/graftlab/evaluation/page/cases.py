@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
+from graftlab.evaluation.page.preferences import preferred
 from graftlab.evaluation.wording import label
 from graftlab.pages.html import esc, folded
 
@@ -96,7 +97,7 @@ def row(found: Results, place: int) -> str:
     return (
         f'<article class="row case" data-place="{place}">'
         f'<div class="place">{esc(prompt.conversation.where)}</div>{turns}'
-        f'<div class="cells">{"".join(cells)}</div></article>'
+        f'<div class="cells">{"".join(cells)}</div>{preferred(found, place)}</article>'
     )
 
 

@@ -15,7 +15,7 @@
       Math.abs(values[b.index]) - Math.abs(values[a.index]) || values[a.index] - values[b.index],
     "worst first": (a, b, values) => values[a.index] - values[b.index],
     "best first": (a, b, values) => values[b.index] - values[a.index],
-    "as in the file": () => 0,
+    "as asked": () => 0,
   };
   const fill = (select, names) => names.forEach((name) => {
     const option = document.createElement("option");

@@ -1,7 +1,8 @@
 """llama.cpp itself, asked what it makes of conversations: its own template engine and tokenizer.
 
-The wheel of xllamacpp holds its server. It is given a toy of one narrow layer with the tokenizer
-and chat template of the model, as target=gguf writes them, so no weight of the model is read.
+Its server, in the wheel of xllamacpp or on the PATH, is given a toy of one narrow layer with the
+tokenizer and chat template of the model, as target=gguf writes them, so no weight of the model is
+read.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ModelError
 from graftlab.exports.contract.renderers import Renderer, Tools
-from graftlab.exports.runtimes.llama_cpp import Api, started
+from graftlab.exports.runtimes.llama_cpp import Api, installed, started
 
 if TYPE_CHECKING:
     from graftlab.text.tokenizer import Tokenizer
@@ -63,7 +64,7 @@ def served(tokenizer: Tokenizer) -> Iterator[LlamaCppServer | None]:
 
 def _write_toy(file: Path, tokenizer: Tokenizer) -> bool:
     """Whether there is a toy in `file`."""
-    if find_spec("xllamacpp") is None or find_spec("gguf") is None:
+    if not installed() or find_spec("gguf") is None:
         return False
     import numpy as np
 

@@ -13,6 +13,7 @@ import torch
 from graftlab.errors import ModelError
 from graftlab.exports.gguf.draft import Draft
 from graftlab.exports.gguf.kinds import bits
+from graftlab.exports.gguf.quantising import made_here
 from graftlab.exports.parity.rows import CONVERSATIONS
 from graftlab.exports.target import compare
 from graftlab.models.gguf.file import GGUFFile, map_file, read_gguf
@@ -62,7 +63,8 @@ def compare_weights(draft: Draft, path: Path) -> str:
         for parameter, name in draft.names.items():
             entry, wanted = file.tensors[name], draft.model.tensor(parameter)
             found = data[entry.offset : entry.offset + entry.num_bytes]
-            yield name, found, torch.from_numpy(draft.blocks(parameter))
+            if made_here({draft.entries[name].kind}):
+                yield name, found, torch.from_numpy(draft.blocks(parameter))
             error = _error(read(file, parameter), wanted)
             if not error <= ERRORS[entry.dtype] + 1e-6:
                 raise ModelError(

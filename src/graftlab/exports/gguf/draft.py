@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from graftlab.exports.gguf.describing import described
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from graftlab.exports.gguf.importance import Importance
+
 NOT_KEPT = ("general.file_type", "general.quantization_version", "quantize.", "split.")
 """What a base's file says of its own storage."""
 
@@ -31,6 +33,8 @@ class Draft:
     """One file; tensors are called by transformers' names, but for those of `entries`."""
 
     model: Merged
+    quant: str
+    """What its matrices were asked to be: a choice of `target.quant`."""
     header: GGUFFile
     metadata: Mapping[str, Any]
     names: Mapping[str, str]
@@ -42,6 +46,8 @@ class Draft:
     fallen: int
     """How many matrices have another type than was asked for, as their rows fill no blocks."""
     notes: tuple[str, ...]
+    importance: Importance | None = None
+    """What weighs the errors of rounding."""
 
     def values(self, name: str) -> Tensor:
         """A parameter as the file holds it, in fp32: not rounded yet."""
@@ -53,13 +59,25 @@ class Draft:
 
     def blocks(self, name: str) -> np.ndarray:
         """The bytes of a parameter. Raises ModelError where its values do not fit."""
-        return quantised(name, self.values(name), self.entries[self.names[name]].kind)
+        place = self.names[name]
+        weights = self.importance.squares.get(place) if self.importance else None
+        return quantised(name, self.values(name), self.entries[place].kind, weights)
 
     def arrays(self) -> Iterator[np.ndarray]:
         """The bytes of all tensors, in the order of `entries`, one in memory at a time."""
         parameters = {theirs: ours for ours, theirs in self.names.items()}
         for name in self.entries:
             yield self.tables[name] if name in self.tables else self.blocks(parameters[name])
+
+    @property
+    def kinds(self) -> set[str]:
+        """The types that its tensors have."""
+        return {entry.kind for entry in self.entries.values()}
+
+    def weighed(self, importance: Importance) -> Draft:
+        """The same file, its values rounded where `importance` matters least."""
+        metadata = {**self.metadata, **importance.metadata()}
+        return replace(self, importance=importance, metadata=metadata)
 
 
 def draft(model: Merged, quant: str, *, name: str) -> Draft:
@@ -90,4 +108,4 @@ def draft(model: Merged, quant: str, *, name: str) -> Draft:
     told["general.file_type"] = QUANTS[quant].number
     if {entry.kind for entry in placed.values()} - set(FLOATS):
         told["general.quantization_version"] = 2
-    return Draft(model, header, told, names, {**sizes, **placed}, tables, fallen, notes)
+    return Draft(model, quant, header, told, names, {**sizes, **placed}, tables, fallen, notes)

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from graftlab.models.hf_base import HFBase
 
 CPU = torch.device("cpu")
+FINE = ("F32", "F16", "BF16", "Q8_0")
+"""Types of a file whose steps are finer than what an adapter adds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,14 @@ class Merged:
     coded: bool
     """Whether the base is a folder whose weights are stored as codes."""
     _original: Callable[[str], Tensor]
+
+    @property
+    def on_a_grid(self) -> bool:
+        """Whether the base is a file with blocks of fewer than eight bits."""
+        model = self.trained.model
+        if not isinstance(model, GGUFModel):
+            return False
+        return any(tensor.dtype not in FINE for tensor in model.file().tensors.values())
 
     def tensor(self, name: str) -> Tensor:
         """A parameter as it is to be, in fp32: summed so, and not rounded yet."""

@@ -1,6 +1,7 @@
 """Values become blocks: by llama.cpp's own quantiser, which the wheel of xllamacpp brings along.
 
-Types that are numbers are torch's own, and q8_0 is gguf-py's where the wheel is missing.
+Types that are numbers are torch's own, and q8_0 is gguf-py's where the wheel is missing. For other
+types there is llama-quantize on the PATH then (`program`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, ModelError
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-SYMBOL = "ggml_quantize_chunk"
+SYMBOL, PROGRAM = "ggml_quantize_chunk", "llama-quantize"
 PIECE = 2**22
 """Values that one call quantises."""
 _NUMBERS = {name: number for number, (name, *_) in KINDS.items()}
@@ -31,17 +33,25 @@ _SIZES = {name: (block, num_bytes) for name, block, num_bytes in KINDS.values()}
 
 def require_quantiser(kinds: set[str]) -> None:
     """Raise ConfigError where types are wanted that nothing here can make."""
-    if kinds - {*FLOATS, "Q8_0"} and _library() is None:
+    if not made_here(kinds) and which(PROGRAM) is None:
         raise ConfigError(
             f"these types are made by llama.cpp's own quantiser, which xllamacpp brings: {INSTALL}."
-            " target.quant=q8_0 and f16 do without."
+            f" {PROGRAM} on the PATH makes them as well, and target.quant=q8_0 and f16 do without."
         )
 
 
-def quantised(name: str, values: Tensor, kind: str) -> np.ndarray:
+def made_here(kinds: set[str]) -> bool:
+    """Whether `quantised` makes all of them."""
+    return not kinds - {*FLOATS, "Q8_0"} or _library() is not None
+
+
+def quantised(
+    name: str, values: Tensor, kind: str, importance: np.ndarray | None = None
+) -> np.ndarray:
     """The bytes of a tensor, in fp32 on the CPU, as a file holds them.
 
-    Raises ModelError naming one with values that are none, or do not fit the type.
+    `importance`, one fp32 value a column, weighs its errors in types of six bits and fewer. Raises
+    ModelError naming one with values that are none, or do not fit the type.
     """
     import torch
 
@@ -57,10 +67,12 @@ def quantised(name: str, values: Tensor, kind: str) -> np.ndarray:
     function = _library()
     if function is None:
         return _by_gguf_py(values.numpy(), kind)
-    return _by_llama_cpp(function, values.numpy(), kind)
+    return _by_llama_cpp(function, values.numpy(), kind, importance)
 
 
-def _by_llama_cpp(function: Any, values: np.ndarray, kind: str) -> np.ndarray:
+def _by_llama_cpp(
+    function: Any, values: np.ndarray, kind: str, importance: np.ndarray | None
+) -> np.ndarray:
     import numpy as np
     import torch
 
@@ -69,13 +81,15 @@ def _by_llama_cpp(function: Any, values: np.ndarray, kind: str) -> np.ndarray:
     row = width // block * num_bytes
     made = np.empty(rows * row, np.uint8)
     step = max(1, PIECE // width)
+    assert importance is None or (importance.dtype.name, importance.shape) == ("float32", (width,))
+    weights = None if importance is None else importance.ctypes.data
 
     def piece(start: int) -> int:
         count = min(step, rows - start)
         return int(
             function(
                 *(_NUMBERS[kind], values.ctypes.data, made.ctypes.data, start * width),
-                *(count, width, None),
+                *(count, width, weights),
             )
         )
 

@@ -80,15 +80,33 @@ def rows_for(trained: TrainedModel, tokenizer: Tokenizer, *, count: int, tokens:
     return Rows(rows, "conversations of graftlab's own", why)
 
 
-def _held_out(trained: TrainedModel, tokenizer: Tokenizer) -> list[Conversation]:
-    """What the run validated on. Raises GraftlabError where that is not known or not there."""
+def training_rows(trained: TrainedModel, tokenizer: Tokenizer, count: int) -> list[list[int]]:
+    """The ids of at most `count` training rows of the run, evenly spread over them.
+
+    As training renders them, the first `LONGEST` tokens of each. Raises GraftlabError where they
+    are not known or not there.
+    """
+    rows = data_of(trained).load(reserved=tokenizer.reserved).train
+    count = min(count, len(rows))
+    if not count:
+        raise GraftlabError("the run has none")
+    chosen = [rows[place * len(rows) // count] for place in range(count)]
+    ids = (tokenizer.render(r.messages, tools=r.tools, generation_prompt=False) for r in chosen)
+    return [one[:LONGEST] for one in ids]
+
+
+def data_of(trained: TrainedModel) -> DataSpec:
+    """What the run was trained and validated on. Raises GraftlabError where that is not known."""
     source = trained.adapter
     config = source.run() if source is not None else {}
     if source is None or not config.get("data"):
-        raise GraftlabError("the adapter does not say what it was validated on")
-    described = relocated(config, source.folder.parent)["data"]
-    spec = restore(DataSpec, described, path="data")
-    reserved = tokenizer.reserved
+        raise GraftlabError("the adapter does not say what it was trained on")
+    return restore(DataSpec, relocated(config, source.folder.parent)["data"], path="data")
+
+
+def _held_out(trained: TrainedModel, tokenizer: Tokenizer) -> list[Conversation]:
+    """What the run validated on. Raises GraftlabError where that is not known or not there."""
+    spec, reserved = data_of(trained), tokenizer.reserved
     _, valid = spec.files()
     if not valid:
         return spec.load(reserved=reserved).valid

@@ -65,7 +65,13 @@ class PlainRuntime(Runtime):
     def opened(self) -> Iterator[None]:
         try:
             with quiet():
-                self._open()
+                try:
+                    self._open()
+                except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+                    said = " ".join(str(error).split())[:300]
+                    raise ModelError(
+                        f"transformers does not load {self.model.name}: {said}"
+                    ) from error
             yield
         finally:
             self._inner = self._template = None

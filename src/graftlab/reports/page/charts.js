@@ -87,7 +87,7 @@
       return nothing(place, "No finished runs that differ are shown.");
     }
     const scores = [...new Set(runs.map((run) => run.score))].sort((a, b) => a - b);
-    const columns = [...data.parameters, { name: "validation loss", values: scores }];
+    const columns = [...data.parameters, { name: data.score, values: scores }];
     const numbers = columns.map((_, n) => n);
     const hue = colours(runs);
     const value = (run, n) => (n === columns.length - 1 ? run.score : run.values[columns[n].key]);
@@ -182,7 +182,7 @@
         "<extra></extra>",
     }], layout({
       xaxis: { title: { text: data.costs[price] } },
-      yaxis: { title: { text: `validation loss (${data.measure})` } },
+      yaxis: { title: { text: `${data.score} (${data.measure})` } },
     }));
   }
 

@@ -2,6 +2,7 @@
 
     Recorder       measures the step and opens its row
     Validator      validation loss into the row
+    Measures       replies to held-out prompts, measured, into the row
     Sampler        replies to held-out prompts, shown to the callbacks of the group
     Stopper        the step, shown to the callbacks of the group; the time limit: may end the run
     Signals        SIGTERM or Ctrl-C arrived: ends the run, resumable

@@ -55,19 +55,19 @@ class Checkpointer(StepCallback):
         best = self.recorder.best_step == step
         asked = rung or step in self.observer.keeps or number is not None or trainer.should_stop
         if ends or best or due(step, plan, **every):
-            loss = self.recorder.row.get("valid_loss") if self.recorder.ranks else None
-            self.save(trainer, loss)
-        elif asked:  # without its loss: the run left alone would not have ranked it
-            self.save(trainer, None)
+            self.save(trainer, ranks=self.recorder.ranks)
+        elif asked:  # the run left alone would not have ranked it
+            self.save(trainer, ranks=False)
         if number is not None:
             name = signal.Signals(number).name
             raise Interrupted(f"{name}: stopped and saved after step {step}.", 128 + number)
         if rung and not ends and not trainer.should_stop:
             self._ask(trainer, first_time=True)
 
-    def save(self, trainer: Trainer, valid_loss: float | None) -> None:
+    def save(self, trainer: Trainer, *, ranks: bool) -> None:
         """Write the checkpoint of the finished step; it appears whole or not at all."""
-        path = self.store.path(trainer.global_step, valid_loss)
+        row = self.recorder.row if ranks else {}
+        path = self.store.path(trainer.global_step, row, self.recorder.ranking)
         if trainer.is_global_zero:
             self.history.sync()  # the rows up to this step are part of it
         trainer.save_checkpoint(self.store.partial(path))

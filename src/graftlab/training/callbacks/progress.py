@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING
 from lightning.pytorch import LightningModule, Trainer
 
 from graftlab.console import console, say
-from graftlab.progress import Progress, Row
+from graftlab.progress import Progress
+from graftlab.progress import Row as Line
+from graftlab.tracking.history import PREFIX, Row
 from graftlab.training.callbacks.base import StepCallback
 from graftlab.training.callbacks.recorder import Recorder
 
 if TYPE_CHECKING:
     from graftlab.training.module import AdapterModule
     from graftlab.training.observer import Observer
+
+
+MOST = 3
+"""Measures of replies that are told of a step."""
 
 
 class ObserverBridge(StepCallback):
@@ -44,13 +50,23 @@ class ProgressBar(StepCallback):
         if self._bar is None:
             return
         row, step = self.recorder.row, trainer.global_step
-        if "valid_loss" in row:
-            say(f"  epoch {row['epoch']:.2f}  step {step}  validation loss {row['valid_loss']:.4f}")
+        if told := _measured(row, self.recorder.ranking.column):
+            say(f"  epoch {row['epoch']:.2f}  step {step}  {told}")
         numbers = f"loss {row['loss']:.3f}  {row['tokens_per_second']:,.0f} tok/s"
-        self._bar.show([Row(step, self.recorder.plan.total_steps, numbers)])
+        self._bar.show([Line(step, self.recorder.plan.total_steps, numbers)])
 
     def close(self) -> None:
         """Give the terminal back; called however the run ended."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _measured(row: Row, ranking: str) -> str:
+    """The validation loss and measures of replies, in words; of many measures the first ones, or
+    what steps are ranked by. Empty where nothing was measured.
+    """
+    replies = [name for name in row if name.startswith(PREFIX) and name.count("/") > 1]
+    names = [ranking] if ranking in replies else replies[:MOST]
+    told = [f"validation loss {row['valid_loss']:.4f}"] if "valid_loss" in row else []
+    return "  ".join([*told, *(f"{name.removeprefix(PREFIX)} {row[name]:.4g}" for name in names)])

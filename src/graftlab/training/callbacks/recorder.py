@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from graftlab.errors import NonFiniteError
 from graftlab.tracking.history import PREFIX, History, Row
+from graftlab.tracking.ranking import Ranking
 from graftlab.training.callbacks.base import StepCallback
 from graftlab.training.paired import paired_interval
 
@@ -31,7 +32,7 @@ KEPT = (
     "stop_reason",
     "late",
     "baseline",
-    "best_loss",
+    "best",
     "best_step",
     "base_documents",
     "intervals",
@@ -47,8 +48,18 @@ KEPT = (
 class Recorder(StepCallback):
     """Counts tokens and time, and keeps the row of the step in progress."""
 
-    def __init__(self, plan: StepPlan, *, peak: float, flops_per_token: float) -> None:
-        """`peak`: matrix FLOP/s of the device; `flops_per_token`: of one training step."""
+    def __init__(
+        self,
+        plan: StepPlan,
+        *,
+        peak: float,
+        flops_per_token: float,
+        ranking: Ranking | None = None,
+    ) -> None:
+        """`peak`: matrix FLOP/s of the device; `flops_per_token`: of one training step; `ranking`:
+        by what steps are told better and worse (default: the validation loss).
+        """
+        self.ranking = ranking or Ranking()
         self.plan, self.peak, self.flops_per_token = plan, peak, flops_per_token
         self.row: Row = {}
         self.step_loss = 0.0  # of the step in progress alone; the row's loss is since the last row
@@ -58,8 +69,8 @@ class Recorder(StepCallback):
         self.stop_reason: str | None = None
         self.late: float | None = None  # the max_minutes that ended the run, if they did
         self.baseline: float | None = None  # the base's validation loss
-        self.before: Row = {}  # the base's validation, as columns of a row
-        self.best_loss, self.best_step = float("inf"), 0
+        self.before: Row = {}  # what was measured of the base, as columns of a row
+        self.best, self.best_step = float("inf"), 0  # by `ranking`, less is better
         self.base_documents: Documents | None = None
         self.intervals: dict[int, tuple[float, float] | None] = {}  # of the change, by step
         self.share = 1.0  # of the machine, while other runs train in the same step
@@ -186,10 +197,24 @@ class Recorder(StepCallback):
             )
         self.row.update(columns(numbers))
         self.due, self.ranks = True, ranks
-        if ranks and loss < self.best_loss:
-            self.best_loss, self.best_step = loss, int(self.row["step"])
+        self._rank()
         if self.base_documents is not None and tuned.documents is not None:
             self.intervals[self.step] = paired_interval(self.base_documents, tuned.documents)
+
+    def evaluated_base(self, numbers: Numbers) -> None:
+        """What was measured of the base's own replies, before the first step."""
+        self.before.update({f"{PREFIX}{name}": value for name, value in numbers.items()})
+
+    def evaluated(self, numbers: Numbers) -> None:
+        """Put what was measured of replies into the row, and remember the best."""
+        self.row.update({f"{PREFIX}{name}": value for name, value in numbers.items()})
+        self.due = True
+        self._rank()
+
+    def _rank(self) -> None:
+        value = self.row.get(self.ranking.column)
+        if value is not None and self.ranks and self.ranking.key(value) < self.best:
+            self.best, self.best_step = self.ranking.key(value), int(self.row["step"])
 
     def stop(self, trainer: Trainer, reason: str, *, late: float | None = None) -> None:
         """End the run after this step; the first reason is the one told.
@@ -242,8 +267,7 @@ class HistoryWriter(StepCallback):
         self.log_every = log_every
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        baseline = self.recorder.baseline
-        if trainer.global_step == 0 and trainer.is_global_zero and baseline is not None:
+        if trainer.global_step == 0 and trainer.is_global_zero and self.recorder.before:
             self.write({"step": 0, "epoch": 0.0, **self.recorder.before})
 
     def after_step(self, trainer: Trainer, module: AdapterModule) -> None:

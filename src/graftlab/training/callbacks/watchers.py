@@ -40,8 +40,10 @@ class Validator(StepCallback):
         base: Callable[[], Evaluation],
         tuned: Callable[[], Evaluation],
         observer: Observer,
+        beside: Callable[[int], bool] = lambda step: False,
     ) -> None:
-        self.recorder, self.spec = recorder, spec.validation
+        """`beside`: steps after which the loss is measured besides, as others are ranked there."""
+        self.recorder, self.spec, self.beside = recorder, spec.validation, beside
         self.base, self.tuned, self.observer = base, tuned, observer
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -56,7 +58,7 @@ class Validator(StepCallback):
         """Whether the run measures it by itself, whoever looks on."""
         plan, spec = self.recorder.plan, self.spec
         every = {"every_epochs": spec.every_epochs, "every_steps": spec.every_steps}
-        return step >= plan.total_steps or due(step, plan, **every)
+        return step >= plan.total_steps or due(step, plan, **every) or self.beside(step)
 
     def after_step(self, trainer: Trainer, module: AdapterModule) -> None:
         step = trainer.global_step
@@ -69,7 +71,7 @@ class Validator(StepCallback):
             self.recorder.validated(found, ranks=ranks)
         if step in self.observer.rungs:
             self.recorder.row["rung_loss"], self.recorder.due = loss, True
-            if trainer.is_global_zero:
+            if trainer.is_global_zero and self.recorder.ranking.is_loss:
                 self.observer.reached(step, loss)
 
 
@@ -160,6 +162,7 @@ class Stopper(StepCallback):
             loss=self.recorder.step_loss,
             row=MappingProxyType(self.recorder.row),
             metrics=MappingProxyType(dict(self.recorder.step_metrics)),
+            ranking=self.recorder.ranking,
             warn=self.warn,
         )
         return [

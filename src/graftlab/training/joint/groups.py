@@ -90,6 +90,9 @@ def _shared(spec: TrainSpec) -> str:
     content["trainer"] = {k: v for k, v in content["trainer"].items() if k != "log_every"}
     if spec.objective.needs_reference:
         content["reference"] = spec.lora.from_run
+    if spec.callbacks.measures():  # those of one group ask the same prompts
+        chosen = [own for own in spec.callbacks.chosen.values() if own.measures()]
+        content["measured"] = [*map(dump, chosen), dump(spec.generation)]
     own = spec.objective.JOINT
     content["objective"] = {k: v for k, v in content["objective"].items() if k not in own}
     return json.dumps(content, sort_keys=True, default=str)

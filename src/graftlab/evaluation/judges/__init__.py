@@ -1,0 +1,1 @@
+"""Models that compare two replies: one file for each choice of the group `judge`."""
