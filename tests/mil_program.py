@@ -67,7 +67,7 @@ class Program:
             }
             one = {key: values[0] for key, values in given.items()}
             if op.type == "read_state":
-                result = state[op.inputs["input"].arguments[0].name].clone()
+                result = state[op.inputs["input"].arguments[0].name]
             elif op.type == "write_state":
                 state[op.inputs["input"].arguments[0].name] = one["data"]
                 continue
@@ -178,6 +178,7 @@ OPERATIONS: dict[str, Any] = {
     "greater_equal": lambda x, y: x >= y,
     "less": lambda x, y: x < y,
     "less_equal": lambda x, y: x <= y,
+    "select": lambda cond, a, b: torch.where(cond, a, b),
     "rsqrt": lambda x, epsilon: torch.rsqrt(x + epsilon),
     "clip": lambda x, alpha, beta: x.clamp(alpha, beta),
     "cast": _cast,

@@ -13,7 +13,7 @@ import torch
 
 import miniatures
 from afm_adapters import hf_run, logits
-from graftlab.apple.exports.mlpackage import MLPackage
+from graftlab.apple.exports.mlpackage import MLPackage, _tokenizer
 from graftlab.apple.exports.stateful import FAMILIES, Norm, Stateful, read, require_family
 from graftlab.errors import ConfigError, ModelError
 from graftlab.exports.source import load
@@ -67,6 +67,8 @@ def test_the_adapter_is_in_the_weights(made, tmp_path):
     run = hf_run(tmp_path, **made)
     found = model_of(run)(IDS).logits
     assert_same(found, logits(run, IDS))
+    stateless = target(cache=False, length=45)._draft(load(str(run)))
+    assert_same(stateless(IDS.int()), found)
     soft = model_of(run, strength=0.5)(IDS).logits
     assert (soft - found).abs().max() > 0.01
 
@@ -96,6 +98,14 @@ def test_a_model_that_half_precision_cannot_compute_is_refused(run):
         model.model.layers[0].post_feedforward_layernorm.weight.mul_(1e6)
     with pytest.raises(ModelError, match=r"KL nan nats. target=gguf and target=mlx"):
         chosen._as_in_one_pass(model, tokenizer)
+
+
+@pytest.mark.parametrize(("chunk", "contexts"), [(16, [16]), (100, [128])])
+def test_any_length_is_checked(chunk, contexts, run):
+    """A context that is one piece, and pieces longer than what is asked."""
+    chosen, adapter = MLPackage(chunk=chunk, contexts=contexts), load(str(run))
+    _, (fact,) = chosen._as_in_one_pass(chosen._loaded(adapter), _tokenizer(adapter))
+    assert fact.startswith(f"{contexts[0]} tokens in pieces")
 
 
 def test_a_value_above_half_precision_is_named(run):
@@ -186,7 +196,7 @@ def test_a_package_answers_as_the_model(kind, tmp_path, monkeypatch):
     assert_same(torch.cat(found), read(graph, IDS[0].tolist(), **SIZES))
     torch.testing.assert_close(torch.cat(found), logits(trained, IDS)[0], rtol=0, atol=0.03)
 
-    monkeypatch.setattr(coremltools.models, "MLModel", lambda path: Program(Path(path)))
+    monkeypatch.setattr(coremltools.models, "MLModel", lambda path: program)
     monkeypatch.chdir(tmp_path)
     code = re.search(r"```python\n(.*?)```", (held / "README.md").read_text(), re.DOTALL)
     said: list[str] = []
@@ -197,8 +207,9 @@ def test_a_package_answers_as_the_model(kind, tmp_path, monkeypatch):
         prompt, max_new_tokens=12, do_sample=False, eos_token_id=call["stop"], pad_token_id=0
     )
     assert len(prompt[0]) > 8, "it is read in pieces"
-    wanted = [token for token in reply[0].tolist() if token not in call["stop"]]
-    assert names["ids"][names["prompt"] :] == wanted[len(prompt[0]) :][: names["start"]]
+    wanted = reply[0].tolist()
+    wanted = wanted[:-1] if wanted[-1] in call["stop"] else wanted
+    assert names["ids"][: names["start"]] == wanted
     assert len(said) == 1
 
 

@@ -47,6 +47,8 @@ MOST_DRIFT = 1e-3
 MOST_KL = 0.05
 """Nats that computing in half precision explains."""
 
+ROLES = ("user", "assistant")
+
 
 @choice("mlpackage")
 @dataclass(kw_only=True, slots=True)
@@ -120,7 +122,8 @@ class MLPackage(Target):
 
         bits = self._bits(adapter)
         if not self._stateful(adapter):
-            return [compare_weights(self._draft(adapter), folder, TOLERANCE[bits], bits)]
+            draft = self._draft(adapter)
+            return [compare_weights(draft, folder, TOLERANCE[bits], bits, every=False)]
         from graftlab.apple.exports.coreml import compare_program
 
         model = self._loaded(adapter)
@@ -128,7 +131,7 @@ class MLPackage(Target):
         return [
             *answers,
             compare_program(graph, folder, chunk=self.chunk, contexts=self.contexts),
-            compare_weights(graph, folder, TOLERANCE[bits], bits),
+            compare_weights(graph, folder, TOLERANCE[bits], bits, every=True),
         ]
 
     @property
@@ -198,7 +201,7 @@ class MLPackage(Target):
 
         from graftlab.apple.exports.stateful import SINGLE, read
 
-        ids = _sample(tokenizer)[: 2 * self.chunk + SINGLE]
+        ids = _sample(tokenizer, min(2 * self.chunk + SINGLE, self.contexts[-1]))
         with torch.no_grad():
             wanted = model(torch.tensor([ids]), use_cache=False).logits[0]
         graph = self._graph(model)
@@ -232,13 +235,11 @@ def _tokenizer(adapter: Trained) -> Tokenizer:
     return adapter.on_base.load_tokenizer()
 
 
-def _sample(tokenizer: Tokenizer) -> list[int]:
-    """Some conversation as ids."""
+def _sample(tokenizer: Tokenizer, count: int) -> list[int]:
+    """So many ids of some conversation, over and over."""
     from graftlab.exports.parity.rows import CONVERSATIONS
     from graftlab.types import Message
 
-    turns = [(role, text) for pair in CONVERSATIONS for role, text in zip(ROLES, pair, strict=True)]
-    return tokenizer.render([Message(*turn) for turn in turns], generation_prompt=False)
-
-
-ROLES = ("user", "assistant")
+    turns = [turn for pair in CONVERSATIONS for turn in zip(ROLES, pair, strict=True)]
+    ids = tokenizer.render([Message(*turn) for turn in turns], generation_prompt=False)
+    return (ids * -(-count // len(ids)))[:count]

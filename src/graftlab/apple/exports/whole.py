@@ -85,7 +85,6 @@ def load_folder(folder: Path) -> PreTrainedModel:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             str(folder),
             dtype=torch.float32,
-            attn_implementation="eager",
             trust_remote_code=False,  # else transformers asks on the terminal
         )
     except (OSError, ValueError, RuntimeError) as error:
@@ -123,6 +122,7 @@ def plain(model: PreTrainedModel, *, length: int) -> Logits:
             f"{model.config.name_or_path}: its attention spans {window} tokens; "
             f"target.length={window} at most."
         )
+    model.set_attn_implementation("eager")
     # Masks and positions are given, because those that transformers derives cannot be traced.
     options = {
         "use_cache": False,
