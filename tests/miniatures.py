@@ -7,7 +7,6 @@ what `save_pretrained` writes: config, safetensors, a byte-level BPE tokenizer w
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -102,19 +101,20 @@ KINDS |= hybrids.KINDS
 
 def miniature(kind: str, folder: Path, *, seed: int = 0, **overrides: Any) -> Path:
     """Write the miniature of architecture `kind` into `folder` and return it."""
-    made = _made(kind, seed, json.dumps(overrides, sort_keys=True))
-    shutil.copytree(made.name, folder, dirs_exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in _files(kind, seed, json.dumps(overrides, sort_keys=True)).items():
+        (folder / name).write_bytes(content)
     return folder
 
 
 @cache
-def _made(kind: str, seed: int, overrides: str) -> TemporaryDirectory[str]:
-    """A folder with that miniature, to be copied, for as long as the process lives."""
-    made = TemporaryDirectory(prefix="graftlab-miniature-")
-    vocab_size = save_tokenizer(Path(made.name))
-    model = build(kind, vocab_size=vocab_size, seed=seed, **json.loads(overrides))
-    model.save_pretrained(made.name)
-    return made
+def _files(kind: str, seed: int, overrides: str) -> dict[str, bytes]:
+    """What lies in the folder of that miniature, which is built once a process."""
+    with TemporaryDirectory() as made:
+        vocab_size = save_tokenizer(Path(made))
+        model = build(kind, vocab_size=vocab_size, seed=seed, **json.loads(overrides))
+        model.save_pretrained(made)
+        return {file.name: file.read_bytes() for file in Path(made).iterdir()}
 
 
 def build(kind: str, *, vocab_size: int = 400, seed: int = 0, **overrides: Any) -> PreTrainedModel:

@@ -35,7 +35,7 @@ def test_sweep_and_checkpoints_go_by_the_same() -> None:
     ("words", "said"),
     [
         (["metrics=number"], "`metrics`: callbacks.evaluate is off in this configuration. Turn it"),
-        ([ON, "metrics=numbr"], "is not one of choice, exact-match"),
+        ([ON, "metrics=numbr"], "Did you mean `number`?"),
         (["metrics.number.tolerance=1"], "callbacks.evaluate is off in this configuration."),
         ([ON, "checkpoint.by=number"], "checkpoint.by=number is not one of loss, exact-match/"),
         (["-m", ON, "metrics=number,style"], "cannot be swept"),

@@ -168,7 +168,7 @@ def test_one_that_dies_midway_loses_nothing(
     ("limit", "most"),
     [
         ({"max_requests": 5}, 5),
-        ({"most_tokens": 2000, "max_tokens": 100}, 11),
+        ({"max_total_tokens": 2000, "max_tokens": 100}, 11),
         ({"max_cost": 0.01, "prompt_price": 10, "answer_price": 20, "max_tokens": 10}, 5),
     ],
 )

@@ -272,7 +272,6 @@ def test_early_stopping_by_what_is_measured_once_is_refused(spec: TrainSpec) -> 
 
 def test_a_metric_by_its_name() -> None:
     measures = {"number/pct_right": "more", "style/avg_words": None, "style/hits": "less"}
-    assert ranking_by("loss", measures, key="k") == Ranking()
     assert ranking_by("number", measures, key="k") == Ranking("number/pct_right", "more")
     assert ranking_by("style", measures, key="k") == Ranking("style/hits", "less")
     assert ranking_by("style/hits", measures, key="k").column == "valid/style/hits"

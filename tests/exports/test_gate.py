@@ -105,21 +105,21 @@ def test_the_gain_of_training_is_recovered(tmp_path: Path) -> None:
     trained = tmp_path / "trained"
     keys = {"lora": Lora(rank=4), "epochs": 8, "lr": 1e-2, "run_dir": str(trained)}
     train(replace(small_spec(tmp_path), **keys))
-    report = gated.gated(Merged(), trained, tmp_path / "whole", rows=4, tokens=16)
+    report = gated.gated(Merged(), trained, tmp_path / "whole", rows=2, tokens=8)
     found = report.measured
     assert found is not None
     assert report.verdict == AS_TRAINED
     assert found.gain > 0.5, "training taught something"
     assert found.recovered == pytest.approx(1, abs=1e-4)
     assert found.control == pytest.approx(0, abs=1e-4)
-    half = gated.gated(Merged(strength=0.5), trained, tmp_path / "half", rows=4, tokens=16)
+    half = gated.gated(Merged(strength=0.5), trained, tmp_path / "half", rows=2, tokens=8)
     assert half.verdict == AS_TRAINED, "what was asked for"
 
     def halved(folder: Path) -> None:
         name = "model.safetensors"
         (folder / name).write_bytes((tmp_path / "half" / name).read_bytes())
 
-    wrong = gated.gated(Merged(), trained, tmp_path / "wrong", halved, rows=4, tokens=16)
+    wrong = gated.gated(Merged(), trained, tmp_path / "wrong", halved, rows=2, tokens=8)
     assert wrong.verdict == REFUSED
     assert "at 0.5 times its scale" in wrong.why
     assert "of the adapter's gain is recovered, less than parity.least=0.98" in wrong.why
@@ -127,7 +127,7 @@ def test_the_gain_of_training_is_recovered(tmp_path: Path) -> None:
     assert share is not None
     assert 0.1 < share < 0.98
     enough = gated.gated(
-        Merged(), trained, tmp_path / "loose", halved, rows=4, tokens=16, least=0.05
+        Merged(), trained, tmp_path / "loose", halved, rows=2, tokens=8, least=0.05
     )
     assert enough.verdict == AS_TRAINED, "parity.least is the user's word"
 

@@ -109,6 +109,51 @@ def test_unknown_types_and_kinds_are_named(
         refused(path, f"of the type {told}.*Q4_K")
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"general__alignment": [32]}, r"alignment is \[32\]"),
+        ({"general__alignment": float("inf")}, "alignment is inf"),
+        ({"qwen2__block_count": 2**31 - 1}, "block_count is 2,147,483,647, and it holds 2 layers"),
+        ({"qwen2__block_count": True}, "block_count is True"),
+        ({"qwen2__attention__head_count": 2**30}, "attn_output.weight is .* by the metadata"),
+        ({"qwen2__attention__head_count_kv": float("nan")}, "head_count_kv is nan"),
+        ({"qwen2__attention__head_count_kv": 3}, "cannot share 3"),
+        ({"qwen2__attention__key_length": float("inf")}, "key_length is inf"),
+        ({"qwen2__feed_forward_length": 2**30}, "ffn_down.weight is .* by the metadata"),
+        ({"qwen2__attention__layer_norm_rms_epsilon": float("nan")}, "rms_epsilon is nan"),
+        ({"qwen2__rope__freq_base": -1.0}, "freq_base is -1.0"),
+        ({"qwen2__rope__dimension_count": 8}, "dimension_count is 8 for heads of 16"),
+    ],
+)
+def test_metadata_that_makes_no_model_is_named(
+    make_miniature: Callable[[str], Path], tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    """Without building a model of that size, which may never end."""
+    refused(write_gguf(make_miniature("qwen2"), tmp_path / "odd.gguf", **changes), message)
+
+
+def test_tensors_lie_apart_and_aligned(whole: Path, tmp_path: Path) -> None:
+    data, path = whole.read_bytes(), tmp_path / "moved.gguf"
+    name = b"blk.0.ffn_up.weight"
+    place = data.index(name) + len(name) + 4 + 16 + 4  # past shape and type: its offset
+    (offset,) = struct.unpack_from("<Q", data, place)
+    for moved, message in ((offset + 3, "at no multiple of"), (0, "begins within")):
+        path.write_bytes(data[:place] + struct.pack("<Q", moved) + data[place + 8 :])
+        refused(path, message)
+
+
+def test_parts_that_are_none_or_lie_in_another_order(whole: Path, tmp_path: Path) -> None:
+    for name in ("m-00001-of-00000.gguf", "m-00004-of-00003.gguf"):
+        (tmp_path / name).write_bytes(whole.read_bytes())
+        refused(tmp_path / name, "cannot be a part of a model")
+    first, second, _ = split(whole, tmp_path)
+    kept = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(kept)
+    refused(first, "not the part of a model that its name says")
+
+
 def test_tensors_too_many_or_too_few_are_named(whole: Path, tmp_path: Path) -> None:
     data, path = whole.read_bytes(), tmp_path / "renamed.gguf"
     path.write_bytes(data.replace(b"blk.0.ffn_up.weight", b"blk.0.ffn_xy.weight"))

@@ -201,6 +201,8 @@ def add_tensor(path: Path, name: str, values: np.ndarray, *, theta: float) -> Pa
             {"rope__scaling__type": "linear", "rope__scaling__factor": 4.0},
             {"rope_type": "linear", "factor": 4.0},
         ),
+        ({"rope__scale_linear": 4.0}, {"rope_type": "linear", "factor": 4.0}),
+        ({"rope__scaling__factor": 0.0}, {"rope_type": "default"}),
         (
             {
                 "rope__scaling__type": "yarn",

@@ -64,6 +64,15 @@ def test_an_adapters_folder_gives_it_back(path: Path, tmp_path: Path) -> None:
         ({"tokenizer__ggml__merges": None}, "holds no merges"),
         ({"tokenizer__ggml__token_type": [1, 1]}, "token_type is not of as many"),
         ({"tokenizer__ggml__eos_token_id": 4000}, "eos_token_id is 4000"),
+        ({"tokenizer__ggml__eos_token_id": "2"}, "eos_token_id is '2'"),
+        ({"tokenizer__ggml__eos_token_id": 1.5}, "eos_token_id is 1.5"),
+        ({"tokenizer__ggml__token_type": 1}, "holds no token_type"),
+        ({"tokenizer__ggml__tokens": [1] * 400}, "tokens is a list of another kind"),
+        ({"tokenizer__ggml__tokens": ["a" * 2000]}, "a token of over 1,024"),
+        ({"tokenizer__ggml__merges": [1]}, "merges is a list of another kind"),
+        ({"tokenizer__ggml__pre": [1]}, "pre=.1."),
+        ({"template": False, "tokenizer__chat_template": 5}, "chat_template is no text"),
+        ({"template": False, "tokenizer__chat_template": "x" * 2**21}, "no text of up to"),
     ],
 )
 def test_what_cannot_be_made_is_refused_by_name(
@@ -72,6 +81,17 @@ def test_what_cannot_be_made_is_refused_by_name(
     path = write_gguf(make_miniature("qwen2"), tmp_path / "odd.gguf", **changes)
     with pytest.raises(ModelError, match=message):
         GGUFModel(path=str(path)).check()
+
+
+@pytest.mark.parametrize("merge", ["abc", "zz yy"])
+def test_merges_that_do_not_fit_the_tokens_are_told(
+    make_miniature: Callable[[str], Path], tmp_path: Path, merge: str
+) -> None:
+    odd = {"tokenizer__ggml__merges": [merge]}
+    path = write_gguf(make_miniature("qwen2"), tmp_path / "odd.gguf", **odd)
+    with pytest.raises(ModelError, match=r"odd.gguf: .* make no tokenizer") as caught:
+        GGUFModel(path=str(path)).load_tokenizer()
+    assert "\n" not in str(caught.value)
 
 
 SPLIT = "it's I'LL 1234567 x=y\r\n\r\n  two,  tabs\t\tüber HelloWorld"

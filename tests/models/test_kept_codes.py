@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ from graftlab.models.quantization.base import Codes
 from graftlab.models.quantization.int8 import Int8
 from graftlab.models.quantization.nf4 import NF4
 from graftlab.models.quantization.weight import QuantizedWeight
+from graftlab.models.weights import file_tensors
 from miniatures import flat_batch, miniature
 
 CPU = torch.device("cpu")
@@ -75,6 +78,28 @@ def assert_equal_bases(found: HFBase, wanted: HFBase) -> None:
                 assert mine.data.scheme == value.data.scheme
             else:
                 assert torch.equal(mine, value), name
+
+
+def test_codes_of_files_that_were_written_to_are_made_anew(tmp_path: Path, cache: Path) -> None:
+    """Where the fingerprint, which reads samples of a large tensor, sees no difference: a copy
+    that was damaged in between and is mended at the same size and time.
+    """
+    folder = miniature("qwen2", tmp_path / "base", intermediate_size=1024)
+    name, choice = "model.layers.0.mlp.up_proj.weight", Int8(cache=True)
+    file = folder / "model.safetensors"
+    times = (file.stat().st_atime_ns, file.stat().st_mtime_ns)
+    before = load(folder, choice)
+    place = file_tensors(file)[name].offset + 20_000
+    data = bytearray(file.read_bytes())
+    data[place : place + 4] = struct.pack("<f", 3.0)
+    file.write_bytes(data)
+    os.utime(file, ns=times)
+    after = load(folder, choice)
+    assert after.fingerprint == before.fingerprint
+    codes = dict(after.model.named_parameters())[name]
+    wanted = Int8().quantise(load_file(file)[name], torch.float32)
+    assert torch.equal(codes.data.parts[0], wanted.parts[0])
+    assert len(kept(cache)) == 1
 
 
 @each_choice

@@ -205,6 +205,39 @@ def test_config_and_weights_must_agree(folder: Path) -> None:
     HFModel(path=str(folder)).check()
 
 
+def test_a_depth_beyond_the_weights_is_refused_before_it_is_built(folder: Path) -> None:
+    configure(folder, num_hidden_layers=2**31, layer_types=None)
+    assert f"num_hidden_layers {2**31}, the weights have 2" in refusal(folder)
+
+
+@pytest.mark.parametrize("found", ["text", [1]])
+def test_a_text_config_is_an_object(folder: Path, found: Any) -> None:
+    configure(folder, text_config=found)
+    assert "text_config in config.json is" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"num_key_value_heads": 0}, {"hidden_size": -64}, {"num_hidden_layers": "two"}]
+)
+def test_a_config_that_makes_no_model_is_told(folder: Path, fields: dict[str, Any]) -> None:
+    configure(folder, **fields)
+    with pytest.raises(ModelError, match="base cannot be loaded") as caught:
+        HFModel(path=str(folder)).load(dtype=torch.float32, device=CPU)
+    assert "\n" not in str(caught.value)
+    if "num_hidden_layers" in fields:
+        with pytest.raises(ModelError, match="does not load: .*num_hidden_layers"):
+            HFModel(path=str(folder)).load_tokenizer()
+
+
+@pytest.mark.parametrize("template", [5, {"default": 5}])
+def test_a_chat_template_is_a_text(folder: Path, template: Any) -> None:
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "chat_template": template}))
+    with pytest.raises(ModelError, match="is no text"):
+        HFModel(path=str(folder)).load_tokenizer()
+
+
 def test_other_shapes_are_named_rather_than_drawn_anew(folder: Path) -> None:
     configure(folder, intermediate_size=96)
     with pytest.raises(ModelError, match=r"other shapes.*mlp\.\w+_proj\.weight is \(\d+, \d+\)"):

@@ -40,6 +40,13 @@ def test_an_endless_template_is_ended(attack: Attack, template: str) -> None:
     )
 
 
+def test_a_template_of_megabytes_is_refused() -> None:
+    from graftlab.text.template import compile_template
+
+    with pytest.raises(ModelError, match="2,097,152 characters, and at most"):
+        compile_template("x" * 2**21)
+
+
 @pytest.mark.usefixtures("hasty")
 def test_our_own_rendering_is_ended_in_a_worker_thread() -> None:
     from graftlab.text.template import compile_template

@@ -49,6 +49,7 @@ def evaluate(spec: EvaluateSpec) -> Results:
     seed, of = spec.generation.seed, len(prompts)
     if spec.sequential:
         prompts = shuffled(prompts, seed=seed)
+    preferences = (spec.votes is not None) + isinstance(spec.judge, PromptedJudge)
     options = any(metric.needs_likelihoods for metric in metrics.values())
 
     def results(replies: Replies, likelihoods: Likelihoods) -> Results:
@@ -78,7 +79,7 @@ def evaluate(spec: EvaluateSpec) -> Results:
             options=options,
             console=console(),
             looks=looks(of, batch=spec.batch) if spec.sequential else (),
-            is_clear=lambda *seen: is_clear(results(*seen), spec.decides),
+            is_clear=lambda *seen: is_clear(results(*seen), spec.decides, preferences=preferences),
         )
     whole = results(replies, likelihoods)
     if spec.votes is not None:

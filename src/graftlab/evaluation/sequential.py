@@ -48,11 +48,15 @@ def check_deciding(by: Sequence[str], measures: Mapping[Name, Measure]) -> None:
             raise ConfigError(f"decides={one} is none of {', '.join(known)}.")
 
 
-def is_clear(found: Results, by: Sequence[str]) -> bool:
+def is_clear(found: Results, by: Sequence[str], *, preferences: int = 0) -> bool:
     """Whether every two models that differ anywhere are told apart, by the measures in `by` (all
-    that are judged where it is empty), and some are. All comparisons count in the correction."""
+    that are judged where it is empty), and some are. All comparisons count in the correction,
+    those by so many kinds of `preferences` that are asked for later, too.
+    """
     p_values, watched = [], []
     for first, second in combinations(found.replies, 2):
+        p_values += [1.0] * preferences
+        watched += [False] * preferences
         for name, measure in found.measures.items():
             if measure.better is None:
                 continue

@@ -7,7 +7,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from graftlab.data.system import with_system
+from graftlab.data.system import system_of, with_system
 from graftlab.errors import ConfigError
 from graftlab.evaluation.asking import Replies, score_all
 from graftlab.evaluation.likelihoods import option_likelihoods
@@ -15,6 +15,7 @@ from graftlab.evaluation.replies import Said
 from graftlab.generation.decode import generate_batch
 from graftlab.generation.form import check_forms
 from graftlab.generation.prompts import Prompt, read_prompts
+from graftlab.registry import dump
 from graftlab.training.callbacks.spec import Measurer
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def asked(file: str | None, rows: Rows, *, limit: int | None) -> tuple[list[Prom
         found = [Prompt(row.without_last_answer(), row.expected) for row in held]
         what = "the held-out rows"
     else:
-        reserved, ignore = rows.tokenizer.reserved, rows.ignore_keys
+        reserved, ignore = rows.tokenizer.reserved, rows.data.ignore_keys
         read = read_prompts(file, reserved=reserved, limit=limit, ignore=ignore)
         found = [_asked(prompt, rows) for prompt in read]
         what = f"callbacks.evaluate.prompts={file}"
@@ -113,5 +114,5 @@ def asked(file: str | None, rows: Rows, *, limit: int | None) -> tuple[list[Prom
 def _asked(prompt: Prompt, rows: Rows) -> Prompt:
     """The prompt as training data would have been read."""
     asked = prompt.conversation
-    messages = with_system(asked.messages, **rows.system)
+    messages = with_system(asked.messages, **system_of({"data": dump(rows.data)}))
     return replace(prompt, conversation=replace(asked, messages=messages))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+FAILURES = (
+    *(ValueError, OSError, KeyError, ImportError, SafetensorError, StrictDataclassError),
+    *(ArithmeticError, AttributeError, RuntimeError, TypeError),
+)
+"""What transformers and its models raise of a config.json that makes no model."""
 NEEDED = ("hidden_size", "num_hidden_layers", "vocab_size")
 
 
@@ -59,11 +65,14 @@ def from_pretrained(
             **place,
             **stored,
         )
-    except (ValueError, OSError, KeyError, ImportError, SafetensorError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except FAILURES as error:
         if isinstance(error, KeyError) and error.args == (ATTENTION,):
             raise ModelError(_refusal(folder)) from error
         hint = "" if trust_remote_code else " (model.trust_remote_code is off)"
-        raise ModelError(f"{folder} cannot be loaded{hint}: {error}") from error
+        reason = " ".join(str(error).split())[:500]
+        raise ModelError(f"{folder} cannot be loaded{hint}: {reason}") from error
     absent = sorted(report["missing_keys"])
     if absent:
         raise ModelError(

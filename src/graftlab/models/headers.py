@@ -55,7 +55,7 @@ def refuse_quantised(folder: Path, config: Mapping[str, Any]) -> None:
     """
     if comes_as(config) is not None:
         return
-    for place in (config, config.get("text_config") or {}):
+    for place in (config, text_config(config)):
         for key in ("quantization_config", "compression_config", "quantization"):
             if found := place.get(key):
                 how = _method(found) or ("MLX" if key == "quantization" else "by an unnamed method")
@@ -182,10 +182,19 @@ def _contradictions(
     numbers = [int(layer[1]) for name in tensors if (layer := _LAYER.match(name))]
     # Layers that predict further tokens lie behind the last, and transformers leaves them out.
     extra = told.get("num_nextn_predict_layers") or 0
-    if numbers and isinstance(depth, int) and max(numbers) + 1 > depth + extra:
-        yield f"config.json says num_hidden_layers {depth}, the weights have {max(numbers) + 1}"
+    has = max(numbers, default=0) + 1
+    if numbers and isinstance(depth, int) and not depth <= has <= depth + extra:
+        yield f"config.json says num_hidden_layers {depth}, the weights have {has}"
 
 
 def _text(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration of the text model."""
-    return {**config, **(config.get("text_config") or {})}
+    return {**config, **text_config(config)}
+
+
+def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a config.json says of the text model apart. Raises ModelError for no object."""
+    found = config.get("text_config") or {}
+    if not isinstance(found, dict):
+        raise ModelError(f"text_config in config.json is {found!r}, not an object: it is damaged.")
+    return found

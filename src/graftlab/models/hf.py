@@ -230,10 +230,9 @@ class HFModel(ModelSpec):
 
             return load_packed(empty(), folder, codes, dtype=dtype, device=device)
         if isinstance(self.quantization, Codes) and self.quantization.cache:
-            from graftlab.models.fingerprint import fingerprint
             from graftlab.models.quantization.kept import kept_place, load_kept
 
-            home = kept_place(fingerprint(folder), self.quantization, dtype)
+            home = kept_place(folder, self.quantization, dtype)
             return load_kept(
                 home, self.quantization, dtype=dtype, device=device, make=make, empty=empty
             )

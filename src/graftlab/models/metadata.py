@@ -44,14 +44,14 @@ def read_metadata(spec: ModelSpec) -> ModelMetadata:
         assert facts is not None
         name = hub or "a base"
         return ModelMetadata(name, "published architecture", facts.tensors(), facts.config(), None)
-    from graftlab.models.headers import refuse_quantised
+    from graftlab.models.headers import refuse_quantised, text_config
     from graftlab.models.quantization.packed import refuse_twice, weights_in
     from graftlab.models.weights import read_json, stored_tensors
 
     config = read_json(folder / "config.json")
     refuse_quantised(folder, config)
     refuse_twice(folder, config, spec.quantization)
-    config = {**config, **(config.get("text_config") or {})}
+    config = {**config, **text_config(config)}
     name = hub or model.name
     try:
         stored_tensors(folder)

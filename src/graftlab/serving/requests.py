@@ -155,7 +155,7 @@ class _Reader:
             "top_p": self.take("top_p", _number(above=0, most=1)),
             "min_p": self.take("min_p", _number(least=0, most=1)),
             "top_k": self.take("top_k", _whole(least=1)),
-            "max_new_tokens": self._most_tokens(),
+            "max_new_tokens": self._max_total_tokens(),
         }
         seed = self.take("seed", _whole(least=-(2**62), most=2**62))
         if self.problems:
@@ -166,7 +166,7 @@ class _Reader:
             changes["schema"] = ROW
         return replace(defaults, **changes)
 
-    def _most_tokens(self) -> int | None:
+    def _max_total_tokens(self) -> int | None:
         older, newer = (
             self.take(key, _whole(least=1)) for key in ("max_tokens", "max_completion_tokens")
         )

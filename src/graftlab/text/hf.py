@@ -56,8 +56,11 @@ class HFTokenizer(TemplateTokenizer):
                 "model.template=chatml, or a Jinja file."
             )
         own = self._inner.chat_template
+        sources = list(own.values()) if isinstance(own, dict) else [own]
+        if not all(isinstance(source, str) for source in sources):
+            raise ModelError(f"the chat template of the tokenizer in {folder} is no text.")
         self.template = own if isinstance(own, str) else json.dumps(own, sort_keys=True)
-        for source in [own] if isinstance(own, str) else own.values():
+        for source in sources:
             require_finite(source)
         self.bos = self._inner.bos_token
         self.vocab_size = len(self._inner)
@@ -172,18 +175,23 @@ def shown_piece(raw: str, text: str) -> str:
 
 
 def _load(folder: Path, trust_remote_code: bool) -> Any:
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True
         )
-    except (OSError, ValueError, ImportError, KeyError, RecursionError, TypeError) as error:
+    except (
+        *(OSError, ValueError, ImportError, KeyError, RecursionError, TypeError),
+        *(AttributeError, StrictDataclassError),  # of a config.json that contradicts itself
+    ) as error:
         if "trust_remote_code" in str(error) and not trust_remote_code:
             raise ModelError(
                 f"the tokenizer in {folder} is code of its own (auto_map in tokenizer_config.json)."
                 " Code runs from a model's own folder alone, never from an adapter's: read it, "
                 "then name that model with model.trust_remote_code=true on the command line."
             ) from error
-        first = str(error).strip().splitlines()[:1]
-        raise ModelError(f"the tokenizer in {folder} does not load: {' '.join(first)}") from error
+        first = str(error).strip().splitlines()[: 2 if error.__cause__ else 1]
+        reason = " ".join(" ".join(first).split())
+        raise ModelError(f"the tokenizer in {folder} does not load: {reason}") from error

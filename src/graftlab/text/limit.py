@@ -18,6 +18,8 @@ from graftlab.errors import ModelError
 
 SECONDS = 20.0
 """For one conversation, which takes under a millisecond; a machine may be busy, or asleep."""
+LONGEST = 2**20
+"""Characters of a template; those of known models have under 30,000."""
 TICK = 0.2
 """Seconds between two looks of the watcher."""
 
@@ -91,10 +93,17 @@ def in_time(seconds: float | None = None) -> Iterator[None]:
 
 
 def require_finite(source: str) -> None:
-    """Raise ModelError for what no watcher can end: powers, which C computes to the last digit."""
+    """Raise ModelError for what no watcher can end: powers, which C computes to the last digit, and
+    a text that takes longer to compile than to render.
+    """
     from jinja2 import TemplateSyntaxError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+    if len(source) > LONGEST:
+        raise ModelError(
+            f"the chat template has {len(source):,} characters, and at most {LONGEST:,} are read: "
+            "use another one, model.template=FILE (or chatml)."
+        )
     with suppress(TemplateSyntaxError):  # told where it is compiled
         for line, kind, text in ImmutableSandboxedEnvironment().lex(source):
             if kind == "operator" and text == "**":

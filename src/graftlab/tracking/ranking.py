@@ -45,13 +45,11 @@ class Ranking:
 
 
 def ranking_by(by: str, measures: Mapping[str, str | None], *, key: str) -> Ranking:
-    """What `key`=`by` means: the loss, one of the `measures` (name -> the better end), or a metric
+    """What `key`=`by`, not the loss, means: one of `measures` (name -> the better end), or a metric
     that has a single one with a better end.
 
     Raises ConfigError where that is none, or not a single one.
     """
-    if by == LOSS:
-        return Ranking()
     if not measures:
         raise ConfigError(
             f"{key}={by} is measured by no callback: give callbacks=[default,evaluate] and "

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 from graftlab.adapters.attach import check_lora
 from graftlab.console import say
 from graftlab.data.rejects import refused_row, write_rejects
-from graftlab.data.system import system_of
 from graftlab.data.takes import KINDS, require_kinds
 from graftlab.errors import ConfigError, counted
-from graftlab.registry import dump, name_of
+from graftlab.registry import name_of
 from graftlab.text.encode import encode
 from graftlab.training.anchors import mixed_in
 from graftlab.training.answers import answers_of
@@ -190,8 +189,7 @@ def read_data(spec: TrainSpec, folder: RunFolder, *, prompts: int, place: Proces
         valid=asked,
         tokenizer=tokenizer,
         generation=spec.generation,
-        system=system_of({"data": dump(spec.data)}),
-        ignore_keys=spec.data.ignore_keys,
+        data=spec.data,
     )
     made = {key: own.measurer(rows) for key, own in sorted(spec.callbacks.chosen.items())}
     measurers = {key: one for key, one in made.items() if one is not None}

@@ -23,7 +23,7 @@ from graftlab.objectives.base import Objective
 from graftlab.packing.plan import Packing
 from graftlab.registry import name_of
 from graftlab.tracking.loggers import Loggers
-from graftlab.tracking.ranking import Ranking, ranking_by
+from graftlab.tracking.ranking import LOSS, Ranking, ranking_by
 from graftlab.training.budget import Limits
 from graftlab.training.checkpoint import Checkpointing
 from graftlab.training.optimizers.base import OptimizerSpec
@@ -106,6 +106,8 @@ class TrainSpec:
     @property
     def ranking(self) -> Ranking:
         """By what steps are told better and worse. Raises ConfigError where nothing measures it."""
+        if self.checkpoint.by == LOSS:
+            return Ranking()
         return ranking_by(self.checkpoint.by, self.callbacks.measures(), key="checkpoint.by")
 
     def _check_quantization(self) -> None:

@@ -52,7 +52,7 @@ class HttpJudge(PromptedJudge):
     """Seconds without a byte after which a request counts as lost."""
     max_requests: int | None = None
     """At most so many requests of one command; what is known from earlier ones is free."""
-    most_tokens: int | None = None
+    max_total_tokens: int | None = None
     """No request is sent that could bring a command's tokens, of prompts and answers, above it."""
     max_cost: float | None = None
     """No request is sent that could bring a command's cost above it."""
@@ -65,7 +65,7 @@ class HttpJudge(PromptedJudge):
         self.check_keys()
         for key, least in (("concurrency", 1), ("retries", 0), ("max_requests", 1)):
             require_range(f"judge.{key}", getattr(self, key), least=least)
-        for key in ("most_tokens", "max_cost", "prompt_price", "answer_price"):
+        for key in ("max_total_tokens", "max_cost", "prompt_price", "answer_price"):
             require_range(f"judge.{key}", getattr(self, key), least=0)
         require_range("judge.timeout", self.timeout, above=0)
         check_url(self.url, NAMES)
@@ -107,8 +107,8 @@ class LimitedEndpoint(Endpoint):
         self.answer = spec.max_tokens
         self.limits = {
             "max_requests": SpendingLimit(prompt_price=0, answer_price=0, limit=spec.max_requests),
-            "most_tokens": SpendingLimit(
-                prompt_price=MILLION, answer_price=MILLION, limit=spec.most_tokens
+            "max_total_tokens": SpendingLimit(
+                prompt_price=MILLION, answer_price=MILLION, limit=spec.max_total_tokens
             ),
             "max_cost": SpendingLimit(
                 prompt_price=spec.prompt_price,

@@ -25,10 +25,6 @@ CHEERFUL = (
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
-def _lists() -> dict[str, list[str]]:
-    return {"cheerful": list(CHEERFUL)}
-
-
 @choice("words")
 @dataclass(kw_only=True, slots=True)
 class Words(Metric):
@@ -37,7 +33,7 @@ class Words(Metric):
     An entry is a word, several or a mark, in any case; `*` at its end stands for any ending.
     """
 
-    lists: dict[str, list[str]] = field(default_factory=_lists)
+    lists: dict[str, list[str]] = field(default_factory=lambda: {"cheerful": list(CHEERFUL)})
     """Name -> its entries: metrics.words.lists.gloomy=[rot,entropy,decay*] adds one."""
     want: list[str] = field(default_factory=list)
     """Lists of which more is better."""

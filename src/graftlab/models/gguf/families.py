@@ -9,6 +9,7 @@ What llama.cpp knows by the name of an architecture alone stands here; all else 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,6 +67,8 @@ class Family:
     """What else the config says."""
     rotates_pairs: bool = False
     """Whether rows of q and k lie in pairs that are turned together, not in halves."""
+    partial_rotary: bool = False
+    """Whether a part of each head may be turned alone."""
     norm_offset: float = 0.0
     """What llama.cpp adds to the weights of norms."""
 
@@ -96,11 +99,12 @@ def family_of(file: GGUFFile) -> Family:
 def config_of(file: GGUFFile) -> dict[str, Any]:
     """What transformers' config.json says of such a model. Raises ModelError."""
     family, told = family_of(file), Metadata(file)
-    if "token_embd.weight" not in file.tensors:
+    embedding = file.tensors.get("token_embd.weight")
+    if embedding is None or len(embedding.shape) != 2:
         raise ModelError(f"{file.path} holds no token_embd.weight: is it a vocabulary alone?")
     heads, hidden = told.integer("attention.head_count"), told.integer("embedding_length")
-    head_dim = int(told.number("attention.key_length", hidden // heads))
-    if told.number("attention.value_length", head_dim) != head_dim:
+    head_dim = told.integer("attention.key_length", hidden // heads)
+    if told.integer("attention.value_length", head_dim) != head_dim:
         raise ModelError(f"{file.path}: its values have another width than its keys.")
     config = {
         "architectures": [family.model_class],
@@ -109,17 +113,54 @@ def config_of(file: GGUFFile) -> dict[str, Any]:
         "intermediate_size": told.integer("feed_forward_length"),
         "num_hidden_layers": told.integer("block_count"),
         "num_attention_heads": heads,
-        "num_key_value_heads": int(told.number("attention.head_count_kv", heads)),
+        "num_key_value_heads": told.integer("attention.head_count_kv", heads),
         "head_dim": head_dim,
         "max_position_embeddings": told.integer("context_length"),
         "rms_norm_eps": told.number("attention.layer_norm_rms_epsilon"),
-        "vocab_size": file.tensors["token_embd.weight"].shape[0],
+        "vocab_size": embedding.shape[0],
         "tie_word_embeddings": "output.weight" not in file.tensors,
-        "rope_parameters": rope_parameters(file, head_dim=head_dim),
+        "rope_parameters": rope_parameters(file, head_dim=head_dim, partial=family.partial_rotary),
     }
+    _require_sizes(file, config)
     for name, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding")):
         config[f"{name}_token_id"] = file.metadata.get(f"tokenizer.ggml.{key}_token_id")
     return config | family.more(file, head_dim)
+
+
+def _require_sizes(file: GGUFFile, config: Mapping[str, Any]) -> None:
+    """Raise ModelError where metadata says of the first layer, or how many there are, what the
+    tensors do not: a model of any other size would be made before its weights are looked at.
+    """
+    found = [re.match(r"blk\.(\d{1,9})\.", name) for name in file.tensors]
+    layers, told = len({match[1] for match in found if match}), config["num_hidden_layers"]
+    if told != layers:
+        raise ModelError(
+            f"{file.path}: {file.architecture}.block_count is {told:,}, and it holds {layers:,} "
+            "layers. Copy it again, or take another file of the model."
+        )
+    width, hidden = config["head_dim"], config["hidden_size"]
+    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+    if heads % kv_heads or width % 2:
+        raise ModelError(
+            f"{file.path}: {heads} heads of {width} cannot share {kv_heads} of keys and values."
+        )
+    shared = {"attn_k": kv_heads * width}
+    if "blk.0.attn_qkv.weight" in file.tensors:
+        shared = {"attn_qkv": (heads + 2 * kv_heads) * width}
+    wanted = {
+        "token_embd.weight": (config["vocab_size"], hidden),
+        **{f"blk.0.{name}.weight": (rows, hidden) for name, rows in shared.items()},
+        "blk.0.attn_output.weight": (hidden, heads * width),
+        "blk.0.ffn_down.weight": (hidden, config["intermediate_size"]),
+    }
+    for name, shape in wanted.items():
+        if name in file.tensors and file.tensors[name].shape != shape:
+            raise ModelError(
+                f"{file.path}: {name} is {file.tensors[name].shape}, and by the metadata it would "
+                f"be {shape}."
+            )
+    if absent := [name for name in wanted if name not in file.tensors]:
+        raise ModelError(f"{file.path} lacks {', '.join(absent)}.")
 
 
 def _llama(file: GGUFFile, head_dim: int) -> dict[str, Any]:
@@ -128,11 +169,10 @@ def _llama(file: GGUFFile, head_dim: int) -> dict[str, Any]:
 
 def _phi3(file: GGUFFile, head_dim: int) -> dict[str, Any]:
     told = Metadata(file)
-    window = told.number("attention.sliding_window", 0)
-    length = told.number("rope.scaling.original_context_length", told.number("context_length"))
+    length = told.integer("rope.scaling.original_context_length", told.integer("context_length"))
     return {
-        "sliding_window": int(window) or None,
-        "original_max_position_embeddings": int(length),
+        "sliding_window": told.integer("attention.sliding_window", 0, least=0) or None,
+        "original_max_position_embeddings": length,
     }
 
 
@@ -142,8 +182,10 @@ def _gemma(file: GGUFFile, head_dim: int) -> dict[str, Any]:
     hidden = told.integer("embedding_length")
     key = f"{file.architecture}.attention.sliding_window_pattern"
     pattern = file.metadata.get(key, FULL_EVERY[file.architecture])
-    if isinstance(pattern, int):
+    if type(pattern) is int and pattern > 0:
         pattern = [(number + 1) % pattern != 0 for number in range(layers)]
+    if not isinstance(pattern, list) or len(pattern) != layers:
+        raise ModelError(f"{file.path}: {key} does not say of {layers} layers whether they slide.")
     return {
         "query_pre_attn_scalar": hidden // heads if layers in GEMMA_27B else head_dim,
         "sliding_window": told.integer("attention.sliding_window"),
@@ -178,7 +220,13 @@ FAMILIES = {
     ),
     "qwen2": Family(model_type="qwen2", model_class="Qwen2ForCausalLM", modules=LLAMA),
     "qwen3": Family(model_type="qwen3", model_class="Qwen3ForCausalLM", modules=LLAMA),
-    "phi3": Family(model_type="phi3", model_class="Phi3ForCausalLM", modules=PHI3, more=_phi3),
+    "phi3": Family(
+        model_type="phi3",
+        model_class="Phi3ForCausalLM",
+        modules=PHI3,
+        more=_phi3,
+        partial_rotary=True,
+    ),
     "gemma2": Family(
         model_type="gemma2",
         model_class="Gemma2ForCausalLM",

@@ -84,7 +84,12 @@ def read_gguf(path: Path) -> GGUFFile:
     """
     found = [_read(file, *_state(file)) for file in shards(path)]
     tensors: dict[str, StoredTensor] = {}
-    for part in found:
+    for number, part in enumerate(found):
+        if (said := part.metadata.get("split.no", number)) != number:
+            raise ModelError(
+                f"{part.path} is not the part of a model that its name says (split.no is {said!r}, "
+                "counted from 0): was it renamed? Copy the parts again under their own names."
+            )
         if twice := next((name for name in part.tensors if name in tensors), None):
             raise ModelError(f"{part.path} holds {twice}, and so does another part of the model.")
         tensors |= part.tensors
@@ -104,6 +109,8 @@ def shards(path: Path) -> list[Path]:
     if found is None:
         return [path]
     count = int(found["count"])
+    if not 1 <= int(found["number"]) <= count:
+        raise ModelError(f"{path} cannot be a part of a model: it would be none of {count} files.")
     names = [f"{found['stem']}-{n:05}-of-{found['count']}.gguf" for n in range(1, count + 1)]
     absent = [name for name in names if not path.with_name(name).is_file()]
     if absent:
@@ -167,6 +174,8 @@ def _require_gguf(path: Path, start: bytes) -> None:
     if start[:4] != MAGIC:
         what = "is empty" if not start else f"begins with {start[:4]!r}, not {MAGIC!r}"
         raise ModelError(f"{path} is not a GGUF file: it {what}.")
+    if len(start) < 8:
+        raise ModelError(f"{path} is cut short: it ends within its header. Copy it again.")
     version = int.from_bytes(start[4:8], "little")
     if int.from_bytes(start[4:8], "big") in VERSIONS:
         raise ModelError(f"{path} is a GGUF file of a big-endian machine; only little is read.")
@@ -185,17 +194,29 @@ def _parse(path: Path, cursor: _Cursor, size: int) -> GGUFFile:
         key = cursor.text()
         metadata[key] = cursor.value(cursor.number("I"))
     listed = [_entry(cursor) for _ in range(num_tensors)]
-    step = int(metadata.get("general.alignment", 32))
-    if step < 8 or step % 8:
-        raise ValueError(f"general.alignment is {step}, no multiple of 8")
+    step = metadata.get("general.alignment", 32)
+    if not isinstance(step, int) or step < 8 or step % 8:
+        raise ValueError(f"general.alignment is {step!r}, no multiple of 8")
     start = -(-cursor.at // step) * step
     tensors = dict(_placed(path, listed, start))
     if len(tensors) < num_tensors:
         raise ValueError("a tensor is listed twice")
+    _require_apart(tensors, step)
     end = max((t.offset + t.num_bytes for t in tensors.values()), default=start)
     if size < end:
         raise ModelError(f"{path} is cut short: {size:,} bytes of {end:,}. Copy it again.")
     return GGUFFile(path, (path,), metadata, tensors)
+
+
+def _require_apart(tensors: Mapping[str, StoredTensor], step: int) -> None:
+    """Raise ValueError unless tensors begin at multiples of `step`, each behind the one before."""
+    end, before = 0, ""
+    for name, tensor in sorted(tensors.items(), key=lambda item: item[1].offset):
+        if tensor.offset % step:
+            raise ValueError(f"{name} begins at no multiple of general.alignment, {step}")
+        if tensor.offset < end:
+            raise ValueError(f"{name} begins within {before}")
+        end, before = tensor.offset + tensor.num_bytes, name
 
 
 def _entry(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:

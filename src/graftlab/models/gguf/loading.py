@@ -25,8 +25,9 @@ def load_model(
     """
     try:
         model = empty_model(folder, dtype=dtype, device=device)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{file.path}: its metadata makes no model: {error}") from error
+    except Exception as error:  # transformers and its classes raise anything
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"{file.path}: its metadata makes no model: {reason}") from error
     check_weights(file, {name: p.shape for name, p in model.named_parameters()})
     places = dict(model.named_parameters(remove_duplicate=False))
     weights = read_parameters(file, dtype=dtype, device=device, packed=packed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,10 @@ import numpy as np
 
 from graftlab.errors import ModelError
 from graftlab.models.gguf.file import GGUFFile
+
+LARGEST = 2**31 - 1
+"""Of whole numbers: more of anything is damage."""
+SMALLEST = 1e-30
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +40,33 @@ class Metadata:
             return found[0]
         return found
 
-    def integer(self, key: str) -> int:
-        """A whole number of at least 1. Raises ModelError."""
+    def integer(self, key: str, default: int | None = None, *, least: int = 1) -> int:
+        """A whole number of at least `least`, or the default, if there is one, where the file says
+        nothing. Raises ModelError.
+        """
+        if default is not None and not self.has(key):
+            return default
         found = self.value(key)
-        if not isinstance(found, int) or found < 1:
-            raise ModelError(f"{self.file.path}: {self.file.architecture}.{key} is {found!r}.")
-        return found
+        whole = isinstance(found, int) and not isinstance(found, bool)
+        if not whole or not least <= found <= LARGEST:
+            raise self._odd(key, f"a whole number from {least} to {LARGEST:,}")
+        return int(found)
 
-    def number(self, key: str, default: float | None = None) -> float:
-        """A number, or the default, if there is one, where the file says nothing.
+    def number(self, key: str, default: float | None = None, *, least: float = SMALLEST) -> float:
+        """A finite number above 0 or from `least`, or the default as in `integer`.
 
         Raises ModelError.
         """
         if default is not None and not self.has(key):
             return default
         found = self.value(key)
-        if not isinstance(found, int | float):
-            raise ModelError(f"{self.file.path}: {self.file.architecture}.{key} is {found!r}.")
+        number = isinstance(found, int | float) and not isinstance(found, bool)
+        if not number or not math.isfinite(found) or found < least:
+            raise self._odd(key, "a finite number above 0")
         return float(str(np.float32(found)))  # 1e-05, which in the file is 9.99999974e-06
+
+    def _odd(self, key: str, wanted: str) -> ModelError:
+        return ModelError(
+            f"{self.file.path}: {self.file.architecture}.{key} is {self.value(key)!r}, not "
+            f"{wanted}. Copy the file again, or take another one of the model."
+        )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from graftlab.errors import ModelError, did_you_mean
 
@@ -59,9 +60,9 @@ SPLITTINGS = {
 }
 
 
-def splitting_of(name: str | None, place: Path) -> Splitting:
+def splitting_of(name: Any, place: Path) -> Splitting:
     """The splitting that a file names. Raises ModelError for one that is not known."""
-    if name not in SPLITTINGS:
+    if not isinstance(name, str) or name not in SPLITTINGS:
         said = f"tokenizer.ggml.pre={name}" if name else "no tokenizer.ggml.pre"
         raise ModelError(
             f"{place} has {said}: how its tokenizer splits text is not known here, and another "

@@ -25,19 +25,30 @@ USED = frozenset({FACTORS, SHORT, LONG})
 """Tensors that go into the config and not into the model."""
 
 
-def rope_parameters(file: GGUFFile, *, head_dim: int) -> dict[str, Any]:
-    """`rope_parameters` of transformers' config. Raises ModelError for a kind that is not known."""
+def rope_parameters(file: GGUFFile, *, head_dim: int, partial: bool = False) -> dict[str, Any]:
+    """`rope_parameters` of transformers' config. Raises ModelError for a kind that is not known.
+
+    `partial` says that the architecture may turn a part of each head alone.
+    """
     told = Metadata(file)
     theta = told.number("rope.freq_base", 1e4)
     found: dict[str, Any] = {"rope_type": "default", "rope_theta": theta}
-    if (width := int(told.number("rope.dimension_count", head_dim))) != head_dim:
+    if (width := told.integer("rope.dimension_count", head_dim)) != head_dim:
+        if not partial or width > head_dim or width % 2:
+            raise ModelError(
+                f"{file.path}: {file.architecture}.rope.dimension_count is {width} for heads of "
+                f"{head_dim}, and such a model turns whole heads. Take its folder in safetensors: "
+                "model=hf model.path=DIR."
+            )
         found["partial_rotary_factor"] = width / head_dim
-    kind = told.value("rope.scaling.type") if told.has("rope.scaling.type") else "none"
+    # llama.cpp's default too: early converters wrote the factor alone.
+    kind = told.value("rope.scaling.type") if told.has("rope.scaling.type") else "linear"
     if SHORT in file.tensors:
         kind = "longrope"
     if FACTORS in file.tensors:
         return found | _llama3(file, theta, width)
-    factor = told.number("rope.scaling.factor", told.number("rope.scale_linear", 1.0))
+    scale = told.number("rope.scale_linear", 1.0, least=0)
+    factor = told.number("rope.scaling.factor", scale, least=0) or 1.0
     if kind == "none" or (kind == "linear" and factor == 1.0):
         return found
     if kind == "linear":
@@ -73,7 +84,7 @@ def _llama3(file: GGUFFile, base: float, width: int) -> dict[str, Any]:
     """The scaling of Llama 3.1 (its model card) whose factors are those in the file."""
     factors = _numbers(file, FACTORS)
     told = Metadata(file)
-    length = int(told.number("rope.scaling.original_context_length", LLAMA3_LENGTH))
+    length = told.integer("rope.scaling.original_context_length", LLAMA3_LENGTH)
     found = {
         "rope_type": "llama3",
         "factor": float(factors.max()),

@@ -10,6 +10,7 @@ Control tokens and user-defined ones are matched whole before anything is split,
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from graftlab.errors import ModelError
 from graftlab.models.gguf.file import GGUFFile
 from graftlab.models.gguf.pretokenizers import splitting_of
+from graftlab.text.limit import LONGEST
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -31,6 +33,8 @@ SPECIAL = {
 }
 """transformers' name of a special token -> the key under tokenizer.ggml that gives its id."""
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+LONGEST_TOKEN = 1024
+"""Characters; those of known models have under 300."""
 SPACE = "\u2581"
 """What stands for a space in SentencePiece's tokens."""
 
@@ -42,28 +46,52 @@ def check_vocabulary(file: GGUFFile) -> None:
         raise ModelError(
             f"{file.path} has a tokenizer of the kind {model}; {' and '.join(MODELS)} can be read."
         )
-    tokens = _told(file, "tokens")
-    if not isinstance(tokens, list) or not tokens:
-        raise ModelError(f"{file.path} holds no tokens (tokenizer.ggml.tokens).")
-    lists = ["token_type"] + (["scores"] if model == "llama" else [])
-    for name in lists:
-        if len(_told(file, name) or ()) != len(tokens):
+    tokens = _listed(file, "tokens", str)
+    if max(map(len, tokens)) > LONGEST_TOKEN:
+        raise ModelError(f"{file.path} holds a token of over {LONGEST_TOKEN:,} characters.")
+    lists: dict[str, type] = {"token_type": int} | ({"scores": float} if model == "llama" else {})
+    for name, kind in lists.items():
+        if len(_listed(file, name, kind)) != len(tokens):
             raise ModelError(f"{file.path}: tokenizer.ggml.{name} is not of as many as its tokens.")
     if model == "gpt2":
         splitting_of(_told(file, "pre"), file.path)
-        if not _told(file, "merges"):
-            raise ModelError(f"{file.path} holds no merges (tokenizer.ggml.merges).")
+        _listed(file, "merges", str)
+    elif any(map(math.isnan, _told(file, "scores"))):
+        raise ModelError(f"{file.path}: of tokenizer.ggml.scores some are not numbers (NaN).")
     for key in SPECIAL.values():
         index = _told(file, key)
-        if index is not None and not 0 <= index < len(tokens):
-            raise ModelError(f"{file.path}: tokenizer.ggml.{key} is {index}, which is no token.")
+        if index is not None and not (type(index) is int and 0 <= index < len(tokens)):
+            raise ModelError(f"{file.path}: tokenizer.ggml.{key} is {index!r}, which is no token.")
+    template = file.metadata.get(TEMPLATE, "")
+    if not isinstance(template, str) or len(template) > LONGEST:
+        raise ModelError(
+            f"{file.path}: {TEMPLATE} is no text of up to {LONGEST:,} characters. Take another "
+            "file of the model."
+        )
+
+
+def _listed(file: GGUFFile, name: str, kind: type) -> list[Any]:
+    """A list under tokenizer.ggml of values that are of one kind. Raises ModelError."""
+    found = _told(file, name)
+    if not isinstance(found, list) or not found:
+        raise ModelError(f"{file.path} holds no {name} (tokenizer.ggml.{name}).")
+    if type(found[0]) is not kind:
+        raise ModelError(f"{file.path}: tokenizer.ggml.{name} is a list of another kind.")
+    return found
 
 
 def write_tokenizer(file: GGUFFile, folder: Path) -> None:
     """Write tokenizer.json and tokenizer_config.json, with the chat template where there is one."""
     check_vocabulary(file)
-    made = _byte_level(file) if _told(file, "model") == "gpt2" else _sentencepiece(file)
-    made.add_tokens(_added(file))
+    try:
+        made = _byte_level(file) if _told(file, "model") == "gpt2" else _sentencepiece(file)
+        made.add_tokens(_added(file))
+    except Exception as error:  # what tokenizers raises has no class of its own
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"{file.path}: tokenizer.ggml.tokens and merges make no tokenizer: {reason}. Take "
+            "another file of the model."
+        ) from error
     tokens = _told(file, "tokens")
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",

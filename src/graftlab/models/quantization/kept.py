@@ -34,10 +34,11 @@ from graftlab.errors import ModelError
 from graftlab.files.building import building
 from graftlab.files.checksums import write_checksums
 from graftlab.models.empty import place_tensors
+from graftlab.models.fingerprint import fingerprint
 from graftlab.models.quantization.base import Codes
 from graftlab.models.quantization.loading import quantised_shapes
 from graftlab.models.quantization.weight import QuantizedWeight
-from graftlab.models.weights import SINGLE, copy_tensor, file_tensors, misfits
+from graftlab.models.weights import SINGLE, copy_tensor, file_tensors, misfits, weight_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -45,13 +46,15 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 
-def kept_place(files: str, choice: Codes, dtype: torch.dtype) -> Path:
-    """Where the codes of a base lie; `files` is the fingerprint of its files.
+def kept_place(folder: Path, choice: Codes, dtype: torch.dtype) -> Path:
+    """Where the codes of the base in `folder` lie. Raises ModelError.
 
-    `dtype` is what the rest of it is stored in.
+    `dtype` is what the rest of it is stored in. A fingerprint reads samples alone: files that were
+    written to since, such as those of a copy that was mended, are another version of the base.
     """
-    base = _hash([files, choice.title, choice.head, str(dtype)])
-    made_by = _hash([FORMAT, _code(), torch.__version__, transformers_version])
+    base = _hash([fingerprint(folder), choice.title, choice.head, str(dtype)])
+    made_of = [[file.name, *_state(file)] for file in weight_files(folder)]
+    made_by = _hash([FORMAT, _code(), torch.__version__, transformers_version, made_of])
     return default_cache() / f"codes-{base}-{made_by[:8]}"
 
 
@@ -150,6 +153,12 @@ def _filled(
 
 def _named(name: str, parts: Any) -> dict[str, Tensor]:
     return {f"{name}:{number}": part for number, part in enumerate(parts)}
+
+
+def _state(file: Path) -> tuple[int, int, int]:
+    """Size and times of the last writing; the second is the system's own, which no copy sets."""
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 @cache

@@ -152,7 +152,7 @@ def _in_4_bits(tensors: Mapping[str, StoredTensor], own: Codes) -> Iterator[tupl
             continue
         _require(kind == "nf4", f"{name} is stored as {kind}")
         told = reading.load_json(_bytes(state))
-        _require(told["blocksize"] == BLOCK, f"{name} has blocks of {told['blocksize']}, not 64")
+        _require(told["blocksize"] == BLOCK, f"{name} has blocks of {told['blocksize']!r}, not 64")
         out, into = _matrix(told["shape"], name)
         blocks = out * into // BLOCK
         _require(blocks * BLOCK == out * into, f"the size of {name} is no multiple of 64")

@@ -70,6 +70,11 @@ def read_codes(
     if packed.nested is not None:
         largest, tree = (copy_tensor(part).reshape(-1) for part in packed.nested)
         parts += [largest, torch.tensor(packed.offset, dtype=torch.float32), tree]
+    if not all(bool(part.isfinite().all()) for part in parts if part.is_floating_point()):
+        raise ModelError(
+            f"{packed.codes.file}: of the scales of {name} some are NaN or infinite: the file is "
+            "damaged. Copy it again."
+        )
     placed = [part.to(device) for part in parts]
     return QuantizedWeight(own.scheme(), placed, packed.shape, dtype)
 

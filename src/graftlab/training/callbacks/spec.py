@@ -17,6 +17,7 @@ from graftlab.registry import group
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
 
+    from graftlab.data.source import DataSpec
     from graftlab.generation.sampling import Generation
     from graftlab.models.base import Base
     from graftlab.text.tokenizer import Tokenizer
@@ -73,9 +74,8 @@ class Rows:
     """Held out; whole, with their last answers."""
     tokenizer: Tokenizer
     generation: Generation
-    system: Mapping[str, str | None]
-    """The system turn and instruction of the data, for `data.system.with_system`."""
-    ignore_keys: Sequence[str]
+    data: DataSpec
+    """How they were read."""
 
 
 class Measurer(ABC):
