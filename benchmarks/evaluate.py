@@ -224,7 +224,7 @@ def _lines(given: Any, best: dict[str, float], load: Sequence[float]) -> list[st
     lines = [
         "# Replies per minute",
         "",
-        f"{machine()} {torch.get_num_threads()} threads, {Path(given.model).name} with an adapter "
+        f"{machine()} Threads: {torch.get_num_threads()}; {Path(given.model).name} with an adapter "
         f"of rank 16, {given.prompts} prompts of 50 to 400 tokens, {given.tokens} new tokens each, "
         f"greedy; {given.batch} prompts together and as many slots; the best of {given.rounds} "
         f"rounds in turn. Load of the machine meanwhile: {min(load):.1f} to {max(load):.1f}.",
