@@ -45,6 +45,7 @@ from graftlab.models.base import Base
 from graftlab.models.cache import acquire
 from graftlab.models.hf import HFModel
 from graftlab.registry import dump
+from graftlab.training.precision import Precision, resolve
 from graftlab.types import Conversation, Message
 from graftlab.verbs.export import ExportSpec
 from graftlab.verbs.export import run as export
@@ -94,10 +95,11 @@ def trained(folder: Path, model: HFModel) -> Path:
 def spoken(run: Path, precision: str) -> Iterator[Base]:
     """The base with the adapter on it."""
     found = trained_model(str(run), None)
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    with acquire(found.model, dtype=dtype, device=torch.device("cpu"), widened=True) as base:
-        load_trained(base, found, dtype=torch.float32)
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"), torch.no_grad():
+    device = torch.device("cpu")
+    own = resolve(Precision(name="bf16-mixed" if precision == "bf16" else "fp32"), device)
+    with acquire(found.model, dtype=own.base_dtype, device=device, widened=True) as base:
+        load_trained(base, found, dtype=own.adapter_dtype)
+        with own.autocast(), torch.no_grad():
             yield base
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from slower import mostly_slow
+
 WATCH = """
 import json, os, sys
 
@@ -37,7 +39,7 @@ RANK = SPEC + (
 
 
 @pytest.mark.parametrize("program", [COMMAND_LINE, SCRIPT, RANK], ids=["door", "script", "rank"])
-@pytest.mark.parametrize("given", [None, "7"])
+@pytest.mark.parametrize("given", mostly_slow([None, "7"], "7"))
 def test_every_way_in_sets_them_and_keeps_what_was_given(
     program: str, given: str | None, tmp_path: Path
 ) -> None:

@@ -146,6 +146,7 @@ def test_a_wish_to_compile_is_answered(spec, capsys):
     assert "not on Apple's model" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_never_killed(spec, tmp_path):
     data = dump(
         replace(

@@ -10,6 +10,7 @@ import pytest
 
 from families import families
 from family_trials import trial
+from slower import mostly_slow
 
 ROOT = Path(__file__).parents[2]
 QUICK = [
@@ -35,7 +36,9 @@ def same_as_page(models: ModuleType, model_type: str, place: Path) -> None:
     assert models.on_page()[model_type] == cells, "docs/models.md is out of date: `make models`"
 
 
-@pytest.mark.parametrize("model_type", QUICK)
+@pytest.mark.parametrize(
+    "model_type", mostly_slow(QUICK, "gpt2", "gemma4_text", "gpt_oss", "bloom", "bert", "blt")
+)
 def test_a_family_of_each_kind_does_as_the_page_says(
     model_type: str, models: ModuleType, tmp_path: Path
 ) -> None:

@@ -91,7 +91,7 @@ def accepted(
 ) -> Iterator[Callable[[str], int]]:
     """Runs a command up to the task, which only notes that it was reached."""
     (tmp_path / "FILE.gguf").symlink_to(gguf_file)
-    monkeypatch.setattr("graftlab.models.gguf.packages.place_of", lambda name: gguf_file)
+    monkeypatch.setattr("graftlab.models.gguf.spec.fetched", lambda name: gguf_file)
     for name in ("FILE", "train.jsonl", "eval.jsonl", "valid.jsonl", "chats.jsonl", AIROAD):
         chats(tmp_path / name, 3)
     RunFolder(tmp_path / "RUN").take()

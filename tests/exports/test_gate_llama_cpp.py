@@ -156,7 +156,8 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_llama_cpp_it_is_stamped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("graftlab.exports.runtimes.llama_cpp.find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", "")
     found = llama_cpp(tmp_path / "model.gguf")
     assert isinstance(found, NotHere)
     assert "graftlab[gguf]" in found.why

@@ -131,11 +131,13 @@ def result_of(folder: Path) -> dict[str, Any]:
     return {k: v for k, v in left_behind(folder).items() if k != "checkpoints"}
 
 
-KINDS = [pytest.param((FLIP,), id="flip"), pytest.param((HALF, EMPTY), id="cut")]
+KINDS = [pytest.param((FLIP,), id="flip")]
+CUTS = [pytest.param((HALF, EMPTY), id="cut")]
+SLOW_CUTS = [pytest.param((HALF, EMPTY), id="cut", marks=pytest.mark.slow)]
 MORE = [pytest.param((FLIP,) * 6, id="six flips", marks=pytest.mark.slow)]
 
 
-@pytest.mark.parametrize("kinds", [*KINDS, *MORE])
+@pytest.mark.parametrize("kinds", [*KINDS, *SLOW_CUTS, *MORE])
 def test_an_unfinished_run_goes_on_to_the_same_end(
     spec, finished, unfinished, tmp_path, capfd, kinds
 ):
@@ -155,7 +157,7 @@ def test_an_unfinished_run_goes_on_to_the_same_end(
     assert fell_back
 
 
-@pytest.mark.parametrize("kinds", [*KINDS, *MORE])
+@pytest.mark.parametrize("kinds", [*KINDS, *CUTS, *MORE])
 def test_a_run_to_be_found_again_is_found_or_named(unfinished, tmp_path, capfd, kinds):
     (wanted,) = find_runs(unfinished.parent)
     for kind in kinds:
@@ -168,7 +170,7 @@ def test_a_run_to_be_found_again_is_found_or_named(unfinished, tmp_path, capfd, 
         assert found.keys() <= {wanted}
 
 
-@pytest.mark.parametrize("kinds", [*KINDS, *MORE])
+@pytest.mark.parametrize("kinds", [*KINDS, *SLOW_CUTS, *MORE])
 def test_a_finished_run_is_read_as_it_was_written(spec, finished, tmp_path, kinds):
     wanted, noticed = seen(spec, finished), 0
     for folder, what in damaged(finished, tmp_path, kinds):
@@ -223,7 +225,7 @@ def _equal(one: Any, other: Any) -> bool:
     return repr(one) == repr(other)
 
 
-@pytest.mark.parametrize("kinds", [*KINDS, *MORE])
+@pytest.mark.parametrize("kinds", [*KINDS, *CUTS, *MORE])
 def test_tokens_are_made_anew(spec, tmp_path, kinds):
     rows = spec.data.load().train
     tokenizer = spec.model.load_tokenizer()
@@ -244,7 +246,7 @@ def test_tokens_are_made_anew(spec, tmp_path, kinds):
     assert noticed >= 6 * len(kinds)
 
 
-@pytest.mark.parametrize("kinds", [*KINDS, *MORE])
+@pytest.mark.parametrize("kinds", [*KINDS, *CUTS, *MORE])
 def test_prepared_data_is_refused(tmp_path, kinds):
     conversations = [
         {"messages": turns(sentence(n, words=6), sentence(n + 999, words=6))} for n in range(40)

@@ -21,6 +21,7 @@ from graftlab.generation.turn import Turn
 from graftlab.models.base import Base
 from miniatures import HYBRIDS, WINDOW
 from reading import tokens
+from slower import mostly_slow
 from table_models import CPU, table_base
 
 VOCAB = 6
@@ -56,7 +57,10 @@ def test_any_prompts_one_after_the_other(prompts: list[list[int]]) -> None:
         held = turn.tokens[:-1]
 
 
-@pytest.mark.parametrize("kind", ["qwen2", "gemma3", "granite", *HYBRIDS])
+@pytest.mark.parametrize(
+    "kind",
+    mostly_slow(["qwen2", "gemma3", "granite", *HYBRIDS], "qwen2", "gemma3", *list(HYBRIDS)[::4]),
+)
 def test_a_conversation_that_goes_on(kind: str, make_base: Callable[[str], Base]) -> None:
     """Beyond a sliding window, too, and where a later prompt takes words of the answer back."""
     base = make_base(kind)

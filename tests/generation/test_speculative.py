@@ -24,6 +24,7 @@ from graftlab.text.load import load_tokenizer
 from graftlab.text.tokenizer import Tokenizer
 from graftlab.types import Conversation, Message
 from miniatures import HYBRIDS, SENTENCES, miniature
+from slower import mostly_slow
 from table_models import CPU, TableBase, table_base
 
 QUESTIONS = [Conversation((Message("user", text),)) for text in (*SENTENCES[:3], "Who?", "A " * 30)]
@@ -81,7 +82,7 @@ def ask(
 
 
 @pytest.mark.parametrize("quality", QUALITIES)
-@pytest.mark.parametrize("tokens", [1, 5])
+@pytest.mark.parametrize("tokens", mostly_slow([1, 5], 5))
 def test_greedy_replies_are_the_same(
     pair: tuple[Base, Tokenizer, dict[str, Base]], quality: str, tokens: int
 ) -> None:

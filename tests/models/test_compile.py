@@ -91,6 +91,7 @@ def test_two_kinds_of_graphs_serve_all_rows(
     assert not torch._dynamo.utils.counters["graph_break"]
 
 
+@pytest.mark.slow
 def test_recomputation_stays_on_and_restoring_leaves_nothing(
     make_base: Callable[..., Base], graphs: list[object]
 ) -> None:

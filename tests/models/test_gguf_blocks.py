@@ -10,6 +10,7 @@ from gguf_files import gguf, random_blocks
 from graftlab.models.gguf.blocks import PLAIN, Blocks
 from graftlab.models.gguf.file import KINDS
 from graftlab.models.quantization.weight import QuantizedWeight
+from slower import mostly_slow
 
 OUT, IN = 12, 512
 PACKED = [name for name, *_ in KINDS.values() if name not in PLAIN]
@@ -55,7 +56,7 @@ def test_a_large_weight_is_widened_in_pieces(kind: str, monkeypatch: pytest.Monk
     assert torch.equal(weight(kind).wide(), wanted(rows_of(kind), kind))
 
 
-@pytest.mark.parametrize("kind", PACKED)
+@pytest.mark.parametrize("kind", mostly_slow(PACKED, "Q8_0", "Q4_K"))
 def test_blocks_are_compiled_into_the_graph(kind: str) -> None:
     torch._dynamo.reset()
     x = torch.randn(3, IN, requires_grad=True)

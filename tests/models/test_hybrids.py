@@ -39,6 +39,7 @@ from graftlab.training.spec import TrainSpec
 from graftlab.training.start import run
 from graftlab.types import IGNORE
 from miniatures import HYBRIDS, TRANSFORMERS, flat_batch, single_documents
+from slower import mostly_slow
 from training_spec import small_spec
 
 MakeBase = Callable[..., Base]
@@ -88,7 +89,7 @@ def own_gradients(base: Any, adapter: Any, batch: Any) -> tuple[float, list[Tens
 
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
-@pytest.mark.parametrize("kind", HYBRIDS)
+@pytest.mark.parametrize("kind", mostly_slow(HYBRIDS, *list(HYBRIDS)[::3]))
 def test_loss_and_gradients_are_those_of_the_model_itself(
     kind: str, checkpointing: bool, make_base: MakeBase
 ) -> None:

@@ -32,6 +32,7 @@ from graftlab.statistics import wilson_interval
 from graftlab.training.evaluate import estimate
 from graftlab.types import Batch
 from pairs import answer_set, one_batch, padded, pair_set, some_answers, some_pairs
+from slower import mostly_slow
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 
@@ -165,7 +166,7 @@ OBJECTIVES = [
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
-@pytest.mark.parametrize("shared", [True, False], ids=["shared", "apart"])
+@pytest.mark.parametrize("shared", mostly_slow([True, False], True), ids=["shared", "apart"])
 def test_pairs_equal_padded_rows(objective, shared, both):
     policy, plain = both
     batch = referenced(policy, one_batch(pair_set(PAIRS, shared=shared)))

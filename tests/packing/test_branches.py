@@ -14,6 +14,7 @@ from torch import Tensor
 from graftlab.packing import attention_segments, attention_varlen, blocks
 from graftlab.packing.attention import branched_mask, dense, segments, varlen
 from graftlab.packing.runs import Run, find_runs
+from slower import mostly_slow
 
 LENGTHS = [37, 12, 20, 1, 30, 9, 4, 15, 6, 11]
 PARENTS = torch.tensor([-1, 0, 0, -1, -1, 4, 5, 5, 4, 4], dtype=torch.int32)
@@ -185,7 +186,7 @@ def test_the_operator_says_the_truth_to_the_compiler(
 
 
 @pytest.mark.filterwarnings(r"ignore:The \.grad attribute of a Tensor")  # PyTorch's own looking
-@pytest.mark.parametrize("attend", [segments, dense])
+@pytest.mark.parametrize("attend", mostly_slow([segments, dense], segments))
 def test_traced_gradients_equal_eager_ones(attend: Callable[..., Tensor]) -> None:
     def loss(
         query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, parents: Tensor

@@ -107,7 +107,7 @@ class Keeper(Observer):
 @pytest.mark.parametrize(
     ("rising", "rungs"),
     [
-        pytest.param(False, (), id="falling-plain"),
+        pytest.param(False, (), id="falling-plain", marks=pytest.mark.slow),
         pytest.param(True, (3,), id="rising-rungs"),
         pytest.param(True, (), id="rising-plain", marks=pytest.mark.slow),
         pytest.param(False, (3,), id="falling-rungs", marks=pytest.mark.slow),

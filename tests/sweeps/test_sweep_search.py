@@ -49,7 +49,10 @@ def searched(
     return history
 
 
-@pytest.mark.parametrize(("method", "trials"), [("random", 7), ("tpe", 16), ("gp", 11)])
+@pytest.mark.parametrize(
+    ("method", "trials"),
+    [("random", 7), ("tpe", 16), pytest.param("gp", 11, marks=pytest.mark.slow)],
+)
 def test_a_search_goes_on_as_if_it_had_not_been_killed(method: str, trials: int) -> None:
     """In another process, with other hashes, from the record alone."""
     # What a Gaussian process learns from may come from anywhere; each of its points takes a second.

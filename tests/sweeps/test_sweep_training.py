@@ -110,6 +110,7 @@ def test_a_job_of_a_sweep_is_the_run_it_would_be_alone(base, solo, tmp_path) -> 
     assert sum("still loaded" in log for log in logs) == 4
 
 
+@pytest.mark.slow
 def test_halving_ends_with_one_job_like_its_solo_run(base, solo, tmp_path) -> None:
     jobs = drafts(base)
     ended = sweep_here(tmp_path, jobs, pruner="asha", reduction=3, first_rung=0.4)

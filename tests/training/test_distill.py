@@ -29,6 +29,7 @@ from graftlab.training.teacher import find, resolve_objective
 from graftlab.verbs.sample import SampleSpec
 from graftlab.verbs.sample import run as sample
 from miniatures import miniature
+from slower import mostly_slow
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +129,7 @@ class PauseAt(Observer):
         return "a pause"
 
 
-@pytest.mark.parametrize("on", ["data", "teacher"])
+@pytest.mark.parametrize("on", mostly_slow(["data", "teacher"], "teacher"))
 def test_a_resumed_run_is_the_whole_run(draft, tmp_path, on):
     objective = replace(draft.objective, on=on, samples_tokens=8)
     whole = replace(draft, objective=objective, max_steps=12, run_dir=str(tmp_path / "whole"))

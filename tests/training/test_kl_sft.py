@@ -25,6 +25,7 @@ from graftlab.training.spec import TrainSpec
 from graftlab.training.start import run
 from graftlab.training.watch import Callbacks, Samples, Validation
 from joint_runs import assert_equal_runs, together
+from slower import mostly_slow
 
 SGD = CustomOptimizer(target="torch.optim.SGD", clip_norm=None)
 
@@ -92,7 +93,7 @@ class PauseAt(Observer):
         return "a pause"
 
 
-@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("dora", mostly_slow([False, True], True))
 def test_a_resumed_run_is_the_whole_run(kept, tmp_path, dora):
     """With a lambda that adjusts itself, across a validation; a rung's does not adjust it."""
     watched = Callbacks(samples=Samples(prompts=0), validation=Validation(every_steps=2))
@@ -207,6 +208,7 @@ def test_a_budget_needs_held_out_rows_and_validations(kept):
         replace(spec, callbacks=never)
 
 
+@pytest.mark.slow
 def test_jointly_trained_runs_are_those_alone(kept, tmp_path):
     """Other lambdas, temperatures and budgets in one group."""
     watched = Callbacks(samples=Samples(prompts=0), validation=Validation(every_steps=2))

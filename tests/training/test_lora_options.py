@@ -11,11 +11,12 @@ from safetensors.torch import load_file
 from graftlab.cli.compose import build, compose
 from graftlab.files.paths import conf_dir
 from graftlab.training.start import run
+from slower import mostly_slow
 
 OPTIONS = sorted(file.stem for file in (conf_dir() / "lora").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("option", mostly_slow(OPTIONS, "afm-r32", "dora", "none", "rslora"))
 def test_every_option_trains_some_steps(option: str, afm_folder: Path, tmp_path: Path) -> None:
     words = [
         f"lora={option}",

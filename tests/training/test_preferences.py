@@ -36,6 +36,7 @@ from joint_runs import assert_equal_runs, rows, same_bits, together
 from left_behind import left_behind
 from nursing import nursery
 from pairs import pair_set, preference_data, preference_file, some_pairs
+from slower import mostly_slow
 from training_spec import small_spec
 
 SGD = CustomOptimizer(target="torch.optim.SGD", clip_norm=None)
@@ -115,7 +116,9 @@ def test_accumulation_changes_nothing(spec, objective, tmp_path):
     assert max(v.abs().max().item() for k, v in first.items() if "lora_B" in k) > 1e-3
 
 
-@pytest.mark.parametrize("objective", [DPO(loss="ipo"), KTO()], ids=["dpo", "kto"])
+@pytest.mark.parametrize(
+    "objective", mostly_slow([DPO(loss="ipo"), KTO()], KTO()), ids=["dpo", "kto"]
+)
 def test_a_paused_run_goes_on_bit_for_bit(spec, objective, tmp_path):
     class Pausing(Observer):
         rungs = (3,)
@@ -137,7 +140,7 @@ def test_a_paused_run_goes_on_bit_for_bit(spec, objective, tmp_path):
     assert [{k: v for k, v in r.items() if k != "rung_loss"} for r in rows(parts)] == rows(whole)
 
 
-@pytest.mark.parametrize("objective", [DPO(), KTO()], ids=["dpo", "kto"])
+@pytest.mark.parametrize("objective", mostly_slow([DPO(), KTO()], DPO()), ids=["dpo", "kto"])
 def test_a_killed_run_goes_on_bit_for_bit(root, tmp_path, objective):
     """From files, in processes of their own: killed early, in a step and at the end."""
     train = preference_file(tmp_path / "train.jsonl", objective.takes)
@@ -168,6 +171,7 @@ def test_a_killed_run_goes_on_bit_for_bit(root, tmp_path, objective):
         assert left_behind(tmp_path / str(place)) == wanted, place
 
 
+@pytest.mark.slow
 def test_two_processes_agree_with_one(root, tmp_path):
     """KTO's estimate too, which is of the answers of both; one of them may have no rows left."""
     spec = replace(small_spec(root), objective=KTO(), epochs=2, lr=5e-3, batch_size=2)
@@ -219,7 +223,7 @@ KTOS = [
 ]
 
 
-@pytest.mark.parametrize("settings", [DPOS, KTOS], ids=["dpo", "kto"])
+@pytest.mark.parametrize("settings", mostly_slow([DPOS, KTOS], DPOS), ids=["dpo", "kto"])
 def test_joint_runs_are_those_alone_with_one_reference(spec, settings, tmp_path, monkeypatch):
     monkeypatch.setenv("GRAFTLAB_CACHE", str(tmp_path / "cache"))
     passes = []

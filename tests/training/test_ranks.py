@@ -55,6 +55,7 @@ def test_two_gloo_processes_agree_with_one(spec, tmp_path, strategy):
     assert moved > 1e-3
 
 
+@pytest.mark.slow
 def test_the_time_limit_stops_all_processes_after_the_same_step(spec, tmp_path):
     trainer = TrainerSpec(accelerator="cpu", devices=2, strategy="ddp")
     result = run(replace(spec, trainer=trainer, max_steps=10_000, max_minutes=0.02))
@@ -257,6 +258,7 @@ def test_the_first_rank_holds_the_folder_while_it_trains(spec, tmp_path, monkeyp
     assert seen == (["trained", "entered"] if number == "0" else ["entered", "trained"])
 
 
+@pytest.mark.slow
 def test_a_process_that_nobody_launched_needs_no_input(spec, tmp_path):
     """As a probe starts it: what there is for input may have ended long ago."""
     file = tmp_path / "spec.json"

@@ -42,7 +42,7 @@ def busy(spec) -> dict:
 
 
 @pytest.mark.parametrize(
-    "stride", [19, pytest.param(2, marks=pytest.mark.slow)], ids=["some", "every-other"]
+    "stride", [39, pytest.param(2, marks=pytest.mark.slow)], ids=["some", "every-other"]
 )
 def test_sigkill_at_any_moment(busy, tmp_path, stride):
     """Each life dies a few events further on, over everything a run does."""
@@ -92,6 +92,7 @@ def test_killed_behind_its_last_checkpoint(spec, tmp_path, monkeypatch):
     assert left_behind(tmp_path / "killed") == left_behind(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_killed_again_and_again(busy, tmp_path):
     """One run that dies every forty-seven events until it is done."""
     data = busy

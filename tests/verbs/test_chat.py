@@ -253,6 +253,7 @@ def test_ctrl_c_stops_a_reply_and_ctrl_d_ends_the_chat(folder: Path) -> None:
         assert process.wait(60) == 0
 
 
+@pytest.mark.slow
 def test_a_line_can_be_edited(folder: Path) -> None:
     pytest.importorskip("readline")
     with terminal("chat", str(folder), *QUICK) as (typist, process):

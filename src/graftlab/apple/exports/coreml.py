@@ -131,7 +131,7 @@ def describe(
     package.short_description = "A chat model that keeps keys and values as a state."
     package.user_defined_metadata[OURS] = json.dumps(call)
     package.save(str(folder))
-    text = Template((files("graftlab.apple") / "assets" / "mlpackage.md").read_text("utf-8"))
+    text = Template((files("graftlab.apple.exports") / "mlpackage.md").read_text("utf-8"))
     readme = text.substitute(
         name=folder.stem,
         chunk=chunk,
