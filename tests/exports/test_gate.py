@@ -220,6 +220,11 @@ def test_a_record_is_kept_and_checked_again(
     assert "transformers does not load out" in told
     assert "Traceback" not in told
 
+    content["target"]["strength"] = "x"
+    (out / FILE).write_text(json.dumps(content))
+    assert main(["export", f"verify={out}", *QUICK]) == 2
+    assert "is no record of an export: `target.strength` cannot be 'x'." in capfd.readouterr().err
+
 
 def test_what_does_not_answer_as_trained_is_not_kept(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -113,5 +113,6 @@ def read(file: Path) -> tuple[Target, str | None]:
         target = restore(Target, content["target"], path="target")  # type: ignore[type-abstract]
         adapter = content.get("adapter")
     except (OSError, UnreadableError, KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{file} is no record of an export: {error}.") from error
+        said = str(error).rstrip(".")
+        raise ModelError(f"{file} is no record of an export: {said}.") from error
     return target, str(adapter) if adapter is not None else None
