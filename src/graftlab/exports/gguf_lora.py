@@ -122,7 +122,7 @@ class GGUFLora(Target):
         return Bounds(least, kl, f"rounding the base to {self.base}")
 
     def cure(self) -> str:
-        return "target.base=f16 rounds the base less." if self.base else ""
+        return "" if self.base in (None, "f16", "f32") else "target.base=f16 rounds the base less."
 
     def _line(self, adapter: Trained) -> str:
         """What starts llama.cpp with it."""

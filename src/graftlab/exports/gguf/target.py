@@ -134,6 +134,8 @@ class GGUF(Target):
     def cure(self) -> str:
         if self.quant in ("f32", "f16"):
             return "target.quant=f32 tells whether it is the rounding."
+        if self.quant in ("bf16", "q8_0"):
+            return "target.quant=f16 keeps more of it, and target=gguf-lora all."
         return "target.quant=q8_0 or f16 keeps more of it, and target=gguf-lora all."
 
     def _weighed(self, draft: Draft, folder: Path) -> Draft:

@@ -28,7 +28,10 @@ def reasons(
     scale = _scale(found, adapter, rows, near)
     if scale is None:
         return []
-    return [f"it answers as the adapter at {scale:g} times its scale: the scale is wrong"]
+    return [
+        f"it answers as the adapter at {scale:g} times its scale: the scale is wrong, or the rest "
+        "is lost to rounding"
+    ]
 
 
 def _scale(found: Measured, adapter: Trained, rows: Sequence[Row], near: float) -> float | None:

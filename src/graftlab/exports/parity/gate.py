@@ -117,9 +117,10 @@ def _of_numbers(found: Measured, bounds: Bounds) -> list[str]:
             f"KL {found.kl:.2g} nats, where {bounds.reason} explains {bounds.kl:.2g} (the adapter "
             f"moves its base by {found.moved:.2g})"
         )
-    if found.recovered is not None and not found.recovered >= bounds.least:
+    share, margin = found.recovered, found.margin or 0.0
+    if share is not None and not share + margin >= bounds.least:
         problems.append(
-            f"{found.recovered:.3f} of the adapter's gain is recovered, less than "
+            f"{share:.3f} ± {margin:.2g} of the adapter's gain is recovered, less than "
             f"parity.least={bounds.least:g}"
         )
     return problems

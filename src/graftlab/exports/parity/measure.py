@@ -60,6 +60,8 @@ class Measured:
     """Mean negative log-likelihood of the answers, nats per token: the base alone."""
     nll_adapter: float = 0.0
     nll_export: float = 0.0
+    nll_error: float = 0.0
+    """Standard error of nll_export - nll_adapter: few answers make a share of the gain coarse."""
     nll_control: float | None = None
     """The base alone in the export's runtime; None where that was not asked."""
     kl_control: float | None = None
@@ -81,6 +83,11 @@ class Measured:
     def control(self) -> float | None:
         """The same of the base alone in the same runtime: 0 but for what the runtime rounds."""
         return None if self.nll_control is None else self._share(self.nll_control)
+
+    @property
+    def margin(self) -> float | None:
+        """Two standard errors of `recovered`."""
+        return 2 * self.nll_error / self.gain if self.recovered is not None else None
 
     def _share(self, nll: float) -> float | None:
         return (self.nll_base - nll) / self.gain if self.gain >= LEAST_GAIN else None
@@ -116,7 +123,8 @@ class Measured:
                 "KL decides"
             )
         control = "" if self.control is None else f" (the base alone: {self.control:.4f})"
-        return f"{self.recovered:.4f} of {self.gain:.2g} nats per token{control}"
+        margin = f" ± {self.margin:.2g}" if self.margin else ""
+        return f"{self.recovered:.4f}{margin} of {self.gain:.2g} nats per token{control}"
 
 
 def measure(
@@ -144,11 +152,12 @@ def measure(
         _ask_prompt(found, runtime, tokenizer, row)
         scores = runtime.score(row.prompt, row.answer)
         found.scores.append(scores)
-        differences.append((scores.chosen - _chosen(one.trained, row)).abs())
+        differences.append(scores.chosen - _chosen(one.trained, row))
         _add(found, row, one, scores)
         _ask_reply(found, runtime, tokenizer, row, one, tokens)
     together = torch.cat(differences)
-    found.largest, found.mean = float(together.max()), float(together.mean())
+    found.largest, found.mean = float(together.abs().max()), float(together.abs().mean())
+    found.nll_error = float(together.std(correction=0)) / len(together) ** 0.5
     with runtime.alone() as able:
         if able:
             alone = [runtime.score(row.prompt, row.answer) for row in rows]
