@@ -19,7 +19,7 @@ def nested_spec(hint: Any) -> type | None:
 
 
 def named_specs(hint: Any) -> type | None:
-    """The spec class that each value of a dictionary is (`dict[str, CustomMetric]`), or None."""
+    """The spec class of a dictionary of specs (`dict[str, SourceSpec]`), or None."""
     return nested_spec(get_args(hint)[1]) if get_origin(hint) is dict else None
 
 

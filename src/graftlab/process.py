@@ -17,6 +17,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
+from urllib.parse import urlsplit
+
+from graftlab.errors import ConfigError
 
 KEPT_KERNELS = 128
 """Compiled kernels that oneDNN keeps on a CPU. Its own limit is 1,024, and as every row has another
@@ -26,6 +29,7 @@ SPIN_COUNT = 3000
 soon as anything else runs (measured: 380 tokens/s against 2,900 beside one busy process); threads
 that never spin are slow alone (1,790 against 2,870)."""
 
+HUB = "https://huggingface.co"
 HANGUP = getattr(signal, "SIGHUP", None)
 """The terminal was closed, or the connection to it; Windows has no such signal."""
 URGENT = (signal.SIGINT, signal.SIGTERM)
@@ -42,6 +46,22 @@ def prepare_process() -> None:
     os.environ.setdefault("PYTHONSAFEPATH", "1")
     os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KEPT_KERNELS))
+
+
+def hub_url() -> str:
+    """Where the hub is: $HF_ENDPOINT, or its own address. Raises ConfigError for no address.
+
+    huggingface_hub reads it as it is imported, and stops there with a traceback.
+    """
+    given = os.environ.get("HF_ENDPOINT") or HUB
+    try:
+        parts = urlsplit(given)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        known = False
+    if not known:
+        raise ConfigError(f"HF_ENDPOINT={given} is no address such as {HUB}: mend or unset it.")
+    return given
 
 
 def import_for_good(module: str) -> None:

@@ -108,9 +108,10 @@ def test_servers_are_asked_where_they_are_wanted(monkeypatch):
 
 
 @pytest.mark.parametrize("url", ["http://x:99999", "http://[bad", "nonsense", "ftp://x.org"])
-def test_an_address_of_the_hub_that_is_none_is_told_first(url, monkeypatch, capsys):
+@pytest.mark.parametrize("verb", ["doctor", "train", "sample"])
+def test_an_address_of_the_hub_that_is_none_is_told_first(verb, url, monkeypatch, capsys):
     monkeypatch.setenv("HF_ENDPOINT", url)
-    assert main(["doctor"]) == 2
+    assert main([verb]) == 2
     assert f"HF_ENDPOINT={url} is no address" in capsys.readouterr().err
 
 

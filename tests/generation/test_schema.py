@@ -1,4 +1,4 @@
-"""Schemas at the door: what is wrong, and where in the schema it stands."""
+"""Schemas as they are given: what is wrong, and where in the schema it stands."""
 
 from __future__ import annotations
 

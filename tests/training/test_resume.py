@@ -42,7 +42,7 @@ def busy(spec) -> dict:
 
 
 @pytest.mark.parametrize(
-    "stride", [39, pytest.param(2, marks=pytest.mark.slow)], ids=["some", "every-other"]
+    "stride", [19, pytest.param(2, marks=pytest.mark.slow)], ids=["some", "every-other"]
 )
 def test_sigkill_at_any_moment(busy, tmp_path, stride):
     """Each life dies a few events further on, over everything a run does."""

@@ -121,11 +121,7 @@ def find_artifact(path: str) -> Artifact:
     Raises ModelError saying what was looked for, or naming what is damaged.
     """
     place = Path(path).expanduser()
-    try:
-        found = _at_file(path, place) if place.is_file() else _at_folder(path, place)
-    except OSError as error:  # a name that is too long, a loop of links, no rights
-        short = path if len(path) <= 80 else f"{path[:80]} …"
-        raise ModelError(f"{short} cannot be looked at: {error.strerror or error}.") from error
+    found = _at_file(path, place) if place.is_file() else _at_folder(path, place)
     require_undamaged(found.place)
     return found
 

@@ -35,7 +35,7 @@ from graftlab.commands import commands
 from graftlab.errors import ConfigError, GraftlabError, Interrupted, did_you_mean
 from graftlab.files.disk import disk_trouble, names_no_home
 from graftlab.files.paths import conf_dir
-from graftlab.process import prepare_process, second_signal_ends
+from graftlab.process import hub_url, prepare_process, second_signal_ends
 from graftlab.terminal import go_on_without_stdout, printable, steady_streams, tell_traceback
 
 WORK = ("train", "prepare", "export", "serve")
@@ -109,6 +109,7 @@ def _answer(arguments: list[str], call: str) -> int:
     else:
         verb, *typed = typed or arguments
         _require_verb(verb)
+    hub_url()  # before any library that reads it
     extra = Path(flags.config_dir) if flags.config_dir else None
     if extra is not None and not extra.is_dir():
         raise ConfigError(f"--config-dir {extra}: there is no such folder.")

@@ -14,11 +14,11 @@ from graftlab.caches import default_cache
 from graftlab.doctor.finding import Finding
 from graftlab.errors import ConfigError
 from graftlab.machine import GIB
+from graftlab.process import hub_url
 
 LITTLE = 5 * GIB
 """Less free disk than this is soon full of checkpoints."""
 WAIT_SECONDS = 3.0
-HUB = "https://huggingface.co"
 
 
 def check_disk() -> Iterator[Finding]:
@@ -60,19 +60,6 @@ def check_servers() -> Iterator[Finding]:
     reason = _connects(url)
     cure = f"without it, model=hf model.path=DIR takes a folder that was fetched ({url})"
     yield Finding("hub", reason or f"{url} answers", cure if reason else None)
-
-
-def hub_url() -> str:
-    """Where the hub is: $HF_ENDPOINT, or its own address. Raises ConfigError for no address."""
-    given = os.environ.get("HF_ENDPOINT") or HUB
-    try:
-        parts = urlsplit(given)
-        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        known = False
-    if not known:
-        raise ConfigError(f"HF_ENDPOINT={given} is no address such as {HUB}: mend or unset it.")
-    return given
 
 
 def _connects(url: str) -> str | None:

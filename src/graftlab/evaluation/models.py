@@ -41,7 +41,7 @@ class LocalSpeaker(Speaker):
         scale: float,
         batch: int,
         cache: RowCache,
-        facts: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any],
     ) -> None:
         """`scale`: the adapter's strength; `batch`: prompts that are answered together; `facts`:
         what else the results tell of it.
@@ -56,7 +56,7 @@ class LocalSpeaker(Speaker):
             "fingerprint": fingerprint,
             **({} if served.adapter is None else {"scale": self.scale}),
             **{key: value for key, value in served.system.items() if value},
-            **(facts or {}),
+            **facts,
         }
         self._same = [__version__, fingerprint, self.scale, precision.name, base.device.type]
 

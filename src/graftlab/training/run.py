@@ -72,8 +72,8 @@ def execute(spec: TrainSpec, folder: RunFolder, observer: Observer | None = None
 
 def _execute(spec: TrainSpec, folder: RunFolder, signals: Signals, observer: Observer) -> Result:
     started = time.perf_counter()
-    forget_peak()
     resume = claim(spec, folder)
+    forget_peak()
     setup = resolve_setup(spec, folder)
     with _open(setup) as (adapter, teacher):
         draw_from_data(setup, adapter, resumed=resume is not None)
