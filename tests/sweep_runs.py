@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from chats import chats
 from graftlab.registry import dump
 from graftlab.sweeps.engine import SweepOutcome, launch, prepare
 from graftlab.sweeps.identity import data_identity, job_identity
@@ -21,15 +20,12 @@ from graftlab.sweeps.spec import Sweep
 from graftlab.sweeps.worker import RECYCLE, Worker
 from graftlab.training.spec import TrainSpec
 from graftlab.training.trainer import TrainerSpec
-from miniatures import miniature
-from training_spec import small_spec
+from training_spec import small_root, small_spec
 
 
 def small_run(root: Path) -> TrainSpec:
     """Five steps an epoch of a miniature base, two epochs; base and data are written to `root`."""
-    miniature("qwen2", root / "base")
-    chats(root / "train.jsonl", 11)
-    chats(root / "valid.jsonl", 4)
+    small_root(root)
     return replace(small_spec(root), trainer=TrainerSpec(accelerator="cpu"))
 
 

@@ -38,7 +38,9 @@ RANK = SPEC + (
 )
 
 
-@pytest.mark.parametrize("program", [COMMAND_LINE, SCRIPT, RANK], ids=["command line", "script", "rank"])
+@pytest.mark.parametrize(
+    "program", [COMMAND_LINE, SCRIPT, RANK], ids=["command line", "script", "rank"]
+)
 @pytest.mark.parametrize("given", mostly_slow([None, "7"], "7"))
 def test_every_way_in_sets_them_and_keeps_what_was_given(
     program: str, given: str | None, tmp_path: Path

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from chats import chats
 from graftlab.adapters.artifact import find_artifact
 from graftlab.adapters.attach import load_trained
 from graftlab.errors import ConfigError, DataError, Interrupted
@@ -36,20 +35,15 @@ from graftlab.training.start import run
 from graftlab.training.watch import Callbacks, Samples
 from joint_runs import together
 from left_behind import left_behind
-from miniatures import miniature
 from sweep_runs import jobs_of, sweep_here
-from training_spec import small_spec
+from training_spec import small_root, small_spec
 
 BANNED = "avg_banned_hits"
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("training")
-    miniature("qwen2", root / "base")
-    chats(root / "train.jsonl", 11)
-    chats(root / "valid.jsonl", 4)
-    return root
+    return small_root(tmp_path_factory.mktemp("training"))
 
 
 @pytest.fixture

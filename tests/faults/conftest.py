@@ -7,20 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from chats import chats
 from graftlab.training.checkpoint import Checkpointing
 from graftlab.training.spec import TrainSpec
-from miniatures import miniature
-from training_spec import small_spec
+from training_spec import small_root, small_spec
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("faults")
-    miniature("qwen2", root / "base")
-    chats(root / "train.jsonl", 11)
-    chats(root / "valid.jsonl", 4)
-    return root
+    return small_root(tmp_path_factory.mktemp("faults"))
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import graftlab
-from chats import chats
 from graftlab.adapters.artifact import find_artifact
 from graftlab.errors import ModelError, ResumeError
 from graftlab.files.checksums import DamagedError, beside
@@ -23,16 +22,13 @@ from graftlab.training.checkpoint import Checkpointing, CheckpointStore
 from graftlab.training.spec import TrainSpec
 from graftlab.training.start import run
 from graftlab.training.whole import best_whole, newest_whole
-from miniatures import miniature
-from training_spec import small_spec
+from training_spec import small_root, small_spec
 
 
 @pytest.fixture(scope="module")
 def spec(tmp_path_factory: pytest.TempPathFactory) -> TrainSpec:
     root = tmp_path_factory.mktemp("checkpoints")
-    miniature("qwen2", root / "base")
-    chats(root / "train.jsonl", 11)
-    chats(root / "valid.jsonl", 4)
+    small_root(root)
     return replace(small_spec(root), checkpoint=Checkpointing(keep="all"), max_steps=4)
 
 

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chats import chats
 from graftlab.adapters.artifact import find_artifact
 from graftlab.data.prepared import PreparedData
 from graftlab.errors import GraftlabError, Paused
@@ -37,7 +36,7 @@ from graftlab.training.watch import Callbacks, Samples
 from left_behind import left_behind
 from recipe_rows import sentence, turns, write_lines
 from sweep_runs import jobs_of, small_run, sweep_here
-from training_spec import small_spec
+from training_spec import small_root, small_spec
 
 PAUSED_AT = 7
 FLIP, HALF, EMPTY = "a flipped byte", "its first half", "nothing"
@@ -99,11 +98,8 @@ def names_it(text: str, what: str) -> bool:
 def spec(tmp_path_factory: pytest.TempPathFactory) -> TrainSpec:
     """Ten steps; a checkpoint every third and behind each epoch."""
     root = tmp_path_factory.mktemp("flips")
-    from miniatures import miniature
 
-    miniature("qwen2", root / "base")
-    chats(root / "train.jsonl", 11)
-    chats(root / "valid.jsonl", 4)
+    small_root(root)
     return replace(
         small_spec(root),
         callbacks=Callbacks(samples=Samples(prompts=1), progress=False),

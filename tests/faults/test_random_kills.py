@@ -18,10 +18,9 @@ from typing import Any
 
 import pytest
 
-from chats import chats
 from joint_runs import assert_equal_runs
 from left_behind import left_behind
-from miniatures import miniature
+from training_spec import small_root
 
 PROGRAM = Path(__file__).parent / "deathbed.py"
 FEW = {"train": 2, "prepare": 1, "export": 1}
@@ -30,11 +29,7 @@ MANY = {"train": 70, "joint": 40, "prepare": 50, "export": 40}
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("kills")
-    miniature("qwen2", root / "base")
-    chats(root / "train.jsonl", 11)
-    chats(root / "valid.jsonl", 4)
-    return root
+    return small_root(tmp_path_factory.mktemp("kills"))
 
 
 def run_all(root: Path, commands: list[dict[str, Any]]) -> list[dict[str, Any]]:

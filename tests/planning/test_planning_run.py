@@ -12,24 +12,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from chats import chats
 from graftlab.planning.estimate import estimate_run
 from graftlab.training.checkpoint import Checkpointing
 from graftlab.training.module import AdapterModule
 from graftlab.training.spec import TrainSpec
 from graftlab.training.start import run
 from graftlab.training.watch import Callbacks, Samples, Validation
-from miniatures import miniature
-from training_spec import small_spec
+from training_spec import small_root, small_spec
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> TrainSpec:
     """Eleven chats in five rows, validated every third step and every epoch."""
     root = tmp_path_factory.mktemp("planned")
-    miniature("qwen2", root / "base")
-    chats(root / "train.jsonl", 11)
-    chats(root / "valid.jsonl", 4)
+    small_root(root)
     watching = Callbacks(samples=Samples(prompts=0), validation=Validation(every_steps=3))
     return replace(small_spec(root), callbacks=watching, checkpoint=Checkpointing(every_epochs=1))
 

@@ -7,20 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from chats import chats
 from graftlab.training.spec import TrainSpec
 from miniatures import miniature
-from training_spec import small_spec
+from training_spec import small_root, small_spec
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     """Two miniatures (base and teacher) and two data files, shared by a module's tests."""
     root = tmp_path_factory.mktemp("training")
-    miniature("qwen2", root / "base")
+    small_root(root)
     miniature("qwen2", root / "teacher", seed=1)
-    chats(root / "train.jsonl", 11)
-    chats(root / "valid.jsonl", 4)
     return root
 
 
