@@ -13,9 +13,6 @@ from graftlab.training.callbacks.spec import CallbackSpec
 if TYPE_CHECKING:
     from graftlab.training.callbacks.spec import Measurer, Rows
 
-OF_TIME = "_per_s"
-"""How measures of time end: they say nothing of an adapter, and no two runs have them alike."""
-
 
 @choice("evaluate")
 @dataclass(kw_only=True, slots=True)
@@ -46,7 +43,7 @@ class Evaluate(CallbackSpec):
             f"{name.replace('_', '-')}/{measure}": about.better
             for name, metric in self.metrics.chosen.items()
             for measure, about in metric.measures().items()
-            if not measure.endswith(OF_TIME)
+            if not about.timed
         }
 
     @property

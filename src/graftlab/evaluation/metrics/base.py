@@ -29,6 +29,8 @@ class Measure:
     """Scores are 0 or 1, and their mean is told in percent."""
     most: float | None = None
     """Scores lie between 0 and this; None where there is no such bound."""
+    timed: bool = False
+    """It depends on the machine: it says nothing of an adapter, and no two runs have it alike."""
 
     def __post_init__(self) -> None:
         if self.share:

@@ -88,7 +88,7 @@ class Style(Metric):
             "avg_sentences": Measure(about="sentences per reply"),
             "avg_tokens": Measure(about="tokens per reply, its end included"),
             "pct_stopped": Measure(about="replies that the model ended itself", share=True),
-            "avg_tokens_per_s": Measure(about="tokens per second of its batch"),
+            "avg_tokens_per_s": Measure(about="tokens per second of its batch", timed=True),
         }
 
     def score(self, case: Case) -> Judged:
