@@ -216,8 +216,9 @@ def main(asked: argparse.Namespace) -> None:
     lines += [
         "One thread; processor time. All of a table train at once and take turns, a step each, the "
         "first to warm up: every round is a step of each, ratios are taken within a round, speeds "
-        "and ratios are medians. Other work ran on the machine. Products are in bf16, those of "
-        "fp32 apart. Memory is what is resident at most, less the imports and the weights.",
+        "and ratios are medians. Other work ran on the machine. Products are in bf16 where the "
+        "processor has units for it, else in fp32, theirs too. Memory is what is resident at most, "
+        "less the imports and the weights.",
         "",
         f"## {asked.title or speaker.name}",
         "",

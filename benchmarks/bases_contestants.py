@@ -72,17 +72,25 @@ def words(asked: argparse.Namespace) -> list[str]:
     return [*given, checkpoints, compiled, f"precision={precision}"]
 
 
+def products() -> Any:
+    """bf16, or fp32 where the processor has no units for it, which would be theirs to choose."""
+    import torch
+
+    from graftlab.models.arithmetic import product_dtype
+
+    return product_dtype(torch.device("cpu"), torch.bfloat16)
+
+
 def theirs(asked: argparse.Namespace) -> Any:
     """transformers' model on bitsandbytes, frozen and in evaluation."""
-    import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     kind: Any = {"load_in_8bit": True}
     if asked.contestant.endswith("nf4"):
         kind = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
-        kind |= {"bnb_4bit_compute_dtype": torch.bfloat16}
+        kind |= {"bnb_4bit_compute_dtype": products()}
     return AutoModelForCausalLM.from_pretrained(
-        asked.base, dtype=torch.bfloat16, device_map="cpu", attn_implementation="sdpa",
+        asked.base, dtype=products(), device_map="cpu", attn_implementation="sdpa",
         quantization_config=BitsAndBytesConfig(**kind),
     )  # fmt: skip
 
@@ -215,6 +223,7 @@ def _theirs(asked: argparse.Namespace) -> dict[str, Any]:
     `padded` is how many conversations are a batch; without it a batch is a row.
     """
     import bitsandbytes  # noqa: F401  counted as an import
+    import torch
     import transformers
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
     from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -255,7 +264,7 @@ def _theirs(asked: argparse.Namespace) -> dict[str, Any]:
         arguments = TrainingArguments(
             output_dir=scratch,
             use_cpu=True,
-            bf16=True,
+            bf16=products() == torch.bfloat16,
             per_device_train_batch_size=asked.padded or 1,
             max_steps=asked.steps,
             gradient_checkpointing=asked.checkpointing,
