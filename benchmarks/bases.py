@@ -210,6 +210,7 @@ def main(asked: argparse.Namespace) -> None:
     if not all(map(find_spec, ("gguf", "xllamacpp", "bitsandbytes", "accelerate"))):
         raise SystemExit(MISSING)
     scratch, speaker = Path(asked.scratch or tempfile.mkdtemp()), Path(asked.model)
+    scratch.mkdir(parents=True, exist_ok=True)
     model, lost, runs = prepare(speaker, scratch, "model"), {}, []
     known = Runs(asked.kept)
     lines = ["# A base in four or eight bits", "", machine()]
