@@ -227,8 +227,9 @@ def main(asked: argparse.Namespace) -> None:
 
     def train(case: str) -> list[str]:
         chosen = CASES[case]
+        names = [name for name in chosen.names if name in (asked.only or chosen.names)]
         settings = {"base": model, "data": asked.varied if case == "varied" else asked.data}
-        found = known.in_turn(case, chosen.names, **settings, **chosen.settings)
+        found = known.in_turn(case, names, **settings, **chosen.settings)
         runs.append((case, found, loaded))
         return training_lines(chosen.title, found, loaded)
 
@@ -258,6 +259,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--data", default=demo, help="conversations in place of the demo's")
     parser.add_argument("--varied", default=demo, help="those of `varied` and `loss`")
     parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS))
+    parser.add_argument("--only", nargs="+", choices=[*OURS, *THEIRS], help="contestants in turns")
     parser.add_argument("--layers", type=int, default=24, help="of the base of random weights")
     parser.add_argument("--scratch", help="a folder for the GGUF files, kept")
     parser.add_argument("--kept", help="a file of runs; those that it holds are not repeated")

@@ -10,6 +10,7 @@ Run as:
     python benchmarks/export.py                     # half a billion parameters, some minutes
     python benchmarks/export.py --layers 2 --rounds 1
     python benchmarks/export.py --billion --rounds 1   # Llama 3.2 1B's shape: 10 GB of disk
+    python benchmarks/export.py --converter FILE    # beside llama.cpp's convert_hf_to_gguf.py
     python benchmarks/export.py --drift RUN [RUN ...]
     python benchmarks/export.py --write             # keep the table in benchmarks/results/
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import runpy
 import shutil
 import statistics
 import subprocess
@@ -78,13 +80,28 @@ def theirs(folder: Path, adapter: str, out: Path) -> None:
     merged.save_pretrained(out, max_shard_size=SHARD)
 
 
-CONTESTANTS: dict[str, Callable[[Path, str, Path], None]] = {
-    "PEFT merge_and_unload, save_pretrained": theirs,
-    OURS: ours,
-    f"{OURS}, read back": ours_and_back,
-    "graftlab export target=gguf": gguf,
-    "graftlab export target=gguf target.quant=q4_k_m": partial(gguf, quant="q4_k_m"),
-}
+def converted(folder: Path, adapter: str, out: Path, converter: str) -> None:
+    """PEFT's merge, and llama.cpp's convert_hf_to_gguf.py on what it wrote."""
+    theirs(folder, adapter, out)
+    for file in (folder / "base").glob("tokenizer*"):
+        shutil.copy(file, out)
+    sys.argv = [converter, str(out), "--outtype", "f16", "--outfile", str(out / "model.gguf")]
+    sys.path[:0] = [str(Path(converter).parent), str(Path(converter).parent / "gguf-py")]
+    runpy.run_path(converter, run_name="__main__")
+
+
+def contestants(converter: str | None) -> dict[str, Callable[[Path, str, Path], None]]:
+    """Name -> what writes the merged model of folder/adapter to a folder."""
+    found: dict[str, Callable[[Path, str, Path], None]] = {
+        "PEFT merge_and_unload, save_pretrained": theirs,
+        OURS: ours,
+        f"{OURS}, read back": ours_and_back,
+        "graftlab export target=gguf": gguf,
+        "graftlab export target=gguf target.quant=q4_k_m": partial(gguf, quant="q4_k_m"),
+    }
+    if converter:
+        found["PEFT, then convert_hf_to_gguf.py"] = partial(converted, converter=converter)
+    return found
 
 
 def main() -> None:
@@ -92,13 +109,15 @@ def main() -> None:
     parser.add_argument("--layers", type=int)
     parser.add_argument("--billion", action="store_true", help="the shape of Llama 3.2 1B")
     parser.add_argument("--drift", nargs="+", metavar="RUN", help="runs of trained adapters")
+    parser.add_argument("--converter", metavar="FILE", help="llama.cpp's convert_hf_to_gguf.py")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--write", action="store_true", help="keep the table in results/")
     parser.add_argument("--one", nargs=4, metavar=("NAME", "FOLDER", "ADAPTER", "OUT"))
     arguments = parser.parse_args()
     if arguments.one:
         name, *places = arguments.one
-        print(json.dumps(measured(CONTESTANTS[name], Path(places[0]), places[1], Path(places[2]))))
+        contestant = contestants(arguments.converter)[name]
+        print(json.dumps(measured(contestant, Path(places[0]), places[1], Path(places[2]))))
         return
     if arguments.drift:
         merging, _ = kept()
@@ -118,7 +137,8 @@ def main() -> None:
             f"imports; the median of {arguments.rounds}. PEFT sums in bf16, graftlab in fp32.",
         ]
         for adapter in ("lora",) if arguments.billion else ("lora", "dora"):
-            lines += ["", f"### {adapter}", "", *compared(folder, adapter, arguments.rounds)]
+            found = compared(folder, adapter, arguments.rounds, arguments.converter)
+            lines += ["", f"### {adapter}", "", *found]
     publish([*lines, "", kept()[1]], "export.md", write=arguments.write)
 
 
@@ -174,15 +194,16 @@ def prepare(folder: Path, shape: dict[str, int]) -> tuple[int, int]:
     return size, largest
 
 
-def compared(folder: Path, adapter: str, rounds: int) -> list[str]:
+def compared(folder: Path, adapter: str, rounds: int, converter: str | None) -> list[str]:
     """The rows of a table, contestants in turn."""
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in CONTESTANTS}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in contestants(converter)}
     for _ in range(rounds):
-        for name in CONTESTANTS:
+        for name in found:
             out = folder / "out"
             shutil.rmtree(out, ignore_errors=True)
             out.mkdir()
             words = ["--one", name, str(folder), adapter, str(out)]
+            words += ["--converter", converter] if converter else []
             done = subprocess.run(
                 [sys.executable, __file__, *words], capture_output=True, text=True, check=True
             )
