@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from graftlab.adapters.peft_adapter import NAME
+from graftlab.adapters.linear import NAME
 from graftlab.errors import ConfigError
 from graftlab.types import IGNORE, Batch
 

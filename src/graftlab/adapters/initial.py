@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from graftlab.adapters.peft_adapter import NAME, base_norms
+from graftlab.adapters.linear import NAME
+from graftlab.adapters.peft_adapter import base_norms
 
 if TYPE_CHECKING:
     from graftlab.adapters.peft_adapter import PeftAdapter

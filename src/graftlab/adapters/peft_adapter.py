@@ -7,7 +7,7 @@ adapter_config.json          PEFT's LoraConfig; `peft.PeftModel.from_pretrained`
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from graftlab.adapters.base import Adapter, installed, restore_modules
 from graftlab.adapters.dropout import DropoutStreams
+from graftlab.adapters.linear import NAME, AdaptedLinear, is_plain
 from graftlab.errors import ModelError
 from graftlab.models.quantization.weight import widen_parameters
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
     from graftlab.models.hf_base import HFBase
 
-NAME = "default"
-"""PEFT's name of the one adapter there is; files do not carry it."""
 PREFIX = "base_model.model."
 """What PEFT puts in front of every tensor name in a file."""
 
@@ -64,10 +63,10 @@ class PeftAdapter(Adapter):
             drops = self._streams.dropouts(config.lora_dropout)
             for layer, drop in zip(self.layers.values(), drops, strict=True):
                 layer.lora_dropout[NAME] = drop
-        for layer in self.layers.values():
-            # DoRA computes norms in its input's dtype, and dropout draws in it.
-            if not config.lora_dropout and NAME not in layer.lora_variant:
-                layer._cast_input_dtype = cast_input
+        plain = [layer for layer in self.layers.values() if is_plain(layer)]
+        for layer in plain:
+            layer.__class__ = AdaptedLinear
+        self.notes = [_computed_by(self.layers.values())] if self.layers else []
         base.adapter = self
 
     def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
@@ -205,15 +204,16 @@ class PeftAdapter(Adapter):
         return pairs
 
 
-def cast_input(x: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """What PEFT makes of a layer's input: `x` in the adapter's dtype, where nobody else casts it.
-
-    Under autocast the product with lora_A does, to the same bits. PEFT would put it into fp32 for
-    that, and back: two copies a layer forward, two backward, and one of them kept in between.
-    """
-    if x is None or x.dtype == dtype or torch.is_autocast_enabled(x.device.type):
-        return x
-    return x.to(dtype)
+def _computed_by(layers: Collection[LoraLayer]) -> str:
+    """Which code computes the adapted modules, and why, for the log."""
+    others = [layer for layer in layers if not isinstance(layer, AdaptedLinear)]
+    if not others:
+        return "base product and update of each module are one node"
+    kinds = {"DoRA" if x.lora_variant else type(x.get_base_layer()).__name__ for x in others}
+    return (
+        f"{len(others)} of {len(layers)} modules are computed by PEFT's own layers "
+        f"({', '.join(sorted(kinds))}), the others by one node each"
+    )
 
 
 @torch.no_grad()

@@ -21,8 +21,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from graftlab.adapters.linear import NAME
 from graftlab.adapters.peft import place_adapter
-from graftlab.adapters.peft_adapter import NAME, PREFIX, PeftAdapter
+from graftlab.adapters.peft_adapter import PREFIX, PeftAdapter
 from graftlab.errors import ModelError, listed
 from graftlab.exports.changes import Change, LowRank, Replaced, Rows, Shifted
 from graftlab.exports.shards import FLOATS, NAMES, Entry

@@ -58,6 +58,41 @@ def upcast_products() -> None:
         _replace(backward, _widened(backward))
 
 
+def computed_in(x: Tensor) -> torch.dtype:
+    """The dtype in which products with `x` are best asked for: fp32 where this process upcasts.
+
+    Whoever takes several of them widens and rounds once that way. One row is left to torch, and so
+    is a graph, whose products come by the replaced kernels when it runs.
+    """
+    import torch
+
+    narrow = x.dtype in (torch.bfloat16, torch.float16) and x.device.type == "cpu"
+    one_row = x.numel() == x.shape[-1]
+    if not _libraries or not narrow or one_row or torch.compiler.is_compiling():
+        return x.dtype
+    return torch.float32
+
+
+def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
+    """(..., K) x (K, N) + (N,), in the dtype of `left`: that of a weight, or `computed_in` it.
+
+    Weights that are codes have the values here that they have in their own dtype.
+    """
+    import torch
+
+    from graftlab.models.quantization.weight import QuantizedWeight
+
+    rows = left.reshape(-1, left.shape[-1])
+    if left.dtype != right.dtype:
+        wide = right.wide() if isinstance(right, QuantizedWeight) else right
+        out = _add_product(None, bias, rows, wide)
+    elif bias is None:
+        out = torch.mm(rows, right)
+    else:
+        out = torch.addmm(bias, rows, right)
+    return out.view(*left.shape[:-1], -1)
+
+
 def _replace(
     operator: torch._ops.OpOverload,
     compute: Callable[..., Any],
@@ -105,7 +140,7 @@ def _product(
 
 
 def _add_product(
-    keys: torch.DispatchKeySet,
+    keys: torch.DispatchKeySet | None,
     base: Tensor | None,
     left: Tensor,
     right: Tensor,
@@ -122,7 +157,6 @@ def _add_product(
     import torch
 
     shape = torch.Size((left.shape[0], right.shape[1]))
-    out = left.new_empty(shape) if out is None else _target(out, shape)
     added = None if base is None else base.float().expand(shape)
 
     def multiply(left: Tensor, right: Tensor, added: Tensor | None) -> Tensor:
@@ -130,9 +164,15 @@ def _add_product(
             return torch.mm(left.float(), right.float())
         return torch.addmm(added, left.float(), right.float(), beta=beta, alpha=alpha)
 
+    def result(total: Tensor) -> Tensor:
+        if out is None and total.dtype == left.dtype:
+            return total
+        return (left.new_empty(shape) if out is None else _target(out, shape)).copy_(total)
+
     if right.numel() <= PIECE:
-        return out.copy_(multiply(left, right, added))
+        return result(multiply(left, right, added))
     if right.stride(0) == 1:
+        out = left.new_empty(shape) if out is None else _target(out, shape)
         left = left.float()
         step = max(1, PIECE // right.shape[0])
         for first in range(0, right.shape[1], step):
@@ -145,7 +185,7 @@ def _add_product(
     for first in range(step, right.shape[0], step):
         rows = slice(first, first + step)
         total.addmm_(left[:, rows].float(), right[rows].float(), alpha=alpha)
-    return out.copy_(total)
+    return result(total)
 
 
 def _folded(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:

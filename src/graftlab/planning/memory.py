@@ -19,8 +19,8 @@ log-sum-exp; the MLP gate, its activation and up; lora_A its input). Per token a
     bf16-mixed   8 D + 4 (q + k) + 4 heads + 6 I + 2 (distinct inputs of lora_A) + 2 r (each)
     fp32         8 D + 8 (q + k) + 4 heads + 12 I + 4 (distinct inputs of lora_A) + 4 r (each)
 
-D hidden size, I width of the MLP, q and k widths of all query and of all key heads. With dropout,
-and of DoRA under autocast, every lora_A keeps an input of its own; else they share it.
+D hidden size, I width of the MLP, q and k widths of all query and of all key heads. Of DoRA under
+autocast or with dropout, every lora_A keeps an input of its own; else they share it.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class Settings:
 
     @property
     def casts(self) -> bool:
-        """Whether adapters put their inputs into another dtype: see `adapters/peft_adapter.py`."""
-        return self.precision.endswith("-mixed") and (self.dora or self.dropout)
+        """Whether adapters put their inputs into another dtype, as PEFT's DoRA does."""
+        return self.precision.endswith("-mixed") and self.dora
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,8 @@ def _layers_per_token(shape: Shape, settings: Settings) -> float:
         return layers * layer + lora
     norms = 2 * 4 * shape.hidden + (4 * (query + key) if shape.qk_norm else 0)
     layer = norms + attention + 3 * wide * shape.feed_forward
-    inputs = reads.inputs if settings.casts or settings.dropout else reads.distinct
+    apart = settings.casts or (settings.dora and settings.dropout)
+    inputs = reads.inputs if apart else reads.distinct
     lora = wide * (inputs + shape.rank * reads.count)
     if settings.dora:
         lora += 2 * wide * reads.outputs  # the base's and the adapter's result, for the magnitude

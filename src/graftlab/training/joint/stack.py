@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from peft.tuners.lora import LoraLayer
-from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
 
 from graftlab.adapters.base import Adapter, installed
 from graftlab.adapters.dropout import KeyedDropout
-from graftlab.adapters.peft_adapter import NAME, PeftAdapter
+from graftlab.adapters.linear import NAME, is_plain
+from graftlab.adapters.peft_adapter import PeftAdapter
 from graftlab.errors import ConfigError
 from graftlab.objectives.policy import Policy
 from graftlab.training.joint.linear import JointLinear
@@ -214,8 +214,7 @@ def require_stackable(adapter: Adapter) -> None:
                 f"{name} lies outside the decoder layers: it does not train jointly. "
                 "Use launcher=local, or other lora.targets."
             )
-        plain = type(layer) is Linear and type(base) is nn.Linear and not layer.lora_variant
-        if not plain or adapter.saved or adapter.tokens:
+        if not is_plain(layer) or adapter.saved or adapter.tokens:
             raise ConfigError(
                 f"{name} is a {type(base).__name__} under {_kind(layer)}: only LoRA on linear "
                 "layers trains jointly. Use launcher=local, or other lora.targets."
