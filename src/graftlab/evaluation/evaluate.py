@@ -17,6 +17,7 @@ from graftlab.evaluation.questions import questions, run_data
 from graftlab.evaluation.results import Early, Results
 from graftlab.evaluation.sequential import check_deciding, is_clear, looks, shuffled
 from graftlab.evaluation.speaking import find_speakers, load_speakers
+from graftlab.recipes.rewriters.secret import key_for
 from graftlab.registry import dump
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def evaluate(spec: EvaluateSpec) -> Results:
         locate("prompts", spec.prompts)
     if spec.votes is not None:
         locate("votes", spec.votes)
+    if spec.endpoint is not None:
+        key_for(spec.endpoint, spec.key_env)
     if spec.judge is not None:
         spec.judge.check()
     found = find_speakers(spec)

@@ -79,7 +79,8 @@ def load_speakers(
     if spec.endpoint is not None:
         from graftlab.evaluation.endpoint import EndpointSpeaker
         from graftlab.evaluation.spec import NAMES
-        from graftlab.recipes.rewriters.endpoint import Endpoint, key_for
+        from graftlab.recipes.rewriters.endpoint import Endpoint
+        from graftlab.recipes.rewriters.secret import key_for
 
         key = key_for(spec.endpoint, spec.key_env)
         model = str(spec.endpoint_model)

@@ -11,7 +11,7 @@ from graftlab.evaluation.judges.base import JudgeSpec, NoJudge
 from graftlab.evaluation.metrics.chosen import Metrics
 from graftlab.generation.sampling import ROW, Generation
 from graftlab.models.base import ModelSpec
-from graftlab.recipes.rewriters.endpoint import OPENAI, KeyNames, check_url
+from graftlab.recipes.rewriters.secret import OPENAI, KeyNames, check_address
 from graftlab.training.precision import Precision
 
 NAMES = KeyNames("endpoint", "endpoint_model", "key_env")
@@ -109,7 +109,7 @@ class EvaluateSpec:
         if self.sequential and self._speakers < 2:
             yield "sequential=true compares models, and there is one: give adapters=[RUN]."
         if self.endpoint is not None:
-            check_url(self.endpoint, NAMES)
+            check_address(self.endpoint, self.key_env, NAMES)
             if not self.endpoint_model:
                 yield (
                     f"endpoint={self.endpoint} needs endpoint_model=NAME: what the model is "

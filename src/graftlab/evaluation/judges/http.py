@@ -14,15 +14,8 @@ from graftlab.errors import ConfigError, ModelError, require_range
 from graftlab.evaluation.judges.base import PromptedJudge
 from graftlab.generation.sampling import Generation
 from graftlab.recipes.rewriters.answer_cache import CachedAnswer, SpendingLimit
-from graftlab.recipes.rewriters.endpoint import (
-    OPENAI,
-    Again,
-    Endpoint,
-    KeyNames,
-    Refused,
-    check_url,
-    key_for,
-)
+from graftlab.recipes.rewriters.endpoint import Again, Endpoint, Refused
+from graftlab.recipes.rewriters.secret import OPENAI, KeyNames, check_address, key_for
 from graftlab.registry import choice
 
 if TYPE_CHECKING:
@@ -68,7 +61,7 @@ class HttpJudge(PromptedJudge):
         for key in ("max_total_tokens", "max_cost", "prompt_price", "answer_price"):
             require_range(f"judge.{key}", getattr(self, key), least=0)
         require_range("judge.timeout", self.timeout, above=0)
-        check_url(self.url, NAMES)
+        check_address(self.url, self.key_env, NAMES)
         if self.max_cost is not None and not (self.prompt_price or self.answer_price):
             raise ConfigError(
                 f"judge.max_cost={self.max_cost} needs prices to count by: give judge.prompt_price "
@@ -78,6 +71,7 @@ class HttpJudge(PromptedJudge):
     def check(self) -> None:
         if not self.model:
             raise ConfigError("judge.model is not set: name the model to ask.")
+        key_for(self.url, self.key_env)
         self.frame()
 
     @contextmanager

@@ -3,6 +3,7 @@
 200 with an answer                  CachedAnswer
 200 with garbage, or no choices     again: it may have been paid for
 408 425 429 5xx, no connection      again, after Retry-After or an exponential pause
+... that asks for a longer one      RewriterError: nobody waits for hours
 400 413 422                         Refused: this text alone cannot be asked
 401 403 404, a redirection          RewriterError: no text can
 """
@@ -13,7 +14,6 @@ import asyncio
 import email.utils
 import json
 import logging
-import os
 import re
 import ssl
 import time
@@ -21,52 +21,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from graftlab.errors import ConfigError
 from graftlab.files.reading import load_json
 from graftlab.recipes.rewriters.answer_cache import CachedAnswer
 from graftlab.recipes.rewriters.base import RewriterError
+from graftlab.recipes.rewriters.secret import IN_ANSWERS, IN_MESSAGES, KeyNames, hidden
 
 if TYPE_CHECKING:
     from httpx2 import Response
 
 _LONGEST_BODY = 16 * 2**20
 _LONGEST_WAIT = 600.0
+"""Seconds that an endpoint may ask to wait."""
 _THOUGHT = re.compile(r"^\s*<think>.*?</think>\s*", re.S)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-OPENAI = "OPENAI_API_KEY"
-"""The variable that is read unless another is named."""
 EMPTY = "an empty answer"
-
-
-@dataclass(frozen=True, slots=True)
-class KeyNames:
-    """The keys that name an endpoint, for messages."""
-
-    url: str
-    model: str
-    key_env: str
-
-
 REWRITER = KeyNames("rewriter.url", "rewriter.model", "rewriter.key_env")
-
-
-def check_url(url: str, names: KeyNames) -> None:
-    """Raise ConfigError for what is no address of an endpoint, or holds a secret."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"{names.url}={url} must begin with http:// or https://.")
-    if parts.username or parts.password or parts.query:
-        raise ConfigError(
-            f"{names.url} must hold no user, password or query, which would be written into files: "
-            f"put the key into the variable that {names.key_env} names."
-        )
-
-
-def key_for(url: str, variable: str | None) -> str | None:
-    """The API key for a host; OpenAI's is never sent in the clear, nor to a server on loopback."""
-    if variable is None or (variable == OPENAI and urlsplit(url).scheme != "https"):
-        return None
-    return os.environ.get(variable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +117,16 @@ class Endpoint:
         return response, bytes(data)
 
     def _failed(self, response: Response, data: bytes) -> Again | Refused:
-        said = data[:2000].decode("utf-8", "replace")
-        code = response.status_code
-        why = f"HTTP {code} {self._safe(' '.join(said.split()))[:300]}".strip()
+        said, code = self._safe(data.decode("utf-8", "replace")), response.status_code
+        why = f"HTTP {code} {' '.join(said.split())[:300]}".strip()
         if code in (408, 425, 429) or code >= 500:
-            return Again(why, after=_retry_after(response.headers.get("Retry-After")))
+            after = _retry_after(response.headers.get("Retry-After"))
+            if after is not None and after > _LONGEST_WAIT:
+                raise RewriterError(
+                    f"{self.url} answers {why}, and to come back in {after:,.0f} s: do so, with "
+                    "the same command."
+                )
+            return Again(why, after=after)
         if code in (400, 413, 422):
             return Refused(why)
         raise RewriterError(f"{self.url} answers {why}: {_advice(code, self._names)}")
@@ -164,7 +138,7 @@ class Endpoint:
             text = choice["message"].get("content")
             calls = _calls(choice["message"].get("tool_calls"))
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-            seen = self._safe(data[:120].decode("utf-8", "replace"))
+            seen = self._safe(data.decode("utf-8", "replace"))[:120]
             return Again(f"an answer that is no chat completion: {seen!r}", paid=True)
         text = _THOUGHT.sub("", text).strip() if isinstance(text, str) else ""
         text = "\n".join(filter(None, [text, *calls]))
@@ -173,11 +147,12 @@ class Endpoint:
         usage = reply.get("usage")
         usage = usage if isinstance(usage, dict) else {}
         tokens = (_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
-        return CachedAnswer(text, str(choice.get("finish_reason") or "stop"), tokens)
+        finish = "length" if choice.get("finish_reason") == "length" else "stop"
+        return CachedAnswer(hidden(text, self._key, IN_ANSWERS), finish, tokens)
 
     def _safe(self, said: str) -> str:
         """What an endpoint said, which may quote the key."""
-        return said.replace(self._key, "***") if self._key else said
+        return hidden(said, self._key, IN_MESSAGES)
 
 
 def _calls(calls: Any) -> list[str]:
@@ -205,7 +180,7 @@ def _retry_after(value: str | None) -> float | None:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
         except (ValueError, TypeError, OverflowError):
             return None
-    return min(max(seconds, 0.0), _LONGEST_WAIT) if seconds == seconds else None
+    return max(seconds, 0.0) if seconds == seconds else None
 
 
 def _advice(code: int, names: KeyNames) -> str:

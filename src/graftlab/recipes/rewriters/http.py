@@ -27,15 +27,8 @@ from graftlab.recipes.rewriters.base import (
     RewriterError,
     asked,
 )
-from graftlab.recipes.rewriters.endpoint import (
-    OPENAI,
-    REWRITER,
-    Again,
-    Endpoint,
-    Refused,
-    check_url,
-    key_for,
-)
+from graftlab.recipes.rewriters.endpoint import REWRITER, Again, Endpoint, Refused
+from graftlab.recipes.rewriters.secret import OPENAI, check_address, key_for
 from graftlab.registry import choice
 
 GIVE_UP_AFTER = 8
@@ -85,7 +78,7 @@ class HttpRewriter(PromptedRewriter):
             require_range(f"rewriter.{key}", getattr(self, key), least=0)
         require_range("rewriter.timeout", self.timeout, above=0)
         require_range("rewriter.longest", self.longest, above=0)
-        check_url(self.url, REWRITER)
+        check_address(self.url, self.key_env, REWRITER)
         if self.max_cost is not None and not (self.prompt_price or self.answer_price):
             raise ConfigError(
                 f"rewriter.max_cost={self.max_cost} needs prices to count by: give "
@@ -95,6 +88,7 @@ class HttpRewriter(PromptedRewriter):
     def check(self) -> None:
         if not self.model:
             raise ConfigError("rewriter.model is not set: name the model to ask.")
+        key_for(self.url, self.key_env)
         self.frame()
 
     @contextmanager
