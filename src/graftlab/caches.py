@@ -80,13 +80,20 @@ class RowCache:
     """
 
     def __init__(self, path: Path) -> None:
+        """Read what is there. Raises ConfigError where nothing can be kept."""
         self.path = path
         self.damaged = 0
         self._lock = threading.Lock()
         self._rows: dict[str, dict[str, Any]] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            self._read()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                self._read()
+        except OSError as error:
+            raise ConfigError(
+                f"the cache {path} cannot be used: {error.strerror}. Name a folder that may be "
+                "written, with cache=DIR or in GRAFTLAB_CACHE."
+            ) from error
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -60,6 +60,14 @@ WRONG = {
     "lora.rank=-8": "lora.rank=-8 is out of range",
     "schedule.shape=cosin": "Did you mean `cosine`?",
     "optimizer.target=torch.optim.SGD": "it belongs to optimizer=custom",
+    "optimizer.arguments.betas=[0.9,0.99]": "it belongs to optimizer=custom",
+    "data.train=[[x.jsonl]]": "data.train takes a plain list such as [a,b]",
+    "data.valid=[x.jsonl,[y.jsonl]]": "data.valid takes a plain list such as [a,b]",
+    "lora.targets=[[q_proj],k_proj]": "lora.targets takes a plain list such as [a,b]",
+    "lora.targets=[{q_proj: 1}]": "lora.targets takes a plain list such as [a,b]",
+    "lora.trainable_tokens=[[a,b]]": "lora.trainable_tokens takes a plain list such as [a,b]",
+    "checkpoint.keep=[[1]]": "checkpoint.keep takes a plain list such as [a,b]",
+    "callbacks=[[default]]": "callbacks takes one of",
     "callbacks.plateau.patience=3": "Turn it on with callbacks=[default,plateau].",
     "logger.wandb.projekt=x": "Did you mean `logger.wandb.project`?",
     "data.train=nowhere.jsonl": "nowhere.jsonl",
@@ -78,6 +86,26 @@ def test_one_message_and_exit_code_2(word: str, message: str, doors: Doors) -> N
     assert "Traceback" not in seen.err + seen.out
     assert "To append to your config" not in seen.err
     assert doors.specs == []
+
+
+@pytest.mark.parametrize(
+    ("verb", "word"),
+    [
+        *(
+            ("evaluate", "adapters=[[a,b]]"),
+            ("evaluate", "votes=[a,[b]]"),
+            ("report", "dirs=[[a]]"),
+        ),
+        *(("serve", "adapters=[[a]]"), ("prepare", "corpus=[[a]]"), ("plan", "data.train=[[a]]")),
+        *(("evaluate", "decides=[[style]]"), ("prepare", "sources.mine.files=[[a]]")),
+        *(("inspect", "data.train=[[a]]"), ("evaluate", "metrics.persona.corpus=[[a]]")),
+    ],
+)
+def test_no_list_inside_a_plain_one(verb: str, word: str, doors: Doors) -> None:
+    seen = doors.knock(verb, word)
+    key = word.partition("=")[0]
+    said = f"graftlab {verb}: `{word}`: {key} takes a plain list such as [a,b]"
+    assert (seen.code, seen.err.startswith(said)) == (2, True), seen.err
 
 
 def test_all_typos_at_once(doors: Doors) -> None:

@@ -137,6 +137,11 @@ def test_locate_takes_files_lists_and_globs(tmp_path: Path) -> None:
     assert locate("data.train", [str(files[2]), glob]) == [files[2], *files[:2]]
 
 
+def test_locate_takes_no_device() -> None:
+    with pytest.raises(ConfigError, match=r"^prompts=/dev/zero is a device or a pipe"):
+        locate("prompts", "/dev/zero")
+
+
 def test_locate_names_the_key_and_what_there_is(tmp_path: Path) -> None:
     (tmp_path / "chats.jsonl").touch()
     for pattern, hint in [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,6 +63,15 @@ def test_what_was_answered_before_it_died_is_kept(elsewhere: Asked) -> None:
     assert [one.text for one in said[:2]] == ["one", "two"]
     assert [one.num_tokens for one in said[:2]] == [50, 0]
     assert found.values("served", ("style", "avg_tokens"))[1] is None, "it did not count them"
+
+
+def test_a_cache_that_is_no_folder(elsewhere: Asked, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with endpoint() as desk:
+        for cache in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nowhere")):
+            with pytest.raises(ConfigError, match=r"cannot be used: .* with cache=DIR or in"):
+                run(elsewhere(desk, cache=str(cache)))
+        assert not desk.requests
 
 
 def test_an_empty_reply_is_a_reply(elsewhere: Asked) -> None:

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import signal
+import socket
 import sys
+import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import gated
 from afm_adapters import hf_run
 from chats import chats
-from graftlab.errors import ModelError
+from graftlab.errors import Interrupted, ModelError
+from graftlab.exports import programs as running_programs
 from graftlab.exports.gguf import GGUF, quantising
+from graftlab.exports.gguf import program as making
+from graftlab.exports.gguf.draft import Draft
 from graftlab.exports.gguf.importance import FILE
+from graftlab.exports.gguf.writing import Entry, write_gguf
 from graftlab.exports.gguf_lora import GGUFLora
 from graftlab.exports.parity.record import AS_TRAINED
+from graftlab.exports.programs import running
 from graftlab.exports.runtimes import llama_cpp
 from graftlab.exports.runtimes.base import NotHere
+from graftlab.exports.runtimes.llama_api import Api
 from graftlab.exports.source import load
 from graftlab.models.gguf.file import read_gguf
 from miniatures import miniature
@@ -24,6 +36,8 @@ from trained_runs import trained_run
 
 pytest.importorskip("xllamacpp")
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in gated.WARNINGS]
+ZEROS = np.zeros((32, 32), np.float32)
+FIELDS = {field.name for field in dataclasses.fields(Draft) if field.init} - {"quant"}
 SERVER = Path(__file__).parents[1] / "llama_server_program.py"
 
 
@@ -99,6 +113,86 @@ def test_a_server_that_does_not_start_is_told(
     wanted = r"does not load model.gguf \(exit code 1\): unknown model architecture"
     with pytest.raises(ModelError, match=wanted), found.opened():
         pass
+
+
+FAULTS = {
+    "exit 0": r"made no Q4_0 of it \(exit code 0\)",
+    "kill -9 $$": r"made no Q4_0 of it \(killed by SIGKILL\)",
+    "head -c 3000 wide.gguf > model.gguf": r"llama-quantize made no Q4_0 of it: .*model\.gguf",
+    "echo no model > model.gguf": r"llama-quantize made no Q4_0 of it: .*model\.gguf",
+    "mkdir model.gguf": r"made no Q4_0 of it \(exit code 0\)",
+    "ln -s wide.gguf model.gguf": r"made no Q4_0 of it \(exit code 0\)",
+    "yes 'go on' | head -c 5000000; exit 1": r"\(exit code 1\): .{,20}go on go on",
+    "sleep 60": r"nothing more was written for 0.3 s \(it was stopped\)|killed by SIGTERM",
+    "trap '' TERM; sleep 60 & echo $! > pid; wait": "nothing more was written for 0.3 s",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_quantiser_that_fails_is_one_message(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setattr(making, "STILL", 0.3)
+    monkeypatch.setattr(running_programs, "ENDING", 0.3)
+    wide = tmp_path / "wide.gguf"
+    write_gguf(wide, {"general.architecture": "llama"}, {"a": Entry("F32", (32, 32))}, [ZEROS])
+    program(programs, "llama-quantize", fault)
+    with pytest.raises(ModelError, match=FAULTS[fault]):
+        making._run(Draft(**dict.fromkeys(FIELDS), quant="q4_0"), tmp_path / "model.gguf")
+    if (tmp_path / "pid").exists():  # of what it had started itself
+        stat = Path("/proc", (tmp_path / "pid").read_text().strip(), "stat")
+        assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_programs_that_cannot_be_started(programs: Path) -> None:
+    file = programs / "llama-quantize"
+    for content in ("neither a program nor a script", "#!/nowhere/sh"):
+        file.write_text(content)
+        file.chmod(0o755)
+        with pytest.raises(ModelError, match="cannot be started"), running([str(file)]):
+            pass
+
+
+def test_a_signal_ends_a_program_too(programs: Path) -> None:
+    program(programs, "llama-server", "sleep 60")
+    started = []
+
+    def wait() -> None:
+        with running([str(programs / "llama-server")]) as one:
+            started.append(one)
+            os.kill(os.getpid(), signal.SIGTERM)
+            one.code(int, still=30)
+
+    with pytest.raises(Interrupted) as stop:
+        wait()
+    assert stop.value.exit_code == 143
+    assert started[0].ended
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("HTTP/1.0 200 OK\r\n\r\n<html>", "answers /tokenize in another form"),
+        ('HTTP/1.0 200 OK\r\n\r\n{"ids": [1]}', "answers /tokenize in another form"),
+        ('HTTP/1.0 200 OK\r\n\r\n{"tokens": ["a"]}', "answers /tokenize in another form"),
+        ("HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\n{", "answers /tokenize in another form"),
+        ("nonsense", "gives no answer to /tokenize"),
+        ("", "gives no answer to /tokenize"),
+    ],
+)
+def test_a_server_of_another_kind_is_one_message(answer: str, said: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            with listening.accept()[0] as one:
+                one.recv(65536)
+                one.sendall(answer.encode())
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(ModelError, match=said):
+            Api(f"http://127.0.0.1:{listening.getsockname()[1]}").tokens("a", special=False)
+        thread.join()
 
 
 @pytest.mark.slow

@@ -233,10 +233,28 @@ def build(cfg: DictConfig) -> Any:
     """
     from omegaconf import OmegaConf
 
+    _refuse_foreign(cfg)
     spec = gathered(_unmask(OmegaConf.to_object(cfg)))
     require_finite(spec)
     refuse_secrets(dump(spec))
     return spec
+
+
+def _refuse_foreign(cfg: DictConfig, place: str = "") -> None:
+    """Raise OmegaConf's error for a key that is none of its node's class, which `++` sets."""
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import ConfigAttributeError
+
+    kind = OmegaConf.get_type(cfg)
+    known = getattr(kind, "__dataclass_fields__", None)
+    for name, node in cfg.items_ex(resolve=False):
+        key = f"{place}.{name!s}" if place else str(name)
+        if known is not None and name not in known:
+            error = ConfigAttributeError(f"{key} is no key")
+            error.full_key, error.object_type = key, kind
+            raise error
+        if isinstance(node, DictConfig) and not (node._is_none() or node._is_missing()):
+            _refuse_foreign(node, key)
 
 
 def _unmask(spec: Any) -> Any:

@@ -201,7 +201,11 @@ def _value(key: str, text: str) -> str:
         return quote(text)
     source = _SOURCE.fullmatch(key) is not None
     if (key in LISTS | TOKENS or source) and text.startswith("[") and text.endswith("]"):
-        return "[" + ",".join(quote(item) for item in _items(text[1:-1])) + "]"
+        items = _ITEM.findall(text[1:-1])
+        closed = "" if key in TOKENS else "]"  # [INST] is a token
+        if any(bare.startswith("[") and "]" not in bare.removesuffix(closed) for *_, bare in items):
+            return text  # a list inside the list, which is refused as such
+        return "[" + ",".join(quote(item) for item in map("".join, items) if item) + "]"
     if key in PATHS or source:
         return text if text == "null" else quote(text)
     if key in FOLDERS:
@@ -209,11 +213,6 @@ def _value(key: str, text: str) -> str:
         quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
         return text if quoted else quote(text, interpolate=True)
     return text
-
-
-def _items(text: str) -> list[str]:
-    found = ["".join(match.groups("")) for match in _ITEM.finditer(text)]
-    return [item for item in found if item]
 
 
 def _is_path(argument: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_origin
 
 from graftlab.cli.overrides import Argument
 from graftlab.cli.plugins import KEY
@@ -120,6 +120,11 @@ def _problems(word: Argument, override: Override, schema: Schema, multirun: bool
         yield f"`{word.typed}`: a key cannot be taken away; {key}=null may empty it."
     elif override.is_add() and not _inside_free(key, schema):
         yield f"`{word.typed}`: {key} is there already; write it without the +."
+    elif _is_nested(override) and _takes_plain_lists(key, schema):
+        yield (
+            f"`{word.typed}`: {key} takes a plain list such as [a,b], and this one holds another. "
+            "A name in brackets goes into quotes: ['[a]']."
+        )
     elif key == "run_dir":
         yield (
             "`run_dir` follows Hydra's run folder: choose that with hydra.run.dir=DIR, "
@@ -154,14 +159,39 @@ def _group_problems(word: Argument, override: Override, schema: Schema) -> Itera
 
 def _options(override: Override) -> Iterator[Any]:
     """The options an override of a group names: one, a list of them, or a sweep over either."""
-    from hydra.core.override_parser.types import Glob, QuotedString
+    from hydra.core.override_parser.types import QuotedString
 
-    written: Any = override._value
-    if isinstance(written, Glob):
-        return
-    for value in override.sweep_iterator() if override.is_discrete_sweep() else [written]:
+    for value in _written(override):
         for item in value if isinstance(value, list) else [value]:
             yield item.text if isinstance(item, QuotedString) else item
+
+
+def _written(override: Override) -> Iterator[Any]:
+    """The value of an override, or each that a sweep names; of a glob, none."""
+    from hydra.core.override_parser.types import Glob
+
+    if not isinstance(override._value, Glob):
+        yield from override.sweep_iterator() if override.is_discrete_sweep() else [override._value]
+
+
+def _is_nested(override: Override) -> bool:
+    """Whether a value, or one of a sweep, is a list that holds lists or dictionaries."""
+    return any(
+        isinstance(item, list | dict)
+        for value in _written(override)
+        if isinstance(value, list)
+        for item in value
+    )
+
+
+def _takes_plain_lists(key: str, schema: Schema) -> bool:
+    """Whether nobody else would say that a list does not fit, or what it may hold."""
+    parents = key.split(".")[:-1]
+    hints = (schema.find(".".join(parents[: n + 1])) for n in range(len(parents)))
+    if any(hint is not None and is_free(hint) and not named_specs(hint) for hint in hints):
+        return False
+    own = schema.find(key)
+    return own == Any or get_origin(own) is list
 
 
 def _inside_free(key: str, schema: Schema) -> bool:

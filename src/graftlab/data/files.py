@@ -60,6 +60,8 @@ def _expand(key: str, pattern: str) -> list[Path]:
         return [path]
     if path.is_dir():
         raise ConfigError(f"{key}={pattern} is a folder; name its files: {key}='{pattern}/*.jsonl'")
+    if path.exists():
+        raise ConfigError(f"{key}={pattern} is a device or a pipe: write what it gives to a file.")
     if glob.has_magic(pattern):
         matches = sorted(glob.glob(str(path), recursive=True))
         files = [Path(match) for match in matches if Path(match).is_file()]

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ModelError
 from graftlab.exports.contract.renderers import Renderer, Tools
-from graftlab.exports.runtimes.llama_cpp import Api, installed, started
+from graftlab.exports.runtimes.llama_api import Api
+from graftlab.exports.runtimes.llama_cpp import installed, started
 
 if TYPE_CHECKING:
     from graftlab.text.tokenizer import Tokenizer

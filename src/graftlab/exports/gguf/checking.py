@@ -13,7 +13,7 @@ import torch
 from graftlab.errors import ModelError
 from graftlab.exports.gguf.draft import Draft
 from graftlab.exports.gguf.kinds import bits
-from graftlab.exports.gguf.quantising import made_here
+from graftlab.exports.gguf.quantising import PROGRAM, made_here
 from graftlab.exports.parity.rows import CONVERSATIONS
 from graftlab.exports.target import compare
 from graftlab.models.gguf.file import GGUFFile, map_file, read_gguf
@@ -54,6 +54,7 @@ def compare_weights(draft: Draft, path: Path) -> str:
         raise ModelError(f"{path.name} says otherwise of {', '.join(wrong[:3])} than was written.")
     data = torch.from_numpy(map_file(path))
     errors: dict[str, float] = {}
+    maker = "graftlab" if made_here(draft.kinds) else PROGRAM
 
     def pairs() -> Iterator[tuple[str, Tensor, Tensor]]:
         for name, entry in file.tensors.items():
@@ -65,12 +66,14 @@ def compare_weights(draft: Draft, path: Path) -> str:
             found = data[entry.offset : entry.offset + entry.num_bytes]
             if made_here({draft.entries[name].kind}):
                 yield name, found, torch.from_numpy(draft.blocks(parameter))
+            if entry.dtype not in ERRORS:
+                raise ModelError(f"{path.name}: {name} is {entry.dtype}, which nobody asked for.")
             error = _error(read(file, parameter), wanted)
             if not error <= ERRORS[entry.dtype] + 1e-6:
                 raise ModelError(
                     f"{path.name}: {name} reads as another matrix than was merged (error "
                     f"{error:.2g}, and {entry.dtype} explains {ERRORS[entry.dtype]:.2g}). This is "
-                    "a mistake of graftlab; nothing was kept."
+                    f"a mistake of {maker}; nothing was kept."
                 )
             if len(entry.shape) > 1:
                 errors[entry.dtype] = max(error, errors.get(entry.dtype, 0.0))

@@ -5,7 +5,6 @@ The program takes a whole file in fp32, which lies beside its own for as long as
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from shutil import which
@@ -16,8 +15,12 @@ from graftlab.exports.gguf.draft import NOT_KEPT, Draft
 from graftlab.exports.gguf.kinds import QUANTS
 from graftlab.exports.gguf.quantising import PROGRAM, made_here
 from graftlab.exports.gguf.writing import Entry, write_gguf
+from graftlab.exports.programs import running
+from graftlab.models.gguf.file import read_gguf
 
 WIDE = "wide.gguf"
+STILL = 900.0
+"""Seconds in which it must write something: one tensor of a large model on a slow machine."""
 
 
 def write_draft(draft: Draft, file: Path) -> None:
@@ -47,16 +50,24 @@ def _run(draft: Draft, file: Path) -> None:
     assert program is not None, "`require_quantiser` was asked"
     weighed = ["--imatrix", importance.FILE] if draft.importance else []
     kind, threads = draft.quant.upper(), str(torch.get_num_threads())
+    words = [program, *weighed, WIDE, file.name, kind, threads]
     # In the folder itself, as the file says what its matrix was called.
-    done = subprocess.run(
-        [program, *weighed, WIDE, file.name, kind, threads],
-        cwd=file.parent,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    if done.returncode or not file.is_file():
-        said = " ".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-3:])[-300:]
-        raise ModelError(f"{PROGRAM} made no {kind} of it (exit code {done.returncode}): {said}")
+    with running(words, file.parent) as made:
+        code = made.code(lambda: _size(file), still=STILL)
+        if code is None:
+            made.end()
+            why = f"nothing more was written for {STILL:g} s"
+            raise ModelError(f"{PROGRAM} made no {kind} of it: {why} {made.told()}")
+    if code or file.is_symlink() or not file.is_file():
+        raise ModelError(f"{PROGRAM} made no {kind} of it {made.told()}")
+    try:
+        read_gguf(file)
+    except ModelError as error:
+        raise ModelError(f"{PROGRAM} made no {kind} of it: {error}") from error
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0

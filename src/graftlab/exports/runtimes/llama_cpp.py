@@ -13,11 +13,8 @@ What it is asked, and why in this way:
 
 from __future__ import annotations
 
-import json
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,76 +23,20 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ModelError
 from graftlab.exports.runtimes.base import NotHere, Runtime, Scores
+from graftlab.exports.runtimes.llama_api import INSTALL, Api, Found, tokens_of
 from graftlab.exports.runtimes.llama_process import PROGRAM, serving
-from graftlab.files.reading import UnreadableError, load_json
-from graftlab.text.template import functions
 
 if TYPE_CHECKING:
     from graftlab.types import Message
 
-INSTALL = "pip install 'graftlab[gguf]'"
 CONTEXT = 2048
 """Tokens of a prompt with its reply."""
 LIKELIEST = 128
 """Tokens that are told at each position."""
-TIMEOUT = 600.0
-"""Seconds that an answer may take: one token of a large model on a slow disk."""
 PART = "\ufffd"
 """What stands in a text for a part of a character."""
 FORCED = 1e6
 """What is added to the logit of a token that must be said."""
-
-
-class Api:
-    """Routes of a llama-server on the loopback."""
-
-    def __init__(self, address: str) -> None:
-        self._address = address
-        direct = urllib.request.ProxyHandler({})  # it is this machine's own
-        self._open = urllib.request.build_opener(direct).open
-
-    def ask(self, route: str, body: dict[str, Any] | None) -> Any:
-        """What a route answers; without a body it is a GET. Raises ModelError."""
-        data = None if body is None else json.dumps(body).encode()
-        kind = {"Content-Type": "application/json"}
-        request = urllib.request.Request(self._address + route, data, kind)
-        try:
-            with self._open(request, timeout=TIMEOUT) as answer:
-                return load_json(answer.read())
-        except urllib.error.HTTPError as error:
-            told = error.read().decode(errors="replace")
-            with suppress(UnreadableError):
-                told = load_json(told)["error"]["message"]
-            said = " ".join(str(told).split())[:300]
-            raise ModelError(f"llama.cpp refuses {route}: {said}") from error
-
-    def tokens(self, text: str, *, special: bool) -> list[int]:
-        """Its ids of a text, with BOS where it puts one and `special`."""
-        body = {"content": text, "add_special": special, "parse_special": True}
-        return [int(token) for token in self.ask("/tokenize", body)["tokens"]]
-
-    def text(self, token: int) -> str:
-        """What a token says."""
-        return str(self.ask("/detokenize", {"tokens": [token]})["content"])
-
-    def prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> list[int]:
-        """Its ids of a conversation that asks for an answer, by its own template engine."""
-        body: dict[str, Any] = {"messages": [_as_client(message) for message in messages]}
-        if tools:
-            body["tools"] = functions(tools)
-        return self.tokens(self.ask("/apply-template", body)["prompt"], special=True)
-
-
-def _as_client(message: Message) -> dict[str, Any]:
-    """A turn as clients of the OpenAI API send it: arguments of calls are JSON in a text."""
-    turn = message.as_dict()
-    if calls := turn.get("tool_calls"):
-        turn["tool_calls"] = [{**call, "function": _in_text(call["function"])} for call in calls]
-    return turn
-
-
-def _in_text(function: dict[str, Any]) -> dict[str, Any]:
-    return {**function, "arguments": json.dumps(function["arguments"], ensure_ascii=False)}
 
 
 def installed() -> bool:
@@ -191,11 +132,11 @@ class LlamaCpp(Runtime):
         return Scores(torch.tensor([one for one, _ in told]), likely=[likely for _, likely in told])
 
     def reply(self, prompt: Sequence[int], most: int) -> list[int]:
-        return [int(token) for token in self._complete(prompt, n_predict=most)["tokens"]]
+        return self._complete(prompt, tokens_of, n_predict=most)
 
     def ends_at(self, token: int) -> bool:
-        found = self._complete([token], n_predict=2, logit_bias=[[token, FORCED]])
-        return str(found["stop_type"]) == "eos"
+        forced = {"n_predict": 2, "logit_bias": [[token, FORCED]]}
+        return self._complete([token], lambda told: bool(told["stop_type"] == "eos"), **forced)
 
     @contextmanager
     def alone(self) -> Iterator[bool]:
@@ -206,7 +147,7 @@ class LlamaCpp(Runtime):
             self._without = False
 
     def _vocabulary(self) -> int:
-        return int(self._api.ask("/v1/models", None)["data"][0]["meta"]["n_vocab"])
+        return self._api.ask("/v1/models", None, lambda m: int(m["data"][0]["meta"]["n_vocab"]))
 
     def _pieces(self, answer: Sequence[int]) -> Iterator[tuple[int, int]]:
         """Parts of an answer, from where to where: the last token of each need not be said."""
@@ -226,15 +167,12 @@ class LlamaCpp(Runtime):
         forced = "root ::= " + (" ".join(f"<[{token}]>" for token in said[:-1]) or '""')
         asked = {"n_predict": len(said), "n_probs": LIKELIEST, "grammar": forced}
         try:
-            found = self._complete(before, cache_prompt=goes_on, **asked)
+            found = self._complete(before, _places, cache_prompt=goes_on, **asked)
         except ModelError:
             return []
-        places = found.get("completion_probabilities", [])
-        if [place["id"] for place in places[: len(said) - 1]] != list(said[:-1]):
+        if [token for token, *_ in found[:-1]] != list(said[:-1]) or len(found) != len(said):
             return []
-        if len(places) != len(said):
-            return []
-        told = [(float(place["logprob"]), _likely(place)) for place in places]
+        told = [(chosen, likely) for _, chosen, likely in found]
         last = told[-1][1]
         if said[-1] in last:
             told[-1] = last[said[-1]], last
@@ -249,6 +187,8 @@ class LlamaCpp(Runtime):
         likely = told = self._likeliest(before, LIKELIEST, goes_on=goes_on)
         if token not in told:
             told = self._likeliest(before, self._vocabulary(), goes_on=goes_on)
+        if token not in told:
+            raise ModelError(f"llama.cpp tells no probability of the token {token}.")
         return told[token], likely
 
     def _likeliest(self, before: Sequence[int], count: int, *, goes_on: bool) -> dict[int, float]:
@@ -257,16 +197,16 @@ class LlamaCpp(Runtime):
         `goes_on` where the request before was of all but the last of them: those are not read anew.
         A plain letter is said, by force: of a part of a character nothing would be told.
         """
-        found = self._complete(
+        return self._complete(
             before,
+            lambda told: _likely(told["completion_probabilities"][0]),
             n_predict=1,
             n_probs=count,
             logit_bias=[[self._letter, FORCED]],
             cache_prompt=goes_on,
         )
-        return _likely(found["completion_probabilities"][0])
 
-    def _complete(self, before: Sequence[int], **body: Any) -> Any:
+    def _complete(self, before: Sequence[int], take: Callable[[Any], Found], **body: Any) -> Found:
         asked = {
             "prompt": list(before),
             "temperature": 0,
@@ -276,7 +216,13 @@ class LlamaCpp(Runtime):
             **({"lora": [{"id": 0, "scale": 0.0}]} if self._without and self.lora else {}),
             **body,
         }
-        return self._api.ask("/completion", asked)
+        return self._api.ask("/completion", asked, take)
+
+
+def _places(told: Any) -> list[tuple[int, float, dict[int, float]]]:
+    """Token, its log-probability and the likeliest there, for each that was said."""
+    places = told.get("completion_probabilities", [])
+    return [(int(one["id"]), float(one["logprob"]), _likely(one)) for one in places]
 
 
 def _likely(place: Mapping[str, Any]) -> dict[int, float]:

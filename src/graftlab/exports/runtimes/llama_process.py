@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from shutil import which
-from tempfile import TemporaryFile
-from typing import IO
 
 from graftlab.errors import ModelError
+from graftlab.exports.programs import Program, running
 
 PROGRAM = "llama-server"
 STARTING = 600.0
 """Seconds that it may take to load a large model from a slow disk."""
-ENDING = 10.0
-"""Seconds that it may take to end before it is killed."""
 
 
 @contextmanager
@@ -34,36 +30,28 @@ def serving(file: Path, lora: Path | None, *, context: int, threads: int) -> Ite
     words += ["--swa-full", "--cache-ram", "0", "--no-warmup", "--jinja"]
     words += [] if lora is None else ["--lora", str(lora)]
     address = f"http://127.0.0.1:{port}"
-    with TemporaryFile() as log:
-        process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
-        )
+    with running(words) as server:
+        _wait(server, address, file.name)
         try:
-            _wait(process, address, log, file.name)
             yield address
-        finally:
-            process.terminate()
-            try:
-                process.wait(ENDING)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        except ModelError as error:
+            if server.ended:
+                raise ModelError(f"{error} {PROGRAM} has ended {server.told()}") from error
+            raise
 
 
-def _wait(process: subprocess.Popen[bytes], address: str, log: IO[bytes], name: str) -> None:
+def _wait(server: Program, address: str, name: str) -> None:
     """Until it answers. Raises ModelError where it ends before, or never does."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
     until = time.monotonic() + STARTING
-    while process.poll() is None and time.monotonic() < until:
+    while not server.ended and time.monotonic() < until:
         try:
             with direct(f"{address}/health", timeout=1):
                 return
-        except (urllib.error.URLError, OSError):  # not there yet, or still loading
+        except (OSError, HTTPException):  # not there yet, or still loading
             time.sleep(0.1)
-    log.seek(0)
-    said = log.read().decode(errors="replace").splitlines()[-3:]
-    why = f"exit code {process.returncode}" if process.poll() is not None else "no answer"
-    raise ModelError(f"{PROGRAM} does not load {name} ({why}): {' '.join(said)[-300:]}")
+    server.end()
+    raise ModelError(f"{PROGRAM} does not load {name} {server.told()}")
 
 
 def _free_port() -> int:

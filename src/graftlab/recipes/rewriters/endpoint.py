@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from httpx2 import Response
 
 _LONGEST_BODY = 16 * 2**20
+_MOST_TOKENS = 10**9
+"""No request has so many: what is told of them is wrong, and counts as not told."""
 _LONGEST_WAIT = 600.0
 """Seconds that an endpoint may ask to wait."""
 _THOUGHT = re.compile(r"^\s*<think>.*?</think>\s*", re.S)
@@ -136,11 +138,13 @@ class Endpoint:
             reply = load_json(data)
             choice = reply["choices"][0]
             text = choice["message"].get("content")
+            if not isinstance(text, str | None):
+                raise TypeError("parts of a content, such as pictures, are no text")
             calls = _calls(choice["message"].get("tool_calls"))
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
             seen = self._safe(data.decode("utf-8", "replace"))[:120]
             return Again(f"an answer that is no chat completion: {seen!r}", paid=True)
-        text = _THOUGHT.sub("", text).strip() if isinstance(text, str) else ""
+        text = _THOUGHT.sub("", text or "").strip()
         text = "\n".join(filter(None, [text, *calls]))
         if not text:
             return Again(EMPTY, paid=True)
@@ -166,7 +170,8 @@ def _calls(calls: Any) -> list[str]:
 
 
 def _count(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    number = isinstance(value, int) and not isinstance(value, bool)
+    return value if number and 0 < value < _MOST_TOKENS else 0
 
 
 def _retry_after(value: str | None) -> float | None:

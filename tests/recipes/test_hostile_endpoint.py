@@ -1,4 +1,4 @@
-"""No part of an endpoint's key is told or kept, and nothing that could hold one is taken."""
+"""Endpoints that quote the key, tell nonsense or ask for hours; addresses that hold a secret."""
 
 from __future__ import annotations
 
@@ -91,6 +91,22 @@ def test_a_key_that_no_header_holds(ending: str, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ConfigError, match=r"^\$MY_KEY holds a line break or another") as caught:
         HttpRewriter(model="m", key_env="MY_KEY").check()
     assert not parts(str(caught.value), IN_MESSAGES)
+
+
+def test_counts_that_cannot_be_are_none(desk: Desk, tmp_path: Path) -> None:
+    desk.always = says(completion("Plainly.", usage=(10**400, 10**20)))
+    spec = HttpRewriter(url=desk.url, model="m", cache=str(tmp_path), answer_price=1.0)
+    asking = HttpClient(spec)
+    assert asking.rewrite(["P."]) == ["Plainly."]
+    assert 0 < asking.budget.spent < 1e-3, "estimated, as where an endpoint keeps no count"
+
+
+def test_a_content_in_parts_is_no_empty_answer(desk: Desk, tmp_path: Path) -> None:
+    desk.always = says(completion([{"type": "text", "text": "Plainly."}]))
+    spec = HttpRewriter(url=desk.url, model="m", cache=str(tmp_path), retries=0)
+    (found,) = HttpClient(spec).rewrite(["P."])
+    assert isinstance(found, Miss)
+    assert "no chat completion" in found.detail
 
 
 def test_nobody_waits_for_a_year(desk: Desk, tmp_path: Path) -> None:
