@@ -64,8 +64,11 @@ def with_metrics(spec: TrainSpec, by: str, **changes: Any) -> TrainSpec:
     return replace(spec, callbacks=callbacks, checkpoint=Checkpointing(by=by, keep="all"))
 
 
-def test_what_is_logged_is_what_the_adapter_says(spec: TrainSpec, tmp_path: Path) -> None:
+def test_what_is_logged_is_what_the_adapter_says(
+    spec: TrainSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     result = run(with_metrics(spec, f"style/{BANNED}"))
+    assert "samples.md" not in capsys.readouterr().out, "no prompts, no such file"
     rows = History(tmp_path / "run" / "train_log.csv").rows
     column = f"valid/style/{BANNED}"
     measured = {row["step"]: row[column] for row in rows if column in row}

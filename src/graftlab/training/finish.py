@@ -179,9 +179,10 @@ class Finish:
 
     def _places(self) -> list[str]:
         path = self.folder.path
+        samples = ["samples.md"] if self.fit.book.rows else []
         return [
             f"adapter:  {self.folder.adapter}",
-            f"run:      {path} (train_log.csv, samples.md, result.json)",
+            f"run:      {path} ({', '.join(['train_log.csv', *samples, 'result.json'])})",
             *(tracker.where for tracker in self.fit.trackers),
             f'try it:   graftlab sample adapter={path} prompt="..."',
         ]
