@@ -14,6 +14,7 @@ from graftlab.adapters.base import Adapter
 from graftlab.adapters.lora import Lora
 from graftlab.adapters.peft import attach
 from graftlab.errors import ConfigError, ModelError
+from graftlab.generation import loop
 from graftlab.generation.decode import Reply, generate, generate_batch
 from graftlab.generation.sampling import Generation
 from graftlab.models.base import Base
@@ -373,3 +374,23 @@ def test_context(tokenizer: Tokenizer, tmp_path: Path) -> None:
 def test_a_value_out_of_range_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=f"generation.{next(iter(wrong))}"):
         Generation(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3"])
+def test_a_slot_that_is_free_is_taken_by_the_next_turn(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where prompts are read in several passes."""
+    folder = miniature(kind, tmp_path, tie_word_embeddings=False)
+    tokenizer = load_tokenizer(folder)
+    monkeypatch.setattr(loop, "PASS", 20)
+    with acquire(HFModel(path=str(folder)), dtype=torch.float32, device=CPU) as base:
+        alone = [by_hand(base, tokenizer, ask, 24) for ask in QUESTIONS * 2]
+        told: list[int] = []
+        replies = generate_batch(
+            base, tokenizer, QUESTIONS * 2, GREEDY, batch=3, on_reply=lambda i, _: told.append(i)
+        )
+    assert [r.num_tokens for r in replies] == [len(ids) for ids in alone]
+    texts = [tokenizer.decode(ids).rstrip("\ufffd") for ids in alone]
+    assert [r.text for r in replies] == texts
+    assert sorted(told) == list(range(8))
