@@ -47,6 +47,7 @@ def merged(run: Path, place: Path, quant: str) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="folder of a model that GGUF can hold")
+    parser.add_argument("--prompts", default="1,32", help="numbers of them, of 1 and 32")
     parser.add_argument("--tokens", type=int, default=64, help="of a reply")
     parser.add_argument("--batches", default="16,32", help="that `generate` may choose from")
     parser.add_argument("--rounds", type=int, default=5)
@@ -69,7 +70,7 @@ def main() -> None:
         run = trained(Path(place) / "run", model)
         files = {quant: merged(run, Path(place), quant) for quant in FILES}
         for _ in range(given.rounds):
-            for count in GOALS:
+            for count in map(int, given.prompts.split(",")):
                 prompts = prompts_of(model, count, least=16, most=48)
                 with spoken(run, "fp32") as base:
                     for warm in (ours, theirs):
@@ -105,6 +106,8 @@ def _lines(given: Any, times: dict[tuple[int, str], list[float]], load: list[flo
     ]
     for count, (of_generate, of_llama) in GOALS.items():
         took = {name: median(t) for (number, name), t in times.items() if number == count}
+        if not took:
+            continue
         best = min(time for name, time in took.items() if name.startswith("generate"))
         lines += [
             "",

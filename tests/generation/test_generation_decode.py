@@ -20,6 +20,7 @@ from graftlab.generation.sampling import Generation
 from graftlab.models.base import Base
 from graftlab.models.cache import acquire
 from graftlab.models.hf import HFModel
+from graftlab.models.slots import Slots
 from graftlab.text.load import load_tokenizer
 from graftlab.text.tokenizer import Tokenizer
 from graftlab.types import Conversation, Message
@@ -394,3 +395,26 @@ def test_a_slot_that_is_free_is_taken_by_the_next_turn(
     texts = [tokenizer.decode(ids).rstrip("\ufffd") for ids in alone]
     assert [r.text for r in replies] == texts
     assert sorted(told) == list(range(8))
+
+
+def test_what_all_prompts_begin_with_is_read_once(
+    base: Base, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Message("system", "You are the keeper of a small museum of clocks.")
+    asks = [Conversation((told, *ask.messages), ask.source, ask.line) for ask in QUESTIONS]
+    alone = [generate(base, tokenizer, ask, GREEDY).text for ask in asks]
+    monkeypatch.setattr(loop, "PASS", 10)
+    read, real = list[int](), Slots.read
+
+    def counted(slots: Slots, pieces: Any) -> torch.Tensor:
+        read.extend(len(piece.ids) for piece in pieces)
+        return real(slots, pieces)
+
+    monkeypatch.setattr(Slots, "read", counted)
+    replies = generate_batch(base, tokenizer, asks, GREEDY, batch=2)
+    assert [reply.text for reply in replies] == alone
+    prompts = [tokenizer.render(ask.messages, generation_prompt=True) for ask in asks]
+    same = next(at for at, ids in enumerate(zip(*prompts, strict=False)) if len(set(ids)) > 1)
+    assert same > 20
+    said = sum(reply.num_tokens for reply in replies) - len(replies)  # the last ones are not read
+    assert sum(read) == sum(map(len, prompts)) - same * (len(prompts) - 1) + said

@@ -1,6 +1,7 @@
 """The decode loop: one token of every open reply in each forward pass of the model.
 
-    slots      turns in their own slots; the next waiting one comes where one has ended
+    slots      turns in their own slots; the next waiting one comes where one has ended, and what
+               all prompts begin with is read once
     contexts   where the model has no slots: a batch of turns, padded on the left, to its end
 
 Each turn is what it is alone, up to the rounding of a matrix product with more rows.
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from graftlab.models.base import Base
     from graftlab.models.slots import Slots
 
+SHARED = 16
+"""Tokens that all prompts have to begin with, at least, to be read once."""
 PASS = 512
 """Tokens of prompts that are read in one pass, beside a token of each reply that is under way."""
 
@@ -43,9 +46,10 @@ def decode(
     are not finite.
     """
     size = batch or len(turns)
+    shared = _shared([turn.prompt for turn in turns])
     with base.answering():
-        if (slots := base.slots(size)) is not None:
-            _Refilled(base, slots, on_end, more).run(turns)
+        if (slots := base.slots(size + bool(shared))) is not None:
+            _Refilled(base, slots, shared, on_end, more).run(turns)
             return
         for start in range(0, len(turns), size):
             _padded(base, turns[start : start + size], on_end)
@@ -58,17 +62,25 @@ class _Refilled:
         self,
         base: Base,
         slots: Slots,
+        shared: list[int],
         on_end: Callable[[Turn], None],
         more: Callable[[int], Sequence[Turn]],
     ) -> None:
+        """`shared` is read into the last slot, to begin others with; where it is empty, none is."""
         self._base, self._slots, self._on_end, self._more = base, slots, on_end, more
-        self._free = list(range(len(slots.lengths)))
+        self._shared, count = shared, len(slots.lengths)
+        self._free = list(range(count - bool(shared)))
         self._open: dict[int, Turn] = {}
         self._unread: dict[int, Sequence[int]] = {}
         """Of each open slot: the tokens that it has not read yet."""
 
     def run(self, turns: Sequence[Turn]) -> None:
+        from graftlab.models.slots import Piece
+
         waiting = deque(turns)
+        for start in range(0, len(self._shared), PASS):
+            piece = self._shared[start : start + PASS]
+            self._slots.read([Piece(len(self._slots.lengths) - 1, piece, last=0)])
         while True:
             if self._open and len(waiting) < len(self._free):
                 waiting += self._more(len(self._free) - len(waiting))
@@ -86,7 +98,12 @@ class _Refilled:
             self._on_end(turn)
             return
         slot = self._free.pop()
-        self._open[slot], self._unread[slot] = turn, turn.prompt
+        begun = len(self._shared)
+        if begun and turn.prompt[:begun] == self._shared:
+            self._slots.copy(len(self._slots.lengths) - 1, slot)
+        else:
+            begun = 0
+        self._open[slot], self._unread[slot] = turn, turn.prompt[begun:]
 
     def _end(self, slot: int) -> None:
         self._slots.empty(slot)
@@ -118,6 +135,15 @@ class _Refilled:
         say_all(turns, logits)
         for slot, turn in zip(whole, turns, strict=True):
             self._unread[slot] = turn.ids[-1:]
+
+
+def _shared(prompts: Sequence[list[int]]) -> list[int]:
+    """What all prompts begin with, but for the last token of any; nothing where that is short."""
+    least, most = min(prompts), max(prompts)
+    length = min(map(len, prompts)) - 1
+    pairs = zip(least[:length], most, strict=False)
+    same = next((at for at, (one, other) in enumerate(pairs) if one != other), length)
+    return least[:same] if len(prompts) > 1 and same >= SHARED else []
 
 
 def _padded(base: Base, turns: Sequence[Turn], on_end: Callable[[Turn], None]) -> None:

@@ -58,6 +58,13 @@ class Slots:
         self.lengths[slot] = length
 
     @torch.inference_mode()
+    def copy(self, source: int, slot: int) -> None:
+        """Let `slot` have read what `source` has."""
+        length = self.lengths[slot] = self.lengths[source]
+        for kept in (self._keys, self._values):
+            kept[:, slot, :length] = kept[:, source, :length]
+
+    @torch.inference_mode()
     def select(self, slots: Sequence[int]) -> None:
         """What was in these `slots`, in this order, is what there is from here on."""
         chosen = torch.tensor(slots)
