@@ -4,7 +4,7 @@ Prompts of 50 to 400 tokens, each answered greedily by the same number of tokens
 adapter on it, as `graftlab evaluate` answers them; by the same module through `generate`, in the
 batches that suit it best; and by llama.cpp's server with the adapter merged into an F16 file and as
 many slots as prompts of ours are answered together. All read ids, so that nobody spends time on
-templates; contestants take turns, and the best of the rounds counts.
+templates; contestants take turns, and the median of the rounds counts.
 
 Run as:
     python benchmarks/evaluate.py --model FOLDER
@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -65,14 +66,14 @@ class Endless:
         return list(self.prompts[int(messages[0].content)])
 
 
-def prompts_of(model: HFModel, count: int) -> list[list[int]]:
-    """Ids of prompts of 50 to 400 tokens, from the text of the embedded data."""
+def prompts_of(model: HFModel, count: int, *, least: int = 50, most: int = 400) -> list[list[int]]:
+    """Ids of prompts of `least` to `most` tokens, from the text of the embedded data."""
     rows = ElevatorData().load().train
     tokenizer = model.load_tokenizer()
     text = " ".join(message.content for row in rows for message in row.messages)
     (ids,) = tokenizer.encode_text([text])
-    lengths = [50 + 350 * place // (count - 1) for place in range(count)]
-    starts = [place * 37 % (len(ids) - 400) for place in range(count)]
+    lengths = [least + (most - least) * place // max(1, count - 1) for place in range(count)]
+    starts = [place * 37 % (len(ids) - most) for place in range(count)]
     return [ids[start : start + size] for start, size in zip(starts, lengths, strict=True)]
 
 
@@ -104,15 +105,14 @@ def spoken(run: Path, precision: str) -> Iterator[Base]:
 
 
 def ours(base: Base, prompts: Sequence[Sequence[int]], tokens: int, batch: int) -> None:
-    """As evaluation asks: the longest first, so many together."""
+    """As evaluation asks: the longest first, at most so many together."""
     endless: Any = Endless(prompts)
     order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
     sampler = Sampler(Generation(max_new_tokens=tokens), base.device)
-    for start in range(0, len(order), batch):
-        asks = [Conversation((Message("user", str(p)),)) for p in order[start : start + batch]]
-        turns = [make_turn(base, endless, ask, sampler) for ask in asks]
-        decode(base, turns)
-        assert all(len(turn.ids) == tokens for turn in turns)
+    asks = [Conversation((Message("user", str(place)),)) for place in order]
+    turns = [make_turn(base, endless, ask, sampler) for ask in asks]
+    decode(base, turns, batch=batch)
+    assert all(len(turn.ids) == tokens for turn in turns)
 
 
 def theirs(base: Base, prompts: Sequence[Sequence[int]], tokens: int, batch: int) -> None:
@@ -178,13 +178,13 @@ def main() -> None:
     given = parser.parse_args()
     model = HFModel(path=given.model)
     prompts = prompts_of(model, given.prompts)
-    best: dict[str, float] = {}
+    times: dict[str, list[float]] = {}
     load: list[float] = []
 
     def measure(name: str, answer: Answer) -> None:
         load.append(os.getloadavg()[0])
         took = seconds(answer, cpu=given.cpu_time)
-        best[name] = min(took, best.get(name, took))
+        times.setdefault(name, []).append(took)
         print(f"{name}: {took:.1f} s", flush=True)
 
     with TemporaryDirectory() as place:
@@ -212,12 +212,12 @@ def main() -> None:
             with llama(file, given.batch) as api:
                 served(api, prompts[:2], 2, 2)
                 measure("llama.cpp", partial(served, api, prompts, given.tokens, given.batch))
-    publish(_lines(given, best, load), "evaluate.md", write=given.write)
+    publish(_lines(given, times, load), "evaluate.md", write=given.write)
 
 
-def _lines(given: Any, best: dict[str, float], load: Sequence[float]) -> list[str]:
+def _lines(given: Any, times: dict[str, list[float]], load: Sequence[float]) -> list[str]:
     """The table, with what was to be reached."""
-    rate = {name: 60 * given.prompts / took for name, took in best.items()}
+    rate = {name: 60 * given.prompts / median(took) for name, took in times.items()}
     reference = {
         precision: max(speed for name, speed in rate.items() if f"generate, {precision}" in name)
         for precision in precisions()
@@ -228,7 +228,7 @@ def _lines(given: Any, best: dict[str, float], load: Sequence[float]) -> list[st
         "",
         f"{machine()} Threads: {torch.get_num_threads()}; {Path(given.model).name} with an adapter "
         f"of rank 16, {given.prompts} prompts of 50 to 400 tokens, {given.tokens} new tokens each, "
-        f"greedy; {given.batch} prompts together and as many slots; the best of {given.rounds} "
+        f"greedy; {given.batch} prompts together and as many slots; medians of {given.rounds} "
         f"rounds in turn. Load of the machine meanwhile: {min(load):.1f} to {max(load):.1f}.",
         "",
         f"| | replies a {minute} | of `generate` in its best batch | of llama.cpp |",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
 import torch
@@ -23,6 +24,12 @@ class TableBase:
         self.vocab_size = table.shape[-1]
         self.fed: list[int] = []
         """Tokens of every forward pass."""
+
+    def answering(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def slots(self, count: int) -> None:
+        return None
 
     def context(self, *, padding: Tensor | None = None, rewind: bool = False) -> Context:
         assert padding is None or not padding.any()

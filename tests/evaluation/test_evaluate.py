@@ -32,17 +32,20 @@ Asked = Callable[..., EvaluateSpec]
 
 
 class Counted:
-    """`generate_batch`, counting the prompts that it is given; it may be interrupted."""
+    """`generate_batch`, counting the replies that it gives; it may be interrupted."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, most: int | None = None) -> None:
         self.count, self.most, self.real = 0, most, models.generate_batch
         monkeypatch.setattr(models, "generate_batch", self)
 
-    def __call__(self, base: Any, tokenizer: Any, conversations: Any, generation: Any) -> Any:
-        if self.most is not None and self.count + len(conversations) > self.most:
-            raise KeyboardInterrupt
-        self.count += len(conversations)
-        return self.real(base, tokenizer, conversations, generation)
+    def __call__(self, *asked: Any, on_reply: Any, **more: Any) -> Any:
+        def counted(place: int, reply: Any) -> None:
+            if self.count == self.most:
+                raise KeyboardInterrupt
+            self.count += 1
+            on_reply(place, reply)
+
+        return self.real(*asked, on_reply=counted, **more)
 
 
 def test_replies_are_those_of_each_model_alone(
@@ -236,9 +239,9 @@ def test_codes_are_widened_once_for_all_replies(
     seen: list[bool] = []
     real = models.generate_batch
 
-    def watched(base: Any, *rest: Any) -> Any:
+    def watched(base: Any, *rest: Any, **more: Any) -> Any:
         seen.extend(isinstance(p.data, QuantizedWeight) for p in base.model.parameters())
-        return real(base, *rest)
+        return real(base, *rest, **more)
 
     monkeypatch.setattr(models, "generate_batch", watched)
     run(asked(adapters=[], model=HFModel(path=str(qwen2_folder), quantization=Int8())))

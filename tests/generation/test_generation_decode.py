@@ -14,11 +14,13 @@ from graftlab.adapters.base import Adapter
 from graftlab.adapters.lora import Lora
 from graftlab.adapters.peft import attach
 from graftlab.errors import ConfigError, ModelError
+from graftlab.generation import loop
 from graftlab.generation.decode import Reply, generate, generate_batch
 from graftlab.generation.sampling import Generation
 from graftlab.models.base import Base
 from graftlab.models.cache import acquire
 from graftlab.models.hf import HFModel
+from graftlab.models.slots import Slots
 from graftlab.text.load import load_tokenizer
 from graftlab.text.tokenizer import Tokenizer
 from graftlab.types import Conversation, Message
@@ -373,3 +375,46 @@ def test_context(tokenizer: Tokenizer, tmp_path: Path) -> None:
 def test_a_value_out_of_range_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=f"generation.{next(iter(wrong))}"):
         Generation(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3"])
+def test_a_slot_that_is_free_is_taken_by_the_next_turn(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where prompts are read in several passes."""
+    folder = miniature(kind, tmp_path, tie_word_embeddings=False)
+    tokenizer = load_tokenizer(folder)
+    monkeypatch.setattr(loop, "PASS", 20)
+    with acquire(HFModel(path=str(folder)), dtype=torch.float32, device=CPU) as base:
+        alone = [by_hand(base, tokenizer, ask, 24) for ask in QUESTIONS * 2]
+        told: list[int] = []
+        replies = generate_batch(
+            base, tokenizer, QUESTIONS * 2, GREEDY, batch=3, on_reply=lambda i, _: told.append(i)
+        )
+    assert [r.num_tokens for r in replies] == [len(ids) for ids in alone]
+    texts = [tokenizer.decode(ids).rstrip("\ufffd") for ids in alone]
+    assert [r.text for r in replies] == texts
+    assert sorted(told) == list(range(8))
+
+
+def test_what_all_prompts_begin_with_is_read_once(
+    base: Base, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Message("system", "You are the keeper of a small museum of clocks.")
+    asks = [Conversation((told, *ask.messages), ask.source, ask.line) for ask in QUESTIONS]
+    alone = [generate(base, tokenizer, ask, GREEDY).text for ask in asks]
+    monkeypatch.setattr(loop, "PASS", 10)
+    read, real = list[int](), Slots.read
+
+    def counted(slots: Slots, pieces: Any) -> torch.Tensor:
+        read.extend(len(piece.ids) for piece in pieces)
+        return real(slots, pieces)
+
+    monkeypatch.setattr(Slots, "read", counted)
+    replies = generate_batch(base, tokenizer, asks, GREEDY, batch=2)
+    assert [reply.text for reply in replies] == alone
+    prompts = [tokenizer.render(ask.messages, generation_prompt=True) for ask in asks]
+    same = next(at for at, ids in enumerate(zip(*prompts, strict=False)) if len(set(ids)) > 1)
+    assert same > 20
+    said = sum(reply.num_tokens for reply in replies) - len(replies)  # the last ones are not read
+    assert sum(read) == sum(map(len, prompts)) - same * (len(prompts) - 1) + said

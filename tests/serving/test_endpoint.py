@@ -69,9 +69,14 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every turn that was decoded."""
     seen: list[Any] = []
 
-    def noting(base: Any, batch: Any) -> None:
-        seen.extend(batch)
-        decode(base, batch)
+    def noting(base: Any, first: Any, *, more: Any, **rest: Any) -> None:
+        def joining(room: int) -> Any:
+            found = more(room)
+            seen.extend(found)
+            return found
+
+        seen.extend(first)
+        decode(base, first, more=joining, **rest)
 
     monkeypatch.setattr(engine_module, "decode", noting)
     return seen
@@ -277,7 +282,7 @@ def test_nothing_of_a_prompt_is_logged(
 ) -> None:
     secret = "xylophone"
 
-    def crash(base: Any, turns: Any) -> None:
+    def crash(base: Any, turns: Any, **more: Any) -> None:
         raise ValueError(f"cannot digest {secret}")
 
     with running(shop) as url, openai.OpenAI(base_url=url, api_key="x", max_retries=0) as client:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -42,9 +43,9 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[Any]]:
     """The turns of every batch that is decoded."""
     seen: list[list[Any]] = []
 
-    def noting(base: Any, turns: Any) -> None:
+    def noting(base: Any, turns: Any, **more: Any) -> None:
         seen.append(list(turns))
-        decode(base, turns)
+        decode(base, turns, **more)
 
     monkeypatch.setattr(module, "decode", noting)
     return seen
@@ -112,6 +113,34 @@ def test_a_short_reply_does_not_wait_for_a_long_one(shop: Shop, engine: Engine) 
     long.job.cancel()
 
 
+def test_who_comes_later_joins_the_batch_that_runs(
+    shop: Shop, engine: Engine, batches: list[Any]
+) -> None:
+    """But not before another who has waited longer."""
+    long = Asked(shop, "one", "Long", max_tokens=900)
+    engine.submit(long.job)
+    engine.start()
+    assert isinstance(long.told.get(timeout=60), Piece)
+    short = Asked(shop, "one", "Short", max_tokens=2)
+    engine.submit(short.job)
+    said = short.wait()
+    assert long.job.turns[0].open
+    other, behind = Asked(shop, "two", "Other"), Asked(shop, "one", "Behind")
+    engine.submit(other.job)
+    engine.submit(behind.job)
+    alone = Asked(shop, "one", "Short", max_tokens=2)
+    time.sleep(0.05)
+    assert behind.told.empty()
+    long.job.cancel()
+    other.wait()
+    behind.wait()
+    assert [len(batch) for batch in batches] == [1, 1, 1]
+    engine.close()
+    with alone.job.model.speaking():
+        decode(shop.base, alone.job.turns)
+    assert said == alone.wait()
+
+
 def test_nobody_waits_and_nothing_is_computed(
     shop: Shop, engine: Engine, batches: list[Any]
 ) -> None:
@@ -144,7 +173,7 @@ def test_a_job_that_is_given_up_leaves_its_batch(shop: Shop, engine: Engine) -> 
 def test_a_crash_is_told_and_the_next_job_is_answered(
     shop: Shop, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def crash(base: Any, turns: Any) -> None:
+    def crash(base: Any, turns: Any, **more: Any) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(module, "decode", crash)

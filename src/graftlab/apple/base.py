@@ -7,7 +7,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ModelError, listed
-from graftlab.models.base import Base, Dimensions
+from graftlab.models.base import Base
+from graftlab.models.dimensions import Dimensions
 from graftlab.models.weights import misfits
 
 if TYPE_CHECKING:

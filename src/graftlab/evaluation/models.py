@@ -19,6 +19,7 @@ from graftlab.registry import dump
 if TYPE_CHECKING:
     from graftlab.adapters.artifact import TrainedModel
     from graftlab.caches import RowCache
+    from graftlab.generation.decode import Reply
     from graftlab.generation.prompts import Prompt
     from graftlab.generation.sampling import Generation
     from graftlab.models.base import Base
@@ -68,25 +69,35 @@ class LocalSpeaker(Speaker):
         return digest([*self._same, self._rendered(asked), tokenizer.stop_ids, drawn, formats])
 
     def answer(self, asks: Sequence[Ask], report: Report) -> None:
-        """Those of one draw together, the longest prompts first: rows of a batch are alike."""
+        """Those of one draw together, the longest prompts first: replies to short ones end it."""
         by_draw: dict[int, list[Ask]] = {}
         for ask in asks:
             by_draw.setdefault(ask.draw, []).append(ask)
         for draw, group in sorted(by_draw.items()):
             group.sort(key=lambda ask: -len(self._rendered(self._asked(ask.prompt))))
-            for start in range(0, len(group), self.batch):
-                self._answer(group[start : start + self.batch], self._drawn(draw), report)
+            self._answer(group, self._drawn(draw), report)
 
     def _answer(self, asks: Sequence[Ask], generation: Generation, report: Report) -> None:
-        conversations = [self._asked(ask.prompt) for ask in asks]
-        replies = generate_batch(self.base, self.served.tokenizer, conversations, generation)
-        tokens = sum(reply.num_tokens for reply in replies)
-        seconds = max(reply.seconds for reply in replies)
-        for ask, reply in zip(asks, replies, strict=True):
-            share = round(seconds * reply.num_tokens / max(tokens, 1), 6)
+        """A reply's time is its share, by tokens, of all that has passed when it is whole."""
+        tokens = 0
+
+        def keep(place: int, reply: Reply) -> None:
+            nonlocal tokens
+            tokens += reply.num_tokens
+            share = round(reply.seconds * reply.num_tokens / max(tokens, 1), 6)
             said = Said(reply.text, reply.num_tokens, reply.stopped, share)
-            self.cache.put(ask.key, said.as_row())
-        report(len(asks), tokens)
+            self.cache.put(asks[place].key, said.as_row())
+            report(1, reply.num_tokens)
+
+        conversations = [self._asked(ask.prompt) for ask in asks]
+        generate_batch(
+            self.base,
+            self.served.tokenizer,
+            conversations,
+            generation,
+            batch=self.batch,
+            on_reply=keep,
+        )
 
     def likelihoods(self, prompt: Prompt) -> tuple[float, ...]:
         ids = self._rendered(self._asked(prompt))
@@ -95,7 +106,7 @@ class LocalSpeaker(Speaker):
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        with self.served.speaking(), self.precision.autocast():
+        with self.served.speaking(), self.precision.autocast(), self.base.answering():
             if self.served.adapter is None or self.scale == 1:
                 yield
                 return

@@ -69,15 +69,12 @@ class Asking(Measurer):
 
     def _replies(self, base: Base) -> list[Said]:
         """In the order of the prompts; the longest are asked first: rows of a batch are alike."""
-        said: list[Said | None] = [None] * len(self.prompts)
-        tokenizer, size = self.rows.tokenizer, self.batch
-        for start in range(0, len(self.order), size):
-            places = self.order[start : start + size]
-            asks = [self.prompts[place].conversation for place in places]
-            replies = generate_batch(base, tokenizer, asks, self.rows.generation)
-            for place, reply in zip(places, replies, strict=True):
-                said[place] = Said(reply.text, reply.num_tokens, reply.stopped, 0.0)
-        return [one for one in said if one is not None]
+        asks = [self.prompts[place].conversation for place in self.order]
+        how = self.rows.generation
+        replies = generate_batch(base, self.rows.tokenizer, asks, how, batch=self.batch)
+        said = dict(zip(self.order, replies, strict=True))
+        ordered = (said[place] for place in range(len(self.prompts)))
+        return [Said(reply.text, reply.num_tokens, reply.stopped, 0.0) for reply in ordered]
 
     def _options(self, base: Base, prompt: Prompt) -> tuple[float, ...]:
         options = self.rows.tokenizer.encode_text(prompt.options)

@@ -57,7 +57,7 @@ def answers(
 ) -> Iterator[Answer]:
     """Every prompt's answer, shown as it comes. Raises ModelError for a prompt that is too long."""
     total = len(prompts)
-    with screen.counting(total) as count:
+    with asked.base.answering(), screen.counting(total) as count:
         for start in range(0, total, batch):
             group = prompts[start : start + batch]
             if batch == 1:  # before the reply, which may be streamed

@@ -31,7 +31,7 @@ class Reply:
     stopped: bool
     """The model ended its turn; otherwise it ran into max_new_tokens or the end of its context."""
     seconds: float
-    """Reading the prompt included; in a batch, until this reply was whole."""
+    """Reading the prompt included; of several, from when the first was begun."""
     speculated: Speculated | None = None
     """Rounds, proposed and accepted tokens, where a draft helped."""
     valid: bool | None = None
@@ -82,32 +82,32 @@ def generate_batch(
     conversations: Sequence[Conversation],
     generation: Generation,
     *,
+    batch: int | None = None,
     guided: Callable[[int], Guide] | None = None,
+    on_reply: Callable[[int, Reply], None] = lambda index, reply: None,
 ) -> list[Reply]:
-    """What `generate` says to each conversation, all in the same forward passes.
+    """What `generate` says to each conversation, at most `batch` of them in one forward pass.
 
-    A reply is the one that the conversation gets alone, up to rounding: a matrix product of more
-    rows may sum in another order. Raises ModelError like `generate`.
+    `on_reply` has each with the conversation's place as soon as it is whole. A reply is the one
+    that the conversation gets alone, up to rounding: a matrix product of more rows may sum in
+    another order. Raises ModelError like `generate`; the replies before it are whole.
     """
     start = time.perf_counter()
     sampler = Sampler(generation, base.device)
-    ends = [start] * len(conversations)
-
-    def timed(index: int) -> Callable[[int], None]:
-        def note(_: int) -> None:
-            ends[index] = time.perf_counter()
-
-        return note
-
     turns = [
-        make_turn(base, tokenizer, conversation, sampler, guided=guided, on_token=timed(index))
-        for index, conversation in enumerate(conversations)
+        make_turn(base, tokenizer, conversation, sampler, guided=guided)
+        for conversation in conversations
     ]
-    decode(base, turns)
-    return [
-        make_reply(turn, text_of(tokenizer, turn.ids), end - start)
-        for turn, end in zip(turns, ends, strict=True)
-    ]
+    places = {id(turn): place for place, turn in enumerate(turns)}
+    replies: dict[int, Reply] = {}
+
+    def end(turn: Turn) -> None:
+        place, seconds = places[id(turn)], time.perf_counter() - start
+        replies[place] = make_reply(turn, text_of(tokenizer, turn.ids), seconds)
+        on_reply(place, replies[place])
+
+    decode(base, turns, batch=batch, on_end=end)
+    return [replies[place] for place in range(len(turns))]
 
 
 def make_reply(

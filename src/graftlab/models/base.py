@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from graftlab.errors import ConfigError, ModelError, require_choice
+from graftlab.models.dimensions import Dimensions
 from graftlab.models.quantization.base import Quantization
 from graftlab.models.randomness import silence_randomness
 from graftlab.registry import group, name_of
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from graftlab.models.architecture import Published
     from graftlab.models.context import Context
+    from graftlab.models.slots import Slots
     from graftlab.text.tokenizer import Tokenizer
     from graftlab.types import Batch
 
@@ -153,16 +155,6 @@ class ModelSpec(ABC):
         """The frozen `Base`, stored in `dtype` on `device`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Dimensions:
-    """What a step of the base costs, beside the weights of its layers."""
-
-    hidden_size: int
-    vocab_size: int
-    attention_width: int
-    """Width of all query heads together."""
-
-
 class AttachedAdapter(Protocol):
     """What a base knows of the adapter that is on it."""
 
@@ -291,6 +283,15 @@ class Base(ABC):
         `padding` (B,) says how many tokens at the left of each row are none; None for no padding.
         `rewind` makes `crop` possible, and raises ModelError where the model cannot.
         """
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Inside, what is made of the weights for replies is kept from one of them to the next."""
+        yield
+
+    def slots(self, count: int) -> Slots | None:
+        """So many slots to decode in, inside `answering`; None where contexts alone serve."""
+        return None
 
     def reset(self) -> None:
         """Back to the state of a fresh load: no adapter, no recomputation, eval mode."""

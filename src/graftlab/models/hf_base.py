@@ -9,7 +9,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from graftlab.errors import ConfigError
-from graftlab.models.base import Base, Dimensions
+from graftlab.models.base import Base
+from graftlab.models.dimensions import Dimensions
 from graftlab.models.stateful import stateful_layers
 from graftlab.types import widest
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from graftlab.models.hf_context import HFContext
+    from graftlab.models.context import Context
+    from graftlab.models.lean_weights import LeanCopies, LeanWeights
+    from graftlab.models.slots import Slots
     from graftlab.types import Batch
 
 
@@ -26,6 +29,8 @@ class HFBase(Base):
     """A `PreTrainedModel` whose attention is `packing.attention`."""
 
     model: Any
+    _answering = 0
+    _copies: LeanCopies | None = None
 
     def save_model(self, folder: Path) -> None:
         self.model.save_pretrained(folder)
@@ -183,9 +188,37 @@ class HFBase(Base):
             self.model.activation_checkpointing_disable()
         self.model.train()
 
-    def context(self, *, padding: Tensor | None = None, rewind: bool = False) -> HFContext:
-        from graftlab.models.hf_context import HFContext
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        self._answering += 1
+        try:
+            yield
+        finally:
+            self._answering -= 1
+            if not self._answering:
+                self._copies = None
 
+    def slots(self, count: int) -> Slots | None:
+        from graftlab.models.slots import Slots
+
+        weights = self._lean_weights()
+        return None if weights is None else Slots(weights, count=count, limit=self.max_length)
+
+    def _lean_weights(self) -> LeanWeights | None:
+        """The weights as slots multiply with them, kept as long as somebody is `answering`."""
+        from graftlab.models.lean_weights import LeanCopies
+
+        if not self._answering:
+            return None
+        self._copies = self._copies or LeanCopies()
+        return self._copies.of(self.model)
+
+    def context(self, *, padding: Tensor | None = None, rewind: bool = False) -> Context:
+        from graftlab.models.hf_context import HFContext
+        from graftlab.models.slots import SlotContext
+
+        if (weights := self._lean_weights()) is not None:
+            return SlotContext(weights, limit=self.max_length, padding=padding)
         return HFContext(self, stock=self.plain, padding=padding, rewind=rewind)
 
     @contextmanager

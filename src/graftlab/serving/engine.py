@@ -1,7 +1,8 @@
 """The one thread that uses the model: jobs that wait for the same adapter are one batch.
 
 waiting    a a b a c     batch of 4: the three for a, then b, then c
-arriving             a   joins the next batch of a; one that runs takes no more in
+arriving             a   joins the batch that runs where a row of it is free and no other waits
+                         before it; models that are not decoded in slots take no more in
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from graftlab.serving.jobs import Failed
 from graftlab.serving.requests import RequestError
 
 if TYPE_CHECKING:
+    from graftlab.generation.turn import Turn
     from graftlab.models.base import Base
     from graftlab.serving.jobs import Job
+    from graftlab.serving.models import ServedModel
 
 GATHER = 0.01
 """Seconds that an idle thread waits for others after the first job: clients ask side by side."""
@@ -75,13 +78,25 @@ class Engine:
             self._thread.join()
 
     def _work(self) -> None:
-        while jobs := self._next():
-            try:
-                with jobs[0].model.speaking(), self._autocast():
-                    decode(self.base, [turn for job in jobs for turn in job.turns])
-            except Exception as error:
-                for job in jobs:
-                    job.tell(Failed(error))
+        with self.base.answering():
+            while jobs := self._next():
+                self._answer(jobs)
+
+    def _answer(self, jobs: list[Job]) -> None:
+        model = jobs[0].model
+
+        def more(room: int) -> list[Turn]:
+            joining = self._joining(model, room)
+            jobs.extend(joining)
+            return [turn for job in joining for turn in job.turns]
+
+        try:
+            with model.speaking(), self._autocast():
+                turns = [turn for job in jobs for turn in job.turns]
+                decode(self.base, turns, batch=max(self.batch, len(turns)), more=more)
+        except Exception as error:
+            for job in jobs:
+                job.tell(Failed(error))
 
     def _next(self) -> list[Job]:
         """The jobs of the next batch; none when it is closed."""
@@ -96,6 +111,18 @@ class Engine:
                 self._running = self._taken()
                 if self._running:
                     return self._running
+
+    def _joining(self, model: ServedModel, room: int) -> list[Job]:
+        """The jobs for `model` that have waited longest of all and fit into so many rows."""
+        with self._changed:
+            joining: list[Job] = []
+            while self._waiting and self._waiting[0].model is model:
+                room -= len(self._waiting[0].turns)
+                if room < 0:
+                    break
+                joining.append(self._waiting.popleft())
+            self._running += joining
+            return joining
 
     def _taken(self) -> list[Job]:
         """The first job that somebody waits for, and those for the same model that fit beside."""

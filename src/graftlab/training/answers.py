@@ -119,7 +119,8 @@ class Answers:
                 with precision.autocast():
                     return generate(teacher.base, self.tokenizer, question, how).text
 
-            yield answer
+            with teacher.base.answering():
+                yield answer
 
 
 def answers_of(

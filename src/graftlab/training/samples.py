@@ -53,12 +53,14 @@ class SampleBook:
 
         One pair (0 to 1) for each prompt.
         """
+        missing = [at for at in range(len(self.conversations)) if at not in self.replies.base]
+        with self.adapter.base.answering():
+            with self.adapter.disabled():
+                for index in missing:
+                    self.replies.base[index] = self._reply(self.conversations[index])
+            said = [self._reply(conversation) for conversation in self.conversations]
         repeated = []
-        for index, conversation in enumerate(self.conversations):
-            if index not in self.replies.base:
-                with self.adapter.disabled():
-                    self.replies.base[index] = self._reply(conversation)
-            reply = self._reply(conversation)
+        for index, (conversation, reply) in enumerate(zip(self.conversations, said, strict=True)):
             repeated.append((repetition(self.replies.base[index]), repetition(reply)))
             question = conversation.without_last_answer().messages
             self.rows.append(

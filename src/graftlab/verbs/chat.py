@@ -85,4 +85,5 @@ def run(spec: ChatSpec) -> None:
         window = Window(console())
         who = f"{base.name} with {spec.adapter}" if adapter else base.name
         window.note(f"{who}, {precision.name} on {device.type}; /help lists the commands.")
-        talk(chat, window)
+        with base.answering():
+            talk(chat, window)

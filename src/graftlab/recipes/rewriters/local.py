@@ -87,15 +87,13 @@ class LocalRewriter(PromptedRewriter):
             load_trained(base, trained, dtype=torch.float32)
 
             def rewrite(texts: Sequence[str]) -> list[str | Miss]:
-                found: list[str | Miss] = []
-                for start in range(0, len(texts), self.batch):
-                    told = [asked(frame, text) for text in texts[start : start + self.batch]]
-                    with fastest_autocast(device):
-                        replies = generate_batch(base, tokenizer, told, generation)
-                    found += map(_as_rewrite, replies)
-                return found
+                told = [asked(frame, text) for text in texts]
+                with fastest_autocast(device):
+                    replies = generate_batch(base, tokenizer, told, generation, batch=self.batch)
+                return [_as_rewrite(reply) for reply in replies]
 
-            yield rewrite
+            with base.answering():
+                yield rewrite
 
 
 def _as_rewrite(reply: Reply) -> str | Miss:

@@ -81,8 +81,9 @@ class Measures(StepCallback):
         return step >= plan.total_steps or due(step, plan, **every)
 
     def _numbers(self, trainer: Trainer, measurer: Measurer) -> Numbers:
-        with self.book.replies.context():
-            found = measurer.measure(self.book.adapter.base)
+        base = self.book.adapter.base
+        with self.book.replies.context(), base.answering():
+            found = measurer.measure(base)
         if trainer.world_size > 1:  # rounding may differ; all must rank alike
             found = trainer.strategy.broadcast(found)
         return found

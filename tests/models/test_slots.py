@@ -1,0 +1,165 @@
+"""Slots read as the whole model does, with whatever adapter is on, and never write to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from graftlab.adapters.base import Adapter
+from graftlab.adapters.lora import Lora
+from graftlab.adapters.peft import attach
+from graftlab.models import lean_weights
+from graftlab.models.base import Base
+from graftlab.models.hf import HFModel
+from graftlab.models.quantization.int8 import Int8
+from graftlab.models.slots import Piece, Slots
+from reading import assert_padding_is_not_read, close, tokens
+
+Make = Callable[..., Base]
+SERVED = ["llama", "qwen2", "qwen3"]
+CPU = torch.device("cpu")
+
+
+def whole(base: Base, ids: Tensor) -> Tensor:
+    """Logits (T, V) of a row (T,), by transformers."""
+    with torch.no_grad(), base.plain():
+        return base.model(input_ids=ids[None], use_cache=False).logits[0].float()
+
+
+def slots_of(base: Base, count: int) -> Slots:
+    found = base.slots(count)
+    assert found is not None
+    return found
+
+
+def drawn(base: Base, lora: Lora) -> Adapter:
+    """An adapter that says something: B is not zero."""
+    adapter = attach(base, lora, seed=1, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for _, parameter in adapter.named_parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return adapter
+
+
+@pytest.mark.parametrize("kind", SERVED)
+def test_slots_are_read_side_by_side_in_any_pieces(kind: str, make_base: Make) -> None:
+    base = make_base(kind)
+    rows = [tokens(1, length, seed=length)[0] for length in (300, 9, 23)]
+    ids = [row.tolist() for row in rows]
+    with base.answering():
+        slots = slots_of(base, 2)
+        first = slots.read([Piece(0, ids[0][:290], last=0), Piece(1, ids[1], last=9)])
+        later = slots.read([Piece(1, [5]), Piece(0, ids[0][290:], last=10)])
+        slots.empty(1)  # for another one
+        third = slots.read([Piece(0, [7]), Piece(1, ids[2], last=2)])
+    close(first, whole(base, rows[1]))
+    close(later[:1], whole(base, torch.tensor([*ids[1], 5]))[-1:])
+    close(later[1:], whole(base, rows[0])[-10:])
+    close(third[:1], whole(base, torch.tensor([*ids[0], 7]))[-1:])
+    close(third[1:], whole(base, rows[2])[-2:])
+
+
+def test_a_context_in_slots_keeps_the_promises_of_contexts(make_base: Make) -> None:
+    base, ids, wrong = make_base("qwen2"), tokens(2, 20), tokens(2, 5, seed=1)
+    expected = torch.stack([whole(base, row) for row in ids])
+    with base.answering():
+        with base.context(rewind=True) as context:
+            assert type(context).__name__ == "SlotContext"
+            pieces = [context.feed(ids[:, :7]), context.feed(ids[:, 7:15])]
+            context.feed(wrong)
+            context.crop(15)
+            pieces += [context.feed(ids[:, 15:16]), context.feed(ids[:, 16:])]
+            assert context.length == 20
+        close(torch.cat(pieces, dim=1), expected)
+        assert_padding_is_not_read(base, (22, 5, 11), whole=lambda row: whole(base, row))
+
+
+ADAPTERS = [
+    Lora(rank=4),
+    Lora(rank=4, dora=True, targets="all-linear"),
+    Lora(rank=4, rslora=True, targets="attn", layers=1),
+    Lora(rank=2, modules_to_save=["lm_head"]),
+]
+
+
+@pytest.mark.parametrize("lora", ADAPTERS, ids=["lora", "dora", "rslora", "head"])
+def test_an_adapter_is_folded_into_a_copy(lora: Lora, make_base: Make) -> None:
+    base, ids = make_base("llama"), tokens(1, 12)[0]
+    adapter = drawn(base, lora)
+    weights = [*base.model.parameters(), *base.model.buffers()]
+    before = [(weight.data_ptr(), weight._version, weight.clone()) for weight in weights]
+
+    def check() -> Tensor:
+        expected = whole(base, ids)
+        close(slots_of(base, 1).read([Piece(0, ids.tolist(), last=12)]), expected)
+        return expected
+
+    with base.answering():
+        said = [check()]
+        with adapter.scaled(0.5):
+            said.append(check())
+        with adapter.disabled():
+            said.append(check())
+        with torch.no_grad():  # as training goes on
+            adapter.named_parameters()[1][1].mul_(3)
+        said.append(check())
+    assert all(
+        (one - other).abs().max() > 1e-3 for one in said for other in said if one is not other
+    )
+    (_, trained), *_ = adapter.named_parameters()[1:]
+    for weight, (place, version, values) in zip(weights, before, strict=True):
+        if weight is not trained:
+            assert (weight.data_ptr(), weight._version) == (place, version)
+            assert torch.equal(weight, values)
+
+
+def test_a_fold_is_what_peft_merges(make_base: Make) -> None:
+    base = make_base("llama")
+    adapter: Any = drawn(base, Lora(rank=4))
+    with base.answering():
+        weights = base._lean_weights()  # type: ignore[attr-defined]
+    for number, lean in enumerate(weights.layers):
+        layer = adapter.layers[f"model.layers.{number}.mlp.down_proj"]
+        layer.merge(safe_merge=True)
+        (panel,) = lean.down.panels
+        torch.testing.assert_close(panel.t(), layer.base_layer.weight, rtol=1e-6, atol=1e-7)
+
+
+def test_copies_are_kept_as_long_as_somebody_answers(
+    make_base: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = make_base("llama")
+    adapter = drawn(base, Lora(rank=4))
+    built: list[Any] = []
+    real = lean_weights._build
+    monkeypatch.setattr(lean_weights, "_build", lambda *given: built.append(1) or real(*given))
+    assert base.slots(1) is None, "nobody answers"
+    for _ in range(2):
+        with base.answering(), base.answering():
+            for _ in range(3):
+                slots_of(base, 1)
+                with adapter.disabled():
+                    slots_of(base, 1)
+    assert len(built) == 4
+    monkeypatch.setattr(lean_weights, "free_memory_bytes", lambda: 0)
+    with base.answering():
+        assert base.slots(1) is None
+
+
+def test_what_slots_do_not_serve_is_left_to_transformers(
+    make_base: Make, make_miniature: Any
+) -> None:
+    others = [make_base(kind) for kind in ("gemma3", "mistral", "granite")]  # mistral slides
+    others.append(make_base("llama", torch.bfloat16))
+    codes = HFModel(path=str(make_miniature("llama")), quantization=Int8())
+    others.append(codes.load(dtype=torch.float32, device=CPU))
+    for base in others:
+        with base.answering():
+            assert base.slots(1) is None
+            with base.context() as context:
+                assert context.feed(tokens(1, 4)).shape[1] == 4
