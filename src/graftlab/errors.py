@@ -172,7 +172,11 @@ def require_range(
         (most is None or value <= (most or 0), f"at most {most}"),
         (above is None or value > (above or 0), f"above {above}"),
     ]
-    if not math.isfinite(value):
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:  # a whole number of over 308 digits
+        finite, value = False, math.inf
+    if not finite:
         raise ConfigError(f"{key}={value} is out of range: it must be a finite number.")
     if not all(holds for holds, _ in bounds):
         wanted = " and ".join(text for holds, text in bounds if "None" not in text)

@@ -74,6 +74,12 @@ def test_a_cache_that_is_no_folder(elsewhere: Asked, tmp_path: Path) -> None:
         assert not desk.requests
 
 
+def test_numbers_that_no_memory_holds() -> None:
+    for wrong, said in (({"draws": 10**12}, "at most 1000"), ({"limit": 10**400}, "finite")):
+        with pytest.raises(ConfigError, match=said):
+            EvaluateSpec(endpoint="http://h/v1", endpoint_model="m", prompts="p", **wrong)
+
+
 def test_an_empty_reply_is_a_reply(elsewhere: Asked) -> None:
     with endpoint() as desk:
         desk.always = says(completion(""))

@@ -41,7 +41,7 @@ class EvaluateSpec:
     judge: JudgeSpec | None = None
     """A model that compares every two replies; null is judge=none."""
     draws: int = 1
-    """Replies to each prompt; more than one needs generation.temperature."""
+    """Replies to each prompt, 1,000 at most; more than one needs generation.temperature."""
     sequential: bool = False
     """Ask in random order, and stop when all that differs is told apart; tests allow for that."""
     decides: list[str] = field(default_factory=list)
@@ -73,8 +73,9 @@ class EvaluateSpec:
         if isinstance(self.adapters, str):
             self.adapters = [self.adapters]
         require_choice("device", self.device, ("auto", "cpu", "cuda", "mps"))
-        for key, least in (("limit", 1), ("draws", 1), ("batch", 1), ("retries", 0), ("scale", 0)):
+        for key, least in (("limit", 1), ("batch", 1), ("retries", 0), ("scale", 0)):
             require_range(key, getattr(self, key), least=least)
+        require_range("draws", self.draws, least=1, most=1000)
         require_range("timeout", self.timeout, above=0)
         if problems := list(self._problems()):
             raise ConfigError("\n".join(problems))
