@@ -78,6 +78,8 @@ def test_numbers_that_no_memory_holds() -> None:
     for wrong, said in (({"draws": 10**12}, "at most 1000"), ({"limit": 10**400}, "finite")):
         with pytest.raises(ConfigError, match=said):
             EvaluateSpec(endpoint="http://h/v1", endpoint_model="m", prompts="p", **wrong)
+    with pytest.raises(ConfigError, match=r"generation\.seed=.* is out of range"):
+        Generation(seed=2**63)
 
 
 def test_an_empty_reply_is_a_reply(elsewhere: Asked) -> None:

@@ -34,6 +34,7 @@ class Generation:
 
     def __post_init__(self) -> None:
         require_range("generation.max_new_tokens", self.max_new_tokens, least=1)
+        require_range("generation.seed", self.seed, least=-(2**62), most=2**62)
         require_range("generation.temperature", self.temperature, least=0)
         require_range("generation.top_k", self.top_k, least=1)
         require_range("generation.top_p", self.top_p, above=0, most=1)
