@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from graftlab.models.cache import acquire, forget
 from graftlab.models.compile import compile_layers
 from graftlab.models.hf import HFModel
 from graftlab.models.quantization.int8 import Int8
-from graftlab.models.quantization.weight import QuantizedWeight, widen_whole
+from graftlab.models.quantization.weight import QuantizedWeight, widened
 from graftlab.objectives.policy import Policy
 from miniatures import flat_batch
 
@@ -135,20 +137,28 @@ def test_codes_are_widened_for_replies_where_there_is_room(
     with acquire(spec, dtype=torch.float32, device=CPU) as packed:
         wanted = packed.logits(packed.hidden(batch)[0])
         stored, size = packed.fingerprint, 4 * packed.num_parameters
-    monkeypatch.setattr("graftlab.models.cache.free_memory_bytes", lambda: 2 * size - (not room))
-    with acquire(spec, dtype=torch.float32, device=CPU, widened=True) as base:
-        codes = [p for p in base.model.parameters() if isinstance(p.data, QuantizedWeight)]
-        assert bool(codes) is not room
-        assert torch.equal(base.logits(base.hidden(batch)[0]), wanted)
-        assert base.fingerprint == stored
-    with acquire(spec, dtype=torch.float32, device=CPU, widened=True) as again:
-        assert again is base
+    monkeypatch.setattr("graftlab.models.hf_base.free_memory_bytes", lambda: 2 * size - (not room))
+
+    def codes() -> list[torch.nn.Parameter]:
+        return [p for p in base.model.parameters() if isinstance(p.data, QuantizedWeight)]
+
+    with acquire(spec, dtype=torch.float32, device=CPU) as base:
+        before = codes()
+        with suppress(KeyboardInterrupt), base.answering(), base.answering():
+            assert bool(codes()) is not room
+            assert torch.equal(base.logits(base.hidden(batch)[0]), wanted)
+            assert base.fingerprint == stored
+            raise KeyboardInterrupt
+        assert before
+        assert all(map(operator.is_, codes(), before))
+    with acquire(spec, dtype=torch.float32, device=CPU) as again:
+        assert again is base, "nothing was written to"
 
 
 def test_tied_weights_stay_one_when_they_are_widened() -> None:
     embedding, head = torch.nn.Embedding(64, 32), torch.nn.Linear(32, 64, bias=False)
     codes = Int8().quantise(torch.randn(64, 32), torch.float32)
     embedding.weight = head.weight = torch.nn.Parameter(codes, requires_grad=False)
-    widen_whole(torch.nn.ModuleList([embedding, head]))
-    assert embedding.weight is head.weight
-    assert torch.equal(head.weight.data, codes.wide())
+    with widened(torch.nn.ModuleList([embedding, head])):
+        assert embedding.weight is head.weight
+        assert torch.equal(head.weight.data, codes.wide())

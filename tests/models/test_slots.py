@@ -12,7 +12,7 @@ from torch import Tensor
 from graftlab.adapters.base import Adapter
 from graftlab.adapters.lora import Lora
 from graftlab.adapters.peft import attach
-from graftlab.models import lean_weights
+from graftlab.models import hf_base, lean_weights
 from graftlab.models.base import Base
 from graftlab.models.hf import HFModel
 from graftlab.models.quantization.int8 import Int8
@@ -152,12 +152,15 @@ def test_copies_are_kept_as_long_as_somebody_answers(
 
 
 def test_what_slots_do_not_serve_is_left_to_transformers(
-    make_base: Make, make_miniature: Any
+    make_base: Make, make_miniature: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others = [make_base(kind) for kind in ("gemma3", "mistral", "granite")]  # mistral slides
     others.append(make_base("llama", torch.bfloat16))
     codes = HFModel(path=str(make_miniature("llama")), quantization=Int8())
-    others.append(codes.load(dtype=torch.float32, device=CPU))
+    others.append(coded := codes.load(dtype=torch.float32, device=CPU))
+    with coded.answering():
+        assert coded.slots(1) is not None, "while they are wide"
+    monkeypatch.setattr(hf_base, "free_memory_bytes", lambda: 0)
     for base in others:
         with base.answering():
             assert base.slots(1) is None

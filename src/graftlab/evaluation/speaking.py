@@ -117,7 +117,7 @@ def _local(
     precision = resolve(spec.precision, device)
     alone = found.trained[BASE]
     dtype = precision.base_dtype
-    base = stack.enter_context(acquire(alone.model, dtype=dtype, device=device, widened=True))
+    base = stack.enter_context(acquire(alone.model, dtype=dtype, device=device))
     models = load_models(base, found.trained, dtype=precision.adapter_dtype)
     models[BASE] = replace(models[BASE], system=found.system)
     say(f"{base.name}, {precision.name} on {device.type}, as: {', '.join(models)}")

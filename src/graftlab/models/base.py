@@ -222,8 +222,7 @@ class Base(ABC):
         """(backend, reason) of the packed attention. Raises ConfigError or ModelError."""
 
     @property
-    def backend(self) -> str:
-        """segments, varlen, dense or own."""
+    def backend(self) -> str:  # segments, varlen, dense or own
         return self.attention_choice[0]
 
     @property
@@ -286,7 +285,7 @@ class Base(ABC):
 
     @contextmanager
     def answering(self) -> Iterator[None]:
-        """Inside, what is made of the weights for replies is kept from one of them to the next."""
+        """Inside, what is made of the weights for replies is kept from one to the next."""
         yield
 
     def slots(self, count: int) -> Slots | None:

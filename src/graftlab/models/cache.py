@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from graftlab.limits import free_memory_bytes
-
 if TYPE_CHECKING:
     import torch
 
@@ -28,30 +26,24 @@ def acquire(
     dtype: torch.dtype,
     device: torch.device,
     role: str = "base",
-    widened: bool = False,
 ) -> Iterator[Base]:
     """The base of `spec`, as fresh as if just loaded, for the length of the `with` block.
 
     When the block ends, however it ends, the adapter is taken out and the base comes to rest. It
     is kept only if no weight was written to meanwhile; another spec replaces it, so that a
-    process never holds two idle bases of one `role` (a teacher rests beside its student). Weights
-    that are stored as codes are `widened` once, for replies, where they then take at most half of
-    the free memory: a reply widens all of them for every token. Raises ModelError when the base
-    cannot be loaded.
+    process never holds two idle bases of one `role` (a teacher rests beside its student). Raises
+    ModelError when the base cannot be loaded.
     """
     from graftlab.models.compile import restore_layers
-    from graftlab.models.quantization.weight import widen_whole
 
     place = str(spec.folder())
-    key = (role, place, spec.fingerprint(), spec.attention, dtype, str(device), widened)
+    key = (role, place, spec.fingerprint(), spec.attention, dtype, str(device))
     resting = _resting.pop(key, None)
     for other in [other for other in _resting if other[0] == role]:
         del _resting[other]
     if not resting:
         gc.collect()  # a finished trainer holds its base in a reference cycle
     base = resting[0] if resting else spec.load(dtype=dtype, device=device)
-    if widened and not resting and _has_room(base):
-        widen_whole(base.model)
     fresh = resting[1] if resting else _state(base)
     base.lendings += 1
     try:
@@ -66,15 +58,6 @@ def acquire(
 def forget() -> None:
     """Let the resting base go, for instance before the memory is needed for something else."""
     _resting.clear()
-
-
-def _has_room(base: Base) -> bool:
-    """Whether all weights, widened, take at most half of the memory that is free."""
-    import torch
-
-    on_gpu = base.device.type == "cuda"
-    free = torch.cuda.mem_get_info(base.device)[0] if on_gpu else free_memory_bytes()
-    return 2 * base.num_parameters * base.dtype.itemsize <= free
 
 
 def _state(base: Base) -> _State:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from graftlab.errors import ConfigError
+from graftlab.limits import free_memory_bytes
 from graftlab.models.base import Base
 from graftlab.models.dimensions import Dimensions
 from graftlab.models.stateful import stateful_layers
@@ -190,13 +191,28 @@ class HFBase(Base):
 
     @contextmanager
     def answering(self) -> Iterator[None]:
+        """Inside, lean copies are kept, and weights stored as codes are wide where there is room:
+        every token of a reply would widen all of them.
+        """
+        from graftlab.models.quantization.weight import widened
+
+        wide = widened(self.model) if not self._answering and self._has_room() else nullcontext()
         self._answering += 1
         try:
-            yield
+            with wide:
+                yield
         finally:
             self._answering -= 1
             if not self._answering:
                 self._copies = None
+
+    def _has_room(self) -> bool:
+        """Whether all weights, widened, take at most half of the memory that is free."""
+        import torch
+
+        on_gpu = self.device.type == "cuda"
+        free = torch.cuda.mem_get_info(self.device)[0] if on_gpu else free_memory_bytes()
+        return 2 * self.num_parameters * self.dtype.itemsize <= free
 
     def slots(self, count: int) -> Slots | None:
         from graftlab.models.slots import Slots

@@ -70,7 +70,7 @@ def run(spec: ChatSpec) -> None:
     device = pick_device(spec.device, key="device")
     precision = resolve(spec.precision, device)
     seen = system_of(trained.adapter.run() if trained.adapter else {})
-    with acquire(trained.model, dtype=precision.base_dtype, device=device, widened=True) as base:
+    with acquire(trained.model, dtype=precision.base_dtype, device=device) as base:
         adapter = load_trained(base, trained, dtype=precision.adapter_dtype)
         asked = Asked(base, tokenizer, spec.generation, precision.autocast)
         system = seen["system"] if spec.system is None else spec.system

