@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from graftlab.tuning.beliefs import Beliefs, believe
 from graftlab.tuning.space import MOST_RATES, Cell, Config, Space
 
-FIRST_SHARE = 0.6
+FIRST_SHARE = 0.4
 """Of what is left after the ladder, this much goes to the shortest length, which all need."""
 RATES = 3
 """Learning rates that are tried with all other values: the best of the ladder and those beside."""
@@ -160,18 +160,27 @@ def _apart(space: Space, one: Config, other: Config) -> int:
 
 
 def _promising(cells: Sequence[Cell], beliefs: Beliefs) -> list[Cell]:
-    """Cells by what their configurations are expected to reach at this length or a longer one."""
+    """Cells in the order in which they are worth training together: first the one whose
+    configuration is expected to reach most at this length or a longer one, then always the one
+    that lowers what the best of all chosen is expected to reach. Two that are alike do not.
+    """
     import numpy as np
 
-    def reach(cell: Cell) -> float:
-        own = [
+    reach = {}
+    for cell in cells:
+        places = [
             place
             for place, other in enumerate(beliefs.cells)
             if other.config == cell.config and other.steps >= cell.steps
         ]
-        return float(np.median(beliefs.draws[:, own].min(axis=1)))
-
-    return sorted(cells, key=reach)
+        reach[cell] = beliefs.draws[:, places].min(axis=1)
+    chosen: list[Cell] = []
+    best = np.full(len(beliefs.draws), np.inf)
+    while reach:
+        cell = min(reach, key=lambda c: float(np.minimum(best, reach[c]).mean()))
+        best = np.minimum(best, reach.pop(cell))
+        chosen.append(cell)
+    return chosen
 
 
 def _open(state: State, beliefs: Beliefs) -> list[Cell]:
