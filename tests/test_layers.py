@@ -20,7 +20,7 @@ ORDER = [
     *("parent_watch", "limits", "files", "caches", "plugins", "registry", "schemas", "commands"),
     *("machine", "statistics", "pages", "text", "data", "packing", "models", "adapters"),
     *("objectives", "generation", "chat", "serving", "tracking", "recipes", "training"),
-    *("evaluation", "exports", "planning", "sweeps", "reports", "apple", "doctor"),
+    *("evaluation", "exports", "planning", "sweeps", "reports", "tuning", "apple", "doctor"),
     *("verbs", "cli", "__main__"),
 ]
 """Rooms from the ground up: each imports from those before it alone, type hints included."""

@@ -115,7 +115,9 @@ def accepted(
     monkeypatch.setattr(
         "graftlab.sweeps.run.run", lambda order: SweepOutcome(order.folder, [], 0.0)
     )
-    monkeypatch.setattr("graftlab.cli.sweep.lengths_apart", lengths_of)  # without a process
+    for door in ("sweep", "tune"):  # without a process
+        monkeypatch.setattr(f"graftlab.cli.{door}.lengths_apart", lengths_of)
+    monkeypatch.setattr("graftlab.cli.tune.conclude", lambda *told: None)
 
     def call(command: str) -> int:
         words = shlex.split(command.replace("python train.py", "graftlab train"), comments=True)

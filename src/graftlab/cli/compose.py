@@ -31,6 +31,7 @@ from graftlab.verbs.report import ReportSpec
 from graftlab.verbs.sample import SampleSpec
 from graftlab.verbs.serve import ServeSpec
 from graftlab.verbs.train import TrainCommand
+from graftlab.verbs.tune import TuneSpec
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -41,6 +42,7 @@ MASKED = "\x1a???"
 
 VERBS: dict[str, type] = {
     "train": TrainCommand,
+    "tune": TuneSpec,
     "sample": SampleSpec,
     "chat": ChatSpec,
     "serve": ServeSpec,

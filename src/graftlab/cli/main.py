@@ -38,7 +38,7 @@ from graftlab.files.paths import conf_dir
 from graftlab.process import hub_url, prepare_process, second_signal_ends
 from graftlab.terminal import go_on_without_stdout, printable, steady_streams, tell_traceback
 
-WORK = ("train", "prepare", "export", "serve")
+WORK = ("train", "tune", "prepare", "export", "serve")
 """Verbs whose product lies elsewhere, as does that of any verb with `out`: they go on without a
 stdout. Of the others, the output is what was asked for."""
 ALONE = ("-h", "--help", "--version", "-sc", "--shell-completion")
@@ -123,13 +123,16 @@ def _answer(arguments: list[str], call: str) -> int:
     if flags.hydra is not None:
         through_hydra(command, [*flags.hydra, *typed], _nothing)
         return 0
-    words = check_arguments(read_arguments(typed, verb), choices, multirun=flags.multirun)
+    sweeps = flags.multirun or verb == "tune"
+    words = check_arguments(read_arguments(typed, verb), choices, multirun=sweeps)
     if flags.cfg:
         _show(command, flags, words)
         return 0
     if verb in WORK or any(word.key == "out" for word in words):
         go_on_without_stdout()
     try:
+        if verb == "tune":
+            return _tune(command, words)
         if flags.multirun:
             return (_sweep if verb == "train" else run_each)(command, words)
         spec, result = run_once(command, words)
@@ -150,6 +153,15 @@ def _sweep(command: CommandLine, words: Sequence[Argument]) -> int:
 
     ended = run(order_of(read_sweep(command, words)))
     return 1 if ended.count("failed") else 0
+
+
+def _tune(command: CommandLine, words: Sequence[Argument]) -> int:
+    """As for a sweep; what was found is also written as an experiment."""
+    from graftlab.cli.tune import conclude, order_of
+    from graftlab.verbs import tune
+
+    conclude(tune.run(order_of(command, words)), command, words)
+    return 0
 
 
 def _require_verb(word: str) -> None:

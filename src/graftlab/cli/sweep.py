@@ -117,7 +117,7 @@ def read_sweep(command: CommandLine, words: Sequence[Argument]) -> SweepLine:
     if stands_alone and not any(d.key.split(".")[0] == "data" for d in dimensions):
         resolve_auto_now(base)  # the sweep's name is of its numbers
     folder = folder_of(base, words, dimensions, stands_alone=stands_alone)
-    base.date = base.date or _begun_on(folder)
+    base.date = base.date or begun_on(folder)
     return SweepLine(
         base=base,
         dimensions=dimensions,
@@ -132,7 +132,7 @@ def read_sweep(command: CommandLine, words: Sequence[Argument]) -> SweepLine:
     )
 
 
-def _begun_on(folder: Path) -> str:
+def begun_on(folder: Path) -> str:
     """The day on which the sweep began: templates that ask for the date show it in every job."""
     ledger = Ledger(folder)
     begun = ledger.fact("date") if ledger.path.exists() else None

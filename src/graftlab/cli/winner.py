@@ -20,7 +20,7 @@ from graftlab.files.ownership import unwritable
 from graftlab.files.writing import write_atomic
 from graftlab.registry import dump
 from graftlab.reports.compare import Comparison
-from graftlab.reports.winner import SIGN, Winner, experiment_values, winner
+from graftlab.reports.winner import SIGN, Experiment, Winner, experiment_values, winner
 from graftlab.terminal import printable
 from graftlab.tracking.folder import read_config
 from graftlab.tracking.identity import identity
@@ -35,24 +35,40 @@ def conclude(found: Comparison, target: Path | None, command: CommandLine) -> No
     run = winner(found)
     if run is None:
         raise ConfigError(f"best=true: {found.sentence()}")
-    train = CommandLine(read_schema("train", [command.conf]), command.conf)
-    best = Winner(found, run, read_config(run.folder / "run.yaml"))
-    text = _text(best, train)
-    _prove(text, best.config, train)
+    best = Winner(read_config(run.folder / "run.yaml"), found, run)
+    text = proven(best, command)
     if target is None:
         print(printable(text))  # as it is: no line of a file may be wrapped
         return
+    write(text, target, sign=SIGN, conf=command.conf)
+
+
+def proven(best: Experiment, command: CommandLine) -> str:
+    """The text of an experiment, composed again to see that it is the same run.
+
+    Raises ConfigError where it is not.
+    """
+    train = CommandLine(read_schema("train", [command.conf]), command.conf)
+    text = _text(best, train)
+    _prove(text, best.config, train)
+    return text
+
+
+def write(text: str, target: Path, *, sign: str, conf: Path) -> None:
+    """Write an experiment, and say how it is trained. Raises ConfigError where `target` is a file
+    without the `sign`, or cannot be written.
+    """
     try:
-        if target.exists() and not (target.is_file() and SIGN.encode() in target.read_bytes()):
+        if target.exists() and not (target.is_file() and sign.encode() in target.read_bytes()):
             raise ConfigError(f"write={target} was not written by this command: give another file.")
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(target, text)
     except OSError as error:
         raise unwritable(f"write={target}", error) from error
-    print(printable(f"{target}: train it again with {_call(target, command.conf)}"))
+    print(printable(f"{target}: train it again with {_call(target, conf)}"))
 
 
-def _text(best: Winner, train: CommandLine) -> str:
+def _text(best: Experiment, train: CommandLine) -> str:
     """The file over the defaults that its own groups bring."""
     from omegaconf import OmegaConf
 
@@ -76,7 +92,7 @@ def _prove(text: str, config: Mapping[str, Any], train: CommandLine) -> None:
     ours, theirs = experiment_values(dump(again)), experiment_values(config)
     if identity(ours) != identity(theirs):
         raise ConfigError(
-            "best=true: the configuration of the best run cannot be said as an experiment over "
+            "the configuration of the best run cannot be said as an experiment over "
             "these defaults; its run.yaml holds all of it. Was it made by another version?"
         )
 

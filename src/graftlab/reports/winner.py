@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,13 +23,20 @@ SIGN = "# Written by `graftlab report best=true`"
 
 
 @dataclass(frozen=True, slots=True)
-class Winner:
-    """The run whose configuration is to be written, with what it was compared with."""
+class Experiment(ABC):
+    """A configuration as an experiment file."""
 
-    found: Comparison
-    run: ReportedRun
     config: Mapping[str, Any]
-    """Its `run.yaml`, nested."""
+    """A `run.yaml`, nested."""
+
+    @property
+    @abstractmethod
+    def head(self) -> list[str]:
+        """Comments at the beginning, the first one as such a file is known again."""
+
+    @abstractmethod
+    def source(self, key: str) -> str:
+        """Where the value of a dotted key comes from, in words."""
 
     def choices(self) -> dict[str, str]:
         """Group -> the choice that its class belongs to, as in `model=hf`."""
@@ -43,11 +51,10 @@ class Winner:
         return "\n".join(
             [
                 "# @package _global_",
-                f"{SIGN}: the configuration of {self.run.folder}.",
-                *_wrapped(self.found.sentence()),
+                *self.head,
                 *(["defaults:"] if chosen else []),
                 *(
-                    f"  - override /{group}: {name} # {self._source(f'{group}.{MARK}')}"
+                    f"  - override /{group}: {name} # {self.source(f'{group}.{MARK}')}"
                     for group, name in chosen.items()
                 ),
                 "",
@@ -70,10 +77,24 @@ class Winner:
                     yield f"{indent}{name}:"
                     yield from lines
             else:
-                yield f"{indent}{name}: {scalar(value)} # {self._source(place)}"
+                yield f"{indent}{name}: {scalar(value)} # {self.source(place)}"
 
-    def _source(self, key: str) -> str:
-        """Where a value comes from."""
+
+@dataclass(frozen=True, slots=True)
+class Winner(Experiment):
+    """The best run of a comparison."""
+
+    found: Comparison
+    run: ReportedRun
+
+    @property
+    def head(self) -> list[str]:
+        return [
+            f"{SIGN}: the configuration of {self.run.folder}.",
+            *_wrapped(self.found.sentence()),
+        ]
+
+    def source(self, key: str) -> str:
         if key not in self.found.keys:
             return "as in the run" if len(self.found.runs) == 1 else "as in every run"
         values = [written(value) for value in values_of(self.found.runs, key)]

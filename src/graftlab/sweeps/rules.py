@@ -6,7 +6,7 @@ Whoever asks, in whatever process, gets the same answer from the same rows.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from graftlab.sweeps.jobs import Job, Place, Rung
@@ -33,6 +33,8 @@ class Rules:
     reduction: int = 3
     first_rung: float | None = None
     """Epochs; None: a share of each run for asha, every epoch for the median."""
+    keeps: list[int] = field(default_factory=list)
+    """Optimizer steps from which longer runs may go on later: every job keeps its checkpoints."""
 
     @classmethod
     def of(cls, sweep: Sweep) -> Rules:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from graftlab.console import console, new_table, say
@@ -20,7 +20,7 @@ from graftlab.sweeps.launchers.joint import JointLauncher
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.live_table import LiveTable
 from graftlab.sweeps.slots import Slot
-from graftlab.sweeps.source import Source
+from graftlab.sweeps.source import Grid, Source
 from graftlab.sweeps.spec import Sweep
 from graftlab.tracking.ranking import Ranking
 from graftlab.tracking.result import Result, few_documents
@@ -44,6 +44,8 @@ class Order:
     """How many there will be at most."""
     notes: list[str] = field(default_factory=list)
     """What people are told before the first job starts."""
+    keeps: list[int] = field(default_factory=list)
+    """As in `Rules`."""
 
 
 def run(order: Order) -> SweepOutcome:
@@ -81,7 +83,7 @@ def run(order: Order) -> SweepOutcome:
             timeout=sweep.timeout,
             name=launcher.launch_name,
             watch=table.show,
-            facts=own_facts(rules, sweep),
+            facts=own_facts(replace(rules, keeps=order.keeps), sweep),
         )
     show(ended, ranking)
     return ended
@@ -152,7 +154,8 @@ def _heading(order: Order, slots: Sequence[Slot]) -> str:
     threads = slots[0].environment.get("OMP_NUM_THREADS", "all")
     noun = "thread" if threads == "1" else "threads"
     where = f"{', '.join(slot.name for slot in slots)}; {threads} {noun} each"
-    jobs = f"{counted(order.jobs, 'job')}{earlier}"
+    most = "" if isinstance(order.source, Grid) else "up to "
+    jobs = f"{most}{counted(order.jobs, 'job')}{earlier}"
     return f"sweep {order.folder}: {jobs}, {_side_by_side(order, slots)} ({where})"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from graftlab.sweeps.jobs import Job, NewJob, Place, Rung
 from graftlab.sweeps.search import propose
@@ -15,26 +16,39 @@ Compose = Callable[[Point], list[NewJob]]
 """A point as jobs: one for each seed."""
 
 
+class Source(Protocol):
+    """What a launch asks for jobs."""
+
+    exhausted: bool
+    """Whether no further job will come."""
+
+    def wants(self, job: Job) -> bool:
+        """Whether a job that an earlier launch has entered is one of them."""
+
+    def draw(self, jobs: Sequence[Job], rungs: dict[Place, Rung], *, room: int) -> list[NewJob]:
+        """Jobs to enter now, from all that the ledger has; `room` of them can start at once."""
+
+    def withdraw(self) -> None:
+        """What was drawn last was not entered, as others have entered jobs meanwhile."""
+
+
 @dataclass(slots=True)
 class Grid:
     """Jobs that are known from the start."""
 
     drafts: list[NewJob]
     exhausted: bool = False
-    """Whether no further job will come."""
 
     def wants(self, job: Job) -> bool:
-        """Whether a job that an earlier launch has entered is one of them."""
         return any(job.identity == draft.identity for draft in self.drafts)
 
     def draw(self, jobs: Sequence[Job], rungs: dict[Place, Rung], *, room: int) -> list[NewJob]:
-        """Jobs to enter now: all of them, the first time."""
+        """All of them, the first time."""
         drafts = [] if self.exhausted else self.drafts
         self.exhausted = True
         return drafts
 
     def withdraw(self) -> None:
-        """What was drawn last was not entered, as others have entered jobs meanwhile."""
         self.exhausted = False
 
 
@@ -117,9 +131,6 @@ class Search:
             _trial(dict(point), [known[name] for name in names if name in known], rungs)
             for point, names in self._tried.items()
         ]
-
-
-Source = Grid | Search
 
 
 def _trial(point: Point, jobs: Sequence[Job], rungs: dict[Place, Rung]) -> Trial:

@@ -98,12 +98,16 @@ class Watcher(Observer):
             self._told = time.monotonic()
             self.ledger.tell(self.job.number, self.progress, worker=self.job.worker)
         if self.looks:
-            self.keeps = self.ledger.branch_steps(self.job.number)
+            self.keeps = _kept(self.ledger, self.job, self.rules)
 
 
 def watch_job(ledger: Ledger, job: Job, rules: Rules) -> Watcher:
     """The observer of a job, which keeps the checkpoints that other jobs branch from."""
-    return Watcher(ledger, job, rules, branches=ledger.branch_steps(job.number), looks=True)
+    return Watcher(ledger, job, rules, branches=_kept(ledger, job, rules), looks=True)
+
+
+def _kept(ledger: Ledger, job: Job, rules: Rules) -> frozenset[int]:
+    return ledger.branch_steps(job.number) | frozenset(rules.keeps)
 
 
 def arrived(words: str, *, first: bool) -> Watcher:

@@ -71,7 +71,7 @@ def run(spec: ReportSpec) -> Comparison:
     out = _out(spec, folders)
     with hold_beside(out / CSV, tell=say):
         refuse_foreign(out)
-        for line in _write(found, out, told):
+        for line in _write(found, out, told, folders):
             console().print(line, markup=False, highlight=False, soft_wrap=True)
     if spec.sync:
         from graftlab.tracking.upload import upload
@@ -98,15 +98,16 @@ def _has_begun(run: Path) -> bool:
     return (run / "result.json").is_file() or (log.is_file() and log.stat().st_size > 0)
 
 
-def _write(found: Comparison, out: Path, told: Importance) -> Iterator[str]:
+def _write(found: Comparison, out: Path, told: Importance, folders: list[Path]) -> Iterator[str]:
     """Write every file; yields a line for each, and for each that needs an extra."""
     from graftlab.reports.export import write_csv, write_parquet
     from graftlab.reports.page import write_page
+    from graftlab.reports.tuned import tunings
 
     yield f"{write_csv(found, out)}: every run, with what differs"
     parquet = write_parquet(found, out)
     yield f"{parquet}: the same, typed" if parquet else _needs("runs.parquet", "pyarrow", "parquet")
-    page = write_page(found, told, out)
+    page = write_page(found, told, out, tuned=list(tunings(folders)))
     yield f"{page}: for a browser" if page else _needs("report.html", "plotly", "report")
 
 

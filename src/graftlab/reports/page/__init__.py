@@ -6,6 +6,7 @@ this file sort and filter, draw the charts, and put chosen runs side by side.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -46,21 +47,27 @@ CHARTS = {
 """Section -> title and lead of the charts that scripts draw."""
 
 
-def write_page(found: Comparison, told: Importance, folder: Path) -> Path | None:
-    """Write `report.html`; None where Plotly, whose scripts draw its charts, is not installed."""
+def write_page(
+    found: Comparison, told: Importance, folder: Path, *, tuned: Sequence[str] = ()
+) -> Path | None:
+    """Write `report.html`; None where Plotly, whose scripts draw its charts, is not installed.
+
+    `tuned` are the sections of `reports.tuned`.
+    """
     if find_spec("plotly") is None:
         return None
     from plotly.offline import get_plotlyjs
 
-    write_atomic(folder / PAGE, page(found, told, library=get_plotlyjs()))
+    write_atomic(folder / PAGE, page(found, told, library=get_plotlyjs(), tuned=tuned))
     return folder / PAGE
 
 
-def page(found: Comparison, told: Importance, *, library: str) -> str:
+def page(found: Comparison, told: Importance, *, library: str, tuned: Sequence[str] = ()) -> str:
     """The whole page; `library` is the text of plotly.js."""
     here = Path(__file__).parent
     texts = [(here / name).read_text(encoding="utf-8") for name in SCRIPTS]
     parts = [
+        *tuned,
         sections.runs(found),
         _chart("curves"),
         *([_chart("rewards")] if any(map(has_rewards, found.runs)) else []),
