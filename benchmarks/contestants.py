@@ -7,7 +7,6 @@ Run as (the benchmarks do):
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -90,10 +89,10 @@ def hf_trainer(task: Task) -> Report:
         begun = 0.0
 
         def on_step_begin(self, *_: Any, **__: Any) -> None:
-            self.begun = time.perf_counter()
+            self.begun = task.now()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            report.steps.append((sizes.pop(0), time.perf_counter() - self.begun))
+            report.steps.append((sizes.pop(0), task.now() - self.begun))
 
     flatten = DataCollatorWithFlattening()
     sizes: list[int] = []
@@ -140,11 +139,11 @@ def trl_trainer(task: Task) -> Report:
         begun = 0.0
 
         def on_step_begin(self, *_: Any, **__: Any) -> None:
-            self.begun = time.perf_counter()
+            self.begun = task.now()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
             size = sum(len(document) + 1 for document in rows[len(report.steps) % len(rows)])
-            report.steps.append((size, time.perf_counter() - self.begun))
+            report.steps.append((size, task.now() - self.begun))
 
     packed = [
         {

@@ -28,8 +28,7 @@ class Task:
     batch_size: int = 1
     """Rows a step."""
     processor: bool = False
-    """Count the process's own processor seconds, which other work on the machine adds little to
-    (graftlab and TRL's DPOTrainer)."""
+    """Count the process's own processor seconds, which other work on the machine adds little to."""
 
     def now(self) -> float:
         """Seconds on the clock that counts."""

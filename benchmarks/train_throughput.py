@@ -6,12 +6,14 @@ at most 4095, one row a step. Hugging Face Trainer is the reference of all ratio
 Run as:
     python benchmarks/train_throughput.py                  # bf16 and fp32, about 15 minutes
     python benchmarks/train_throughput.py --precision bf16 --rounds 1
+    python benchmarks/train_throughput.py --processor      # on a machine with other work
     python benchmarks/train_throughput.py --write          # keep the table in benchmarks/results/
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,6 +34,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="runs of each contestant")
     parser.add_argument("--steps", type=int, default=12, help="optimizer steps of a run")
     parser.add_argument("--warm", type=int, default=4, help="first steps of a run, left out")
+    parser.add_argument(
+        "--processor",
+        action="store_true",
+        help="processor time of one thread, for a machine that does other work meanwhile",
+    )
     parser.add_argument("--trl", action="store_true", help="TRL too, if installed")
     parser.add_argument("--write", action="store_true", help="keep the table in results/")
     arguments = parser.parse_args()
@@ -40,11 +47,15 @@ def main() -> None:
         names.append(TRL)
     rounds, steps, warm = arguments.rounds, arguments.steps, arguments.warm
     lines = heading("Training throughput", rounds=rounds, steps=steps, warm=warm)
+    if arguments.processor:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        lines += ["One thread; processor time, as other work ran on the machine.", ""]
     with tempfile.TemporaryDirectory() as scratch:
         make(Path(scratch), profile="chats", documents=3 * steps)
         arena = Arena(Path(scratch), warm=warm)
         for precision in [arguments.precision] if arguments.precision else precisions():
-            arena.measure(names, rounds=rounds, precision=precision, steps=steps)
+            timed = {"processor": arguments.processor}
+            arena.measure(names, rounds=rounds, precision=precision, steps=steps, **timed)
             lines += arena.table(TITLES[precision], reference=REFERENCE)
     publish(lines, "train_throughput.md", write=arguments.write)
 

@@ -136,7 +136,7 @@ def test_joint_adapters_share_it() -> None:
         x = torch.randn(3, 5, IN, requires_grad=True)
         down, up = torch.randn(3, 2, IN), torch.randn(3, 2, OUT)
         scale = torch.ones(3, 1, 1)
-        y = _Adapted.apply(x, weight_, None, down, up, scale, ())  # type: ignore[no-untyped-call]
+        y = _Adapted.apply(x, weight_, None, down, up, scale, (), None)  # type: ignore[no-untyped-call]
         y.square().sum().backward()
         results.append((y.detach(), x.grad))
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))

@@ -65,12 +65,12 @@ def test_letters_are_counted_where_no_tokenizer_is() -> None:
     assert "4 a token" in found.source
 
 
-# Per token and layer: 8 x 256 of norms, 384 = 4 x 64 + 2 x 64 widths of q and k, 4 heads, 704 of
-# the MLP. Over four layers: what lora_A reads, and 28 x 16 of what it makes.
+# Per token and layer: the inputs of two norms, 256 wide; 384 = 4 x 64 + 2 x 64 widths of q and k,
+# twice; 4 heads; gate and up, 704 wide. In all 28 x 16 of LoRA, and what the first norm gives.
 KEPT = {
-    "fp32": 4 * (8 * 256 + 8 * 384 + 4 * 4 + 12 * 704) + 4 * 4864 + 4 * 448,
-    "bf16-mixed": 4 * (8 * 256 + 4 * 384 + 4 * 4 + 6 * 704) + 2 * 4864 + 2 * 448,
-    "bf16": 4 * (8 * 256 + 4 * 384 + 4 * 4 + 6 * 704) + 2 * 4864 + 2 * 448,
+    "fp32": 4 * (8 * 256 + 8 * 384 + 4 * 4 + 8 * 704) + 4 * 448 + 4 * 256,
+    "bf16-mixed": 4 * (4 * 256 + 4 * 384 + 4 * 4 + 4 * 704) + 2 * 448 + 2 * 256,
+    "bf16": 4 * (4 * 256 + 4 * 384 + 4 * 4 + 4 * 704) + 2 * 448 + 2 * 256,
 }
 
 
@@ -163,17 +163,20 @@ def test_what_options_keep_by_hand() -> None:
     plain = Settings(precision="bf16-mixed")
     assert kept_per_token(SHAPE, plain) == KEPT["bf16-mixed"]
     dora = kept_per_token(SHAPE, replace(plain, dora=True))
-    assert dora - KEPT["bf16-mixed"] == 2 * 2 * 8704 + 2 * (8960 - 4864)
+    assert dora - KEPT["bf16-mixed"] == 2 * 2 * 8704 + 2 * 8960 - 2 * 256
     normed = kept_per_token(replace(SHAPE, qk_norm=True), plain)
-    assert normed - KEPT["bf16-mixed"] == 4 * 4 * 384
+    assert normed - KEPT["bf16-mixed"] == 4 * 2 * 384
     again = kept_per_token(SHAPE, replace(plain, checkpointing=True))
     assert again == 4 * 2 * 256 + KEPT["bf16-mixed"] / 4
     # Compiled: each layer's input twice, q, k, v and output, gate and up; lora_A's input once.
     compiled = kept_per_token(SHAPE, replace(plain, compiled=True))
     assert compiled == 4 * (4 * 256 + 4 * 384 + 16 + 4 * 704) + 2 * (4864 + 448)
     for precision, wide in (("fp32", 4), ("bf16-mixed", 2), ("bf16", 2)):
-        dropping = kept_per_token(SHAPE, Settings(precision=precision, dropout=True))
-        assert dropping - KEPT[precision] == wide * (8960 - 4864)
+        dropping = Settings(precision=precision, dropout=True)
+        assert kept_per_token(SHAPE, dropping) == KEPT[precision]  # its masks are drawn again
+        both, dora = replace(dropping, dora=True), replace(dropping, dora=True, dropout=False)
+        more = kept_per_token(SHAPE, both) - kept_per_token(SHAPE, dora)
+        assert more == (0 if precision == "bf16-mixed" else wide * (8960 - 4864))
     one_row = Settings(precision="fp32")
     assert logit_bytes(9, 20_000_000, one_row) == 16 * 20_000_000  # never less than a row
 

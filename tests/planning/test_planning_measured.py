@@ -224,7 +224,7 @@ def test_the_peak_of_a_step_is_within_what_is_planned(precision, checkpointing, 
     assert allocated.peak < planned < 1.4 * allocated.peak
     if checkpointing:
         whole = replace(setup.settings, checkpointing=False)
-        assert allocated.peak < 0.5 * estimate_memory(setup.shape, setup.load, whole).activations
+        assert allocated.peak < 0.75 * estimate_memory(setup.shape, setup.load, whole).activations
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16-mixed"])
@@ -250,7 +250,8 @@ class Products:
     @property
     def total(self) -> int:
         counts = self.counter.get_flop_counts()["Global"]
-        assert {str(name) for name in counts} == {"aten.mm"}, counts  # attention is not counted
+        products = {"aten.mm", "aten.bmm", "aten.baddbmm"}
+        assert {str(name) for name in counts} <= products, counts  # attention is not counted
         return sum(counts.values())
 
 
@@ -270,17 +271,19 @@ def test_work_is_what_a_step_multiplies(dora, checkpointing, folders) -> None:
     attention = 2 * 2 * hidden * (150 / 2) * 2 * tokens
     # Nothing below the first layer is trained: q, k and v there need no gradient of their input.
     spared = 2 * tokens * (hidden * (hidden + 2 * key) + 3 * hidden * RANK)
-    # Recomputation of a layer ends before its last product, that of down_proj's lora_B.
-    spared += 2 * (2 * tokens * hidden * RANK) if checkpointing else 0
     # DoRA's magnitudes, one an output in two layers, are multiplied element by element.
     magnitudes = 2 * tokens * (3 * hidden + 2 * key + 2 * 128) if dora else 0
     spared += 6 * magnitudes
+    # What a node adds in place the counter passes over: h times B forward, and u times A backward.
+    width = 3 * hidden + 2 * key + 2 * 128  # of all outputs of a layer, and of all inputs
+    added = 0 if dora else 2 * tokens * RANK * 2 * width
+    spared += added * (3 if checkpointing else 2) - (0 if dora else 2 * tokens * RANK * 3 * hidden)
     found = work(setup.shape, setup.load, checkpointing=checkpointing)
     passes = 4 if checkpointing else 3
     planned = tokens * found.train_token + found.micro_batch
     assert planned - passes * attention - spared == pytest.approx(training.total, rel=1e-9)
     planned = tokens * found.valid_token + found.micro_batch
-    assert planned - attention - 2 * magnitudes == pytest.approx(validating.total, rel=1e-9)
+    assert planned - attention - 2 * magnitudes - added == pytest.approx(validating.total, rel=1e-9)
     assert (found.micro_batch > 0) == dora
 
 

@@ -81,8 +81,8 @@ def test_options_that_keep_more(make_shape, make_load) -> None:
     dora = kept_per_token(make_shape(dora=True), Settings(precision="bf16-mixed", dora=True))
     fp32 = Settings(precision="fp32")
     assert dora > plain
-    assert kept_per_token(shape, replace(fp32, dropout=True)) > kept_per_token(shape, fp32)
-    assert kept_per_token(shape, replace(fp32, compiled=True)) < kept_per_token(shape, fp32)
+    assert kept_per_token(shape, replace(fp32, dropout=True)) == kept_per_token(shape, fp32)
+    assert kept_per_token(shape, fp32) < kept_per_token(shape, replace(fp32, compiled=True))
 
 
 def test_a_processor_s_heap_frays_and_kernels_gather(make_shape, make_load) -> None:

@@ -5,9 +5,9 @@
     B^T   up, (K, r, out)
     s     scale, a number or (K, 1, 1)
 
-A run alone is K = 1. Kept for the backward pass are x, as the layer before it gave it, and h; the
-mask of a dropout is drawn again. The casts are those of PEFT's layers under autocast, except that
-the sum of base and update is rounded once instead of twice.
+A run alone is K = 1. Kept for the backward pass are h and x, as the layer before it gave it or as
+what makes it again; the mask of a dropout is drawn anew. Casts are those of PEFT's layers under
+autocast, except that the sum of base and update is rounded once instead of twice.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
 
 from graftlab.adapters.dropout import KeyedDropout, keyed_dropout
+from graftlab.models.lean_layers import Recipe
 from graftlab.models.upcast import computed_in, product
 
 NAME = "default"
@@ -39,14 +40,16 @@ def adapted_linear(
 ) -> Tensor:
     """Rows of any leading shape, K blocks of equal length in order, through base and updates.
 
-    `drops` has a dropout or None for each block, or is empty. Products are taken in W's dtype.
+    `drops` has a dropout or None for each block, or is empty. Products are taken in W's dtype. A
+    compiled graph has no node: what it keeps the compiler settles.
     """
     blocks = x.reshape(down.shape[0], -1, x.shape[-1])
     keys = [drop.key for drop in drops if drop is not None]
     shares = tuple(None if drop is None else drop.p for drop in drops)
     shares = shares if keys else ()
-    given: Any = (blocks, linear.weight, linear.bias, down, up, scale, shares, *keys)
-    if not torch.is_grad_enabled():
+    recipe = getattr(x, "recipe", None)  # a node of models/lean_layers.py made x
+    given: Any = (blocks, linear.weight, linear.bias, down, up, scale, shares, recipe, *keys)
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
         out = _forward(*given)[0]
     else:
         out = cast("Tensor", _Adapted.apply(*given))  # type: ignore[no-untyped-call]
@@ -94,36 +97,49 @@ class _Adapted(torch.autograd.Function):
         up: Tensor,
         scale: float | Tensor,
         shares: Shares,
+        recipe: Recipe | None,
         *keys: Tensor,
     ) -> Tensor:
-        out, kept, inner = _forward(x, weight, bias, down, up, scale, shares, *keys)
+        out, kept, inner = _forward(x, weight, bias, down, up, scale, shares, recipe, *keys)
         ctx.wide, ctx.shares = x.dtype, shares
+        ctx.make = None if recipe is None else recipe.make
+        sources = (kept,) if recipe is None else recipe.tensors
+        ctx.sources = len(sources)
         ctx.number = None if isinstance(scale, Tensor) else scale
         scales = (scale,) if isinstance(scale, Tensor) else ()
-        ctx.save_for_backward(kept, inner, weight, down, up, *keys, *scales)
+        ctx.save_for_backward(inner, weight, down, up, *sources, *keys, *scales)
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, inner, weight, down, up, *keys = ctx.saved_tensors
-        scale = keys.pop() if ctx.number is None else ctx.number
-        dtype = computed_in(x)
-        x, grad = x.to(dtype), gradients[0].to(dtype).contiguous()
-        u = torch.bmm(grad, up.to(dtype).mT).mul_(scale)
-        grad_up = torch.bmm(inner.to(dtype).mT, grad).to(up.dtype)
-        mask = _mask(x, ctx.shares, keys, down.dtype)
-        source = x if mask is None else x * mask
-        grad_down = torch.bmm(u.mT, source).to(down.dtype)
-        del source
-        grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_x = product(grad, weight)
-            if mask is None:
-                grad_x.baddbmm_(u, down.to(dtype))
-            else:
-                grad_x.add_(torch.bmm(u, down.to(dtype)).mul_(mask))
-            grad_x = grad_x.to(ctx.wide)
-        return grad_x, None, None, grad_down, grad_up, None, None, *(None for _ in keys)
+        with torch.autocast(gradients[0].device.type, enabled=False):
+            grad_x, grad_down, grad_up = _backward(ctx, gradients[0])
+        rest = len(ctx.needs_input_grad) - 5
+        return grad_x, None, None, grad_down, grad_up, *([None] * rest)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+    inner, weight, down, up, *rest = ctx.saved_tensors
+    sources, keys = rest[: ctx.sources], rest[ctx.sources :]
+    scale = keys.pop() if ctx.number is None else ctx.number
+    x = sources[0] if ctx.make is None else ctx.make(*sources)
+    x = x.to(weight.dtype).view(len(inner), -1, x.shape[-1])
+    mask = _mask(x, ctx.shares, keys, down.dtype)
+    dtype = computed_in(x)
+    x, grad = x.to(dtype), grad.to(dtype).contiguous()
+    u = torch.bmm(grad, up.to(dtype).mT).mul_(scale)
+    grad_up = torch.bmm(inner.to(dtype).mT, grad).to(up.dtype)
+    source = x if mask is None else x * mask.to(dtype)
+    grad_down = torch.bmm(u.mT, source).to(down.dtype)
+    del x, source
+    if not ctx.needs_input_grad[0]:
+        return None, grad_down, grad_up
+    grad_x = product(grad, weight)
+    if mask is None:
+        grad_x.baddbmm_(u, down.to(dtype))
+    else:
+        grad_x.add_(torch.bmm(u, down.to(dtype)).mul_(mask.to(dtype)))
+    return grad_x.to(ctx.wide), grad_down, grad_up
 
 
 def _forward(
@@ -134,15 +150,16 @@ def _forward(
     up: Tensor,
     scale: float | Tensor,
     shares: Shares,
+    _: Recipe | None,
     *keys: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y (K, N, out), and what is kept: x (K, N, in) and h (K, N, r), all in W's dtype."""
     with torch.autocast(x.device.type, enabled=False):
+        mask = _mask(x, shares, keys, down.dtype)
         kept = x.to(weight.dtype)
         dtype = computed_in(kept)
         x = kept.to(dtype)
-        mask = _mask(x, shares, keys, down.dtype)
-        source = x if mask is None else x * mask
+        source = x if mask is None else x * mask.to(dtype)
         inner = torch.bmm(source, down.to(dtype).mT).mul_(scale)
         out = product(x, weight.t(), bias)
         out.baddbmm_(inner, up.to(dtype))
@@ -150,12 +167,12 @@ def _forward(
 
 
 def _mask(x: Tensor, shares: Shares, keys: Sequence[Tensor], dtype: torch.dtype) -> Tensor | None:
-    """What the dropouts multiply x (K, N, in) with; None where nothing is dropped.
+    """What the dropouts multiply x (K, N, in) with, in `dtype`; None where nothing is dropped.
 
-    Each block's is drawn as in a run alone: of (1, N, in) in `dtype`, the adapter's.
+    Each block's is drawn as in a run alone: of (1, N, in) in the adapter's dtype, which that is.
     """
     if not keys:
         return None
     left, ones = list(keys), torch.ones(1, *x.shape[1:], dtype=dtype, device=x.device)
     parts = [ones if p is None else keyed_dropout(ones, left.pop(0), p) for p in shares]
-    return torch.cat(parts).to(x.dtype)
+    return torch.cat(parts)

@@ -87,10 +87,14 @@ def compile_layers(base: Base) -> None:
     Parameters, the adapter's included, are inputs of the compiled graphs: training or exchanging
     their values compiles nothing. One compiled function serves all layers of this base and counts
     its own graphs, so neither another layer nor an earlier job of the process uses up its limit.
+    What keeps little of itself (`lean_layers.py`) is as it came: the compiler sees to that.
     """
     import torch
 
+    from graftlab.models.lean_layers import restore_modules
+
     restore_layers(base)
+    restore_modules(base)
     # While tracing, PyTorch looks at an attribute that it warns about looking at.
     warnings.filterwarnings("ignore", message=r"The \.grad attribute of a Tensor")
     limits: dict[str, Any] = {"recompile_limit": GRAPHS, "isolate_recompiles": True}

@@ -170,9 +170,12 @@ class HFBase(Base):
         """Recompute each decoder layer in the backward pass, or not; called before training.
 
         Either way the model is in train mode afterwards: in eval mode, which a loaded model is in,
-        transformers ignores the setting and adapter dropout is off.
+        transformers ignores the setting and adapter dropout is off. And its norms and MLPs keep
+        little, where they are of a kind that can.
         Raises ConfigError where the model cannot recompute.
         """
+        from graftlab.models.lean_layers import keep_little
+
         if on and not self.model.supports_gradient_checkpointing:
             raise ConfigError(
                 f"model.gradient_checkpointing=true: {type(self.model).__name__} cannot recompute "
@@ -187,6 +190,7 @@ class HFBase(Base):
             self.model.disable_input_require_grads()
         else:
             self.model.activation_checkpointing_disable()
+        keep_little(self)
         self.model.train()
 
     @contextmanager

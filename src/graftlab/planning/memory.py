@@ -12,15 +12,17 @@
 
 A base whose own weights are trained is there twice: as it was lent, and as it is trained.
 
-Activations are counted tensor by tensor, from what PyTorch keeps for a Llama-like layer with PEFT's
-LoRA on it (a frozen linear keeps nothing; a norm its fp32 input; attention q, k, v, output and a
-log-sum-exp; the MLP gate, its activation and up; lora_A its input). Per token and layer, eager:
+Activations are counted tensor by tensor, from what PyTorch keeps for a Llama-like layer with LoRA
+on it (a frozen linear keeps nothing; a norm its input; attention q, k, v, output and a log-sum-exp;
+the MLP gate and up; LoRA h, as its input is made again: see `models/lean_layers.py`). Per token and
+layer, eager:
 
-    bf16-mixed   8 D + 4 (q + k) + 4 heads + 6 I + 2 (distinct inputs of lora_A) + 2 r (each)
-    fp32         8 D + 8 (q + k) + 4 heads + 12 I + 4 (distinct inputs of lora_A) + 4 r (each)
+    bf16-mixed   4 D + 4 (q + k) + 4 heads + 4 I + 2 r (each)
+    fp32         8 D + 8 (q + k) + 4 heads + 8 I + 4 r (each)
 
-D hidden size, I width of the MLP, q and k widths of all query and of all key heads. Of DoRA under
-autocast or with dropout, every lora_A keeps an input of its own; else they share it.
+D hidden size, I width of the MLP, q and k widths of all query and of all key heads. DoRA's layers,
+and all that are compiled, keep the inputs of lora_A: of DoRA under autocast or with dropout each
+one of its own, else they share it.
 """
 
 from __future__ import annotations
@@ -192,18 +194,17 @@ def _layers_per_token(shape: Shape, settings: Settings) -> float:
     wide, reads, layers = settings.wide, shape.reads, shape.layers
     query, key = shape.heads * shape.head_dim, shape.key_heads * shape.head_dim
     attention = 2 * wide * (query + key) + 4 * shape.heads
+    # Norms and SiLU are computed again in the backward pass, from their inputs.
+    layer = 2 * wide * shape.hidden + attention + 2 * wide * shape.feed_forward
+    lora = wide * shape.rank * reads.count
     if settings.compiled:
-        # Norms and SiLU are computed again in the backward pass, from their inputs.
-        layer = 2 * wide * shape.hidden + attention + 2 * wide * shape.feed_forward
-        lora = wide * (reads.distinct + shape.rank * reads.count)
-        return layers * layer + lora
-    norms = 2 * 4 * shape.hidden + (4 * (query + key) if shape.qk_norm else 0)
-    layer = norms + attention + 3 * wide * shape.feed_forward
-    apart = settings.casts or (settings.dora and settings.dropout)
-    inputs = reads.inputs if apart else reads.distinct
-    lora = wide * (inputs + shape.rank * reads.count)
+        return layers * layer + lora + wide * reads.distinct
+    layer += wide * (query + key) if shape.qk_norm else 0
     if settings.dora:
+        lora += wide * (reads.inputs if settings.casts or settings.dropout else reads.distinct)
         lora += 2 * wide * reads.outputs  # the base's and the adapter's result, for the magnitude
+    else:
+        lora += wide * shape.hidden  # the first norm has no gradient, and what it gives is kept
     return layers * layer + lora
 
 
@@ -215,5 +216,5 @@ def logit_bytes(labels: int, vocab: int, settings: Settings) -> float:
 
 def working_bytes(shape: Shape, tokens: int, settings: Settings) -> float:
     """Temporaries of an MLP's backward pass: gradients of its product, gate and up, and copies."""
-    factor = 14 if settings.casts else 4 * settings.wide
+    factor = 14 if settings.casts else 12 if settings.upcast else 4 * settings.wide
     return float(tokens) * (factor * shape.feed_forward + 4 * settings.wide * shape.hidden)
