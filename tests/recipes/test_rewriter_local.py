@@ -21,7 +21,10 @@ def test_texts_are_asked_in_their_frame_and_answered_in_order(
 ) -> None:
     batches: list[list[Conversation]] = []
 
-    def replies(base: Any, tokenizer: Any, asked: Sequence[Conversation], how: Any) -> list[Reply]:
+    def replies(
+        base: Any, tokenizer: Any, asked: Sequence[Conversation], how: Any, *, batch: int
+    ) -> list[Reply]:
+        assert batch == 2
         batches.append(list(asked))
         assert (how.max_new_tokens, how.temperature) == (7, 0.5)
         said = [conversation.messages[-1].content.split()[-1] for conversation in asked]
@@ -32,7 +35,7 @@ def test_texts_are_asked_in_their_frame_and_answered_in_order(
     with spec.opened() as rewrite:
         found = rewrite(["a", "long", "c"])
     assert found == ["a", Miss("answer cut off", "at rewriter.max_tokens"), "c"]
-    assert [len(batch) for batch in batches] == [2, 1]
+    assert [len(batch) for batch in batches] == [3]
     system, user = batches[0][0].messages
     assert "careful editor" in system.content
     assert user.content.endswith("PASSAGE:\na")

@@ -22,6 +22,8 @@ PROSE = "The harbour wakes before the gulls do, and the ferry leaves while it is
 class Speaker:
     """An adapter whose replies, and those of its base, are given."""
 
+    answering = nullcontext
+
     def __init__(self, base: str, adapter: str) -> None:
         self.says, self.words = adapter, (base, adapter)
 

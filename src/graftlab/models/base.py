@@ -191,8 +191,7 @@ class Base(ABC):
         self.fingerprint_as = fingerprint_as or (lambda _: fingerprint)  # stored otherwise
         self.adapter: AttachedAdapter | None = None
         self.lendings = 0  # how many jobs of this process it was lent to
-        self.answers: dict[str, Any] = {}
-        """What it said by itself, for the next job of this process that asks the same."""
+        self.answers: dict[str, Any] = {}  # to its own questions, for the next job that asks them
         parameters = list(model.parameters())
         self.dtype: torch.dtype = parameters[0].dtype
         self.device: torch.device = parameters[0].device
@@ -285,11 +284,11 @@ class Base(ABC):
 
     @contextmanager
     def answering(self) -> Iterator[None]:
-        """Inside, what is made of the weights for replies is kept from one to the next."""
+        """Inside, what replies are made with is kept from one of them to the next."""
         yield
 
     def slots(self, count: int) -> Slots | None:
-        """So many slots to decode in, inside `answering`; None where contexts alone serve."""
+        """Slots to decode in, inside `answering`; None where contexts alone serve."""
         return None
 
     def reset(self) -> None:
