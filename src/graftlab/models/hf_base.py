@@ -193,6 +193,12 @@ class HFBase(Base):
         keep_little(self)
         self.model.train()
 
+    def reset(self) -> None:
+        from graftlab.models.lean_layers import restore_modules
+
+        super().reset()
+        restore_modules(self)
+
     @contextmanager
     def answering(self) -> Iterator[None]:
         """Inside, lean copies are kept, and weights stored as codes are wide where there is room:
