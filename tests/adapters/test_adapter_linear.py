@@ -142,8 +142,8 @@ def test_an_input_is_kept_once_and_as_it_came(dropout: float, make_base: MakeBas
         layer(x)
     factors = {layer.lora_A["default"].weight.data_ptr(), layer.lora_B["default"].weight.data_ptr()}
     kept = [tensor for tensor in kept if tensor.data_ptr() not in factors]
-    assert [tuple(tensor.shape) for tensor in kept] == [(1, 30, layer.in_features), (1, 30, 4)]
-    assert kept[0].data_ptr() == x.data_ptr()
+    assert [tuple(tensor.shape) for tensor in kept] == [(1, 30, 4), (1, 30, layer.in_features)]
+    assert kept[1].data_ptr() == x.data_ptr()
 
 
 def test_what_is_no_plain_lora_stays_with_peft_and_is_said(make_base: MakeBase) -> None:
