@@ -105,8 +105,14 @@ def test_killed_twice_it_proposes_the_same(tmp_path: Path, monkeypatch: pytest.M
     again = tune(tmp_path / "killed")
     assert again == whole
     assert whole.runs == len(Ledger(tmp_path / "killed").jobs()) > 15
-    begun = Pretender.done
-    assert begun == whole.runs - 4 - 7, "what was done was not done again"
+    assert Pretender.done == whole.runs - 4 - 7, "what was done was not done again"
+    jobs = {json.dumps(job.swept): job for job in Ledger(tmp_path / "killed").jobs()}
+    longer = [job for job in jobs.values() if job.swept["epochs"] != "1"]
+    assert longer
+    for job in longer:
+        shorter = str(int(job.swept["epochs"]) // 2)
+        assert job.trunk == jobs[json.dumps({**job.swept, "epochs": shorter})].number
+        assert job.branch_step == {"1": 10, "2": 19}[shorter]
 
 
 def test_the_same_line_with_a_larger_budget_goes_on(
@@ -137,6 +143,7 @@ def test_the_two_best_get_further_seeds_where_they_are_close(
     assert found.loss.middle == pytest.approx(sum(chosen) / len(chosen))
 
 
+@pytest.mark.slow
 def test_a_longer_run_goes_on_from_a_shorter_one_and_equals_it_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

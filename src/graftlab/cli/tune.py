@@ -112,7 +112,7 @@ def _read(command: CommandLine, words: Sequence[Argument]) -> tuple[SweepLine, T
             "tune compares held-out losses: give data.valid=FILE or data.valid_fraction=0.1."
         )
     resolve_auto_now(spec)
-    values = spec.tune.space | _values(spec)
+    values = spec.tune.space | _values(spec) | spec.sweep.space
     found = read_space(words, space=values, when={}, schema=command.schema)
     refuse_keys([dimension.key for dimension in found])
     grid(found)
