@@ -2,13 +2,14 @@
 
 Run as:
     python benchmarks/tune.py truth demo WORK        # train a task's whole grid, keep its losses
-    python benchmarks/tune.py truth NAME WORK data=jsonl data.train=FILE     # of other data
+    python benchmarks/tune.py truth NAME WORK data=jsonl data.train=FILE lr=1e-4,1e-3,1e-2
     python benchmarks/tune.py table                  # what the searches find in the grids kept
 
-A grid has six learning rates, four ranks and three numbers of epochs, which share their first
-steps. It is trained once by `graftlab train -m`, and kept in results/tune-NAME.json. The
-searches then look losses up: what they choose costs nothing, and what they would have trained is
-counted. TPE is Optuna's, and is granted that its longer trials go on from its shorter ones.
+A grid has six learning rates, four ranks and three numbers of epochs, or those typed, which share
+their first steps. It is trained once, by `graftlab train -m`, and its losses are kept in
+results/tune-NAME.json. The searches then look losses up: what they choose costs nothing, and what
+they would have trained is counted. TPE is Optuna's, and is granted that its longer trials go on
+from its shorter ones.
 """
 
 from __future__ import annotations
@@ -66,20 +67,20 @@ class Truth:
     @classmethod
     def read(cls, file: Path) -> Truth:
         told = json.loads(file.read_text(encoding="utf-8"))
-        each = told["steps_per_epoch"]
+        each, grid = told["steps_per_epoch"], told["grid"]
         spec = build(compose("train", ["run_dir=run", *SETTINGS])).training()
         lengths = {}
-        for epochs in map(int, GRID["epochs"]):
+        for epochs in map(int, grid["epochs"]):
             one = replace(spec, epochs=epochs)
             lengths[epochs * each] = Length(spec=one, steps_per_epoch=each, compiled=False)
         shared = {
             (a, b): branch_step(lengths[a], lengths[b]) for a in lengths for b in lengths if a < b
         }
-        axes = tuple(Axis(key, GRID[key]) for key in ("lr", "lora.rank"))
+        axes = tuple(Axis(key, tuple(grid[key])) for key in ("lr", "lora.rank"))
         steps = tuple(lengths)
         space = Space(axes=axes, ladder=steps[0], lengths=steps, shared=shared)
         losses = {Cell((lr, rank), int(e) * each): loss for lr, rank, e, loss in told["losses"]}
-        return cls(told["name"], space, {n * each: n for n in map(int, GRID["epochs"])}, losses,
+        return cls(told["name"], space, {n * each: n for n in map(int, grid["epochs"])}, losses,
                    told["base"])  # fmt: skip
 
     @property
@@ -123,8 +124,11 @@ def tuned(truth: Truth) -> Found:
 
 def searched(truth: Truth, method: str, seed: int) -> Found:
     """What a search of Optuna's chooses within the same steps."""
-    dimensions = [Dimension(key=key, choices=values) for key, values in GRID.items()]
     steps = {epochs: steps for steps, epochs in truth.epochs.items()}
+    dimensions = [
+        *(Dimension(key=axis.key, choices=axis.values) for axis in truth.space.axes),
+        Dimension(key="epochs", choices=tuple(map(str, steps))),
+    ]
     history: list[Trial] = []
     seen: list[Cell] = []
     while True:
@@ -141,8 +145,12 @@ def searched(truth: Truth, method: str, seed: int) -> Found:
 
 def train_grid(name: str, work: Path, words: list[str]) -> None:
     """Train all of a task's grid in `work`, or go on there, and keep the losses."""
-    words = [*TASKS.get(name, []), *words]
-    swept = [f"{key}={','.join(values)}" for key, values in GRID.items()]
+    typed = dict(word.split("=", 1) for word in words)
+    grid = {
+        key: typed.pop(key).split(",") if key in typed else usual for key, usual in GRID.items()
+    }
+    words = [*TASKS.get(name, []), *(f"{key}={value}" for key, value in typed.items())]
+    swept = [f"{key}={','.join(values)}" for key, values in grid.items()]
     line = ["-m", *swept, *SETTINGS, *words, f"hydra.sweep.dir={work}"]
     subprocess.run([sys.executable, "-m", "graftlab", "train", *line], check=True)
     runs = gather([work])
@@ -152,10 +160,12 @@ def train_grid(name: str, work: Path, words: list[str]) -> None:
         assert run.result.score is not None
         assert run.result.baseline is not None
         base, each = run.result.baseline, round(run.result.steps / run.result.epochs)
-        rows.append([*(str(run.swept[key]) for key in GRID), run.result.score])
+        texts = [next(v for v in grid[k] if float(v) == float(run.swept[k])) for k in GRID]
+        rows.append([*texts, run.result.score])
     kept: Mapping[str, Any] = {
         "name": name,
         "words": [*SETTINGS, *words],
+        "grid": grid,
         "date": date.today().isoformat(),
         "machine": f"{platform.machine()}, {platform.system()}",
         "base": base,

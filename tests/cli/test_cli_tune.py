@@ -47,13 +47,14 @@ def tune(
 def test_the_space_is_that_of_the_guides_unless_it_is_typed(
     tune: Tune, orders: list[TuneOrder]
 ) -> None:
-    tune("data.valid_fraction=0.2", "lora.rank=2,4", "lora.dropout=0,0.1")
+    tune("data.valid_fraction=0.2", "lora.rank=2,4", "lora.dropout=0,0.1", "sweep=targets")
     (order,) = orders
     space = order.tuner.space
     assert {axis.key: axis.values for axis in space.axes} == {
         "lr": ("0.0002", "0.0005", "0.001", "0.002", "0.005", "0.01"),  # around the guides' 1e-3
         "lora.rank": ("2", "4"),
         "lora.dropout": ("0", "0.1"),
+        "lora.targets": ("attn", "attn-mlp", "all-linear"),
     }
     assert space.widens
     assert sorted(order.tuner.epochs.values()) == [2, 5, 10]  # the guides' 10, a half, a quarter
@@ -81,6 +82,7 @@ def test_what_is_typed_once_is_not_tuned(tune: Tune, orders: list[TuneOrder]) ->
         (["data.valid_fraction=0"], "give data.valid=FILE or data.valid_fraction=0.1"),
         (["data.valid_fraction=0.2", "lr=interval(1e-4,1e-2)"], "a list of values"),
         (["data.valid_fraction=0.2", "tune.share=2"], "tune.share=2.0"),
+        (["data.valid_fraction=0.2", "sweep=lr-rank-epochs"], "searches and prunes by itself"),
         (["data.valid_fraction=0.2", "lora.rank=4,many"], "lora.rank"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -47,27 +48,27 @@ class Pretender(Worker):
         Pretender.done += 1
         swept = claimed.job.swept
         steps = EPOCH * int(swept["epochs"])
-        return self.loss(Cell((swept["lr"], swept["lora.rank"]), steps))
+        luck = 0.001 * int(swept.get("seed", 0)) * (1 if swept["lora.rank"] == "4" else -1)
+        return self.loss(Cell((swept["lr"], swept["lora.rank"]), steps)) + luck
 
 
 def compose(point: Point) -> list[NewJob]:
     return [NewJob(identity=json.dumps(point), label="", swept=point, spec={})]
 
 
-def tuner_of(folder: Path, base: float, *, share: float = 0.2, most: int | None = None) -> Tuner:
+def tuner_of(folder: Path, base: float, **limits: Any) -> Tuner:
     ledger, _ = prepare(folder, Sweep())
     return Tuner(
         ledger=ledger,
         space=grid(),
         epochs=EPOCHS,
-        allowance=lambda space, spent: int(share * space.grid_steps),
-        most=most,
         compose=compose,
         base_loss=lambda: base,
+        **{"share": 0.2, **limits},
     )
 
 
-def tune(folder: Path, *, dies_after: int | None = None, **limits: float) -> Proposal:
+def tune(folder: Path, *, dies_after: int | None = None, **limits: Any) -> Proposal:
     """A tuning by workers that only pretend to train. Raises Interrupted where they die."""
     loss, base = surface(6)
     tuner = tuner_of(folder, base, **limits)
@@ -103,9 +104,15 @@ def test_killed_twice_it_proposes_the_same(tmp_path: Path, monkeypatch: pytest.M
             tune(tmp_path / "killed", dies_after=dies_after)
     again = tune(tmp_path / "killed")
     assert again == whole
-    assert whole.runs == len(Ledger(tmp_path / "killed").jobs()) == 19
-    begun = Pretender.done
-    assert begun == whole.runs - 4 - 7, "what was done was not done again"
+    assert whole.runs == len(Ledger(tmp_path / "killed").jobs()) > 15
+    assert Pretender.done == whole.runs - 4 - 7, "what was done was not done again"
+    jobs = {json.dumps(job.swept): job for job in Ledger(tmp_path / "killed").jobs()}
+    longer = [job for job in jobs.values() if job.swept["epochs"] != "1"]
+    assert longer
+    for job in longer:
+        shorter = str(int(job.swept["epochs"]) // 2)
+        assert job.trunk == jobs[json.dumps({**job.swept, "epochs": shorter})].number
+        assert job.branch_step == {"1": 10, "2": 19}[shorter]
 
 
 def test_the_same_line_with_a_larger_budget_goes_on(
@@ -119,6 +126,24 @@ def test_the_same_line_with_a_larger_budget_goes_on(
     assert more.regret.middle <= few.regret.middle
 
 
+def test_the_two_best_get_further_seeds_where_they_are_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graftlab.sweeps.engine.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("graftlab.tuning.rounds.CLOSE", 0.5)
+    found = tune(tmp_path, seeds=3)
+    seeded = [job for job in Ledger(tmp_path).jobs() if "seed" in job.swept]
+    assert {job.swept["seed"] for job in seeded} <= {"1", "2"}
+    by_cell: dict[str, list[float]] = {}
+    for job in Ledger(tmp_path).jobs():
+        cell = json.dumps({k: v for k, v in job.swept.items() if k != "seed"})
+        by_cell.setdefault(cell, []).append(job.score or 0.0)
+    assert max(map(len, by_cell.values())) == 3
+    chosen = by_cell[json.dumps(found.values)]
+    assert found.loss.middle == pytest.approx(sum(chosen) / len(chosen))
+
+
+@pytest.mark.slow
 def test_a_longer_run_goes_on_from_a_shorter_one_and_equals_it_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -142,7 +167,7 @@ def test_a_longer_run_goes_on_from_a_shorter_one_and_equals_it_alone(
             axes=(Axis("lr", ("0.001",)),), ladder=5, lengths=(5, 10), shared={(5, 10): shared}
         ),
         epochs={5: 1, 10: 2},
-        allowance=lambda space, spent: 99,
+        share=1.0,
         compose=draft,
         base_loss=lambda: 99.0,
     )

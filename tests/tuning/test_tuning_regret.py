@@ -36,6 +36,6 @@ def test_intervals_hold_the_truth_in_85_percent_of_tasks() -> None:
 
 
 def test_intervals_hold_the_truth_in_a_few_tasks() -> None:
-    found = [claims(seed) for seed in range(8)]
-    assert sum(holds for holds, _, _ in found) >= 6
-    assert any(regret > 0 for _, regret, _ in found)
+    found = [claims(seed) for seed in range(4)]
+    assert sum(holds for holds, _, _ in found) >= 3
+    assert sum(regret <= 0.02 for _, regret, _ in found) >= 3

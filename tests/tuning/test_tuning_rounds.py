@@ -131,3 +131,13 @@ def test_ranks_that_were_not_tried_are_believed_less_well_known() -> None:
     }
     middle = RANKS[len(RANKS) // 2]
     assert widths[f"lora.rank={middle}"] < widths["lora.rank=4"]
+
+
+def test_where_training_only_harms_the_regret_is_still_that_of_the_runs() -> None:
+    space = grid(ranks=("8",), epochs=(1,))
+    seen = {cell: 5.0 + n for n, cell in enumerate(space.cells) if n < 3}
+    found = propose(space, seen, base=4.0, epochs=EPOCHS, must_be_trained=True)
+    assert found is not None
+    assert found.gain < 0
+    assert found.loss.middle == 5.0
+    assert found.regret.high > 0.01

@@ -51,14 +51,18 @@ MOST_CELLS = 1000
 def order_of(command: CommandLine, words: Sequence[Argument]) -> TuneOrder:
     """The line as something to run. Raises ConfigError naming everything that cannot be."""
     line, spec, epochs = _read(command, words)
+    seeds, spec.sweep.seeds = spec.sweep.seeds, 1  # not of every point, but of the best
     space, numbers = _space(line, spec, epochs)
     ledger = Ledger(line.folder)
     tuner = Tuner(
         ledger=ledger,
         space=space,
         epochs=numbers,
-        allowance=lambda grown, spent: _allowed(spec, grown, spent, tuner),
+        share=spec.tune.share,
+        hours=spec.budget.max_hours,
         most=spec.tune.max_runs,
+        seeds=seeds,
+        first_seed=spec.seed,
         compose=line.drafts,
         base_loss=lambda: base_loss(ledger, spec.ranking),
     )
@@ -101,12 +105,14 @@ def _read(command: CommandLine, words: Sequence[Argument]) -> tuple[SweepLine, T
     spec: TuneSpec = verify(command, command.overrides(fixed))
     if spec.max_steps is not None:
         raise ConfigError("max_steps: tune chooses lengths in epochs; give epochs=1,2,4 instead.")
+    if (spec.sweep.search, spec.sweep.pruner) != ("grid", "none"):
+        raise ConfigError("tune searches and prunes by itself: leave sweep.search and pruner out.")
     if not may_have_valid(spec.data):
         raise ConfigError(
             "tune compares held-out losses: give data.valid=FILE or data.valid_fraction=0.1."
         )
     resolve_auto_now(spec)
-    values = spec.tune.space | _values(spec)
+    values = spec.tune.space | _values(spec) | spec.sweep.space
     found = read_space(words, space=values, when={}, schema=command.schema)
     refuse_keys([dimension.key for dimension in found])
     grid(found)
@@ -200,14 +206,6 @@ def _space(line: SweepLine, spec: TuneSpec, epochs: Sequence[int]) -> tuple[Spac
 
 def _length(base: TrainSpec, measured: Length, steps: int) -> Length:
     return replace(measured, spec=replace(base, max_steps=steps))
-
-
-def _allowed(spec: TuneSpec, space: Space, spent: int, tuner: Tuner) -> int:
-    """Optimizer steps that the budget allows in all."""
-    most = int(spec.tune.share * space.grid_steps)
-    if spec.budget.max_hours is not None and spent and tuner.seconds:
-        most = min(most, int(3600 * spec.budget.max_hours * spent / tuner.seconds))
-    return most
 
 
 def _in_words(space: Space, spec: TuneSpec, epochs: Sequence[int]) -> str:

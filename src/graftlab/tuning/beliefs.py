@@ -13,8 +13,8 @@ of all cells is jointly normal for given b, length scales and noise, and those a
 their marginal likelihood instead of being chosen: few runs give wide intervals.
 
 A loss is measured from the best one seen, in units of what the base loses against it, cut off at
-the base's own (a diverged run says no more than that), and bent by a logarithm, so that the far
-side of a cliff does not decide what is believed near the best.
+the base's own (a diverged run says no more than that), and bent by a logarithm. A stronger bend
+made the stated intervals too narrow: a valley that deepens with the steps is not smooth under it.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ class _Unit:
     def of(cls, seen: Mapping[Cell, float], base: float) -> _Unit:
         finite = [loss for loss in seen.values() if math.isfinite(loss)]
         best = min(finite, default=base)
-        return cls(best, max(base - best, 1e-6 * abs(base), 1e-9))
+        worst = base if base > best else max(finite)  # where training only makes it worse
+        return cls(best, max(worst - best, 1e-6 * abs(best), 1e-9))
 
     def bent(self, loss: float) -> float:
         share = (loss - self.best) / self.span if math.isfinite(loss) else 1.0

@@ -106,10 +106,12 @@ def propose(
     base: float,
     epochs: Mapping[int, int],
     must_be_trained: bool = True,
+    replicates: Sequence[Cell] = (),
 ) -> Proposal | None:
     """The best cell of the grid, as far as it is known; None where no run came to an end.
 
-    With `must_be_trained` only cells that were trained are proposed, where there are any.
+    `replicates` are further runs of cells that were seen, of which `seen` has the means. With
+    `must_be_trained` only cells that were trained are proposed, where there are any.
     """
     finite = {cell: loss for cell, loss in seen.items() if math.isfinite(loss)}
     if not finite:
@@ -120,7 +122,7 @@ def propose(
     among = trained if trained and must_be_trained else space.cells
     best = min(among, key=lambda cell: means[cell])
     own = beliefs.draws[:, space.cells.index(best)]
-    spent = space.bill(list(seen))
+    spent = space.bill(list(seen)) + sum(cell.steps for cell in replicates)
     names = [axis.key for axis in space.axes]
     chosen = dict(zip(names, best.config, strict=True))
     return Proposal(
@@ -131,7 +133,7 @@ def propose(
         base=base,
         regret=Range.of(beliefs.regret(best), mean=True),
         cells=len(space.cells),
-        runs=len(seen),
+        runs=len(seen) + len(replicates),
         steps=spent,
         share=spent / space.grid_steps,
         profiles=_profiles(space, beliefs, own, epochs),

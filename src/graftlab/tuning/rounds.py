@@ -9,6 +9,8 @@
                step of its cost (expected improvement, Jones et al. 1998), as long as the budget
                lasts and it is worth a thousandth of what training gains
 
+    seeds      the two best with further seeds, where they are close and seeds are asked for
+
 "Promising" is what `beliefs` expects of a configuration at its best length from here on, so that
 one which learns slowly and is not yet through counts for what it will be.
 """
@@ -26,6 +28,8 @@ FIRST_SHARE = 0.4
 """Of what is left after the ladder, this much goes to the shortest length, which all need."""
 RATES = 3
 """Learning rates that are tried with all other values: the best of the ladder and those beside."""
+CLOSE = 0.01
+"""Of the gain over the base: two runs that are no further apart may be so by their seed."""
 WORTH = 1e-3
 """Of the gain over the base: an expected improvement that is smaller is not paid for."""
 
@@ -35,8 +39,10 @@ class Round:
     """Cells to train next, and why."""
 
     kind: str
-    """ladder, halving or open."""
+    """ladder, halving, open or seeds."""
     cells: list[Cell]
+    seed: int = 0
+    """How many seeds after the first one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,22 @@ def next_round(state: State) -> Round | None:
         return Round("halving", cells) if cells else None
     cells = _open(state, beliefs)
     return Round("open", cells) if cells else None
+
+
+def rivals(space: Space, seen: Mapping[Cell, float], *, base: float) -> list[Cell]:
+    """The best cell and the best of another configuration, where they are so close that the seed
+    may decide between them; nothing elsewhere.
+    """
+    losses = {cell: seen[cell] for cell in space.cells if math.isfinite(seen.get(cell, math.nan))}
+    if not losses:
+        return []
+    best = min(losses, key=lambda cell: losses[cell])
+    others = [cell for cell in losses if cell.config != best.config]
+    if not others:
+        return []
+    rival = min(others, key=lambda cell: losses[cell])
+    close = losses[rival] - losses[best] <= CLOSE * (base - losses[best])
+    return [best, rival] if close else []
 
 
 def _halving(state: State, beliefs: Beliefs, place: int) -> list[Cell] | None:
@@ -195,7 +217,7 @@ def _open(state: State, beliefs: Beliefs) -> list[Cell]:
     if not finite:
         return []
     best = min(finite)
-    worth = WORTH * (state.base - best)
+    worth = WORTH * max(0.0, state.base - best)
     gains = {}
     for place, cell in enumerate(beliefs.cells):
         cost = state.bill([cell])

@@ -59,6 +59,7 @@ def run(order: TuneOrder) -> Outcome:
         base=tuner.untrained(seen),
         epochs=tuner.epochs,
         must_be_trained=order.trained,
+        replicates=tuner.replicates,
     )
     if found is None:
         raise GraftlabError(

@@ -45,6 +45,8 @@ def lines(found: Proposal, space: Space, ranking: Ranking, *, seconds: float) ->
         f"steps ({counted(found.runs, 'run')}, {found.steps:,} steps, {clock(seconds)})"
     )
     yield from found.notes
+    if found.gain <= 0:
+        yield "! The base itself is no worse: lower rates, fewer epochs or more data may help."
     rate = found.values.get("lr")
     if len(space.rates) > 1 and rate in (space.rates[0], space.rates[-1]):
         yield f"! lr={rate} is the last one that was tried: wider values may be better."

@@ -10,16 +10,20 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 
 from graftlab.sweeps.jobs import Job, NewJob, Place, Rung
 from graftlab.sweeps.ledger import Ledger
 from graftlab.sweeps.source import Compose
-from graftlab.tuning.rounds import Round, State, next_round, widened
+from graftlab.tuning.rounds import Round, State, next_round, rivals, widened
 from graftlab.tuning.space import Cell, Space
 
 TIME = "tune seconds"
 NOTED_SECONDS = 10.0
 """Between two notes of the time in the ledger."""
+NO_LIMIT = 10**12
+MOST_PAIRS = 2
+"""Pairs of close rivals that get further seeds, should the first of them fall behind."""
 OPEN = ("waiting", "running", "paused")
 """States of jobs that have not ended."""
 
@@ -33,28 +37,32 @@ class Tuner:
     """As it was before anything was seen."""
     epochs: Mapping[int, int]
     """Steps -> epochs, of lengths that are whole ones."""
-    allowance: Callable[[Space, int], int]
-    """Optimizer steps that may be spent in all, from the space and the steps spent so far."""
+    share: float
+    """Of the grid's steps, that may be spent."""
+    hours: float | None = None
+    """That may be spent, by what the steps so far have taken."""
     most: int | None = None
     """Runs that may be started at most."""
+    seeds: int = 1
+    """With how many seeds the two best are trained where they are close; beyond `share`."""
     compose: Compose
     base_loss: Callable[[], float | None]
     """The loss of the base alone, once a job has measured it."""
-    spent: int = 0
-    """Optimizer steps of all that was seen when the last round was decided."""
     seconds: float = 0.0
     """That launches of this tuning have taken so far."""
+    first_seed: int = 0
+    """The seed of all other runs."""
     exhausted: bool = False
     _looked: float | None = None
     _noted: float = 0.0
     _round: int = 0
-    _drafts: dict[Cell, NewJob] = field(default_factory=dict)
-    """What was entered by this launch so far."""
-    _before: tuple[int, dict[Cell, NewJob]] = (0, {})
+    _drafts: dict[tuple[Cell, int], NewJob] = field(default_factory=dict)
+    """What was entered by this launch so far: (cell, place of its seed) -> job."""
+    _before: tuple[int, dict[tuple[Cell, int], NewJob]] = (0, {})
 
     def wants(self, job: Job) -> bool:
         """Whether a job that is known already may be one of its cells."""
-        keys = {*(axis.key for axis in self.space.axes), "epochs", "max_steps"}
+        keys = {*(axis.key for axis in self.space.axes), "epochs", "max_steps", "seed"}
         return job.swept.keys() <= keys
 
     def draw(self, jobs: Sequence[Job], rungs: dict[Place, Rung], *, room: int) -> list[NewJob]:
@@ -70,24 +78,31 @@ class Tuner:
             self.exhausted = True
             return []
         self._round += 1
-        return [self._draft(cell) for cell in following.cells]
+        return [self._draft(cell, following.seed) for cell in following.cells]
 
     def withdraw(self) -> None:
         (self._round, self._drafts), self.exhausted = self._before, False
 
     def seen(self, jobs: Sequence[Job]) -> dict[Cell, float]:
-        """Cell -> score of all that have ended; not a number where a run failed or diverged."""
+        """Cell -> score of all that have ended, the mean over its seeds; not a number where a run
+        failed or diverged.
+        """
         known = {job.identity: job for job in jobs}
-        found = {}
-        for cell, draft in self._drafts.items():
+        found: dict[Cell, list[float]] = {}
+        for (cell, _), draft in self._drafts.items():
             job = known.get(draft.identity)
             if job is not None and job.state not in OPEN:
-                found[cell] = math.nan if job.score is None else job.score
-        return found
+                found.setdefault(cell, []).append(math.nan if job.score is None else job.score)
+        return {cell: fmean(scores) for cell, scores in found.items()}
+
+    @property
+    def replicates(self) -> list[Cell]:
+        """Cells that were trained with further seeds, once for each."""
+        return [cell for cell, seed in self._drafts if seed]
 
     def job(self, cell: Cell, jobs: Sequence[Job]) -> Job | None:
         """The job that has trained a cell."""
-        draft = self._drafts.get(cell)
+        draft = self._drafts.get((cell, 0))
         return next((job for job in jobs if draft and job.identity == draft.identity), None)
 
     def untrained(self, seen: Mapping[Cell, float]) -> float:
@@ -111,20 +126,39 @@ class Tuner:
             if found is None:
                 return None
             cells = [[list(cell.config), cell.steps] for cell in found.cells]
-            told = self.ledger.settled_fact(key, [found.kind, cells])
-        kind, cells = told
-        return Round(kind, [Cell(tuple(config), steps) for config, steps in cells])
+            told = self.ledger.settled_fact(key, [found.kind, cells, found.seed])
+        kind, cells, seed = told
+        return Round(kind, [Cell(tuple(config), steps) for config, steps in cells], seed)
 
     def _decided(self, jobs: Sequence[Job]) -> Round | None:
         seen = self.seen(jobs)
         space = widened(self.space, seen)
-        self.spent = space.bill(list(seen))
-        left = self.allowance(space, self.spent) - self.spent
-        found = next_round(State(space, seen, self.untrained(seen), left))
-        room = None if self.most is None else self.most - len(seen)
+        base = self.untrained(seen)
+        spent = space.bill(list(seen))
+        in_time = self._left_in_time(spent + sum(cell.steps for cell in self.replicates))
+        left = min(int(self.share * space.grid_steps) - spent, in_time)
+        found = next_round(State(space, seen, base, left)) or self._seeds(space, seen, base)
+        if found is not None and found.kind == "seeds" and space.longest > in_time:
+            return None
+        room = None if self.most is None else self.most - len(self._drafts)
         if found is None or room is None:
             return found
         return replace(found, cells=found.cells[:room]) if room > 0 else None
+
+    def _left_in_time(self, spent: int) -> int:
+        """Steps that the hours left are expected to pay for."""
+        if self.hours is None or not spent or not self.seconds:
+            return NO_LIMIT
+        return int((3600 * self.hours - self.seconds) * spent / self.seconds)
+
+    def _seeds(self, space: Space, seen: Mapping[Cell, float], base: float) -> Round | None:
+        """A further seed for the two best where they are close, as long as one of them lacks it."""
+        pair = rivals(space, seen, base=base)
+        for seed in range(1, self.seeds):
+            cells = [cell for cell in pair if (cell, seed) not in self._drafts]
+            if cells and len(self.replicates) < MOST_PAIRS * 2 * (self.seeds - 1):
+                return Round("seeds", cells, seed)
+        return None
 
     def _count_time(self) -> None:
         """Add the time since the last look; the ledger keeps it for later launches."""
@@ -138,20 +172,23 @@ class Tuner:
             self._noted = self.seconds
             self.ledger.put(TIME, self.seconds)
 
-    def _draft(self, cell: Cell) -> NewJob:
+    def _draft(self, cell: Cell, seed: int) -> NewJob:
         """The job of a cell, going on from the longest shorter one of its configuration."""
-        (draft,) = self.compose(self.space.point(cell, self.epochs))
+        point = self.space.point(cell, self.epochs)
+        (draft,) = self.compose(point | ({"seed": str(self.first_seed + seed)} if seed else {}))
         shorter = [
             c
-            for c in self._drafts
-            if c.config == cell.config and self.space.shared.get((c.steps, cell.steps))
+            for c, other in self._drafts
+            if c.config == cell.config
+            and other == seed
+            and self.space.shared.get((c.steps, cell.steps))
         ]
         if shorter:
             trunk = max(shorter, key=lambda c: self.space.shared[c.steps, cell.steps])
             draft = replace(
                 draft,
-                trunk=self._drafts[trunk].identity,
+                trunk=self._drafts[trunk, seed].identity,
                 branch_step=self.space.shared[trunk.steps, cell.steps],
             )
-        self._drafts[cell] = draft
+        self._drafts[cell, seed] = draft
         return draft
