@@ -168,6 +168,9 @@ def test_what_options_keep_by_hand() -> None:
     assert normed - KEPT["bf16-mixed"] == 4 * 2 * 384
     again = kept_per_token(SHAPE, replace(plain, checkpointing=True))
     assert again == 4 * 2 * 256 + KEPT["bf16-mixed"] / 4
+    # As PyTorch keeps it by itself: fp32 inputs of norms, act(gate) and h, and what lora_A reads.
+    usual = kept_per_token(SHAPE, replace(plain, keeps_little=False))
+    assert usual == 4 * (8 * 256 + 4 * 384 + 4 * 4 + 6 * 704) + 2 * 4864 + 2 * 448
     # Compiled: each layer's input twice, q, k, v and output, gate and up; lora_A's input once.
     compiled = kept_per_token(SHAPE, replace(plain, compiled=True))
     assert compiled == 4 * (4 * 256 + 4 * 384 + 16 + 4 * 704) + 2 * (4864 + 448)

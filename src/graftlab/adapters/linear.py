@@ -47,12 +47,12 @@ def adapted_linear(
     keys = [drop.key for drop in drops if drop is not None]
     shares = tuple(None if drop is None else drop.p for drop in drops)
     shares = shares if keys else ()
-    recipe = getattr(x, "recipe", None)  # a node of models/lean_layers.py made x
-    given: Any = (blocks, linear.weight, linear.bias, down, up, scale, shares, recipe, *keys)
+    given: Any = (blocks, linear.weight, linear.bias, down, up, scale, shares)
     if not torch.is_grad_enabled() or torch.compiler.is_compiling():
-        out = _forward(*given)[0]
+        out = _forward(*given, *keys)[0]
     else:
-        out = cast("Tensor", _Adapted.apply(*given))  # type: ignore[no-untyped-call]
+        recipe = getattr(x, "recipe", None)  # a node of models/lean_layers.py made x
+        out = cast("Tensor", _Adapted.apply(*given, recipe, *keys))  # type: ignore[no-untyped-call]
     return out.view(*x.shape[:-1], out.shape[-1])
 
 
@@ -100,7 +100,7 @@ class _Adapted(torch.autograd.Function):
         recipe: Recipe | None,
         *keys: Tensor,
     ) -> Tensor:
-        out, kept, inner = _forward(x, weight, bias, down, up, scale, shares, recipe, *keys)
+        out, kept, inner = _forward(x, weight, bias, down, up, scale, shares, *keys)
         ctx.wide, ctx.shares = x.dtype, shares
         ctx.make = None if recipe is None else recipe.make
         sources = (kept,) if recipe is None else recipe.tensors
@@ -150,7 +150,6 @@ def _forward(
     up: Tensor,
     scale: float | Tensor,
     shares: Shares,
-    _: Recipe | None,
     *keys: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y (K, N, out), and what is kept: x (K, N, in) and h (K, N, r), all in W's dtype."""

@@ -8,6 +8,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from graftlab.machine import all_machines
+from graftlab.models.gguf import GGUFModel
+from graftlab.models.hf import HFModel
 from graftlab.planning.advice import AdvisedRun, advise
 from graftlab.planning.changes import Knobs
 from graftlab.planning.inputs import shape_of
@@ -126,6 +128,7 @@ def settings_of(spec: TrainSpec, notes: list[str]) -> Settings:
         kind=spec.machine.kind,
         quantization=spec.model.storage,
         quantises=spec.model.quantises,
+        keeps_little=isinstance(spec.model, HFModel | GGUFModel),
         upcast=product_dtype(processor, torch.bfloat16) == torch.float32,
     )
 

@@ -22,7 +22,7 @@ layer, eager:
 
 D hidden size, I width of the MLP, q and k widths of all query and of all key heads. DoRA's layers,
 and all that are compiled, keep the inputs of lora_A: of DoRA under autocast or with dropout each
-one of its own, else they share it.
+one of its own, else they share it. Apple's layers keep 8 D and 6 or 12 I, and those inputs.
 """
 
 from __future__ import annotations
@@ -83,6 +83,8 @@ class Settings:
     """How the base is stored."""
     quantises: bool = True
     """Whether it could be stored otherwise."""
+    keeps_little: bool = True
+    """Whether its layers are of a kind that `models/lean_layers.py` knows."""
 
     @property
     def wide(self) -> int:
@@ -194,18 +196,24 @@ def _layers_per_token(shape: Shape, settings: Settings) -> float:
     wide, reads, layers = settings.wide, shape.reads, shape.layers
     query, key = shape.heads * shape.head_dim, shape.key_heads * shape.head_dim
     attention = 2 * wide * (query + key) + 4 * shape.heads
-    # Norms and SiLU are computed again in the backward pass, from their inputs.
-    layer = 2 * wide * shape.hidden + attention + 2 * wide * shape.feed_forward
     lora = wide * shape.rank * reads.count
+    if settings.compiled or settings.keeps_little:
+        # Norms and SiLU are computed again in the backward pass, from their inputs.
+        layer = 2 * wide * shape.hidden + attention + 2 * wide * shape.feed_forward
+        normed = wide * (query + key)
+    else:
+        layer = 8 * shape.hidden + attention + 3 * wide * shape.feed_forward
+        normed = 4 * (query + key)
     if settings.compiled:
         return layers * layer + lora + wide * reads.distinct
-    layer += wide * (query + key) if shape.qk_norm else 0
+    layer += normed if shape.qk_norm else 0
     if settings.dora:
-        lora += wide * (reads.inputs if settings.casts or settings.dropout else reads.distinct)
         lora += 2 * wide * reads.outputs  # the base's and the adapter's result, for the magnitude
-    else:
-        lora += wide * shape.hidden  # the first norm has no gradient, and what it gives is kept
-    return layers * layer + lora
+    elif settings.keeps_little:
+        # The first norm has no gradient, and what it gives is kept.
+        return layers * layer + lora + wide * shape.hidden
+    apart = settings.casts or settings.dropout
+    return layers * layer + lora + wide * (reads.inputs if apart else reads.distinct)
 
 
 def logit_bytes(labels: int, vocab: int, settings: Settings) -> float:
