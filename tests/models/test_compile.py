@@ -108,7 +108,7 @@ def test_recomputation_stays_on_and_restoring_leaves_nothing(
     assert [set(layer.__dict__) for layer in base.layers] == before
     base.set_checkpointing(False)
     count = len(graphs)
-    assert distance(gradients(base, batch, mixed=False), wanted) == 0.0
+    assert distance(gradients(base, batch, mixed=False), wanted) < 1e-6
     assert len(graphs) == count
 
 
