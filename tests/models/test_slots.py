@@ -36,13 +36,14 @@ def slots_of(base: Base, count: int) -> Slots:
     return found
 
 
-def drawn(base: Base, lora: Lora) -> Adapter:
+def drawn(base: Base, lora: Lora, *, dtype: torch.dtype = torch.float32) -> Adapter:
     """An adapter that says something: B is not zero."""
-    adapter = attach(base, lora, seed=1, dtype=torch.float32)
+    adapter = attach(base, lora, seed=1, dtype=dtype)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for _, parameter in adapter.named_parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+            noise = torch.randn(parameter.shape, generator=generator) * 0.1
+            parameter.add_(noise.to(dtype))
     return adapter
 
 
@@ -137,7 +138,12 @@ def test_copies_are_kept_as_long_as_somebody_answers(
     adapter = drawn(base, Lora(rank=4))
     built: list[Any] = []
     real = lean_weights._build
-    monkeypatch.setattr(lean_weights, "_build", lambda *given: built.append(1) or real(*given))
+
+    def counted(*given: Any, **more: Any) -> Any:
+        built.append(more)
+        return real(*given, **more)
+
+    monkeypatch.setattr(lean_weights, "_build", counted)
     assert base.slots(1) is None, "nobody answers"
     for _ in range(2):
         with base.answering(), base.answering():
@@ -146,22 +152,49 @@ def test_copies_are_kept_as_long_as_somebody_answers(
                 with adapter.disabled():
                     slots_of(base, 1)
     assert len(built) == 4
-    monkeypatch.setattr(lean_weights, "free_memory_bytes", lambda: 0)
+
+
+@pytest.mark.parametrize("stored", ["no room", "bf16", "bf16-mixed", "int8"])
+def test_adapters_stay_apart_where_nothing_is_copied(
+    stored: str, make_base: Make, make_miniature: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dtype = torch.bfloat16 if "bf16" in stored else torch.float32
+    if stored == "int8":
+        codes = HFModel(path=str(make_miniature("qwen2")), quantization=Int8())
+        base: Base = codes.load(dtype=dtype, device=CPU)
+    else:
+        base = make_base("qwen2", dtype)
+    for room in (lean_weights, hf_base):  # for copies, and for codes to be wide
+        monkeypatch.setattr(room, "free_memory_bytes", lambda: 0)
+    adapter = drawn(base, Lora(rank=4), dtype=dtype if stored == "bf16" else torch.float32)
+    ids = tokens(1, 30)[0]
+    with torch.autocast("cpu", torch.bfloat16, enabled=stored == "bf16-mixed"), base.answering():
+        said = slots_of(base, 1).read([Piece(0, ids.tolist(), last=30)])
+        expected = whole(base, ids)
+        with adapter.disabled():
+            plain = slots_of(base, 1).read([Piece(0, ids.tolist(), last=30)])
+            of_base = whole(base, ids)
+    near = 0.02 if dtype == torch.bfloat16 else 1e-5
+    for ours, theirs in ((said, expected), (plain, of_base)):
+        assert (ours - theirs).norm() < near * theirs.norm()
+    assert (said - plain).norm() > 0.3 * plain.norm()
+
+
+def test_dora_is_left_to_peft_where_it_cannot_be_folded(
+    make_base: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = make_base("llama")
+    drawn(base, Lora(rank=4, dora=True))
+    with base.answering():
+        slots_of(base, 1)
+        monkeypatch.setattr(lean_weights, "free_memory_bytes", lambda: 0)
     with base.answering():
         assert base.slots(1) is None
 
 
-def test_what_slots_do_not_serve_is_left_to_transformers(
-    make_base: Make, make_miniature: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    others = [make_base(kind) for kind in ("gemma3", "mistral", "granite")]  # mistral slides
-    others.append(make_base("llama", torch.bfloat16))
-    codes = HFModel(path=str(make_miniature("llama")), quantization=Int8())
-    others.append(coded := codes.load(dtype=torch.float32, device=CPU))
-    with coded.answering():
-        assert coded.slots(1) is not None, "while they are wide"
-    monkeypatch.setattr(hf_base, "free_memory_bytes", lambda: 0)
-    for base in others:
+def test_what_slots_do_not_serve_is_left_to_transformers(make_base: Make) -> None:
+    for kind in ("gemma3", "mistral", "granite"):  # mistral slides
+        base = make_base(kind)
         with base.answering():
             assert base.slots(1) is None
             with base.context() as context:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from graftlab.models.context import Context
-    from graftlab.models.lean_weights import LeanCopies, LeanWeights
+    from graftlab.models.lean_weights import LeanStore, LeanWeights
     from graftlab.models.slots import Slots
     from graftlab.types import Batch
 
@@ -31,7 +31,7 @@ class HFBase(Base):
 
     model: Any
     _answering = 0
-    _copies: LeanCopies | None = None
+    _store: LeanStore | None = None
 
     def save_model(self, folder: Path) -> None:
         self.model.save_pretrained(folder)
@@ -214,7 +214,7 @@ class HFBase(Base):
         finally:
             self._answering -= 1
             if not self._answering:
-                self._copies = None
+                self._store = None
 
     def _has_room(self) -> bool:
         """Whether all weights, widened, take at most half of the memory that is free."""
@@ -232,12 +232,12 @@ class HFBase(Base):
 
     def _lean_weights(self) -> LeanWeights | None:
         """The weights as slots multiply with them, kept as long as somebody is `answering`."""
-        from graftlab.models.lean_weights import LeanCopies
+        from graftlab.models.lean_weights import LeanStore
 
         if not self._answering:
             return None
-        self._copies = self._copies or LeanCopies()
-        return self._copies.of(self.model)
+        self._store = self._store or LeanStore()
+        return self._store.of(self.model)
 
     def context(self, *, padding: Tensor | None = None, rewind: bool = False) -> Context:
         from graftlab.models.hf_context import HFContext

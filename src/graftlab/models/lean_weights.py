@@ -1,13 +1,7 @@
-"""The weights of a Llama as its decoding multiplies with them: folded, fused, and transposed.
+"""The parts of a plain decoder of transformers, found for decoding with whatever adapter is on.
 
-    q k v      ->  (D, q + k + v)         an adapter is added to a copy, as PEFT merges it:
-    gate up    ->  (D, 2 I)               W + s B A; the model's own weights are never written to
-    head       ->  (D, 4096) ...
-
-One row times a matrix takes half the time where the matrix lies as (in, out), and a few rows take a
-third less where none is wider than 4,096 columns.
-
-Legend: D hidden size, I width of the MLP, V vocabulary.
+x = x + o(attention(rotated q k, v))      q k v, gate and up each share one input
+x = x + down(act(gate) * up)
 """
 
 from __future__ import annotations
@@ -18,55 +12,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from graftlab.limits import free_memory_bytes
+from graftlab.models.lean_products import Apart, Folded, Norm, Place, Product
+from graftlab.models.quantization.weight import QuantizedWeight
 
 FAMILIES = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}
 """Classes of transformers that are computed so: pre-normalised layers of attention and a gated MLP,
 rotary embeddings, and nothing else."""
 ROTARY = {"default", "linear", "llama3", "yarn"}
 """Kinds of rotary embeddings that depend on nothing but the position."""
-WIDEST = 4096
-"""Columns of a panel, at most."""
-
-
-class Product:
-    """x W + b with W (in, out) in panels."""
-
-    def __init__(self, weights: list[Tensor], biases: list[Tensor | None]) -> None:
-        """`weights` are (out, in) each, and their outputs stand side by side."""
-        whole = weights[0] if len(weights) == 1 else torch.cat(weights)
-        parts = whole.tensor_split(-(-len(whole) // WIDEST))
-        self.panels = [part.t().contiguous() for part in parts]
-        found = [
-            weight.new_zeros(len(weight)) if bias is None else bias
-            for weight, bias in zip(weights, biases, strict=True)
-        ]
-        self.bias = torch.cat(found) if any(bias is not None for bias in biases) else None
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        """(N, in) -> (N, out)."""
-        outs = [rows @ panel for panel in self.panels]
-        out = outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
-        return out if self.bias is None else out.add_(self.bias)
-
-    def onto(self, residual: Tensor, rows: Tensor) -> Tensor:
-        """`residual` (N, out) and the product."""
-        if len(self.panels) == 1 and self.bias is None:
-            return torch.addmm(residual, rows, self.panels[0])
-        return self(rows).add_(residual)
-
-
-class Norm:
-    """A root mean square norm with its weight."""
-
-    def __init__(self, module: Any) -> None:
-        self.weight: Tensor = module.weight.detach()
-        self.epsilon: float = module.variance_epsilon
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        return functional.rms_norm(rows, self.weight.shape, self.weight, self.epsilon)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +52,14 @@ class LeanWeights:
     num_heads: int
     num_key_heads: int
     head_dim: int
+    dtype: torch.dtype
+    """Of the products."""
+    is_copy: bool
+    """Whether all is in plain tensors of its own."""
 
 
-class LeanCopies:
-    """Lean weights of a model, a copy for each adapter that was on, as long as there is room."""
+class LeanStore:
+    """Lean weights of a model, those of each adapter that was on, as long as there is room."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[Any, ...], tuple[LeanWeights, list[Tensor]]] = {}
@@ -109,59 +68,37 @@ class LeanCopies:
     def of(self, model: Any) -> LeanWeights | None:
         """Those of a model of transformers with whatever adapter is on at the moment.
 
-        None where its decoding is left to transformers: other families, layers that slide, other
-        devices and dtypes, weights stored as codes, adapters that are not LoRA's matrices, and
-        where a copy would take more than half of the memory that is free.
+        Weights in fp32 are copied and adapters folded in, where that takes at most half of the
+        memory that is free. None where decoding is left to transformers: other families, layers
+        that slide, other devices, adapters that are not LoRA's matrices.
         """
         places = [_place(module) for module in _modules(model)] if _is_served(model) else [None]
         found = [place for place in places if place is not None]
         if len(found) < len(places):
             return None
+        lowered = torch.is_autocast_enabled("cpu")
+        dtype = torch.get_autocast_dtype("cpu") if lowered else found[0].weight.dtype
         sources = [tensor for place in found for tensor in place.tensors()]
         scales = tuple(place.lora.scaling[name] for place in found for name in place.active)
-        state = (*scales, *((tensor.data_ptr(), tensor._version) for tensor in sources))
-        if state not in self._kept:
-            needed = 2 * sum(place.weight.numel() * place.weight.itemsize for place in found)
-            if needed > free_memory_bytes():
-                self._kept.clear()
-            if needed > free_memory_bytes():
-                return None
-            with torch.inference_mode():
-                copies = _build(model, found)
-            self._kept[state] = copies, [tensor.detach() for tensor in sources]
-        return self._kept[state][0]
+        lain = tuple((tensor.data_ptr(), tensor._version) for tensor in sources)
+        state = (dtype, *scales, *lain)
+        if state in self._kept:
+            return self._kept[state][0]
+        folds = not lowered and all(place.is_foldable for place in found)
+        folds = folds and self._has_room(found)
+        if not folds and any(place.has_variants for place in found):
+            return None
+        with torch.no_grad():
+            made = _build(model, found, dtype, folds=folds)
+        self._kept[state] = made, [tensor.detach() for tensor in sources]
+        return made
 
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A linear layer or embedding, with the LoRA layer around it if there is one."""
-
-    weight: Tensor
-    bias: Tensor | None
-    lora: Any
-    active: tuple[str, ...]
-
-    def tensors(self) -> Iterator[Tensor]:
-        """All that its product depends on."""
-        yield self.weight
-        if self.bias is not None:
-            yield self.bias
-        for name in self.active:
-            yield self.lora.lora_A[name].weight
-            yield self.lora.lora_B[name].weight
-            if name in self.lora.lora_magnitude_vector:
-                yield self.lora.lora_magnitude_vector[name].weight
-
-    def folded(self) -> Tensor:
-        """The weight (out, in) with the adapter, as PEFT merges it but in one pass over it."""
-        weight, lora = self.weight.detach(), self.lora
-        for name in self.active:
-            if name in lora.lora_variant:
-                weight = lora.lora_variant[name].merge_safe(lora, name, weight.clone())
-                continue
-            down, up = (half[name].weight.to(weight.dtype) for half in (lora.lora_A, lora.lora_B))
-            weight = torch.addmm(weight, up, down, alpha=lora.scaling[name])
-        return weight
+    def _has_room(self, places: list[Place]) -> bool:
+        """Whether there is room for a copy, if need be in the place of others."""
+        needed = 2 * sum(place.weight.numel() * place.weight.itemsize for place in places)
+        if needed > free_memory_bytes():
+            self._kept.clear()
+        return needed <= free_memory_bytes()
 
 
 def _is_served(model: Any) -> bool:
@@ -174,7 +111,6 @@ def _is_served(model: Any) -> bool:
         and (getattr(config, "layer_types", None) or not getattr(config, "sliding_window", None))
         and rope.get("rope_type", "default") in ROTARY
         and model.device.type == "cpu"
-        and not torch.is_autocast_enabled("cpu")
     )
 
 
@@ -187,18 +123,17 @@ def _modules(model: Any) -> Iterator[Any]:
     yield from (model.model.embed_tokens, model.lm_head)
 
 
-def _place(module: Any) -> _Place | None:
-    """What `module` multiplies with; None where that is something else than a matrix of fp32."""
+def _place(module: Any) -> Place | None:
+    """What `module` multiplies with; None where that is something else than a matrix."""
     lora: Any = None
     active: tuple[str, ...] = ()
     if type(module) not in (nn.Linear, nn.Embedding):
         module, lora, active = _unwrapped(module)
     if type(module) not in (nn.Linear, nn.Embedding):
         return None
-    weight = module.weight
-    if weight.dtype != torch.float32 or type(weight.data) is not Tensor:
+    if type(module.weight.data) not in (Tensor, QuantizedWeight):
         return None
-    return _Place(weight, getattr(module, "bias", None), lora, active)
+    return Place(module.weight, getattr(module, "bias", None), lora, active)
 
 
 def _unwrapped(module: Any) -> tuple[Any, Any, tuple[str, ...]]:
@@ -219,13 +154,15 @@ def _unwrapped(module: Any) -> tuple[Any, Any, tuple[str, ...]]:
     return (module.base_layer if plain else None), module, tuple(names)
 
 
-def _build(model: Any, places: list[_Place]) -> LeanWeights:
-    *places, embedding, head = places
-    left = iter(places)
+def _build(model: Any, places: list[Place], dtype: torch.dtype, *, folds: bool) -> LeanWeights:
+    *inner, embedding, head = places
+    left = iter(inner)
 
-    def product(count: int) -> Product:
-        taken = [next(left) for _ in range(count)]
-        return Product([place.folded() for place in taken], [place.bias for place in taken])
+    def product(taken: list[Place]) -> Product:
+        return Folded(taken) if folds else Apart(taken, dtype)
+
+    def following(count: int) -> Product:
+        return product([next(left) for _ in range(count)])
 
     layers = []
     for layer in model.model.layers:
@@ -236,14 +173,14 @@ def _build(model: Any, places: list[_Place]) -> LeanWeights:
         layers.append(
             LeanLayer(
                 before_attention=Norm(layer.input_layernorm),
-                qkv=product(3),
+                qkv=following(3),
                 of_heads=norms,
                 scale=attention.scaling,
-                output=product(1),
+                output=following(1),
                 before_mlp=Norm(layer.post_attention_layernorm),
-                gate_up=product(2),
+                gate_up=following(2),
                 activation=layer.mlp.act_fn,
-                down=product(1),
+                down=following(1),
             )
         )
     config = model.config
@@ -251,9 +188,11 @@ def _build(model: Any, places: list[_Place]) -> LeanWeights:
         embedding=embedding.weight.detach(),
         layers=layers,
         norm=Norm(model.model.norm),
-        head=Product([head.folded()], [head.bias]),
+        head=product([head]),
         rotary=model.model.rotary_emb,
         num_heads=config.num_attention_heads,
         num_key_heads=config.num_key_value_heads,
         head_dim=model.model.layers[0].self_attn.head_dim,
+        dtype=dtype,
+        is_copy=folds,
     )

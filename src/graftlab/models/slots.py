@@ -57,21 +57,21 @@ class Slots:
         assert 0 <= length <= self.lengths[slot]
         self.lengths[slot] = length
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def copy(self, source: int, slot: int) -> None:
         """Let `slot` have read what `source` has."""
         length = self.lengths[slot] = self.lengths[source]
         for kept in (self._keys, self._values):
             kept[:, slot, :length] = kept[:, source, :length]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def select(self, slots: Sequence[int]) -> None:
         """What was in these `slots`, in this order, is what there is from here on."""
         chosen = torch.tensor(slots)
         self.lengths = [self.lengths[slot] for slot in slots]
         self._keys, self._values = self._keys[:, chosen], self._values[:, chosen]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def read(self, pieces: Sequence[Piece]) -> Tensor:
         """Next-token logits (rows, V) in fp32, those of each piece behind the other's."""
         spans, start = [], 0
@@ -86,7 +86,8 @@ class Slots:
             [span.slot * self._room + where for span, where in zip(spans, offsets, strict=True)]
         )
         ids = torch.tensor([token for piece in pieces for token in piece.ids])
-        logits = self._compute(ids, positions, places, spans)
+        with torch.inference_mode(self._weights.is_copy):
+            logits = self._compute(ids, positions, places, spans)
         for span in spans:
             self.lengths[span.slot] = span.length
         return logits
@@ -95,7 +96,7 @@ class Slots:
         self, ids: Tensor, positions: Tensor, places: Tensor, spans: list[_Span]
     ) -> Tensor:
         weights = self._weights
-        rows = weights.embedding[ids]
+        rows = functional.embedding(ids, weights.embedding)
         turn = self._cos[positions, None], self._sin[positions, None]
         wanted = torch.cat([torch.arange(span.stop - span.last, span.stop) for span in spans])
         for number, layer in enumerate(weights.layers):
@@ -105,7 +106,7 @@ class Slots:
             rows = layer.output.onto(rows, heads)
             gate, up = layer.gate_up(layer.before_mlp(rows)).chunk(2, dim=1)
             rows = layer.down.onto(rows, layer.activation(gate) * up)
-        return weights.head(weights.norm(rows))
+        return weights.head(weights.norm(rows)).float()
 
     def _attention(
         self,
@@ -127,8 +128,8 @@ class Slots:
         qk = _rotated(qk, *turn)
         query, key = qk[:, :count], qk[:, count:]
         keys, values = self._keys[number], self._values[number]
-        keys.view(-1, key_count, width).index_copy_(0, places, key)
-        values.view(-1, key_count, width).index_copy_(0, places, value)
+        keys.view(-1, key_count, width).index_copy_(0, places, key.to(keys.dtype))
+        values.view(-1, key_count, width).index_copy_(0, places, value.to(keys.dtype))
         found = []
         for span in spans:
             k = keys[span.slot, : span.length].transpose(0, 1)[None]
@@ -163,7 +164,9 @@ class Slots:
             *(len(weights.layers), len(self.lengths), self._room),
             *(weights.num_key_heads, weights.head_dim),
         )
-        kept, self._keys, self._values = (self._keys, self._values), *_two(shape)
+        kept = self._keys, self._values
+        self._keys = torch.empty(shape, dtype=weights.dtype)
+        self._values = torch.empty(shape, dtype=weights.dtype)
         if before:
             for old, new in zip(kept, (self._keys, self._values), strict=True):
                 new[:, :, :before] = old
@@ -186,10 +189,6 @@ class _Span:
         self.mask: Tensor | None = None
         if self.count > 1 and self.before:
             self.mask = torch.ones(self.count, length, dtype=torch.bool).tril(self.before)
-
-
-def _two(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    return torch.empty(shape), torch.empty(shape)
 
 
 def _rotated(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
