@@ -28,12 +28,12 @@ from graftlab.training.auto import resolve_auto_now
 from graftlab.training.spec import TrainSpec
 from graftlab.tuning.run import Outcome, TuneOrder, base_loss, guides
 from graftlab.tuning.source import Tuner
-from graftlab.tuning.space import LR, Axis, Space, rates_around
+from graftlab.tuning.space import LR, RANK, Axis, Space, rates_around
 from graftlab.tuning.spec import refuse_keys
 from graftlab.tuning.written import NAME, SIGN, Tuned
 from graftlab.verbs.tune import TuneSpec
 
-EPOCHS, RANK = "epochs", "lora.rank"
+EPOCHS = "epochs"
 SETTINGS = {
     "schedule": (
         "schedule=wsd schedule.warmup_ratio=null schedule.warmup_steps=4",

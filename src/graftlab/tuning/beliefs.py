@@ -21,11 +21,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
-from graftlab.tuning.space import Axis, Cell, Space
+from graftlab.tuning.space import LR, RANK, Axis, Cell, Space
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +42,10 @@ SPEEDS = (0.3, 1.0)
 """Deviations of a(x), how fast configurations learn, as shares of that of c(x)."""
 LENGTHS = (1.0, 2.0, 4.0)
 """Length scales in the logarithm: 1 is a factor of e."""
-NOISES = (0.003, 0.01, 0.03)
+LEANS = (0.0, 0.75)
+"""How far a doubled rank shifts the valley to lower learning rates: lr * rank^lean stays. With
+alpha given as a multiple of the rank, an update grows with it (arXiv 2312.03732)."""
+NOISES = (0.004, 0.02)
 """Deviations of a single cell from the smooth surface, chance of data order and seed included."""
 DRAWS = 4000
 NAMES_ALIKE = 0.6
@@ -87,7 +90,7 @@ def believe(space: Space, seen: Mapping[Cell, float], *, base: float, seed: int 
     unit = _Unit.of(seen, base)
     y = np.array([unit.bent(seen[cell]) for cell in known])
     cells = [*known, *(cell for cell in space.cells if cell not in seen)]
-    grids = list(product(EXPONENTS, SCALES, SPEEDS, LENGTHS, NOISES))
+    grids = list(product(EXPONENTS, SCALES, SPEEDS, LENGTHS, space.leans(LEANS), NOISES))
     prior = _Prior.of(space, cells)
     fits = [_Fit.of(prior, y, *hyper) for hyper in grids]
     evidence = np.array([fit.evidence for fit in fits])
@@ -131,7 +134,11 @@ class _Prior:
     """What the covariance of cells is made of, computed once for all hyperparameters."""
 
     apart: list[tuple[Array, bool]]
-    """For each key the distances between cells, and whether its values are names."""
+    """For each key the differences between cells, and whether its values are names."""
+    rate: int | None
+    """Which of them is the learning rate's."""
+    rank: int | None
+    """And which the rank's."""
     time: Array
     """(cells,) Shares of the longest run."""
 
@@ -141,20 +148,27 @@ class _Prior:
 
         columns = zip(*(cell.config for cell in cells), strict=True)
         apart = [_apart(axis, column) for axis, column in zip(space.axes, columns, strict=True)]
-        return cls(apart, np.array([cell.steps / space.longest for cell in cells]))
+        keys = [axis.key for axis in space.axes]
+        rate, rank = (keys.index(key) if key in keys else None for key in (LR, RANK))
+        return cls(apart, rate, rank, np.array([cell.steps / space.longest for cell in cells]))
 
     def first(self, n: int) -> _Prior:
         """The same of the first `n` cells alone."""
-        return _Prior([(d[:n, :n], named) for d, named in self.apart], self.time[:n])
+        apart = [(d[:n, :n], named) for d, named in self.apart]
+        return replace(self, apart=apart, time=self.time[:n])
 
-    def covariance(self, exponent: float, scale: float, speed: float, length: float) -> Array:
+    def covariance(
+        self, exponent: float, scale: float, speed: float, length: float, lean: float
+    ) -> Array:
         """(cells, cells), without the noise."""
         import numpy as np
 
         alike = np.ones((len(self.time), len(self.time)))
-        for distance, named in self.apart:
+        for place, (apart, named) in enumerate(self.apart):
+            if lean and place == self.rate and self.rank is not None:
+                apart = apart + lean * self.apart[self.rank][0]
             alike = alike * (
-                np.where(distance > 0, NAMES_ALIKE, 1.0) if named else _matern(distance / length)
+                np.where(apart == 0, 1.0, NAMES_ALIKE) if named else _matern(np.abs(apart) / length)
             )
         falls = self.time**-exponent - 1
         rises = self.time - 1
@@ -166,13 +180,13 @@ class _Prior:
 
 
 def _apart(axis: Axis, values: Sequence[str]) -> tuple[Array, bool]:
-    """Distances between cells along one key, and whether it has names."""
+    """Differences between cells along one key, and whether it has names."""
     import numpy as np
 
     places = axis.places
     where = dict(zip(axis.values, places or range(len(axis.values)), strict=True))
     at = np.array([float(where[value]) for value in values])
-    return np.abs(at[:, None] - at[None, :]), places is None
+    return at[:, None] - at[None, :], places is None
 
 
 def _matern(distance: Array) -> Array:

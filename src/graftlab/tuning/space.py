@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 
-LR = "lr"
+LR, RANK = "lr", "lora.rank"
 SERIES = (1, 2, 5)
 """Digits of the learning rates that a range is widened by."""
 MOST_RATES = 12
@@ -143,6 +143,11 @@ class Space:
                 values.insert(0, neighbour(values[0], up=False))
         axes = tuple(Axis(LR, tuple(values)) if a.key == LR else a for a in self.axes)
         return replace(self, axes=axes)
+
+    def leans(self, several: Sequence[float]) -> Sequence[float]:
+        """`several` where learning rate and rank are both tuned; else there is nothing to lean."""
+        varied = {axis.key for axis in self.axes if len(axis.values) > 1}
+        return several if {LR, RANK} <= varied else several[:1]
 
     def point(self, cell: Cell, epochs: Mapping[int, int]) -> dict[str, str]:
         """The cell as a point of a sweep; `epochs` are those of lengths that are whole ones."""
