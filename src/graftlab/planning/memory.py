@@ -22,7 +22,8 @@ layer, eager:
 
 D hidden size, I width of the MLP, q and k widths of all query and of all key heads. DoRA's layers,
 and all that are compiled, keep the inputs of lora_A: of DoRA under autocast or with dropout each
-one of its own, else they share it. Apple's layers keep 8 D and 6 or 12 I, and those inputs.
+one of its own, else they share it. Layers of other
+kinds keep 8 D and 6 or 12 I, and those inputs.
 """
 
 from __future__ import annotations
