@@ -26,7 +26,7 @@ from graftlab.adapters.lora import Lora
 from graftlab.data.jsonl import JsonlData
 from graftlab.models.allocator import tune_allocator
 from graftlab.models.hf import HFModel
-from graftlab.models.lean_layers import keep_little, restore_modules
+from graftlab.models.recompute import keep_little, restore_modules
 from graftlab.objectives.policy import Policy
 from graftlab.packing.rows import make_batch
 from graftlab.text.encode import encode

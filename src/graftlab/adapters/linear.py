@@ -20,7 +20,7 @@ from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
 
 from graftlab.adapters.dropout import KeyedDropout, keyed_dropout
-from graftlab.models.lean_layers import Recipe
+from graftlab.models.recompute import Recipe
 from graftlab.models.upcast import computed_in, product
 
 NAME = "default"
@@ -51,7 +51,7 @@ def adapted_linear(
     if not torch.is_grad_enabled() or torch.compiler.is_compiling():
         out = _forward(*given, *keys)[0]
     else:
-        recipe = getattr(x, "recipe", None)  # a node of models/lean_layers.py made x
+        recipe = getattr(x, "recipe", None)  # a node of models/recompute.py made x
         out = cast("Tensor", _Adapted.apply(*given, recipe, *keys))  # type: ignore[no-untyped-call]
     return out.view(*x.shape[:-1], out.shape[-1])
 

@@ -87,11 +87,11 @@ def compile_layers(base: Base) -> None:
     Parameters, the adapter's included, are inputs of the compiled graphs: training or exchanging
     their values compiles nothing. One compiled function serves all layers of this base and counts
     its own graphs, so neither another layer nor an earlier job of the process uses up its limit.
-    What keeps little of itself (`lean_layers.py`) is as it came: the compiler sees to that.
+    What keeps little of itself (`recompute.py`) is as it came: the compiler sees to that.
     """
     import torch
 
-    from graftlab.models.lean_layers import restore_modules
+    from graftlab.models.recompute import restore_modules
 
     restore_layers(base)
     restore_modules(base)

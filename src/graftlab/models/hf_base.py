@@ -174,7 +174,7 @@ class HFBase(Base):
         little, where they are of a kind that can.
         Raises ConfigError where the model cannot recompute.
         """
-        from graftlab.models.lean_layers import keep_little
+        from graftlab.models.recompute import keep_little
 
         if on and not self.model.supports_gradient_checkpointing:
             raise ConfigError(
@@ -194,7 +194,7 @@ class HFBase(Base):
         self.model.train()
 
     def reset(self) -> None:
-        from graftlab.models.lean_layers import restore_modules
+        from graftlab.models.recompute import restore_modules
 
         super().reset()
         restore_modules(self)

@@ -14,7 +14,7 @@ A base whose own weights are trained is there twice: as it was lent, and as it i
 
 Activations are counted tensor by tensor, from what PyTorch keeps for a Llama-like layer with LoRA
 on it (a frozen linear keeps nothing; a norm its input; attention q, k, v, output and a log-sum-exp;
-the MLP gate and up; LoRA h, as its input is made again: see `models/lean_layers.py`). Per token and
+the MLP gate and up; LoRA h, as its input is made again: see `models/recompute.py`). Per token and
 layer, eager:
 
     bf16-mixed   4 D + 4 (q + k) + 4 heads + 4 I + 2 r (each)
@@ -85,7 +85,7 @@ class Settings:
     quantises: bool = True
     """Whether it could be stored otherwise."""
     keeps_little: bool = True
-    """Whether its layers are of a kind that `models/lean_layers.py` knows."""
+    """Whether its layers are of a kind that `models/recompute.py` knows."""
 
     @property
     def wide(self) -> int:

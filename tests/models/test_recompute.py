@@ -13,7 +13,7 @@ from graftlab.adapters.attach import attach
 from graftlab.adapters.lora import Lora
 from graftlab.models.base import Base
 from graftlab.models.compile import compile_layers, restore_layers
-from graftlab.models.lean_layers import (
+from graftlab.models.recompute import (
     _SLOPES,
     _Gated,
     _Norm,
