@@ -29,7 +29,7 @@ class Evaluate(CallbackSpec):
     """After every N epochs, and always after the last step; null for that alone."""
     every_steps: int | None = None
     """Also after every N optimizer steps."""
-    batch: int = 8
+    batch: int = 16
     """Prompts that are answered together."""
 
     def __post_init__(self) -> None:

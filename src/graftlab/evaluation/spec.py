@@ -49,7 +49,7 @@ class EvaluateSpec:
     style.avg_banned_hits; none named takes all that are judged."""
     scale: float = 1.0
     """Strength of every adapter: 1 as trained, 0.7 softer."""
-    batch: int = 8
+    batch: int = 16
     """Prompts that are answered together, and requests at the same time."""
     endpoint: str | None = None
     """An OpenAI-compatible endpoint to evaluate as well, up to and without /chat/completions."""

@@ -33,7 +33,7 @@ class LocalJudge(PromptedJudge):
     """Folder of the base model, or `tiny`; null takes the one that `adapter` was trained on."""
     adapter: str | None = None
     """A run folder, adapter folder or checkpoint."""
-    batch: int = 8
+    batch: int = 16
     """Pairs that are judged together."""
 
     def __post_init__(self) -> None:
