@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean, pstdev
 
 import pytest
 
@@ -70,6 +71,20 @@ def test_the_authors_text_is_nearer_than_others(
     assert far["avg_commas"] == far["avg_clauses"] == 0
     assert near["avg_sentence_words"] == pytest.approx(20, abs=3)
     assert near["avg_sentence_variance"] > 4
+
+
+@pytest.mark.parametrize("length", [6, 12, 60])
+def test_delta_is_fair_to_short_replies(persona: Persona, length: int) -> None:
+    """Burrows' own, a mean of distances, took the author's six words for the stranger's."""
+    author = read_author((persona.corpus,), (persona.plain,), frequent=20, words=200)
+    draw = random.Random(5)
+    own = written(6, sentences=100, length=20, own=0.1).replace(".", "").lower().split()
+    near = [author.delta(draw.choices(own, k=length)) for _ in range(600)]
+    far = [author.delta(draw.choices(["aardvark", "the", "zebra"], k=length)) for _ in range(600)]
+    whole = author.delta(own)
+    error = pstdev(near) / len(near) ** 0.5
+    assert fmean(near) == pytest.approx(whole, abs=4 * error)
+    assert fmean(near) < 0.5 * fmean(far)
 
 
 def test_a_reply_without_words_says_nothing(

@@ -44,13 +44,21 @@ class Author:
         """Words of each sentence of a text, as those of the corpus are counted."""
         return sentence_lengths(text)
 
-    def delta(self, words: Sequence[str]) -> float:
-        """Burrows' Delta: the mean distance of word shares, in the corpus's standard deviations."""
-        counts, total = Counter(words), max(len(words), 1)
-        return fmean(
-            abs(counts[word] / total - mean) / spread
-            for word, (mean, spread) in self.frequent.items()
-        )
+    def delta(self, words: Sequence[str]) -> float | None:
+        """Quadratic Delta: the mean squared distance of word shares, in the corpus's variances.
+
+        What drawing so few words adds is taken off, so that its expectation is the same for any
+        number of words, and a single one may be negative. None for fewer than two words.
+        """
+        counts, total = Counter(words), len(words)
+        if total < 2:
+            return None
+        apart = []
+        for word, (mean, spread) in self.frequent.items():
+            share = counts[word] / total
+            chance = share * (1 - share) / (total - 1)
+            apart.append(((share - mean) ** 2 - chance) / spread**2)
+        return fmean(apart)
 
     def vocabulary(self, words: Sequence[str]) -> float:
         """Share of words that mark the author, as a multiple of the author's own."""

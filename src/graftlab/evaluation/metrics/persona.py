@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 class Persona(Metric):
     """Distances to the text in `corpus`; with `plain` text beside it, the author's own words too.
 
-    Rhythm: the 1-Wasserstein distance between the lengths of sentences. Voice: Burrows' Delta
-    (2002, Literary and Linguistic Computing 17, 267-287) over the author's most frequent words.
+    Rhythm: the 1-Wasserstein distance between the lengths of sentences. Voice: the
+    quadratic form (Argamon 2008, Literary and Linguistic Computing 23, 131-147) of Burrows' Delta
+    over the author's most frequent words, without what chance adds in a short reply.
     Vocabulary: other words, which mark the author against plain text by log-odds with an
     informative Dirichlet prior (Monroe, Colaresi & Quinn 2008, Political Analysis 16, 372-403), and
     how often replies use them, the author's own rate being 1.
 
-    Short replies are far from any corpus: compare replies of like length, and models with models.
+    A short reply tells little by itself: compare models over many of them.
     """
 
     corpus: Any = None
@@ -54,7 +55,7 @@ class Persona(Metric):
             "avg_rhythm_distance": Measure(
                 about="distance of sentence lengths from the author's, in words", better=LESS
             ),
-            "avg_delta": Measure(about="Burrows' Delta from the author's voice", better=LESS),
+            "avg_delta": Measure(about="quadratic Delta from the author's voice", better=LESS),
         }
         if self.plain:
             about = "use of the author's words, the author's own being 1"
