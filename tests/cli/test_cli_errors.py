@@ -72,6 +72,8 @@ WRONG = {
     "logger.wandb.projekt=x": "Did you mean `logger.wandb.project`?",
     "data.train=nowhere.jsonl": "nowhere.jsonl",
     "model.path=nowhere": "there is no such folder",
+    "model=some/base.gguf": "Name it so: model=gguf model.path=FILE.gguf.",
+    "model=./base": "Name it so: model=hf model.path=DIR.",
     "lora.targets=[q_prj]": "lora.targets",
     "hydra/launcher=nonsense": "Could not find 'hydra/launcher/nonsense'",
 }

@@ -79,7 +79,9 @@ def test_mistakes_are_told_with_the_key() -> None:
         "quantization=nf4", "quantization.duble=true"
     )
     assert "it belongs to quantization=nf4" in refused("quantization=int8", "quantization.double=1")
-    assert "choose model=" in refused("adapter=a", "prompt=x", "quantization=nf4", verb="sample")
+    alone = refused("adapter=a", "prompt=x", "quantization=nf4", verb="sample")
+    assert "choose model=" in alone
+    assert "or leave it out: an adapter knows its base." in alone
     told = refused("model=afm-3b", "model.path=x", "quantization=int8")
     assert "not those of model=afm-3b" in told
 

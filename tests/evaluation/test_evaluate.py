@@ -217,7 +217,7 @@ def test_bad_input_is_one_message(
     bare = tmp_path / "bare.jsonl"
     bare.write_text('{"prompt": "a"}\n{"prompt": "b", "reference": "c"}\n{"prompt": "d"}\n')
     message = said(f"prompts={bare}", "metrics=[style,exact-match]")
-    assert f"{bare}:1: no reference to compare with, for exact-match (2 rows" in message
+    assert f"{bare}:1: no `reference`, nor an answer at its end, for exact-match (2 rows" in message
     assert f"{bare}:3" in message
     broken = tmp_path / "broken.jsonl"
     broken.write_text('{"prompt": "a"}\n{"promt": "b"}\n{"prompt": "d", "options": ["x"]}\n')

@@ -58,6 +58,8 @@ def test_verdicts_and_means_are_told() -> None:
     assert re.search(r"style avg_banned_hits ↓ -0.50 .{,40} better", many), "fewer are better"
     alone = " ".join(" ".join(Tags(page(made_results(models=("base",)))).said).split())
     assert "One model: nobody to compare with." in alone
+    assert "one without 0 may be no verdict." in said
+    assert "one without 0 may be no verdict." not in alone
 
 
 def test_the_largest_differences_come_first() -> None:

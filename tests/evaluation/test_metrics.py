@@ -95,7 +95,7 @@ def test_exact_match() -> None:
     assert plain.score(case("red wine.", "Red wine"))["pct_exact"] == 0
     assert loose.score(case("red wine.", "Red wine"))["pct_exact"] == 1
     assert ExactMatch(first_line=True).score(case("Red\nor so", "Red"))["pct_exact"] == 1
-    assert plain.lacks(prompt()) == "no reference to compare with"
+    assert plain.lacks(prompt()) == "no `reference`, nor an answer at its end"
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_regex() -> None:
     assert Regex(pattern=r"b+", whole=True).score(case("abbb"))["pct_match"] == 0
     assert Regex().score(case("abbb", "b{3}"))["pct_match"] == 1
     assert "no regular expression" in str(Regex().lacks(prompt("(")))
-    assert Regex().lacks(prompt()) == "no reference to compare with"
+    assert Regex().lacks(prompt()) == "no `reference`, nor an answer at its end"
     assert Regex(pattern="a").lacks(prompt()) is None
 
 

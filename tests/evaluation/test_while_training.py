@@ -231,7 +231,7 @@ def test_what_cannot_be_measured_is_refused_before_training(
     changed = with_metrics(spec, "exact-match", prompts=str(file))
     with pytest.raises(DataError, match="2 prompts cannot be judged") as refused:
         run(changed)
-    assert "no reference to compare with, for exact-match (2 rows" in str(refused.value)
+    assert "no `reference`, nor an answer at its end, for exact-match (2 rows" in str(refused.value)
     assert not (tmp_path / "run" / "train_log.csv").exists()
     changed.callbacks.chosen["evaluate"] = Evaluate()
     changed.checkpoint.by = "loss"

@@ -46,6 +46,13 @@ def test_an_absent_folder_suggests_a_sibling(copied: Path) -> None:
         HFModel(path=str(copied.parent / "qwen")).check()
 
 
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    for name, fix in [("a.gguf", "model=gguf model.path="), ("a.bin", "a file: name its folder")]:
+        (tmp_path / name).touch()
+        with pytest.raises(ModelError, match=fix):
+            HFModel(path=str(tmp_path / name)).check()
+
+
 def test_a_hub_id_without_a_network_says_what_to_do() -> None:
     spec = HFModel(hub="nobody/nothing")
     spec.check()

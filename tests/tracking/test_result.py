@@ -105,6 +105,7 @@ def test_a_card_is_for_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "- training files: a.jsonl" in lines
     assert "- change: -3.600 to -3.400 (95 % interval, paired), over 96 documents" in lines
     assert "git commit" not in text
+    assert "base metrics" not in text  # there are none
     subprocess.run(["git", "init", "-q"], check=True)
     assert git_commit(tmp_path) is None  # nothing is committed
     identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]

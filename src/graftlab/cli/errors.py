@@ -124,7 +124,8 @@ def optional_parents(key: str, schema: Schema) -> list[str]:
 def switched_off(key: str, parent: str, schema: Schema) -> str:
     """What to say about a key inside `parent`, which is null in this configuration."""
     if parent in schema.groups:
-        return f"`{key}`: choose {parent}={'|'.join(schema.groups[parent])} first."
+        out = ", or leave it out: an adapter knows its base" if parent == "model" else ""
+        return f"`{key}`: choose {parent}={'|'.join(schema.groups[parent])} first{out}."
     group, _, name = parent.rpartition(".")
     option = name.replace("_", "-")
     options = schema.groups.get(group, [])

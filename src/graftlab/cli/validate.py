@@ -150,6 +150,9 @@ def _group_problems(word: Argument, override: Override, schema: Schema) -> Itera
         elif option not in options:
             elsewhere = [other for other, has in schema.groups.items() if option in has]
             hint = did_you_mean(option, options)
+            if group == "model" and "/" in option:
+                kind = ("gguf", "FILE.gguf") if option.endswith(".gguf") else ("hf", "DIR")
+                hint = f" Name it so: model={kind[0]} model.path={kind[1]}."
             if elsewhere and not hint:
                 hint = f" Did you mean `{elsewhere[0]}={option}`?"
             if group in groups() and not hint:

@@ -14,6 +14,10 @@ NOTES = ("card.md", "README.md")
 def existing_folder(path: str) -> Path:
     """The folder that `model.path` names, in full. Raises ModelError, with a name that is near."""
     folder = Path(path).expanduser()
+    if folder.is_file():
+        own = folder.suffix == ".gguf"
+        take = f"a GGUF file: model=gguf model.path={path}" if own else "a file: name its folder"
+        raise ModelError(f"model.path={path} is {take}.")
     if not folder.is_dir():
         parent = folder.parent
         siblings = [p.name for p in parent.iterdir() if p.is_dir()] if parent.is_dir() else []

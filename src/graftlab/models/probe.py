@@ -79,7 +79,7 @@ def check_isolation(
         return line
     return (
         f"documents are isolated (attention: {base.backend}): changing one leaves "
-        f"the others bit-identical; packed is within {apart:.0e} of alone"
+        f"the others bit-identical; packed is within {apart:.1g} of alone"
     )
 
 

@@ -55,7 +55,7 @@ def check_branches(
             f"outputs are {apart:.2g} apart (relative L2; rounding explains {tolerance:.0e}). "
             f"{CURE}"
         )
-    return f"so are branches behind a shared prompt, within {apart:.0e} of alone"
+    return f"so are branches behind a shared prompt, within {apart:.1g} of alone"
 
 
 CURE = "Laying each answer behind its own prompt is safe: packing.share_prompts=false."

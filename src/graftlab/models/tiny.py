@@ -24,7 +24,10 @@ class TinyModel(HFModel):
     def __post_init__(self) -> None:
         ModelSpec.__post_init__(self)
         if self.path or self.hub or self.revision:
-            raise ConfigError("model=tiny ships with graftlab; use model=hf for path and hub.")
+            raise ConfigError(
+                "model=tiny ships with graftlab. A folder is model=hf model.path=DIR, a hub id "
+                "model=hf model.hub=ID, a GGUF file model=gguf model.path=FILE.gguf."
+            )
 
     @property
     def name(self) -> str:

@@ -46,7 +46,7 @@ def card(result: Result, *, base: str, facts: dict[str, Any]) -> str:
     metrics, strengths = told.pop("metrics"), told.pop("strengths")
     for elsewhere in ("adapter", "interval", "valid_documents"):
         del told[elsewhere]
-    numbers = {name: value for name, value in {**told, **metrics}.items() if value is not None}
+    numbers = {k: value for k, value in {**told, **metrics}.items() if value not in (None, {})}
     surety = how_sure(result)
     lines = [
         f"# Adapter for {base}",

@@ -88,7 +88,7 @@ class FMAdapter(Target):
             base = adapter.config.get("base_model_name_or_path") or "a Hugging Face model"
             raise ModelError(
                 f"{adapter.path} was trained on {base}, and target=fmadapter is for adapters of "
-                "Apple's foundation model alone. target=peft and target=mlx take it."
+                "Apple's foundation model alone: docs/export.md says which targets take it."
             )
         layout = _layout(adapter)
         notes = [RUNTIME]

@@ -75,4 +75,4 @@ class Metric(ABC):
 
 def lacks_reference(prompt: Prompt) -> str | None:
     """For metrics that compare: what to say of a prompt without a reference."""
-    return None if prompt.expected is not None else "no reference to compare with"
+    return None if prompt.expected is not None else "no `reference`, nor an answer at its end"

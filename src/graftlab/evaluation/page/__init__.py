@@ -22,6 +22,10 @@ MOST = 2000
 """Prompts that are shown, those that differ most; replies.jsonl has all."""
 
 
+EACH = (
+    " p is adjusted for all of them together (Holm), and each interval holds by itself: one "
+    "without 0 may be no verdict."
+)
 EARLY = (
     " Asking could stop at any time for what was seen: p-values and these intervals allow for that "
     "(betting, arXiv 2010.09686), those of the means do not."
@@ -114,7 +118,7 @@ def _verdicts(found: Results) -> str:
         title = f"Measures of which neither end is better ({len(others)})"
         content.append(folded(title, table("wwwnn", heads, others), shown=not rows))
     lead = "Differences on the same prompts." if content else "One model: nobody to compare with."
-    lead += EARLY if found.early is not None else ""
+    lead += EARLY if found.early is not None else EACH if content else ""
     return section("verdicts", "Verdicts", *content, lead=lead)
 
 

@@ -74,7 +74,7 @@ def check_apart(
                 )
     return (
         f"documents and adapters are isolated (attention: {base.backend}): changing one leaves "
-        f"the others bit-identical; joint is within {worst:.0e} of alone"
+        f"the others bit-identical; joint is within {worst:.1g} of alone"
     )
 
 
