@@ -10,8 +10,11 @@ import pytest
 
 from browser import Browser, chromium
 from evaluation_results import HOSTILE, made_results
+from graftlab.evaluation.metrics.base import Measure
 from graftlab.evaluation.page import page
 from graftlab.evaluation.page.cases import ALL, marked, ordered, orders
+from graftlab.evaluation.verdicts import Estimate
+from graftlab.evaluation.wording import bounds
 
 
 class Tags(HTMLParser):
@@ -60,6 +63,12 @@ def test_verdicts_and_means_are_told() -> None:
     assert "One model: nobody to compare with." in alone
     assert "one without 0 may be no verdict." in said
     assert "one without 0 may be no verdict." not in alone
+
+
+def test_where_nothing_is_bounded_there_is_no_interval() -> None:
+    words = Measure(about="words")
+    assert bounds(Estimate(1.25, float("-inf"), float("inf"), 8), words) == "–"
+    assert bounds(Estimate(1.25, 1, 2, 8), words) == "[1.00, 2.00]"
 
 
 def test_the_largest_differences_come_first() -> None:

@@ -27,7 +27,9 @@ def number(value: float, measure: Measure, *, signed: bool = False) -> str:
 
 
 def bounds(found: Estimate, measure: Measure, *, signed: bool = False) -> str:
-    """`[48 %, 74 %]`."""
+    """`[48 %, 74 %]`, or a dash where there is none."""
+    if not isfinite(found.low) or not isfinite(found.high):
+        return "–"
     low, high = (number(value, measure, signed=signed) for value in (found.low, found.high))
     return f"[{low}, {high}]"
 
