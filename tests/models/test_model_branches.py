@@ -88,9 +88,14 @@ def test_a_leak_through_the_adapter_alone_is_caught(
 ) -> None:
     base = make_base()
     adapter = attach(base, Lora(rank=4), seed=0, dtype=torch.float32)
-    lora_b = adapter.layers["model.layers.0.self_attn.q_proj"].lora_B["default"]
-    honest = lora_b.forward
-    monkeypatch.setattr(lora_b, "forward", lambda x: honest(x) + honest(x).mean(1, keepdim=True))
+    layer = adapter.layers["model.layers.0.self_attn.q_proj"]
+    honest = layer.forward
+
+    def leaking(x: torch.Tensor) -> torch.Tensor:
+        made = honest(x)
+        return made + (made - layer.base_layer(x)).mean(1, keepdim=True)
+
+    monkeypatch.setattr(layer, "forward", leaking)
     with pytest.raises(LeakError):
         check_branches(base, adapter, autocast=nullcontext)
 
