@@ -85,6 +85,10 @@ class Progress:
             self._bars.stop()
             self._bars = None
 
+    def restart(self) -> None:
+        """What is left is estimated from here on: the time until now went into something else."""
+        self._began = time.perf_counter()
+
     def advance(self, count: int = 1, note: str = "") -> None:
         """So much more is done in the first row."""
         self.show([self._row._replace(done=self._row.done + count, note=note)])

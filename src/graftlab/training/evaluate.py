@@ -120,10 +120,12 @@ def validate(
     autocast: Callable[[], AbstractContextManager[Any]],
     device: torch.device,
     reduce: Reduce | None = None,
+    on_batch: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """What the objective finds over all documents of `loader`.
 
-    `reduce` sums a vector over processes when the loader is one of several.
+    `reduce` sums a vector over processes when the loader is one of several; `on_batch` is told of
+    every batch that is done, out of how many.
     """
     if objective.needs_mismatched:
         mixed = (one.to(device) for batch in loader for one in batch.mismatched)
@@ -131,7 +133,8 @@ def validate(
         loader.load_state_dict({"epoch": 0, "done": 0})
     tally = Tally(objective)
     with policy.base.evaluating(), torch.no_grad(), autocast():
-        for batch in loader:
+        for done, batch in enumerate(loader, start=1):
             tally.add(policy, batch.to(device))
+            on_batch(done, len(loader))
     loader.load_state_dict({"epoch": 0, "done": 0})
     return tally.evaluation(reduce, device=device)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from graftlab.console import say
+from graftlab.console import console, say
 from graftlab.errors import GraftlabError
 from graftlab.files.building import building
 from graftlab.files.checksums import write_checksums
 from graftlab.files.paths import absolute
 from graftlab.files.writing import write_atomic, write_json
+from graftlab.progress import Progress, Row
 from graftlab.registry import dump
 from graftlab.terminal import printable
 from graftlab.tracking.card import card
@@ -65,8 +66,11 @@ class Finish:
                 writer.after_run()
         fit.restore_adapter(best)
         result = replace(result, strengths=self._strengths())
-        if fit.book.conversations:
-            fit.sampler.draw(best.step)  # by every process: a sharded base answers only together
+        if fit.book.conversations:  # by every process: a sharded base answers only together
+            shown = self.writes and self.shows and fit.spec.callbacks.progress
+            with Progress("sample", console=console(), shown=shown) as progress:
+                fit.book.on_reply = lambda *numbers: progress.show([Row(*numbers)])
+                fit.sampler.draw(best.step)
         if not self.writes:
             return result
         self._save(self.folder.adapter, result)

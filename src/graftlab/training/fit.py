@@ -65,6 +65,8 @@ class Fit:
     sampler: Sampler = field(init=False)
     states: dict[str, State] = field(default_factory=dict)
     """What each callback of the group remembers, by its key."""
+    between: Callable[[str, int, int], None] = lambda what, done, total: None
+    """Told of work that is no step: what it is, how much is done, out of how much."""
 
     def __post_init__(self) -> None:
         self.sampler = Sampler(
@@ -88,7 +90,9 @@ class Fit:
             steps_per_epoch=self.plan.steps_per_epoch,
             step=resume.step if resume else 0,
         )
-        bar = ProgressBar(self.recorder)
+        bar = ProgressBar(self.recorder, done=resume.step if resume else 0)
+        self.between = bar.between
+        self.book.on_reply = partial(bar.between, "sample")
         trainer = self.spec.trainer.build(
             device=self.device,
             precision=self.precision,
@@ -206,6 +210,7 @@ class Fit:
             autocast=self.precision.autocast,
             device=self.device,
             reduce=partial(trainer.strategy.reduce, reduce_op="sum") if several else None,
+            on_batch=partial(self.between, "validation"),
         )
 
     def base_numbers(self) -> Evaluation:

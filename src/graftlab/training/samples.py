@@ -47,6 +47,8 @@ class SampleBook:
         self.adapter, self.tokenizer, self.generation = adapter, tokenizer, generation
         self.conversations, self.replies = list(conversations), replies
         self.rows: list[Sample] = []
+        self.on_reply: Callable[[int, int], None] = lambda done, total: None
+        """Told of every reply: how many there are, out of how many that are drawn together."""
 
     def draw(self, step: int) -> list[tuple[float, float]]:
         """Sample every prompt after `step` steps; how much base and adapter repeat themselves.
@@ -54,11 +56,16 @@ class SampleBook:
         One pair (0 to 1) for each prompt.
         """
         missing = [at for at in range(len(self.conversations)) if at not in self.replies.base]
+        total = len(missing) + len(self.conversations)
         with self.adapter.base.answering():
             with self.adapter.disabled():
-                for index in missing:
+                for done, index in enumerate(missing, start=1):
                     self.replies.base[index] = self._reply(self.conversations[index])
-            said = [self._reply(conversation) for conversation in self.conversations]
+                    self.on_reply(done, total)
+            said = []
+            for conversation in self.conversations:
+                said.append(self._reply(conversation))
+                self.on_reply(len(missing) + len(said), total)
         repeated = []
         for index, (conversation, reply) in enumerate(zip(self.conversations, said, strict=True)):
             repeated.append((repetition(self.replies.base[index]), repetition(reply)))

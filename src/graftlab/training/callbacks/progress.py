@@ -36,15 +36,28 @@ class ObserverBridge(StepCallback):
 class ProgressBar(StepCallback):
     """A Rich bar on a terminal; a line every few seconds and at every validation elsewhere."""
 
-    def __init__(self, recorder: Recorder) -> None:
-        self.recorder = recorder
+    def __init__(self, recorder: Recorder, *, done: int) -> None:
+        """`done`: the steps that were taken before, in a run that goes on."""
+        self.recorder, self._done = recorder, done
         self._bar: Progress | None = None
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before the base is validated, which may take as long as many steps."""
+        self._trainer = trainer
         if trainer.is_global_zero:
-            total, done = self.recorder.plan.total_steps, trainer.global_step
+            total, done = self.recorder.plan.total_steps, self._done
             self._bar = Progress("step", total=total, done=done, console=console(), stays=True)
             self._bar.start()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._bar is not None:
+            self._bar.restart()
+
+    def between(self, what: str, done: int, total: int) -> None:
+        """So much is done of something that is not a step."""
+        if self._bar is not None:
+            step, note = max(self._done, self._trainer.global_step), f"{what} {done:,}/{total:,}"
+            self._bar.show([Line(step, self.recorder.plan.total_steps, note)])
 
     def after_step(self, trainer: Trainer, module: AdapterModule) -> None:
         if self._bar is None:
