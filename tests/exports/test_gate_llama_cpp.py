@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import gated
-from afm_adapters import hf_run
+from afm_adapters import hf_run, run_on
 from graftlab.errors import ModelError
 from graftlab.exports.gguf import GGUF
 from graftlab.exports.gguf_lora import GGUFLora
@@ -22,7 +22,9 @@ from graftlab.exports.runtimes.base import NotHere, Runtime
 from graftlab.exports.runtimes.llama_cpp import llama_cpp
 from graftlab.exports.source import Trained, load
 from graftlab.exports.target import Target
+from graftlab.models.gguf import GGUFModel
 from graftlab.models.gguf.file import read_gguf
+from miniatures import miniature
 
 pytest.importorskip("xllamacpp")
 gguf_files = pytest.importorskip("gguf_files")
@@ -113,6 +115,25 @@ def test_an_adapter_of_gguf_is_asked_beside_its_base(tmp_path: Path) -> None:
     alone = GGUFLora().runtime(load(str(run)), tmp_path)
     assert isinstance(alone, NotHere)
     assert "target.base=f16 writes one" in alone.why
+
+
+def test_a_file_is_asked_with_the_template_of_training(tmp_path: Path) -> None:
+    """Its own is another, as where a base model was taught to chat."""
+    made = miniature("llama", tmp_path / "llama")
+    base = gguf_files.write_gguf(made, tmp_path / "base.gguf", kind="F32")
+    template = tmp_path / "notes.jinja"
+    template.write_text(
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    run, target = run_on(GGUFModel(path=str(base), template=str(template)), tmp_path), GGUFLora()
+    report = gated.gated(target, run, tmp_path / "out", tokens=4)
+    assert report.verdict == AS_TRAINED, report.why
+    assert (tmp_path / "out" / "chat_template.jinja").read_text() == template.read_text()
+    (told,) = target.check(load(str(run)))
+    assert told.endswith("--lora adapter.gguf --jinja --chat-template-file chat_template.jinja")
+    own = run_on(GGUFModel(path=str(base)), tmp_path / "own")
+    assert target.check(load(str(own)))[0].endswith("--lora adapter.gguf")
 
 
 def plain_scale(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
     adapter.gguf    blk.N.attn_q.weight.lora_a (rank, in), ....lora_b (out, rank), in fp32
     base.gguf       the base alone, with target.base=f16, where it is a folder
+    chat_template.jinja   that of training, where the base's own GGUF file has another or none
 
 llama.cpp multiplies B A by alpha / rank, with one alpha for all and the rank of each tensor: rsLoRA
 and alphas of single modules are put into that alpha, or into B. Nothing of the base is rounded.
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from graftlab.exports.gguf.merging import Merged
     from graftlab.exports.runtimes.base import Runtime
 
-FILE, BASE = "adapter.gguf", "base.gguf"
+FILE, BASE, CHAT = "adapter.gguf", "base.gguf", "chat_template.jinja"
 ALPHA = "adapter.lora.alpha"
 
 
@@ -88,6 +89,8 @@ class GGUFLora(Target):
         write_gguf(folder / FILE, found.metadata, entries, arrays)
         if self.base is not None:
             write_draft(found.draft, folder / BASE)
+        if (template := _other_template(adapter)) is not None:
+            (folder / CHAT).write_text(template, encoding="utf-8")
         write_checksums(folder)
 
     def verify(self, adapter: Trained, folder: Path) -> list[str]:
@@ -112,7 +115,8 @@ class GGUFLora(Target):
         base = gguf_file(adapter) or (folder / BASE if self.base is not None else None)
         if base is None:
             return NotHere("no GGUF file of its base is here: target.base=f16 writes one")
-        return llama_cpp(base, folder / FILE)
+        template = folder / CHAT
+        return llama_cpp(base, folder / FILE, template if template.exists() else None)
 
     def bounds(self, folder: Path) -> Bounds:
         """llama.cpp rounds what is multiplied with blocks to 8 bits, and the base may have some."""
@@ -130,7 +134,8 @@ class GGUFLora(Target):
 
         file = gguf_file(adapter)
         own = BASE if self.base else "GGUF-OF-ITS-BASE (target.base=f16 writes one)"
-        return f"llama-server --model {file.name if file else own} --lora {FILE}"
+        told = "" if _other_template(adapter) is None else f" --jinja --chat-template-file {CHAT}"
+        return f"llama-server --model {file.name if file else own} --lora {FILE}{told}"
 
     def _written(self, adapter: Trained, name: str) -> Written:
         """What the file holds. Raises ModelError for all that the format has no place for."""
@@ -160,6 +165,18 @@ class GGUFLora(Target):
             alone.names[parameter]: (parameter, change) for parameter, change in products.items()
         }
         return Written(metadata, tensors, named, alone)
+
+
+def _other_template(adapter: Trained) -> str | None:
+    """The chat template of training, where the GGUF file it was trained on has not that one."""
+    from graftlab.exports.plain_base import gguf_file
+    from graftlab.models.gguf.file import read_gguf
+    from graftlab.models.gguf.vocabulary import TEMPLATE
+
+    if (file := gguf_file(adapter)) is None or adapter.on_base is None:
+        return None
+    template = adapter.on_base.load_tokenizer().template
+    return template if read_gguf(file).metadata.get(TEMPLATE) != template else None
 
 
 def _products(adapter: Trained, model: Merged) -> dict[str, LowRank]:

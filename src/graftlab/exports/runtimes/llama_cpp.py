@@ -49,18 +49,25 @@ def _has_wheel() -> bool:
 
 
 @contextmanager
-def started(file: Path, lora: Path | None = None, *, context: int = CONTEXT) -> Iterator[Api]:
-    """A server with a GGUF file. Raises ModelError where it does not start."""
+def started(
+    file: Path, lora: Path | None = None, template: Path | None = None, *, context: int = CONTEXT
+) -> Iterator[Api]:
+    """A server with a GGUF file, and a chat template in place of its own where one is given.
+
+    Raises ModelError where it does not start.
+    """
     import torch
 
     threads = torch.get_num_threads()
     running = _in_this_process if _has_wheel() else serving
-    with running(file, lora, context=context, threads=threads) as address:
+    with running(file, lora, template, context=context, threads=threads) as address:
         yield Api(address)
 
 
 @contextmanager
-def _in_this_process(file: Path, lora: Path | None, *, context: int, threads: int) -> Iterator[str]:
+def _in_this_process(
+    file: Path, lora: Path | None, template: Path | None, *, context: int, threads: int
+) -> Iterator[str]:
     import xllamacpp
 
     asked = xllamacpp.CommonParams()
@@ -71,6 +78,8 @@ def _in_this_process(file: Path, lora: Path | None, *, context: int, threads: in
     asked.swa_full, asked.fit_params, asked.verbosity = True, False, -1
     asked.cache_ram_mib = 0  # what is kept there does not know whether the adapter was on
     asked.cpuparams.n_threads = asked.cpuparams_batch.n_threads = threads
+    if template is not None:
+        asked.chat_template = template.read_text(encoding="utf-8")
     if lora is not None:
         asked.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(lora))]
     try:
@@ -85,10 +94,11 @@ def _in_this_process(file: Path, lora: Path | None, *, context: int, threads: in
 
 @dataclass
 class LlamaCpp(Runtime):
-    """A GGUF file in llama.cpp, with an adapter of GGUF where one is given."""
+    """A GGUF file in llama.cpp, with an adapter and a chat template of its own if given."""
 
     file: Path
     lora: Path | None = None
+    template: Path | None = None
     ends_replies: bool = True
     _opened: Api | None = field(default=None, init=False, repr=False)
     _letter: int = field(default=0, init=False, repr=False)
@@ -109,7 +119,7 @@ class LlamaCpp(Runtime):
     @contextmanager
     def opened(self) -> Iterator[None]:
         try:
-            with started(self.file, self.lora) as self._opened:
+            with started(self.file, self.lora, self.template) as self._opened:
                 self._letter = self._api.tokens("a", special=False)[-1]
                 yield
         finally:
@@ -229,8 +239,10 @@ def _likely(place: Mapping[str, Any]) -> dict[int, float]:
     return {int(one["id"]): float(one["logprob"]) for one in place["top_logprobs"]}
 
 
-def llama_cpp(file: Path, lora: Path | None = None) -> Runtime | NotHere:
+def llama_cpp(
+    file: Path, lora: Path | None = None, template: Path | None = None
+) -> Runtime | NotHere:
     """The runtime of a GGUF file, where there is one."""
     if not installed():
         return NotHere(f"llama.cpp is not installed: {INSTALL}, or {PROGRAM} on the PATH")
-    return LlamaCpp(file, lora)
+    return LlamaCpp(file, lora, template)

@@ -20,7 +20,9 @@ STARTING = 600.0
 
 
 @contextmanager
-def serving(file: Path, lora: Path | None, *, context: int, threads: int) -> Iterator[str]:
+def serving(
+    file: Path, lora: Path | None, template: Path | None, *, context: int, threads: int
+) -> Iterator[str]:
     """The address of a server with a GGUF file. Raises ModelError where it does not start."""
     program, port = which(PROGRAM), _free_port()
     assert program is not None, "its caller looks"
@@ -29,6 +31,7 @@ def serving(file: Path, lora: Path | None, *, context: int, threads: int) -> Ite
     words += ["--cache-type-k", "f32", "--cache-type-v", "f32", "--flash-attn", "off"]
     words += ["--swa-full", "--cache-ram", "0", "--no-warmup", "--jinja"]
     words += [] if lora is None else ["--lora", str(lora)]
+    words += [] if template is None else ["--chat-template-file", str(template)]
     address = f"http://127.0.0.1:{port}"
     with running(words) as server:
         _wait(server, address, file.name)
