@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from graftlab.console import console
+from graftlab.progress import Progress
+
 if TYPE_CHECKING:
     from graftlab.exports.parity.reference import Said
     from graftlab.exports.parity.rows import Row, Rows
@@ -148,13 +151,15 @@ def measure(
     if not runtime.ends_at(tokenizer.stop_ids[0]):
         found.endless.append(tokenizer.stop)
     differences = []
-    for row, one in zip(rows, said, strict=True):
-        _ask_prompt(found, runtime, tokenizer, row)
-        scores = runtime.score(row.prompt, row.answer)
-        found.scores.append(scores)
-        differences.append(scores.chosen - _chosen(one.trained, row))
-        _add(found, row, one, scores)
-        _ask_reply(found, runtime, tokenizer, row, one, tokens)
+    with Progress(f"rows in {runtime.name}", total=len(rows), console=console()) as progress:
+        for row, one in zip(rows, said, strict=True):
+            _ask_prompt(found, runtime, tokenizer, row)
+            scores = runtime.score(row.prompt, row.answer)
+            found.scores.append(scores)
+            differences.append(scores.chosen - _chosen(one.trained, row))
+            _add(found, row, one, scores)
+            _ask_reply(found, runtime, tokenizer, row, one, tokens)
+            progress.advance()
     together = torch.cat(differences)
     found.largest, found.mean = float(together.abs().max()), float(together.abs().mean())
     found.nll_error = float(together.std(correction=0)) / len(together) ** 0.5

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from graftlab.adapters.attach import load_trained
+from graftlab.console import console
 from graftlab.generation.decode import make_turn
 from graftlab.generation.draw import Sampler
 from graftlab.generation.loop import decode
 from graftlab.generation.sampling import Generation
+from graftlab.progress import Progress
 from graftlab.types import Conversation
 
 if TYPE_CHECKING:
@@ -45,7 +47,8 @@ def reference(
 
     Raises ModelError where the adapter is another base's, or a weight is not finite.
     """
-    with loaded(trained) as (base, adapter):
+    progress = Progress("rows as in training", total=len(rows), console=console())
+    with loaded(trained) as (base, adapter), progress:
         found = []
         for row in rows:
             with adapter.disabled():
@@ -54,6 +57,7 @@ def reference(
                 told = answered(base, row)
                 reply = _reply(base, tokenizer, row, tokens)
             found.append(Said(told, alone, reply))
+            progress.advance()
     return found
 
 
