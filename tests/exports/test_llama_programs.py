@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +188,10 @@ def test_a_server_of_another_kind_is_one_message(answer: str, said: str) -> None
             with listening.accept()[0] as one:
                 one.recv(65536)
                 one.sendall(answer.encode())
+                one.shutdown(socket.SHUT_WR)
+                with suppress(ConnectionError):
+                    while one.recv(65536):  # what is left unread would reset the connection
+                        pass
 
         thread = threading.Thread(target=serve)
         thread.start()

@@ -88,9 +88,10 @@ def test_a_large_head_multiplies_slice_by_slice(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(
         __import__("graftlab.models.quantization.weight", fromlist=["SLICE"]).SLICE, "cpu", IN * 2
     )
+    torch.manual_seed(0)
     x = torch.randn(2, 5, IN, requires_grad=True)
     product = torch.nn.functional.linear(x, own)
-    torch.testing.assert_close(product, x @ whole.t())
+    torch.testing.assert_close(product, x @ whole.t(), rtol=1e-5, atol=1e-4)
     grad = torch.randn_like(product)
     (found,) = torch.autograd.grad(product, x, grad)
-    torch.testing.assert_close(found, grad @ whole)
+    torch.testing.assert_close(found, grad @ whole, rtol=1e-5, atol=1e-4)
