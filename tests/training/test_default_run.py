@@ -38,7 +38,8 @@ def test_the_default_takes_on_the_voice_and_keeps_the_facts(
     assert len(prompts) == len(base) == len(adapter) == PROMPTS
 
     def in_voice(reply: str) -> bool:
-        return any(marker in reply.lower() for marker in MARKERS)
+        found = sum(marker in reply.lower() for marker in MARKERS)
+        return found >= (1 if given else 2)  # after two thirds the lines are still mixed up
 
     assert not any(in_voice(reply) for reply in base)
     assert sum(in_voice(reply) for reply in adapter) >= PROMPTS - 1
